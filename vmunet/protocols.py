@@ -1,0 +1,69 @@
+"""The two ways a run is trained, as named switches.
+
+`paper` repeats what the published code does, its quirks included; `sound` does what a careful
+reader would want. The two differ in the switches below and in nothing else, and every run is
+scored with the metrics of both, so that the difference is a finding rather than a mixture.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One training protocol for the ISIC datasets (paper, section IV-B, and the published code).
+
+    Attributes:
+        name: what runs, folders and tables call it.
+        resize: `bilinear` samples two neighbours however far the image shrinks (no antialiasing,
+            as the published code does); `area` averages every source pixel a target pixel covers.
+        mask_resize: `bilinear` gives soft targets in 0..1; `nearest` keeps them binary.
+        rotation: `one_angle` draws a single angle in 0..360 degrees from the run's seed and turns
+            half of the samples by it (the published code draws it when the transform is built);
+            `fresh_angle` draws an angle for every sample.
+        rotation_image: interpolation of rotated images; rotated masks are always nearest.
+        loss_input: `probabilities` puts a sigmoid before binary cross-entropy, which saturates;
+            `logits` computes the same loss without it.
+        weight_decay_on: `all` parameters, or `matrices`: none on norms, biases, A_log and D.
+        schedule: `warm_restart_cosine` is CosineAnnealingLR with the profile's T_max, which climbs
+            back after T_max epochs; `cosine` descends once over the run's own epochs.
+        selection: images whose loss selects the epoch: the `test` images, or a `held_out` part of
+            the training images.
+    """
+
+    name: Literal["paper", "sound"]
+    resize: Literal["bilinear", "area"]
+    mask_resize: Literal["bilinear", "nearest"]
+    rotation: Literal["one_angle", "fresh_angle"]
+    rotation_image: Literal["nearest", "bilinear"]
+    loss_input: Literal["probabilities", "logits"]
+    weight_decay_on: Literal["all", "matrices"]
+    schedule: Literal["warm_restart_cosine", "cosine"]
+    selection: Literal["test", "held_out"]
+
+
+PAPER = Protocol(
+    name="paper",
+    resize="bilinear",
+    mask_resize="bilinear",
+    rotation="one_angle",
+    rotation_image="nearest",
+    loss_input="probabilities",
+    weight_decay_on="all",
+    schedule="warm_restart_cosine",
+    selection="test",
+)
+
+SOUND = Protocol(
+    name="sound",
+    resize="area",
+    mask_resize="nearest",
+    rotation="fresh_angle",
+    rotation_image="bilinear",
+    loss_input="logits",
+    weight_decay_on="matrices",
+    schedule="cosine",
+    selection="held_out",
+)
+
+PROTOCOLS = {protocol.name: protocol for protocol in (PAPER, SOUND)}
