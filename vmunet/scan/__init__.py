@@ -1,0 +1,153 @@
+"""The 2D selective scan (SS2D): one operator, several backends that compute the same thing.
+
+`reference` is the definition, in plain PyTorch. `cpu` is the fast path for processors (numba).
+Every backend is a module with a function `ss2d`; it is imported at its first use.
+"""
+
+import functools
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib import import_module
+
+import torch
+
+from vmunet.errors import InputError
+
+__all__ = ["backend", "backends", "ss2d"]
+
+_MODULES = {"reference": "vmunet.scan.reference"}
+_FASTEST = {"cpu": "cpu", "cuda": "triton"}  # by device type; `reference` where there is no module
+_forced: ContextVar[str | None] = ContextVar("vmunet_scan_backend", default=None)
+
+
+def backends() -> tuple[str, ...]:
+    """The names that `backend` takes."""
+    return tuple(_MODULES)
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Use one backend for every scan inside the `with` block, in this thread or task only.
+
+    Without it the device and the type of the input choose: float64 takes `reference`, other
+    types the fastest backend of their device.
+
+    Args:
+        name: one of `backends()`.
+
+    Raises:
+        InputError: there is no backend of this name, or (at the scan) it cannot take the input.
+    """
+    if name not in _MODULES:
+        known = ", ".join(_MODULES)
+        raise InputError(f"scan backend {name!r} is not available here: choose one of {known}")
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def ss2d(
+    x: torch.Tensor,
+    dt: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    dt_bias: torch.Tensor,
+) -> torch.Tensor:
+    """Scan an image along four directions with a selective state-space model; sum the results.
+
+    Along a direction, t counts the pixels in the order of the walk, and for every channel
+
+        delta_t = softplus(dt_t + dt_bias)
+        h_t = exp(delta_t A) h_{t-1} + delta_t B_t x_t        (n states, h_0 = 0)
+        y_t = C_t . h_t + D x_t
+
+    The input term delta B is first order in delta. It is what the published code of VMamba and
+    VM-UNet computes, not the full zero-order hold of the paper's equation 2.
+
+    Index k of a direction: 0 row by row, 1 column by column, 2 row by row from the last pixel
+    back, 3 column by column from the last pixel back (paper, section III-B, scan expanding and
+    merging). Every map is given in image order; no direction needs a copy.
+
+    Args:
+        x: (batch, height, width, channels), the input.
+        dt: (batch, height, width, 4, channels), the time step before softplus. Any strides: the
+            projection leaves it as (4, batch, height, width, channels) in memory.
+        A: (4, channels, states), negative.
+        B, C: (batch, height, width, 4, states).
+        D, dt_bias: (4, channels).
+
+    Returns:
+        (batch, height, width, channels) in the type of x. The state is kept in float32 whatever
+        the types of the inputs and autocast are (in float64 if an input is float64).
+
+    Raises:
+        InputError: shapes, types or devices do not fit, or a forced backend cannot take them.
+    """
+    arguments = {"x": x, "dt": dt, "A": A, "B": B, "C": C, "D": D, "dt_bias": dt_bias}
+    _check(arguments)
+    double = any(tensor.dtype == torch.float64 for tensor in arguments.values())
+    name = _forced.get() or _choose(x.device.type, double)
+    if name == "cpu" and (double or x.device.type != "cpu"):
+        what = "float64" if double else f"{x.device.type} tensors"
+        raise InputError(
+            f"scan backend 'cpu' takes float32, bfloat16 or float16 on the CPU, not {what}: "
+            "use the backend 'reference'"
+        )
+    return import_module(_MODULES[name]).ss2d(*arguments.values())
+
+
+def _choose(device: str, double: bool) -> str:
+    if double:
+        return "reference"
+    name = _FASTEST.get(device, "reference")
+    if name not in _MODULES:
+        _warn_slow(device)
+        return "reference"
+    return name
+
+
+@functools.cache
+def _warn_slow(device: str) -> None:
+    warnings.warn(
+        f"there is no scan kernel for {device} devices: the slow reference backend is used",
+        stacklevel=4,
+    )
+
+
+def _check(arguments: dict[str, torch.Tensor]) -> None:
+    x, A = arguments["x"], arguments["A"]
+    if x.ndim != 4 or 0 in x.shape:
+        raise InputError(
+            f"ss2d: x has shape {tuple(x.shape)}, expected (batch, height, width, channels), none 0"
+        )
+    if A.ndim != 3 or A.shape[2] == 0:
+        raise InputError(
+            f"ss2d: A has shape {tuple(A.shape)}, expected (4, channels, states), none 0"
+        )
+    *image, d = x.shape
+    n = A.shape[2]
+    expected = {
+        "dt": (*image, 4, d),
+        "A": (4, d, n),
+        "B": (*image, 4, n),
+        "C": (*image, 4, n),
+        "D": (4, d),
+        "dt_bias": (4, d),
+    }
+    for name, shape in expected.items():
+        if tuple(arguments[name].shape) != shape:
+            raise InputError(
+                f"ss2d: {name} has shape {tuple(arguments[name].shape)}, expected {shape} "
+                f"with x {tuple(x.shape)} and {n} states"
+            )
+    for name, tensor in arguments.items():
+        if not tensor.is_floating_point() or tensor.element_size() < 2:
+            raise InputError(f"ss2d: {name} is {tensor.dtype}, expected a floating-point type")
+        if tensor.device != x.device:
+            raise InputError(f"ss2d: {name} is on {tensor.device} but x is on {x.device}")
