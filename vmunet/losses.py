@@ -1,0 +1,128 @@
+"""The two training losses: BCE + Dice for one class (ISIC), CE + Dice for several (Synapse).
+
+Both are equations 5 and 6 of the paper (section III-D) with both weights 1, as the published
+code computes them. They are computed in float32 (float64 if the logits are), also inside an
+autocast region: half precision cannot sum a batch of pixels, and torch refuses binary
+cross-entropy on probabilities there.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vmunet.errors import InputError
+
+BINARY_SMOOTH = 1.0
+MULTICLASS_SMOOTH = 1e-5
+
+
+def bce_dice(
+    logits: Tensor, target: Tensor, loss_input: Literal["probabilities", "logits"]
+) -> Tensor:
+    """Binary cross-entropy plus Dice, the ISIC loss.
+
+    Args:
+        logits: (batch, 1, height, width), any real numbers, any floating type.
+        target: (batch, 1, height, width), 0..1; soft targets are allowed.
+        loss_input: `probabilities` takes the cross-entropy after a sigmoid, as the published code
+            does: a logit beyond about +-17 rounds to probability 0 or 1, where the logarithm is
+            clamped at -100 and the gradient vanishes. `logits` gives the same value elsewhere
+            and stays exact, with a gradient, beyond.
+
+    Returns:
+        A scalar: mean cross-entropy over all pixels + `binary_dice`.
+
+    Raises:
+        InputError: the shapes differ or are not (batch, 1, height, width), or `loss_input` is
+            neither of the two.
+    """
+    _check_binary(logits, target)
+    if loss_input not in ("probabilities", "logits"):
+        raise InputError(f"loss_input is {loss_input!r}; expected 'probabilities' or 'logits'")
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = _full_precision(logits)
+        if loss_input == "probabilities":
+            return bce_dice_of_probabilities(torch.sigmoid(logits), target)
+        target = target.to(logits.dtype)
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, target)
+        return cross_entropy + binary_dice(torch.sigmoid(logits), target)
+
+
+def bce_dice_of_probabilities(probabilities: Tensor, target: Tensor) -> Tensor:
+    """`bce_dice` where the sigmoid was applied before; both (batch, 1, height, width), 0..1.
+
+    The cross-entropy is torch's nn.BCELoss, whose logarithms are clamped at -100.
+    """
+    _check_binary(probabilities, target)
+    with torch.autocast(probabilities.device.type, enabled=False):
+        probabilities = _full_precision(probabilities)
+        target = target.to(probabilities.dtype)
+        cross_entropy = F.binary_cross_entropy(probabilities, target)
+        return cross_entropy + binary_dice(probabilities, target)
+
+
+def binary_dice(probabilities: Tensor, target: Tensor) -> Tensor:
+    """Dice loss over each flattened sample, smooth 1, averaged over the batch.
+
+    Args:
+        probabilities, target: (batch, 1, height, width), 0..1.
+
+    Returns:
+        A scalar, mean over the batch of 1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1). An empty
+        target with an empty prediction costs 0.
+    """
+    p = probabilities.flatten(1)  # (batch, pixels)
+    t = target.flatten(1)  # (batch, pixels)
+    overlap = 2.0 * (p * t).sum(1) + BINARY_SMOOTH
+    return (1.0 - overlap / (p.sum(1) + t.sum(1) + BINARY_SMOOTH)).mean()
+
+
+def ce_dice(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy plus Dice over all classes, background included: the Synapse loss.
+
+    Dice is pooled over the batch for each class c: 1 - (2 sum(p_c t_c) + s) / (sum(p_c^2) +
+    sum(t_c^2) + s) with p the softmax, t the one-hot target and s = 1e-5; then the mean over the
+    classes.
+
+    Args:
+        logits: (batch, classes, height, width), any floating type.
+        target: (batch, height, width), integer class indices 0..classes-1.
+
+    Returns:
+        A scalar: mean cross-entropy over all pixels + Dice.
+
+    Raises:
+        InputError: the shapes do not belong together or the target does not hold integers.
+    """
+    if logits.ndim != 4 or target.shape != (logits.shape[0], *logits.shape[2:]):
+        raise InputError(
+            f"ce_dice: logits are {tuple(logits.shape)} and the target {tuple(target.shape)}; "
+            "expected (batch, classes, height, width) and (batch, height, width)"
+        )
+    if target.is_floating_point() or target.dtype == torch.bool:
+        raise InputError(f"ce_dice: the target is {target.dtype}; expected integer class indices")
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = _full_precision(logits)
+        target = target.long()
+        classes = torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1)
+        one_hot = (target.unsqueeze(1) == classes).to(logits.dtype)  # (batch, classes, h, w)
+        log_p = F.log_softmax(logits, dim=1)
+        p = log_p.exp()
+        over_batch = (0, 2, 3)
+        overlap = 2.0 * (p * one_hot).sum(over_batch) + MULTICLASS_SMOOTH  # (classes,)
+        size = (p * p).sum(over_batch) + one_hot.sum(over_batch) + MULTICLASS_SMOOTH
+        return F.nll_loss(log_p, target) + (1.0 - overlap / size).mean()
+
+
+def _full_precision(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _check_binary(prediction: Tensor, target: Tensor) -> None:
+    if prediction.ndim != 4 or prediction.shape[1] != 1 or prediction.shape != target.shape:
+        raise InputError(
+            f"bce_dice: the prediction is {tuple(prediction.shape)} and the target "
+            f"{tuple(target.shape)}; expected (batch, 1, height, width) for both"
+        )
