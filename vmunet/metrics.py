@@ -1,0 +1,198 @@
+"""Scores of binary segmentation, all computed from one table of confusion counts per image.
+
+Two conventions stand side by side (paper, section IV-C, and the published code):
+
+pooled: one confusion matrix over all pixels of all images. `miou` is the foreground's IoU alone,
+    so dsc = 2 miou / (1 + miou). A score whose denominator is 0 is 0.
+per image: a score for each image, then the mean over images. Where the truth and the prediction
+    are both empty, Dice and IoU are 1; where only one of them is, they are 0. Sensitivity
+    without a lesion pixel, and specificity without a background pixel, are undefined (nan) and
+    left out of their means.
+
+A pixel is foreground where its probability, or its resized truth, is >= 0.5.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from vmunet.errors import InputError
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+THRESHOLD = 0.5
+COUNTS = ("tp", "fp", "fn", "tn")
+POOLED = ("miou", "dsc", "acc", "spe", "sen")
+PER_IMAGE = ("iou", "dice", "acc", "spe", "sen")
+# An image whose Jaccard index (IoU) is below this scores 0 in the ISIC 2018 challenge's ranking.
+CHALLENGE_JACCARD = 0.65
+# Fixed and shared by all runs: intervals of two runs on the same images come from the same draws.
+BOOTSTRAP_SEED = 0
+
+
+def confusion_counts(prediction: npt.NDArray, truth: npt.NDArray) -> Counts:
+    """Count pixels per image.
+
+    Args:
+        prediction, truth: (images, height, width); bool, or 0..1 and thresholded at >= 0.5.
+
+    Returns:
+        (images, 4) int64, the columns of `COUNTS`: tp, fp, fn, tn.
+
+    Raises:
+        InputError: the shapes differ or are not three-dimensional.
+    """
+    if prediction.ndim != 3 or prediction.shape != truth.shape:
+        raise InputError(
+            f"confusion_counts: the prediction is {prediction.shape} and the truth {truth.shape}; "
+            "expected (images, height, width) for both"
+        )
+    images, pixels = len(prediction), prediction[:1].size
+    counts = np.empty((images, 4), dtype=np.int64)
+    for i in range(images):  # whole-image counts are the fast path of count_nonzero
+        p, t = _foreground(prediction[i]), _foreground(truth[i])
+        tp = np.count_nonzero(p & t)
+        fp = np.count_nonzero(p) - tp
+        fn = np.count_nonzero(t) - tp
+        counts[i] = tp, fp, fn, pixels - tp - fp - fn
+    return counts
+
+
+def pooled_scores(counts: npt.NDArray) -> dict[str, float]:
+    """The published scores from all pixels at once.
+
+    Args:
+        counts: (images, 4) confusion counts, or (4,) already summed.
+
+    Returns:
+        miou (foreground IoU), dsc, acc, spe, sen, each 0..1, and 0 where undefined.
+    """
+    total = np.atleast_2d(counts).sum(0, dtype=np.float64)
+    return {name: float(value) for name, value in _pooled(total).items()}
+
+
+def per_image_scores(counts: npt.NDArray) -> dict[str, Floats]:
+    """Scores of each image.
+
+    Args:
+        counts: (images, 4) confusion counts.
+
+    Returns:
+        iou, dice, acc, spe, sen, each (images,) in 0..1, with the module's convention for empty
+        truth and empty prediction: spe and sen may be nan.
+    """
+    tp, fp, fn, tn = np.moveaxis(counts.astype(np.float64), -1, 0)
+    return {
+        "iou": _ratio(tp, tp + fp + fn, undefined=1.0),
+        "dice": _ratio(2 * tp, 2 * tp + fp + fn, undefined=1.0),
+        "acc": _ratio(tp + tn, tp + fp + fn + tn, undefined=np.nan),
+        "spe": _ratio(tn, tn + fp, undefined=np.nan),
+        "sen": _ratio(tp, tp + fn, undefined=np.nan),
+    }
+
+
+def thresholded_jaccard(iou: npt.NDArray) -> Floats:
+    """Each image's IoU (images,), 0 where it is below 0.65 (ISIC 2018 challenge, Task 1)."""
+    return np.where(iou >= CHALLENGE_JACCARD, iou, 0.0)
+
+
+def mean_scores(counts: npt.NDArray) -> dict[str, float]:
+    """Means over images of every per-image score, and of the thresholded Jaccard.
+
+    Args:
+        counts: (images, 4) confusion counts.
+
+    Returns:
+        mean_iou, mean_dice, mean_acc, mean_spe, mean_sen, thresholded_jaccard: 0..1, or nan
+        where no image defines the score.
+    """
+    weights = np.ones((1, len(counts)))
+    return {name: float(value[0]) for name, value in _weighted_means(counts, weights).items()}
+
+
+def bootstrap_intervals(
+    counts: npt.NDArray,
+    resamples: int,
+    seed: int = BOOTSTRAP_SEED,
+    level: float = 0.95,
+) -> dict[str, tuple[float, float]]:
+    """Percentile bootstrap intervals, resampling images with replacement.
+
+    A resample is the number of times that each image is drawn, so every score of all resamples
+    comes from a few products of (resamples, images) with (images, scores).
+
+    Args:
+        counts: (images, 4) confusion counts.
+        resamples: how many; 10,000 for the paper's budget.
+        seed: the same seed and number of images give the same draws.
+        level: the interval's coverage, 0..1.
+
+    Returns:
+        (low, high) of every name that `pooled_scores` and `mean_scores` return; nan where a
+        score is undefined in every resample. The intervals speak of the choice of test images
+        alone, not of training.
+
+    Raises:
+        InputError: no images, or fewer than one resample.
+    """
+    images = len(counts)
+    if images == 0 or resamples < 1:
+        raise InputError(
+            f"bootstrap: {images} images and {resamples} resamples; expected at least one of each"
+        )
+    generator = np.random.default_rng(seed)
+    chunks: list[dict[str, Floats]] = []
+    for start in range(0, resamples, 1000):  # bounds the memory; part of what the seed means
+        weights = _draw(generator, min(1000, resamples - start), images)
+        total = weights @ counts.astype(np.float64)  # (resamples, 4), exact below 2**53
+        chunks.append({**_pooled(total), **_weighted_means(counts, weights)})
+    tail = (1.0 - level) / 2.0
+    intervals = {}
+    for name in chunks[0]:
+        values = np.concatenate([chunk[name] for chunk in chunks])
+        values = values[~np.isnan(values)]
+        low, high = np.quantile(values, [tail, 1.0 - tail]) if values.size else (np.nan, np.nan)
+        intervals[name] = (float(low), float(high))
+    return intervals
+
+
+def _foreground(values: npt.NDArray) -> npt.NDArray[np.bool_]:
+    return values if values.dtype == np.bool_ else values >= THRESHOLD
+
+
+def _ratio(numerator: Floats, denominator: Floats, undefined: float) -> Floats:
+    result = np.full(np.shape(denominator), undefined)
+    np.divide(numerator, denominator, out=result, where=denominator != 0)
+    return result
+
+
+def _pooled(total: Floats) -> dict[str, Floats]:
+    """Scores of summed counts (..., 4), each (...)."""
+    tp, fp, fn, tn = np.moveaxis(total, -1, 0)
+    return {
+        "miou": _ratio(tp, tp + fp + fn, undefined=0.0),
+        "dsc": _ratio(2 * tp, 2 * tp + fp + fn, undefined=0.0),
+        "acc": _ratio(tp + tn, tp + fp + fn + tn, undefined=0.0),
+        "spe": _ratio(tn, tn + fp, undefined=0.0),
+        "sen": _ratio(tp, tp + fn, undefined=0.0),
+    }
+
+
+def _weighted_means(counts: npt.NDArray, weights: Floats) -> dict[str, Floats]:
+    """Weighted means over the images that define each score; weights (resamples, images)."""
+    scores = per_image_scores(counts)
+    columns = {f"mean_{name}": scores[name] for name in PER_IMAGE}
+    columns["thresholded_jaccard"] = thresholded_jaccard(scores["iou"])
+    table = np.stack(list(columns.values()), axis=1)  # (images, scores)
+    defined = ~np.isnan(table)
+    sums = weights @ np.where(defined, table, 0.0)  # (resamples, scores)
+    means = _ratio(sums, weights @ defined.astype(np.float64), undefined=np.nan)
+    return dict(zip(columns, means.T, strict=True))
+
+
+def _draw(generator: np.random.Generator, resamples: int, images: int) -> Floats:
+    """How often each image is drawn: (resamples, images), each row summing to `images`."""
+    drawn = generator.integers(images, size=(resamples, images))
+    drawn += np.arange(resamples)[:, None] * images
+    flat = np.bincount(drawn.ravel(), minlength=resamples * images)
+    return flat.reshape(resamples, images).astype(np.float64)
