@@ -5,7 +5,19 @@
 `vmunet.training`, `vmunet.inference`, `vmunet.checkpoints`.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from vmunet.errors import InputError
-from vmunet.model import VMUNet
+
+if TYPE_CHECKING:
+    from vmunet.model import VMUNet
 
 __all__ = ["InputError", "VMUNet"]
+
+
+def __getattr__(name: str) -> Any:
+    # The model brings torch; a command that only reads parameters should not wait for it.
+    if name == "VMUNet":
+        return import_module("vmunet.model").VMUNet
+    raise AttributeError(f"module 'vmunet' has no attribute {name!r}")

@@ -18,6 +18,7 @@ channels-last, `(batch, height, width, channels)`.
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -177,9 +178,11 @@ class DecoderStage(nn.Module):
 
 def drop_path_rates(depths: Sequence[int], rate: float) -> Iterator[list[float]]:
     """Rates per stage, rising linearly from 0 to `rate` over all blocks."""
-    rates = torch.linspace(0, rate, sum(depths), dtype=torch.float64).tolist()
+    last = max(sum(depths) - 1, 1)
+    first = 0
     for depth in depths:
-        yield [rates.pop(0) for _ in range(depth)]
+        yield [rate * block / last for block in range(first, first + depth)]
+        first += depth
 
 
 class Encoder(nn.Module):
@@ -223,7 +226,7 @@ class VMUNet(Encoder):
         depths_decoder: VSS blocks of each decoder stage, lowest resolution first.
         dims: channels of each encoder stage, doubling; the decoder mirrors them.
         d_state: state size N of the scan.
-        drop_path_rate: largest drop path rate; it rises over the encoder and falls over the decoder.
+        drop_path_rate: largest drop path rate, rising over the encoder, falling over the decoder.
 
     Raises:
         InputError: the arguments do not describe a U-shaped model.
@@ -271,7 +274,7 @@ class VMUNet(Encoder):
             )
         if any(depth < 1 for depth in (*depths, *depths_decoder)):
             raise InputError("VMUNet: every stage needs at least 1 block")
-        if dims[0] < 4 or dims[0] % 4 or any(b != 2 * a for a, b in zip(dims, dims[1:])):  # noqa: B905
+        if dims[0] < 4 or dims[0] % 4 or any(b != 2 * a for a, b in pairwise(dims)):
             raise InputError(
                 f"VMUNet: dims {list(dims)} must start at a multiple of 4 and double each stage"
             )

@@ -1,0 +1,46 @@
+# make tables           set up, then rebuild every table of the active profile (demo at first)
+# make tables PROFILE=small   the same after switching the profile
+# make test             set up, then run the tests
+
+PYTHON ?= python3
+BIN := .venv/bin
+PROFILE ?=
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export NO_ALBUMENTATIONS_UPDATE := 1
+export DVC_NO_ANALYTICS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup tables test lint ui clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+setup: $(BIN)/.installed
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or later is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "Installing into .venv (2 to 5 minutes the first time) ..." >&2
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+tables: setup
+	$(if $(PROFILE),$(BIN)/vmunet profile $(PROFILE))
+	$(BIN)/python -m vmunet.scan.cpu
+	$(BIN)/dvc repro
+	@echo "Tables: reports/tables/index.md and reports/tables/*.tex"
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+ui: setup
+	@echo "MLflow: http://127.0.0.1:5000"
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000

@@ -1,0 +1,78 @@
+"""The declared grid: every run by name, and the switch from one profile to another."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from pipeline.params import Params, load_profile
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: a cell on a dataset at a size, under a protocol, with a seed."""
+
+    view: str
+    cell: str
+    protocol: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.view}-{self.cell}-{self.protocol}-{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Weights, history and provenance."""
+        return Path("runs") / self._path
+
+    def metrics_folder(self, profile: str) -> Path:
+        """Scores; under the profile's name, so that a table never reads another budget's."""
+        return Path("metrics") / profile / self._path
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.view, self.cell, self.protocol, str(self.seed))
+
+
+def runs(params: Params) -> list[Run]:
+    """Every run of the declared grid, as dvc.yaml's three groups of stages enumerate it."""
+    grid = params.grid
+    groups = (
+        (grid.isic, grid.ablations, grid.protocols),
+        (grid.elsewhere, ["base"], grid.protocols),
+        (grid.isic, grid.sound, ["sound"]),
+    )
+    return [
+        Run(view, cell, protocol, seed)
+        for views, cells, protocols in groups
+        for view in views
+        for cell in cells
+        for protocol in protocols
+        for seed in grid.seeds
+    ]
+
+
+def switch_profile(name: str, root: Path = Path(".")) -> None:
+    """Make `name` the active profile: rewrites `profile` and `grid` of params.yaml, nothing else.
+
+    Switching to the active profile changes nothing, so that a grid edited by hand survives.
+
+    Raises:
+        InputError: there is no such profile.
+    """
+    path = root / "params.yaml"
+    yaml = YAML()  # keeps comments and order
+    yaml.width = 100
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    params = yaml.load(path.read_text())
+    load_profile(name, root)
+    if params["profile"] == name:
+        return
+    params["profile"] = name
+    params["grid"] = yaml.load((root / "profiles" / f"{name}.yaml").read_text())["grid"]
+    temporary = path.with_name("params.yaml.tmp")
+    with open(temporary, "w") as file:
+        yaml.dump(params, file)
+    os.replace(temporary, path)

@@ -1,0 +1,254 @@
+"""params.yaml and the profiles, read and checked: every mistake is one sentence.
+
+params.yaml says what is run: the active profile, the grid, the cells. A profile in profiles/ is a
+budget: where the data come from, how wide and how long the models are. Nothing is declared twice.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from ruamel.yaml import YAML, YAMLError
+
+from vmunet.errors import InputError
+from vmunet.settings import TrainSettings
+
+PROFILES = Path("profiles")
+ProtocolName = Literal["paper", "sound"]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Unknown keys and wrong types are errors: a misspelt parameter must not be ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Cell(Strict):
+    """One cell of the ablations: VM-UNet's init, drop path rate and depths (Tables III-V)."""
+
+    init: Literal["none", "vmamba-t", "vmamba-s"]
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)]
+    depths: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=4, max_length=4)]
+    depths_decoder: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=4, max_length=4)]
+
+
+class View(Strict):
+    """A dataset at a size: square pixels a side, a multiple of 32."""
+
+    dataset: Literal["isic17", "isic18"]
+    size: Annotated[int, Field(ge=32, multiple_of=32)]
+    protocols: list[ProtocolName]
+
+
+class Grid(Strict):
+    """What is run. `isic` x `ablations` x `protocols` x `seeds`, and two smaller products.
+
+    Attributes:
+        datasets: datasets to provide.
+        views: the arrays to prepare, by name.
+        isic: views that every ablation cell is run on.
+        ablations: cells run on them.
+        protocols: protocols of those runs.
+        elsewhere: further views (Table VI's sizes), for the base cell only.
+        sound: cells also run under the sound protocol, on `isic`.
+        seeds: seeds of every run.
+    """
+
+    datasets: list[Literal["isic17", "isic18"]]
+    views: dict[str, View]
+    isic: list[str]
+    ablations: list[str]
+    protocols: list[ProtocolName]
+    elsewhere: list[str]
+    sound: list[str]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+
+
+class PhantomSource(Strict):
+    """Procedural images, made as archives in the official layout."""
+
+    source: Literal["phantom"]
+    training: Annotated[int, Field(ge=2)]
+    validation: Annotated[int, Field(ge=1)]
+    n_train: Annotated[int, Field(ge=1)]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _some_are_left_to_train(self) -> "PhantomSource":
+        if self.n_train > self.training:
+            raise ValueError(f"n_train {self.n_train} exceeds training {self.training}")
+        return self
+
+
+class ArchiveSource(Strict):
+    """The official archives: `file` from $VMUNET_MIRROR/<dataset>/, `http` from the publisher."""
+
+    source: Literal["file", "http"]
+
+
+class WeightsSource(Strict):
+    """Initial weights: `http` the published VMamba v0, `phantom` a short pre-training, `none`."""
+
+    source: Literal["http", "phantom", "none"]
+    steps: Annotated[int, Field(ge=1)] = 40
+    size: Annotated[int, Field(ge=32, multiple_of=32)] = 64
+
+
+def train_settings(content: Any) -> TrainSettings:
+    """A profile's `train` section; by way of JSON, whose lists strict mode takes for tuples."""
+    return TypeAdapter(TrainSettings).validate_json(json.dumps(content), strict=True)
+
+
+class EvaluateSettings(Strict):
+    """Evaluation: images at once, and resamples of the bootstrap."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    bootstrap: Annotated[int, Field(ge=100)] = 10_000
+
+
+class Profile(Strict):
+    """A budget: data sources, initial weights, training, evaluation, and the grid it runs."""
+
+    about: str
+    data: dict[
+        Literal["isic17", "isic18"],
+        Annotated[PhantomSource | ArchiveSource, Field(discriminator="source")],
+    ]
+    weights: WeightsSource
+    train: Annotated[TrainSettings, BeforeValidator(train_settings)]
+    evaluate: EvaluateSettings
+    grid: Grid
+
+
+class Params(Strict):
+    """Everything that a stage may ask: the active profile, its grid and the resolved cells."""
+
+    profile_name: str
+    profile: Profile
+    grid: Grid
+    cells: dict[str, Cell]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Params":
+        grid = self.grid
+        for field in ("ablations", "sound"):
+            for name in getattr(grid, field):
+                if name not in self.cells:
+                    raise ValueError(f"grid.{field}: unknown cell {name!r}; {known(self.cells)}")
+        for field in ("isic", "elsewhere"):
+            for name in getattr(grid, field):
+                if name not in grid.views:
+                    raise ValueError(f"grid.{field}: unknown view {name!r}; {known(grid.views)}")
+        for name, view in grid.views.items():
+            if view.dataset not in self.grid.datasets:
+                raise ValueError(f"grid.views.{name}: {view.dataset} is not in grid.datasets")
+        for dataset in grid.datasets:
+            if dataset not in self.profile.data:
+                raise ValueError(f"profile {self.profile_name} has no data source for {dataset}")
+        twice = set(grid.ablations) & set(grid.sound)
+        if "sound" in grid.protocols and twice:
+            raise ValueError(
+                f"grid.sound repeats {sorted(twice)}, which grid.protocols runs already"
+            )
+        return self
+
+    def cell(self, name: str) -> Cell:
+        """The cell of this name.
+
+        Raises:
+            InputError: there is none.
+        """
+        if name not in self.cells:
+            raise InputError(f"params.yaml: unknown cell {name!r}; {known(self.cells)}")
+        return self.cells[name]
+
+    def view(self, name: str) -> View:
+        """The view of this name.
+
+        Raises:
+            InputError: there is none.
+        """
+        if name not in self.grid.views:
+            raise InputError(f"params.yaml: unknown view {name!r}; {known(self.grid.views)}")
+        return self.grid.views[name]
+
+
+def load_params(root: Path = Path(".")) -> Params:
+    """Read params.yaml and the profile it names.
+
+    Raises:
+        InputError: a file is missing or not YAML, a name is unknown, a value is of the wrong type
+            or out of range.
+    """
+    path = root / "params.yaml"
+    content = read_yaml(path)
+    name = content.get("profile")
+    profile = load_profile(name, root)
+    defaults = content.get("cell", {})
+    cells = {key: {**defaults, **(value or {})} for key, value in content.get("cells", {}).items()}
+    unknown = sorted(content.keys() - {"profile", "grid", "cell", "cells"})
+    if unknown:
+        raise InputError(f"{path}: unknown key {unknown[0]!r}; known: profile, grid, cell, cells")
+    return checked(
+        Params,
+        {
+            "profile_name": name,
+            "profile": profile,
+            "grid": content.get("grid", {}),
+            "cells": cells,
+        },
+        path,
+    )
+
+
+def load_profile(name: Any, root: Path = Path(".")) -> Profile:
+    """The profile of this name, from profiles/.
+
+    Raises:
+        InputError: there is no such profile, or it has a mistake.
+    """
+    path = root / PROFILES / f"{name}.yaml"
+    if not path.is_file():
+        names = sorted(file.stem for file in (root / PROFILES).glob("*.yaml"))
+        raise InputError(f"unknown profile {name!r}; known: {', '.join(names)}")
+    return checked(Profile, read_yaml(path), path)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file."""
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run from the repository's root") from None
+    except YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected names and values")
+    return content
+
+
+def checked(model: type[Model], content: Any, path: Path) -> Model:
+    """`content` as `model`; its first mistake as an InputError that names file and parameter."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        value = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{path}: {place + ': ' if place else ''}{message}{value}") from None
+
+
+def known(names: Mapping[str, Any]) -> str:
+    return f"known: {', '.join(names)}"

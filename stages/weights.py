@@ -1,0 +1,84 @@
+"""Initial weights (Table III): the published VMamba v0, or a short pre-training on phantoms.
+
+Writes data/weights/: vmamba-t.safetensors and vmamba-s.safetensors in VMamba v0's names, and
+manifest.json that says where they came from. A profile with `weights: {source: none}` gets the
+manifest alone.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from pipeline.params import load_params
+from pipeline.stage import run_stage
+
+FOLDER = Path("data/weights")
+
+
+def main(argv: list[str] | None = None) -> None:
+    argparse.ArgumentParser(prog="python -m stages.weights", description=__doc__).parse_args(argv)
+    params = load_params()
+    source = params.profile.weights
+    partial = FOLDER.with_name("weights.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    files: dict[str, dict[str, object]] = {}
+    if source.source == "phantom":
+        files = pretrain_on_phantoms(partial, source.steps, source.size, params.profile.train.dims)
+    elif source.source == "http":
+        files = download_published(partial)
+    manifest = {"source": source.source, "files": files}
+    (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    partial.rename(FOLDER)
+
+
+def pretrain_on_phantoms(
+    folder: Path, steps: int, size: int, dims: tuple[int, ...]
+) -> dict[str, dict[str, object]]:
+    """Two small classifiers that tell which of a phantom's attributes are present."""
+    import numpy as np
+    import torch
+    from safetensors.torch import save_file
+    from torch import Tensor
+
+    from vmunet.data.phantom import phantom
+    from vmunet.data.resize import min_max
+    from vmunet.pretraining import VMAMBA_DEPTHS, pretrain
+
+    def batch(step: int, count: int = 8) -> tuple[Tensor, Tensor]:
+        made = [phantom(2024, step * count + i, size, size) for i in range(count)]
+        images = np.stack([min_max(p.image) for p in made]).transpose(0, 3, 1, 2)
+        labels = [[float(value) for _, value in sorted(p.attributes.items())] for p in made]
+        return torch.from_numpy(np.ascontiguousarray(images)), torch.tensor(labels)
+
+    files: dict[str, dict[str, object]] = {}
+    for name, depths in VMAMBA_DEPTHS.items():
+        model = pretrain(depths, dims, batch, steps, seed=0, label=f"pre-train {name}")
+        save_file(model.state_dict(), folder / f"{name}.safetensors")
+        files[name] = {"made": f"{steps} steps on phantoms at {size} px", "dims": list(dims)}
+    return files
+
+
+def download_published(folder: Path) -> dict[str, dict[str, object]]:
+    """VMamba-T and -S v0, from the publisher, converted once from pickle to safetensors."""
+    from safetensors.torch import save_file
+
+    from vmunet.checkpoints import read_tensors
+    from vmunet.data.download import download
+    from vmunet.data.sources import VMAMBA_V0
+
+    files: dict[str, dict[str, object]] = {}
+    for name, remote in VMAMBA_V0.items():
+        path, digest = download(remote, Path("data/downloads/weights"))
+        tensors, _ = read_tensors(path)
+        save_file(
+            {key: t.contiguous() for key, t in tensors.items()}, folder / f"{name}.safetensors"
+        )
+        files[name] = {"url": remote.url, "sha256": digest}
+    return files
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,151 @@
+"""Weights on disk: ours as safetensors that describe themselves, and the published ones.
+
+A file of ours holds the model's arguments and a run's provenance in its header, so one file is
+enough to build the model. Files from outside are read without running any code they hold.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vmunet.errors import InputError
+from vmunet.model import VMUNet
+
+PUBLISHED_PREFIX = "vmunet."  # the published model is wrapped in a module of this name
+
+
+def save_checkpoint(path: Path, model: VMUNet, metadata: dict[str, Any]) -> None:
+    """Write weights, the model's arguments and `metadata` (anything JSON holds) to one file.
+
+    The file appears whole or not at all.
+    """
+    header = {"config": json.dumps(model.config), "metadata": json.dumps(metadata)}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(tensors, temporary, metadata=header)
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: Path) -> tuple[VMUNet, dict[str, Any]]:
+    """The model of a checkpoint, in eval mode on the CPU, and its metadata.
+
+    Args:
+        path: a `.safetensors` file of ours, or a published `.pth` with the prefix `vmunet.`.
+            A published file does not describe itself: it gets the ISIC settings of the paper.
+
+    Raises:
+        InputError: no such file, not a checkpoint, or a checkpoint of another architecture.
+    """
+    path = Path(path)
+    tensors, header = read_tensors(path)
+    config = json.loads(header["config"]) if "config" in header else config_of(tensors, path)
+    metadata: dict[str, Any] = json.loads(header["metadata"]) if "metadata" in header else {}
+    metadata = {"normalisation": "minmax", "size": 256, "protocol": "paper"} | metadata
+    tensors = {name.removeprefix(PUBLISHED_PREFIX): t for name, t in tensors.items()}
+    with torch.device("meta"):
+        model = VMUNet(**config)
+    check_fits(model, tensors, path)
+    model.load_state_dict(tensors, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return model.eval(), metadata
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a `.safetensors` or `.pth` file by name, and its text header.
+
+    Raises:
+        InputError: the file is missing, broken, or a pickle that holds more than tensors.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file; give a .safetensors checkpoint or a .pth of tensors"
+        )
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+                return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+        except SafetensorError as error:
+            raise InputError(f"{path}: not a whole safetensors file ({error})") from None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path}: not loaded, because it is not a file of tensors alone ({reason}). A pickle "
+            "may run code; convert it to safetensors where you trust it"
+        ) from None
+    return tensors_of(content, path), {}
+
+
+def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in a loaded `.pth`: itself, or under `model_ema` or `model`.
+
+    Where a file holds both, the EMA weights are taken.
+    """
+    if isinstance(content, dict):
+        for key in ("model_ema", "model", "state_dict"):
+            if isinstance(content.get(key), dict):
+                content = content[key]
+                break
+        if content and all(isinstance(value, Tensor) for value in content.values()):
+            return dict(content)
+    raise InputError(
+        f"{path}: holds no state dict; expected names and tensors, or those under 'model_ema' or "
+        "'model'"
+    )
+
+
+def config_of(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
+    """The VMUNet arguments that a published state dict's names and shapes imply."""
+    names = {name.removeprefix(PUBLISHED_PREFIX): tuple(t.shape) for name, t in tensors.items()}
+
+    def blocks(part: str, stage: int) -> int:
+        prefix = f"{part}.{stage}.blocks."
+        return len({name.split(".")[3] for name in names if name.startswith(prefix)})
+
+    try:
+        dim, in_channels = names["patch_embed.proj.weight"][:2]
+        return {
+            "in_channels": in_channels,
+            "num_classes": names["final_conv.weight"][0],
+            "depths": [blocks("layers", i) for i in range(4)],
+            "depths_decoder": [blocks("layers_up", i) for i in range(4)],
+            "dims": [dim * 2**i for i in range(4)],
+            "d_state": names["layers.0.blocks.0.self_attention.A_logs"][1],
+        }
+    except KeyError as missing:
+        raise InputError(
+            f"{path}: not a VM-UNet checkpoint, it has no {missing}; give weights trained by this "
+            "project or by the published VM-UNet code"
+        ) from None
+
+
+def check_fits(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Raise InputError where names or shapes of `tensors` are not exactly the model's."""
+    wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in tensors.items()}
+    if wanted == found:
+        return
+    missing = sorted(wanted.keys() - found.keys())
+    extra = sorted(found.keys() - wanted.keys())
+    shapes = [n for n in wanted.keys() & found.keys() if wanted[n] != found[n]]
+    example = (
+        f"missing {missing[0]}"
+        if missing
+        else f"unexpected {extra[0]}"
+        if extra
+        else f"{shapes[0]} is {found[shapes[0]]}, not {wanted[shapes[0]]}"
+    )
+    raise InputError(
+        f"{path}: weights of another architecture than VMUNet's ({len(missing)} missing, "
+        f"{len(extra)} unexpected, {len(shapes)} of another shape; first: {example})"
+    )

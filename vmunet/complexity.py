@@ -1,0 +1,70 @@
+"""Parameters and multiply-accumulates of VM-UNet, the paper's way and complete (Table V).
+
+The paper's FLOPs column counts the multiply-accumulates of nn.Linear and nn.Conv2d plus 4 an
+element for LayerNorm. It leaves out what its counter does not see: SS2D's projections to delta,
+B and C, which are bare parameters, and the scan itself.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from vmunet.model import K, VMUNet
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Cost of one forward pass of one image.
+
+    Attributes:
+        parameters: trainable values.
+        macs_paper: multiply-accumulates of Linear, Conv2d and LayerNorm (the paper's FLOPs).
+        macs_projections: those of SS2D's projections to delta, B and C.
+        macs_scan: those of the scan, 9 L D N + L D a direction.
+    """
+
+    parameters: int
+    macs_paper: int
+    macs_projections: int
+    macs_scan: int
+
+    @property
+    def macs_complete(self) -> int:
+        return self.macs_paper + self.macs_projections + self.macs_scan
+
+
+def complexity(
+    depths: Sequence[int] = (2, 2, 2, 2),
+    depths_decoder: Sequence[int] = (2, 2, 2, 1),
+    dims: Sequence[int] = (96, 192, 384, 768),
+    size: int = 256,
+    num_classes: int = 1,
+    in_channels: int = 3,
+    d_state: int = 16,
+) -> Complexity:
+    """Cost of VM-UNet for one `(1, in_channels, size, size)` image."""
+    with torch.device("meta"):
+        model = VMUNet(in_channels, num_classes, depths, depths_decoder, dims, d_state)
+    parameters = sum(p.numel() for p in model.parameters())
+
+    def pixels(stage: int) -> int:
+        return (size // 4 // 2**stage) ** 2
+
+    layers = projections = scan = 0
+    for stage, d in enumerate(dims):
+        L, D, R = pixels(stage), 2 * d, math.ceil(d / 16)
+        blocks = depths[stage] + depths_decoder[len(dims) - 1 - stage]
+        linear = L * (d * 2 * D + D * d)  # in_proj, out_proj
+        layers += blocks * (linear + 9 * L * D + 4 * L * (d + D))  # conv2d, ln_1 and out_norm
+        projections += blocks * K * L * D * (R + 2 * d_state + R)  # x_proj, dt_proj
+        scan += blocks * K * (9 * L * D * d_state + L * D)
+    for stage, d in enumerate(dims[:-1]):
+        L = pixels(stage + 1)
+        layers += L * (4 * d * 2 * d + 4 * 4 * d)  # patch merging: reduction, norm
+        layers += L * (2 * d * 4 * d) + 4 * pixels(stage) * d  # patch expanding: expand, norm
+    C, L = dims[0], pixels(0)
+    layers += L * C * 16 * in_channels + 4 * L * C  # patch embedding
+    layers += L * C * 4 * C + 4 * size**2 * (C // 4) + size**2 * (C // 4) * num_classes  # final
+    return Complexity(parameters, layers, projections, scan)

@@ -1,0 +1,126 @@
+"""VMamba weights as VM-UNet's initial weights (paper, sections III-A and IV-D.1, Table III).
+
+The published VMamba v0 is an image classifier with VM-UNet's own encoder, deeper. Its checkpoint
+fills the encoder by name, and the decoder with the encoder's stages in reverse order.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from vmunet.errors import InputError
+from vmunet.model import Encoder, VMUNet, init_linear_layers
+
+VMAMBA_DEPTHS = {"vmamba-t": (2, 2, 9, 2), "vmamba-s": (2, 2, 27, 2)}
+
+
+class VMambaClassifier(Encoder):
+    """VMamba v0: VM-UNet's encoder, a norm, mean pooling and a linear head.
+
+    `(batch, channels, height, width)` images in 0..255 to `(batch, num_classes)` logits.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        depths: tuple[int, ...],
+        dims: tuple[int, ...],
+        in_channels: int = 3,
+        d_state: int = 16,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__(in_channels, depths, dims, d_state, drop_path_rate)
+        self.norm = nn.LayerNorm(dims[-1])
+        self.head = nn.Linear(dims[-1], num_classes)
+        init_linear_layers(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x, _ = self.encode(images)
+        return self.head(self.norm(x).mean(dim=(1, 2)))
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What a checkpoint filled: names of VM-UNet's tensors, and the checkpoint's unused names."""
+
+    encoder: list[str]
+    decoder: list[str]
+    unused: list[str]
+
+
+@torch.no_grad()
+def fill_from_vmamba(model: VMUNet, tensors: dict[str, Tensor], path: Path) -> Filled:
+    """Copy a VMamba v0 checkpoint's tensors into VM-UNet's encoder and decoder.
+
+    `layers.{0,1,2,3}` go to the encoder under their own names, and to `layers_up.{3,2,1,0}`.
+    VMamba-S (446 tensors) fills 117 of the encoder and 91 of the decoder.
+
+    Args:
+        tensors: the checkpoint's state dict.
+        path: where it came from, for errors.
+
+    Raises:
+        InputError: the checkpoint lacks tensors of the encoder, or their shapes are others.
+    """
+    own = model.state_dict()
+    missing = [n for n in own if n.startswith(("patch_embed.", "layers.")) and n not in tensors]
+    if missing:
+        raise InputError(
+            f"{path}: not VMamba v0 weights: {len(missing)} of the encoder's tensors are missing, "
+            f"the first {missing[0]}; give the v0 release of VMamba-T or VMamba-S"
+        )
+    encoder: list[str] = []
+    decoder: list[str] = []
+    used: set[str] = set()
+    for name, tensor in tensors.items():
+        targets = [(name, encoder)]
+        part, _, rest = name.partition(".")
+        if part == "layers":
+            stage, _, rest = rest.partition(".")
+            targets.append((f"layers_up.{3 - int(stage)}.{rest}", decoder))
+        for target, filled in targets:
+            if target not in own:
+                continue
+            if own[target].shape != tensor.shape:
+                raise InputError(
+                    f"{path}: {name} is {tuple(tensor.shape)}, the model's {target} is "
+                    f"{tuple(own[target].shape)}: weights of another width than the profile's dims"
+                )
+            own[target].copy_(tensor)
+            filled.append(target)
+            used.add(name)
+    return Filled(encoder, decoder, sorted(tensors.keys() - used))
+
+
+def pretrain(
+    depths: tuple[int, ...],
+    dims: tuple[int, ...],
+    batch: Callable[[int], tuple[Tensor, Tensor]],
+    steps: int,
+    seed: int,
+    label: str,
+) -> VMambaClassifier:
+    """Train a VMamba classifier for a few steps, where the published weights do not fit.
+
+    Args:
+        batch: step index to images `(batch, 3, h, w)` in 0..255 and labels `(batch, classes)`,
+            each 0 or 1.
+        label: what the progress bar says.
+    """
+    torch.manual_seed(seed)
+    model = VMambaClassifier(batch(0)[1].shape[1], depths, dims).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
+    for step in tqdm(range(steps), desc=label, unit="step", disable=None):
+        images, labels = batch(step)
+        loss = F.binary_cross_entropy_with_logits(model(images), labels)
+        if not torch.isfinite(loss):
+            raise InputError(f"{label}: the pre-training loss became {loss.item()} at step {step}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    return model.eval()

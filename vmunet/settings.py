@@ -1,0 +1,46 @@
+"""How long and how hard to train: the budget that a profile sets, with the paper's values."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings of a training run (paper, section IV-B; `vmunet.protocols` holds the rest).
+
+    Attributes:
+        epochs: passes over the training images.
+        t_max: half period of the `paper` protocol's cosine, in epochs.
+        batch_size: images a step.
+        dims: channels of the four stages, doubling.
+        learning_rate: largest learning rate, of the first epoch.
+        eta_min: smallest learning rate.
+        weight_decay: AdamW's decoupled weight decay.
+        precision: `fp32`, or `bf16` for autocast (the scan's state stays fp32).
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    epochs: int = 300
+    t_max: int = 50
+    batch_size: int = 32
+    dims: tuple[int, int, int, int] = (96, 192, 384, 768)
+    learning_rate: float = 1e-3
+    eta_min: float = 1e-5
+    weight_decay: float = 1e-2
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.t_max < 1 or self.batch_size < 1:
+            raise ValueError("epochs, t_max and batch_size must be at least 1")
+        if not 0 < self.eta_min <= self.learning_rate:
+            raise ValueError("0 < eta_min <= learning_rate must hold")
+        if self.weight_decay < 0:
+            raise ValueError("weight_decay must not be negative")
+        if self.dims[0] < 4 or self.dims[0] % 4:
+            raise ValueError("dims must start at a multiple of 4")
+        if any(self.dims[i + 1] != 2 * self.dims[i] for i in range(3)):
+            raise ValueError("dims must double from stage to stage")
