@@ -1,0 +1,40 @@
+"""DVC stage: the official archives, or what stands in for them, to data/raw/<dataset>/."""
+
+import argparse
+import os
+from pathlib import Path
+
+from pipeline.params import load_params
+from pipeline.stage import run_stage
+from vmunet.data.isic import dataset_named
+from vmunet.data.raw import Phantoms, write_raw
+from vmunet.errors import InputError
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the profile's source for DATASET and write data/raw/DATASET/."""
+    parser = argparse.ArgumentParser(prog="python -m stages.download", description=__doc__)
+    parser.add_argument("dataset", help="isic17 or isic18")
+    dataset = dataset_named(parser.parse_args(argv).dataset)
+    params = load_params()
+    if dataset.name not in params.profile.data:
+        raise InputError(
+            f"profile {params.profile_name!r} names no source for {dataset.name}; "
+            f"add it under data: in profiles/{params.profile_name}.yaml"
+        )
+    data = params.profile.data[dataset.name]
+    phantoms = None
+    if data.source == "phantom":
+        phantoms = Phantoms(data.training, data.validation, data.n_train, data.seed)
+    write_raw(
+        dataset,
+        target=Path("data/raw") / dataset.name,
+        source=data.source,
+        downloads=Path("data/downloads"),
+        mirror=os.environ.get("VMUNET_MIRROR"),
+        phantoms=phantoms,
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,125 @@
+"""Unpacking a zip that somebody else made: inside the target folder, whole, or not at all."""
+
+import hashlib
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from vmunet.data.files import whole_folder
+from vmunet.errors import InputError
+
+BLOCK = 1 << 20
+MOST_BYTES = 200 * 2**30  # the largest official archive unpacks to about 11 GiB
+MOST_RATIO = 200  # photographs hardly compress, and an empty mask's PNG is already compressed
+RATIO_FROM = 64 * 2**20  # smaller files may compress as they like
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 as 64 hex digits."""
+    digest = hashlib.sha256()
+    total = path.stat().st_size
+    with path.open("rb") as stream, _bar(f"checking {path.name}", total) as bar:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+            bar.update(len(block))
+    return digest.hexdigest()
+
+
+def extract(archive: Path, target: Path, most_bytes: int = MOST_BYTES) -> None:
+    """Unpack the zip `archive` into the new folder `target`.
+
+    Args:
+        archive: the zip file.
+        target: written under a temporary name and renamed when complete.
+        most_bytes: refuse to unpack more than this.
+
+    Raises:
+        InputError: not a zip, truncated, damaged, it would write outside the target, or it would
+            unpack to far more than it should.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened, whole_folder(target) as folder:
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            for member in opened.infolist():
+                _check_member(archive, member)
+            _check_size(archive, members, most_bytes)
+            total = sum(member.file_size for member in members)
+            with _bar(f"unpacking {archive.name}", total) as bar:
+                for member in members:
+                    _write_member(archive, opened, member, folder, bar)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise InputError(f"{archive.name}: {_what_is_wrong(archive, error)}") from error
+    except (NotImplementedError, RuntimeError, FileExistsError, NotADirectoryError) as error:
+        # encrypted, compressed in an unknown way, or one path both a file and a folder
+        raise InputError(f"{archive.name}: cannot be unpacked: {error}") from error
+
+
+def _bar(title: str, total: int) -> tqdm:
+    return tqdm(desc=title, total=total, unit="B", unit_scale=True, disable=None, leave=False)
+
+
+def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
+    """Refuse a member that would land outside the target, or is a link."""
+    name = member.filename
+    path = PurePosixPath(name)
+    outside = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name.split("/")[0]
+    if outside or not path.parts:
+        raise InputError(
+            f"{archive.name}: member {name!r} points outside the folder it is unpacked into; "
+            "this is not the official archive: download it again"
+        )
+    mode = member.external_attr >> 16
+    if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise InputError(
+            f"{archive.name}: member {name!r} is a link or a device, not a file; "
+            "this is not the official archive: download it again"
+        )
+
+
+def _check_size(archive: Path, members: list[zipfile.ZipInfo], most_bytes: int) -> None:
+    """Refuse by what the zip declares; the zip reader holds every member to it."""
+    total = sum(member.file_size for member in members)
+    if total > most_bytes:
+        raise InputError(
+            f"{archive.name}: unpacks to {total:,} bytes, more than the {most_bytes:,} allowed; "
+            "this is not the official archive: download it again"
+        )
+    for member in members:
+        if member.file_size > max(RATIO_FROM, MOST_RATIO * member.compress_size):
+            raise InputError(
+                f"{archive.name}: member {member.filename!r} unpacks from "
+                f"{member.compress_size:,} to {member.file_size:,} bytes, as a zip bomb would; "
+                "this is not the official archive: download it again"
+            )
+
+
+def _write_member(
+    archive: Path, opened: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, bar: tqdm
+) -> None:
+    path = folder / PurePosixPath(member.filename)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        raise InputError(f"{archive.name}: holds {member.filename!r} twice; download it again")
+    with opened.open(member) as source, path.open("wb") as sink:
+        # The zip reader stops at the declared size and checks the CRC there, so that no member
+        # can write more than `_check_size` allowed.
+        while block := source.read(BLOCK):
+            sink.write(block)
+            bar.update(len(block))
+
+
+def _what_is_wrong(archive: Path, error: Exception) -> str:
+    with archive.open("rb") as stream:
+        head = stream.read(512)
+    size = archive.stat().st_size
+    if head.lstrip()[:1] == b"<":
+        return (
+            "a web page saved under a zip's name (perhaps a sign-in or error page); "
+            "delete it and download the archive itself"
+        )
+    if head[:4] != b"PK\x03\x04":
+        return f"not a zip file ({size:,} bytes); delete it and download it again"
+    return f"truncated or damaged ({error}; {size:,} bytes); delete it and download it again"

@@ -1,0 +1,155 @@
+"""The preprocessed arrays as a torch Dataset.
+
+data/arrays/<view>/<protocol>/{train,test}/images.npy  uint8 (n, size, size, 3), 0..255
+data/arrays/<view>/<protocol>/{train,test}/masks.npy   uint8 (n, size, size), 255 x target
+data/arrays/<view>/<protocol>/{train,test}/ids.txt     one id a line, in the arrays' order
+data/arrays/<view>/<protocol>/manifest.json
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vmunet.errors import InputError
+
+HELD_OUT_SEED = 20240204  # fixed, so that every run of every seed holds out the same images
+
+
+class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Samples of one subset: `[i] -> (image, mask)`.
+
+    Image float32 (3, size, size), 0..255, min-max normalised; mask float32 (1, size, size), 0..1.
+    Sample i in epoch e is a pure function of (seed, e, i): any number of workers, any order and
+    any resume point give the same bits.
+
+    Args:
+        folder: data/arrays/<view>/<protocol>.
+        subset: `train` or `test`.
+        transform: of `augment.augmentation`, or None to leave the samples as they are.
+        seed: the run's, from which the augmentation of every sample follows.
+
+    Raises:
+        InputError: the arrays are missing or do not fit one another.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        subset: str,
+        transform: Callable[..., tuple[NDArray, NDArray]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.folder = Path(folder) / subset
+        self.ids = _read_ids(self.folder / "ids.txt")
+        self.transform = transform
+        self.seed = seed
+        # In shared memory: workers that outlive an epoch see `set_epoch` too.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._open()
+
+    def _open(self) -> None:
+        self.images = _mapped(self.folder / "images.npy")
+        self.masks = _mapped(self.folder / "masks.npy")
+        if not len(self.ids) == len(self.images) == len(self.masks):
+            raise InputError(
+                f"{self.folder}: {len(self.ids)} ids, {len(self.images)} images and "
+                f"{len(self.masks)} masks; run the preprocess stage again"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker that is sent this dataset maps the files itself instead of getting a copy.
+        return {k: v for k, v in self.__dict__.items() if k not in ("images", "masks")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch's augmentation to draw; call it before iterating over a loader."""
+        self._epoch[0] = epoch
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, mask = self.images[index], self.masks[index]
+        if self.transform is not None:
+            image, mask = self.transform(
+                np.asarray(image), np.asarray(mask), self.sample_seed(index)
+            )
+        pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1).contiguous()
+        return pixels, torch.from_numpy(mask.astype(np.float32) / np.float32(255))[None]
+
+    def sample_seed(self, index: int) -> int:
+        """The seed of sample `index` in the current epoch, 64 bits."""
+        words = (self.seed, int(self._epoch[0]), index)
+        return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
+
+
+def load_manifest(folder: Path | str) -> dict[str, Any]:
+    """What the arrays in data/arrays/<view>/<protocol> were made from.
+
+    Raises:
+        InputError: there is none, or it is not JSON.
+    """
+    path = Path(folder) / "manifest.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; run the preprocess stage first") from None
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: not valid JSON ({error}); run the preprocess stage again"
+        ) from None
+
+
+def held_out(
+    ids: Sequence[str], fraction: float = 0.1, seed: int = HELD_OUT_SEED
+) -> tuple[list[int], list[int]]:
+    """Part of the training images set aside to select an epoch by (the `sound` protocol).
+
+    Depends on the ids alone, not on their order nor on the run's seed.
+
+    Args:
+        ids: of the training images, at least two.
+        fraction: share to hold out, in (0, 1); at least one image, and at least one stays.
+        seed: a constant.
+
+    Returns:
+        (indices that train, indices held out), each ascending.
+
+    Raises:
+        InputError: fewer than two ids, or a fraction outside (0, 1).
+    """
+    if len(ids) < 2 or not 0 < fraction < 1:
+        raise InputError(
+            f"cannot hold out {fraction} of {len(ids)} training images; "
+            "at least two images and a fraction between 0 and 1 are needed"
+        )
+    by_id = np.argsort(np.asarray(ids))
+    count = min(max(1, round(fraction * len(ids))), len(ids) - 1)
+    chosen = by_id[np.random.default_rng(seed).permutation(len(ids))[:count]]
+    aside = set(chosen.tolist())
+    return [i for i in range(len(ids)) if i not in aside], sorted(aside)
+
+
+def _read_ids(path: Path) -> list[str]:
+    if not path.exists():
+        raise InputError(f"{path}: not found; run the preprocess stage first")
+    return path.read_text().split()
+
+
+def _mapped(path: Path) -> NDArray[np.uint8]:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); run the preprocess stage again"
+        ) from None

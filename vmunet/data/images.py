@@ -1,0 +1,111 @@
+"""Reading photographs and masks, with every doubt about a file settled or refused.
+
+Photographs become 8-bit RGB by these rules, and each is counted: grayscale is repeated over three
+channels; a fully opaque alpha channel is dropped; 16 bits become 8 by dividing by 257 (65535 is
+255). What would be a guess is refused: transparency, and 16-bit files that use fewer than 13 bits
+(a 12-bit camera's, whose white is unknown). A JPEG's orientation tag is ignored, as in the
+published code: masks lie on the pixels as they are stored.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vmunet.errors import InputError
+
+Array8 = NDArray[np.uint8]
+
+CONVERSIONS = ("grayscale", "alpha", "sixteen_bit")
+
+
+def decode(path: Path) -> NDArray:
+    """The file's pixels as stored: (height, width) or (height, width, channels), channels BGR(A).
+
+    Raises:
+        InputError: it cannot be read, or it is truncated.
+    """
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels = cv2.imdecode(content, flags) if content.size else None
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise InputError(
+            f"{path.name}: not a readable image, or cut short ({content.size} bytes); "
+            "replace it by an intact copy"
+        )
+    return pixels
+
+
+def read_rgb(path: Path) -> tuple[Array8, list[str]]:
+    """A photograph as RGB uint8 (height, width, 3), and which of CONVERSIONS that took.
+
+    Raises:
+        InputError: unreadable, or its conversion would be a guess.
+    """
+    pixels = decode(path)
+    taken: list[str] = []
+    if pixels.dtype == np.uint16:
+        pixels = _to_eight_bits(path, pixels)
+        taken.append("sixteen_bit")
+    if pixels.dtype != np.uint8:
+        raise InputError(f"{path.name}: pixels are {pixels.dtype}; expected 8 or 16 bits unsigned")
+    if pixels.ndim == 2:
+        taken.append("grayscale")
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), taken  # type: ignore[return-value]
+    if pixels.shape[2] == 4:
+        if int(pixels[..., 3].min()) < 255:
+            raise InputError(
+                f"{path.name}: has transparent pixels, and what should lie under them is unknown; "
+                "save it as RGB"
+            )
+        taken.append("alpha")
+        return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB), taken  # type: ignore[return-value]
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), taken  # type: ignore[return-value]
+
+
+def _to_eight_bits(path: Path, pixels: NDArray) -> Array8:
+    colours = pixels[..., :3] if pixels.ndim == 3 else pixels
+    if 0 < int(colours.max()) < 2**12:
+        raise InputError(
+            f"{path.name}: a 16-bit image whose brightest value is {int(colours.max())}: its white "
+            "is unknown; save it with 8 bits a channel"
+        )
+    return np.round(pixels / np.float32(257)).astype(np.uint8)
+
+
+def read_mask(path: Path) -> tuple[Array8, bool]:
+    """A mask as uint8 (height, width) of 0 and 255, and whether that differs from the file's form.
+
+    Empty is allowed. Values 0 and 1, and three equal channels, are accepted.
+
+    Raises:
+        InputError: unreadable, or it holds other values.
+    """
+    pixels = decode(path)
+    changed = pixels.ndim == 3
+    if pixels.ndim == 3:
+        colours = pixels[..., :3]
+        if pixels.shape[2] == 4 or (colours != colours[..., :1]).any():
+            raise InputError(f"{path.name}: a colour image; expected a mask of 0 and 255")
+        pixels = np.ascontiguousarray(colours[..., 0])
+    values = _values(pixels)
+    if not (values <= {0, 255} or values <= {0, 1}) or pixels.dtype != np.uint8:
+        shown = ", ".join(map(str, sorted(values)[:8])) + (", ..." if len(values) > 8 else "")
+        raise InputError(
+            f"{path.name}: a mask holds 0 and 255 (or 0 and 1) in 8 bits; this one holds {shown}"
+            f" in {8 * pixels.itemsize} bits"
+        )
+    if 1 in values:
+        return pixels * np.uint8(255), True  # type: ignore[return-value]
+    return pixels, changed  # type: ignore[return-value]
+
+
+def _values(pixels: NDArray) -> set[int]:
+    if pixels.dtype != np.uint8:
+        return {int(v) for v in np.unique(pixels)}
+    histogram = cv2.calcHist([pixels], [0], None, [256], [0, 256])
+    return {int(v) for v in np.flatnonzero(histogram)}

@@ -1,0 +1,113 @@
+"""From checked pairs to the arrays that training and evaluation map into memory.
+
+Both protocols stretch each photograph by its own minimum and maximum at its own size, then resize
+once; images are kept as 8 bits. Published code augments first, resizes after, and keeps floats:
+both are named deviations (`paper` protocol).
+"""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from vmunet.data.files import whole_folder
+from vmunet.data.images import read_mask, read_rgb
+from vmunet.data.resize import min_max, resize_image, resize_mask
+from vmunet.data.threads import in_threads
+from vmunet.errors import InputError
+from vmunet.protocols import Protocol
+
+SUBSETS = ("train", "test")
+NATIVE_MASKS = "native_masks.zip"
+FIXED_DATE = (2017, 1, 1, 0, 0, 0)  # so that the same masks give the same bytes
+KEPT = ("dataset", "source", "n_train", "n_test", "native_min", "native_max", "empty_masks")
+
+
+def write_arrays(
+    raw: Path, target: Path, view: str, size: int, protocols: Sequence[Protocol]
+) -> None:
+    """Write `target`/<protocol>/ for every protocol (layout: `vmunet.data.arrays`), whole.
+
+    Args:
+        raw: data/raw/<dataset>, as `write_raw` leaves it.
+        target: data/arrays/<view>.
+        view: its name, for the manifests.
+        size: side of the square arrays in pixels.
+        protocols: each decides how images and masks are resized.
+
+    Raises:
+        InputError: `raw` is missing or incomplete; `target` is untouched.
+    """
+    manifest = _raw_manifest(raw)
+    with whole_folder(target) as folder:
+        for subset in SUBSETS:
+            _write_subset(raw, folder, subset, manifest[subset], size, protocols)
+        _write_native_masks(raw, folder, manifest["test"], protocols)
+        for protocol in protocols:
+            facts = {"view": view, "size": size, "protocol": protocol.name}
+            facts |= {name: manifest[name] for name in KEPT} | {"archives": manifest["archives"]}
+            text = json.dumps(facts, indent=1) + "\n"
+            (folder / protocol.name / "manifest.json").write_text(text)
+
+
+def _raw_manifest(raw: Path) -> dict[str, Any]:
+    path = raw / "manifest.json"
+    if not path.exists():
+        raise InputError(f"{path}: not found; run the download stage first")
+    return json.loads(path.read_text())
+
+
+def _write_subset(
+    raw: Path,
+    folder: Path,
+    subset: str,
+    ids: list[str],
+    size: int,
+    protocols: Sequence[Protocol],
+) -> None:
+    images, masks = {}, {}
+    for protocol in protocols:
+        place = folder / protocol.name / subset
+        place.mkdir(parents=True)
+        (place / "ids.txt").write_text("".join(f"{key}\n" for key in ids))
+        shape = (len(ids), size, size)
+        images[protocol.name] = open_memmap(place / "images.npy", "w+", np.uint8, (*shape, 3))
+        masks[protocol.name] = open_memmap(place / "masks.npy", "w+", np.uint8, shape)
+
+    def write_row(row: int) -> None:
+        photograph = min_max(read_rgb(_image_path(raw, ids[row]))[0])
+        mask, _ = read_mask(raw / "masks" / f"{ids[row]}.png")
+        for protocol in protocols:
+            resized = resize_image(photograph, size, protocol.resize)
+            images[protocol.name][row] = np.rint(resized)
+            masks[protocol.name][row] = resize_mask(mask, size, protocol.mask_resize)
+
+    in_threads(write_row, range(len(ids)), f"preprocessing {subset}")
+    for array in (*images.values(), *masks.values()):
+        array.flush()
+
+
+def _image_path(raw: Path, key: str) -> Path:
+    for suffix in (".jpg", ".png"):
+        path = raw / "images" / f"{key}{suffix}"
+        if path.exists():
+            return path
+    raise InputError(f"{raw / 'images' / key}.jpg: not found; run the download stage again")
+
+
+def _write_native_masks(
+    raw: Path, folder: Path, ids: list[str], protocols: Sequence[Protocol]
+) -> None:
+    """The test masks at their own size, the same in every protocol's folder."""
+    places = [folder / protocol.name / "test" / NATIVE_MASKS for protocol in protocols]
+    with zipfile.ZipFile(places[0], "w", zipfile.ZIP_STORED) as archive:
+        for key in ids:
+            member = zipfile.ZipInfo(f"{key}.png", FIXED_DATE)
+            archive.writestr(member, (raw / "masks" / f"{key}.png").read_bytes())
+    for place in places[1:]:
+        shutil.copyfile(places[0], place)

@@ -1,0 +1,174 @@
+"""From the four archives to one folder of checked pairs.
+
+data/raw/<dataset>/images/<id>.<jpg|png>   8-bit RGB when read by `images.read_rgb`
+data/raw/<dataset>/masks/<id>.png          8-bit, 0 and 255
+data/raw/<dataset>/manifest.json           source, archives, counts, sizes, the split's ids
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from vmunet.data.archives import extract
+from vmunet.data.download import Provided, from_internet, from_mirror, provided
+from vmunet.data.files import whole_folder
+from vmunet.data.images import CONVERSIONS, read_mask, read_rgb
+from vmunet.data.isic import (
+    IsicDataset,
+    Listing,
+    Pair,
+    check_counts,
+    list_files,
+    pair_up,
+    split,
+)
+from vmunet.data.threads import in_threads
+from vmunet.errors import InputError
+
+
+@dataclass(frozen=True)
+class Phantoms:
+    """How many phantoms stand in for a dataset, how many of them train, and their seed."""
+
+    training: int
+    validation: int
+    n_train: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Checked:
+    width: int
+    height: int
+    conversions: list[str]
+    mask_rewritten: bool
+    mask_empty: bool
+
+
+def write_raw(
+    dataset: IsicDataset,
+    target: Path,
+    source: str,
+    downloads: Path,
+    mirror: str | None = None,
+    phantoms: Phantoms | None = None,
+) -> None:
+    """Provide the archives, check every pair, and write `target` whole.
+
+    Args:
+        dataset: which challenge.
+        target: data/raw/<dataset>.
+        source: `phantom`, `file` (from `mirror`) or `http` (kept in `downloads`).
+        downloads: folder that outlives `target`.
+        mirror: the value of VMUNET_MIRROR.
+        phantoms: for the source `phantom`.
+
+    Raises:
+        InputError: whatever is wrong with an archive, a file or the counts; `target` is untouched.
+    """
+    with whole_folder(target) as folder:
+        if source == "phantom":
+            archives = _make_phantoms(dataset, folder / "archives", phantoms)
+        elif source == "file":
+            archives = from_mirror(dataset, mirror)
+        elif source == "http":
+            archives = from_internet(dataset, downloads)
+        else:
+            raise InputError(f"{dataset.name}: source {source!r}; expected phantom, file or http")
+        manifest = collect(dataset, archives, folder, phantoms)
+        manifest = {"dataset": dataset.name, "source": source, **manifest}
+        shutil.rmtree(folder / "archives", ignore_errors=True)
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _make_phantoms(dataset: IsicDataset, folder: Path, phantoms: Phantoms | None) -> list[Provided]:
+    from vmunet.data.phantom import write_archives
+
+    if phantoms is None:
+        raise InputError(
+            f"{dataset.name}: the source 'phantom' needs training, validation, n_train and seed"
+        )
+    folder.mkdir()
+    write_archives(folder, dataset.name, phantoms.training, phantoms.validation, phantoms.seed)
+    return [provided(archive, folder / archive.name) for archive in dataset.archives]
+
+
+def collect(
+    dataset: IsicDataset, archives: list[Provided], folder: Path, phantoms: Phantoms | None = None
+) -> dict[str, Any]:
+    """Unpack, pair, check and move everything into `folder`; returns the manifest's facts."""
+    unpacked = folder / "unpacked"
+    listings: dict[tuple[str, str], Listing] = {}
+    for item in archives:
+        place = unpacked / item.archive.folder
+        extract(item.path, place)
+        listings[item.archive.part, item.archive.kind] = list_files(place, item.archive.kind)
+    pairs = {
+        part: pair_up(listings[part, "images"].files, listings[part, "masks"].files)
+        for part in ("training", "validation")
+    }
+    ids = {part: [pair.id for pair in pairs[part]] for part in pairs}
+    if phantoms is None:
+        check_counts(dataset, len(ids["training"]), len(ids["validation"]))
+    n_train = dataset.n_train if phantoms is None else phantoms.n_train
+    train, test = split(ids["training"], ids["validation"], n_train)
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    checked = in_threads(
+        lambda pair: _take_in(pair, folder),
+        pairs["training"] + pairs["validation"],
+        f"checking {dataset.name}",
+    )
+    shutil.rmtree(unpacked)
+    return {
+        "n_training": len(ids["training"]),
+        "n_validation": len(ids["validation"]),
+        "n_train": len(train),
+        "n_test": len(test),
+        "native_min": [min(c.width for c in checked), min(c.height for c in checked)],
+        "native_max": [max(c.width for c in checked), max(c.height for c in checked)],
+        "empty_masks": sum(c.mask_empty for c in checked),
+        "masks_rewritten": sum(c.mask_rewritten for c in checked),
+        "converted": {name: sum(name in c.conversions for c in checked) for name in CONVERSIONS},
+        "passed_over": {
+            "superpixels": sum(listing.superpixels for listing in listings.values()),
+            "other": sum(listing.other for listing in listings.values()),
+        },
+        "archives": [
+            {"name": a.archive.name, "sha256": a.sha256, "bytes": a.bytes} for a in archives
+        ],
+        "train": train,
+        "test": test,
+    }
+
+
+def _take_in(pair: Pair, folder: Path) -> _Checked:
+    """Check one pair and move it to its place, rewritten as PNG only where it must be."""
+    image, conversions = read_rgb(pair.image)
+    mask, mask_rewritten = read_mask(pair.mask)
+    if image.shape[:2] != mask.shape:
+        raise InputError(
+            f"{pair.image.name} is {image.shape[1]}x{image.shape[0]} pixels but "
+            f"{pair.mask.name} is {mask.shape[1]}x{mask.shape[0]}; "
+            "a mask must have its image's size"
+        )
+    if conversions:
+        _write_png(folder / "images" / f"{pair.id}.png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    else:
+        suffix = ".png" if pair.image.suffix.lower() == ".png" else ".jpg"
+        os.replace(pair.image, folder / "images" / f"{pair.id}{suffix}")
+    if mask_rewritten:
+        _write_png(folder / "masks" / f"{pair.id}.png", mask)
+    else:
+        os.replace(pair.mask, folder / "masks" / f"{pair.id}.png")
+    height, width = mask.shape
+    return _Checked(width, height, conversions, mask_rewritten, mask_empty=not mask.any())
+
+
+def _write_png(path: Path, pixels: Any) -> None:
+    path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
