@@ -1,0 +1,139 @@
+"""The metrics files of the declared grid, read and checked, one by one."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from vmunet.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.grid import Run
+    from pipeline.params import Params
+
+SOURCES = {
+    "phantom": "phantom images (synthetic)",
+    "file": "images of the real archive (local copy)",
+    "http": "images of the real archive (downloaded)",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run's scores and where they come from.
+
+    Attributes:
+        run: the declared run.
+        path: its metrics file, relative to the repository root, with forward slashes.
+        dataset, size: of the run's view; size in px.
+        data: the manifest of the arrays that it was trained and tested on.
+        checkpoint: the provenance of its weights.
+        scores: the `paper` set, fractions 0..1 (distances in their own unit).
+    """
+
+    run: "Run"
+    path: str
+    dataset: str
+    size: int
+    data: Mapping[str, Any]
+    checkpoint: Mapping[str, Any]
+    scores: Mapping[str, float]
+
+
+def read_results(
+    root: Path, params: "Params", runs: Iterable["Run"], wanted: Mapping[str, Mapping[str, str]]
+) -> list[Result]:
+    """The metrics of every run of the grid whose dataset some table shows.
+
+    `wanted` maps a dataset to its metrics and their units (`percent`, `distance`).
+    Raises InputError naming the file, and the field, where a file is missing, not JSON, of
+    another run, without a field, or holds a score that is not a number in range.
+    """
+    results = []
+    for run in runs:
+        view = params.grid.views[run.view]
+        if view.dataset in wanted:
+            folder = Path(run.metrics_folder(params.profile_name))
+            relative = (folder / "metrics.json").as_posix()
+            results.append(_read(root, relative, run, view, wanted[view.dataset], params))
+    _same_data(results)
+    return results
+
+
+def _read(
+    root: Path, path: str, run: "Run", view: Any, units: Mapping[str, str], params: "Params"
+) -> Result:
+    again = f"run `python -m stages.evaluate {run.view} {run.cell} {run.protocol} {run.seed}`"
+    try:
+        content = json.loads((root / path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no metrics for this run of the grid; {again}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); delete it and {again}") from None
+    for part in ("run", "data", "checkpoint", "paper"):
+        if not isinstance(content, dict) or not isinstance(content.get(part), dict):
+            raise InputError(f"{path}: field '{part}' is missing; {again}")
+    declared = {
+        "profile": params.profile_name,
+        "view": run.view,
+        "cell": run.cell,
+        "protocol": run.protocol,
+        "seed": run.seed,
+    }
+    for name, value in declared.items():
+        if content["run"].get(name) != value:
+            found = content["run"].get(name)
+            raise InputError(f"{path}: field 'run.{name}' is {found!r}, not {value!r}; {again}")
+    data = content["data"]
+    for name in ("source", "n_train", "n_test", "native_min", "native_max"):
+        if name not in data:
+            raise InputError(f"{path}: field 'data.{name}' is missing; {again}")
+    if data["source"] not in SOURCES:
+        raise InputError(
+            f"{path}: field 'data.source' is {data['source']!r}, not one of {', '.join(SOURCES)}"
+        )
+    scores = {name: _score(path, name, content["paper"], unit) for name, unit in units.items()}
+    return Result(run, path, view.dataset, view.size, data, content["checkpoint"], scores)
+
+
+def _score(path: str, name: str, paper: Mapping[str, Any], unit: str) -> float:
+    value = paper.get(name)
+    high, words = (1, "in 0..1") if unit == "percent" else (math.inf, "of at least 0")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and 0 <= value <= high):
+        raise InputError(
+            f"{path}: field 'paper.{name}' is {value!r}, not a finite number {words}; "
+            "evaluate the run again"
+        )
+    return float(value)
+
+
+def _same_data(results: list[Result]) -> None:
+    """A caption states one set of image counts a view: every run of a view must share it."""
+    first: dict[str, Result] = {}
+    for result in results:
+        other = first.setdefault(result.run.view, result)
+        for name in ("source", "n_train", "n_test", "native_min", "native_max"):
+            if result.data[name] != other.data[name]:
+                raise InputError(
+                    f"{result.path}: field 'data.{name}' is {result.data[name]!r}, but "
+                    f"{other.data[name]!r} in {other.path} of the same view; train and evaluate "
+                    "both from the same data"
+                )
+
+
+def summarise(results: list[Result], metrics: Iterable[str]) -> pd.DataFrame:
+    """Mean, sample standard deviation (NaN for one seed) and count over the seeds.
+
+    Index (view, cell, protocol); columns (metric, mean | std | count).
+    """
+    keys = ["view", "cell", "protocol"]
+    frame = pd.DataFrame(
+        [{key: getattr(result.run, key) for key in keys} | result.scores for result in results],
+        columns=[*keys, *metrics],
+    )
+    return frame.groupby(keys).agg(["mean", "std", "count"])

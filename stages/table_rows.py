@@ -1,0 +1,260 @@
+"""Table rows: what the paper reported beside what the declared grid measured."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+from stages.table_metrics import Result, summarise
+from vmunet.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.params import Params
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One metric of one row: percent (HD95: its own unit), None where there is none."""
+
+    published: float | None = None
+    measured: float | None = None
+    std: float | None = None
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus published, in points."""
+        if self.published is None or self.measured is None:
+            return None
+        return self.measured - self.published
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table under one protocol.
+
+    `published` names the row of published.yaml. Under the sound protocol it is the row that
+    the measured figures are compared with; the paper reports no such run.
+    `figures[dataset][metric]` lacks the datasets that the row says nothing about.
+    """
+
+    label: str
+    protocol: str
+    cell: str | None
+    published: str | None
+    reference: int | None
+    figures: dict[str, dict[str, Figure]]
+    results: dict[str, list[Result]]
+    extra: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    key: str
+    spec: Mapping[str, Any]
+    rows: list[Row]
+
+    @property
+    def name(self) -> str:
+        return f"table{_NUMERALS.index(self.key) + 1}"
+
+    @property
+    def results(self) -> list[Result]:
+        return [result for row in self.rows for found in row.results.values() for result in found]
+
+
+_NUMERALS = ("I", "II", "III", "IV", "V", "VI")
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of reports/. Raises InputError where it is missing or malformed."""
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; restore it from the repository") from None
+    except Exception as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from None
+
+
+def wanted_metrics(declared: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Which metrics, with their units, the tables want of each dataset."""
+    wanted: dict[str, dict[str, str]] = {}
+    for spec in declared["tables"].values():
+        for dataset in spec["datasets"]:
+            units = {name: declared["metrics"][name]["unit"] for name in spec["metrics"]}
+            wanted.setdefault(dataset, {}).update(units)
+    return wanted
+
+
+def views_by_size(params: "Params", dataset: str, base_size: int) -> dict[float, str]:
+    """The dataset's views, keyed by the published size that each stands for.
+
+    A profile whose base size is s trains s, 1.5 s and 2 s where the paper trained 256, 384 and
+    512: a view stands for its size times 256 / s. The base view is the one of `grid.isic`; a
+    dataset outside it (Synapse) has its smallest view as base.
+    """
+    views = params.grid.views
+    of_dataset = [
+        n for n in (*params.grid.isic, *params.grid.elsewhere) if views[n].dataset == dataset
+    ]
+    if not of_dataset:
+        return {}
+    base = [name for name in params.grid.isic if views[name].dataset == dataset]
+    if len(base) > 1:
+        raise InputError(
+            f"params.yaml: grid.isic has {len(base)} views of {dataset} ({', '.join(base)}); a "
+            "table shows one base size: move the others to grid.elsewhere"
+        )
+    smallest = min(of_dataset, key=lambda name: views[name].size)
+    size = views[base[0] if base else smallest].size
+    return {views[name].size * base_size / size: name for name in of_dataset}
+
+
+class Assembler:
+    """Builds each declared table from the published figures and the grid's results."""
+
+    def __init__(
+        self,
+        params: "Params",
+        declared: Mapping[str, Any],
+        published: Mapping[str, Any],
+        results: list[Result],
+    ):
+        self.params = params
+        self.declared = declared
+        self.published = published
+        self.results = results
+        self.base_size: int = published["settings"]["size"]
+        self.summary = summarise(results, declared["metrics"])
+        self.views = {
+            dataset: views_by_size(params, dataset, self.base_size)
+            for dataset in declared["datasets"]
+        }
+
+    def tables(self) -> list[Table]:
+        return [self.table(key, spec) for key, spec in self.declared["tables"].items()]
+
+    def table(self, key: str, spec: Mapping[str, Any]) -> Table:
+        rows = [row for declared in self._declared_rows(spec) for row in self._rows(spec, declared)]
+        return Table(key, spec, rows)
+
+    def _declared_rows(self, spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The declared rows; the size table adds a row for each size the paper did not try."""
+        rows = list(spec["rows"])
+        if spec.get("extra") == "size":
+            known = {row["size"] for row in rows}
+            sizes = {size for dataset in spec["datasets"] for size in self.views[dataset]}
+            rows += [{"label": "--", "cell": "base", "size": s} for s in sorted(sizes - known)]
+        return rows
+
+    def _published(self, reference: str | None) -> Mapping[str, Any]:
+        if reference is None:
+            return {}
+        table, _, row = reference.partition(".")
+        try:
+            return self.published["tables"][table][row]
+        except KeyError:
+            raise InputError(
+                f"reports/tables.yaml: published: {reference} is no row of reports/published.yaml"
+            ) from None
+
+    def _rows(self, spec: Mapping[str, Any], declared: Mapping[str, Any]) -> list[Row]:
+        """The row under the paper's protocol and, where such runs exist, the sound one."""
+        reported = self._published(declared.get("published"))
+        cell = declared.get("cell")
+        if cell is not None and cell not in self.params.cells:
+            raise InputError(
+                f"reports/tables.yaml: row '{declared['label']}': params.yaml has no cell '{cell}'"
+            )
+        row_views = {
+            dataset: view
+            for dataset in spec["datasets"]
+            if cell and (view := self.views[dataset].get(declared.get("size", self.base_size)))
+        }
+        cite = reported.get("cite")
+        rows = []
+        for protocol in ("paper", "sound"):
+            results = {
+                dataset: [
+                    result
+                    for result in self.results
+                    if (result.run.view, result.run.cell, result.run.protocol)
+                    == (view, cell, protocol)
+                ]
+                for dataset, view in row_views.items()
+            }
+            if protocol == "sound" and not any(results.values()):
+                continue
+            figures = {
+                dataset: self._figures(
+                    spec["metrics"], reported.get(dataset, {}), results.get(dataset, [])
+                )
+                for dataset in spec["datasets"]
+                if cell or dataset in reported
+            }
+            label = (
+                declared["label"] if protocol == "paper" else f"{declared['label']}, sound protocol"
+            )
+            sizes = {found[0].size for found in results.values() if found}
+            rows.append(
+                Row(
+                    label=label,
+                    protocol=protocol,
+                    cell=cell,
+                    published=declared.get("published"),
+                    reference=self.published["references"][cite]["number"] if cite else None,
+                    figures=figures,
+                    results=results,
+                    extra=self._extra(spec, cell, reported, sizes),
+                )
+            )
+        return rows
+
+    def _figures(
+        self, metrics: Sequence[str], reported: Mapping[str, float], results: list[Result]
+    ) -> dict[str, Figure]:
+        figures = {}
+        for metric in metrics:
+            mean = std = None
+            if results:
+                run = results[0].run
+                found = self.summary.loc[(run.view, run.cell, run.protocol), metric]
+                scale = 100 if self.declared["metrics"][metric]["unit"] == "percent" else 1
+                mean = scale * float(found["mean"])
+                std = None if pd.isna(found["std"]) else scale * float(found["std"])
+            figures[metric] = Figure(reported.get(metric), mean, std)
+        return figures
+
+    def _extra(
+        self,
+        spec: Mapping[str, Any],
+        cell: str | None,
+        reported: Mapping[str, Any],
+        sizes: set[int],
+    ) -> tuple[str, ...]:
+        """The columns between the label and the scores, as text."""
+        if spec.get("extra") == "size":
+            return (" or ".join(f"{size}×{size}" for size in sorted(sizes)) or "--",)
+        if spec.get("extra") == "complexity" and cell:
+            return complexity_columns(self.params.cells[cell], reported, self.published["settings"])
+        return ()
+
+
+def complexity_columns(
+    cell: Any, reported: Mapping[str, Any], settings: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Parameters (M) published and computed; FLOPs (G) published, the paper's way, complete."""
+    from vmunet.complexity import complexity  # brings torch; only Table V needs it
+
+    cost = complexity(cell.depths, cell.depths_decoder, settings["dims"], settings["size"])
+    columns = (
+        reported.get("params", math.nan),
+        cost.parameters / 1e6,
+        reported.get("flops", math.nan),
+        cost.macs_paper / 1e9,
+        cost.macs_complete / 1e9,
+    )
+    return tuple("--" if math.isnan(value) else f"{value:.2f}" for value in columns)

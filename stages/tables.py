@@ -1,0 +1,111 @@
+"""Render every table of the paper from the declared grid: published beside measured.
+
+Reads params.yaml, reports/published.yaml, reports/tables.yaml, reports/templates/ and the metrics
+file of each run of the grid; writes reports/tables/: table1..6 as .tex and .csv, all.tex (a
+document of all six), index.md (the same for a terminal), and runs.csv, which leads from each run
+to its metrics file, checkpoint, data hash, code revision and MLflow run.
+"""
+
+import argparse
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.grid import Run, runs
+from pipeline.params import Params, load_params
+from pipeline.stage import run_stage
+from stages.table_captions import caption
+from stages.table_metrics import Result, read_results
+from stages.table_render import environment, frame, render_markdown, render_tex
+from stages.table_rows import Assembler, Table, load_yaml, wanted_metrics
+
+OUTPUT = Path("reports/tables")
+
+
+def make_tables(root: Path, params: Params, declared_runs: Sequence[Run]) -> None:
+    """Write reports/tables/ under `root`, whole or not at all.
+
+    Raises InputError where a run of the grid has no metrics, a score is not a number in range,
+    or reports/*.yaml name what does not exist.
+    """
+    declared = load_yaml(root / "reports/tables.yaml")
+    published = load_yaml(root / "reports/published.yaml")
+    results = read_results(root, params, declared_runs, wanted_metrics(declared))
+    tables = Assembler(params, declared, published, results).tables()
+    captions = {
+        table.key: caption(table, params, declared, published["settings"]) for table in tables
+    }
+    templates = environment(root / "reports/templates")
+    files: dict[str, str] = {}
+    for table in tables:
+        files[f"{table.name}.tex"] = render_tex(templates, table, captions[table.key], declared)
+        files[f"{table.name}.csv"] = _csv(frame(table))
+    files["runs.csv"] = _csv(_trace(results, tables))
+    shared = {"tables": tables, "captions": captions, "profile": params.profile_name}
+    files["all.tex"] = templates.get_template("all.tex.j2").render(
+        **shared, references=_cited(declared, published), paper=published["paper"]
+    )
+    files["index.md"] = templates.get_template("index.md.j2").render(
+        **shared,
+        about=params.profile.about,
+        names=declared["datasets"],
+        legend=list(dict.fromkeys(line for c in captions.values() for line in c.legend)),
+        body={
+            (table.key, dataset): render_markdown(table, declared, dataset)
+            for table in tables
+            for dataset in table.spec["datasets"]
+        },
+        shown_nowhere=_shown_nowhere(results, tables),
+    )
+    _write(root / OUTPUT, files)
+
+
+def _csv(table: pd.DataFrame) -> str:
+    return table.to_csv(index=False, lineterminator="\n")
+
+
+def _trace(results: list[Result], tables: list[Table]) -> pd.DataFrame:
+    """A line per run: from its metrics file back to the code and data that made it."""
+    fields = ("path", "sha256", "epoch", "data_hash", "code_hash", "git", "mlflow_run_id")
+    records = [
+        {"run": result.run.name, "metrics_file": result.path}
+        | {f"checkpoint_{f}" if f in fields[:3] else f: result.checkpoint.get(f) for f in fields}
+        | {"tables": " ".join(t.key for t in tables if result in t.results)}
+        for result in results
+    ]
+    return pd.DataFrame(records)
+
+
+def _shown_nowhere(results: list[Result], tables: list[Table]) -> list[str]:
+    """Runs of the grid that no row shows: a cell that a person added to params.yaml."""
+    shown = {result.path for table in tables for result in table.results}
+    return [result.run.name for result in results if result.path not in shown]
+
+
+def _cited(declared: Mapping[str, Any], published: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return sorted(published["references"].values(), key=lambda reference: reference["number"])
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> None:
+    """Write `files` into `folder`, replacing it only once all of them are complete."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, text in files.items():
+        (partial / name).write_text(text, encoding="utf-8", newline="\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    argparse.ArgumentParser(prog="python -m stages.tables", description=__doc__).parse_args(argv)
+    params = load_params()
+    make_tables(Path(), params, runs(params))
+
+
+if __name__ == "__main__":
+    run_stage(main)
