@@ -1,6 +1,7 @@
 """Segmentation of arrays and of files: geometry, averaging, and what is left on disk."""
 
 import csv
+import json
 import os
 
 import cv2
@@ -11,9 +12,12 @@ from torch import nn
 
 from vmunet import VMUNet
 from vmunet.checkpoints import save_checkpoint
+from vmunet.data.images import read_rgb
+from vmunet.data.preprocess import KEPT, write_arrays
 from vmunet.errors import InputError
 from vmunet.inference import find_weights, load_members, segment, segment_folder
 from vmunet.predictions import draw_overlay, find_images
+from vmunet.protocols import PROTOCOLS
 
 METADATA = {"normalisation": "minmax", "size": 64, "protocol": "paper"}
 
@@ -35,10 +39,10 @@ class Bright(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(0.5))
         self.left = left
-        self.shapes: list[tuple[int, ...]] = []
+        self.seen: list[torch.Tensor] = []
 
     def forward(self, images):
-        self.shapes.append(tuple(images.shape))
+        self.seen.append(images)
         logits = (images[:, :1] - 127.5) * self.scale
         if self.left:  # a model that is not symmetric: blind on the right
             logits[..., images.shape[-1] // 2 :] = -50.0
@@ -107,9 +111,26 @@ def test_sizes_between_multiples_of_32_are_padded_for_the_model_and_cropped():
     model = Bright()
     image, _ = with_square(40, 40)
     probability = segment([model], image, 40, "bilinear")
-    assert model.shapes == [(1, 3, 64, 64)]
+    assert [images.shape for images in model.seen] == [(1, 3, 64, 64)]
     expected = 1 / (1 + np.exp(-np.where(image[..., 0] > 100, 127.5, -127.5) * 0.5))
     np.testing.assert_allclose(probability, expected, atol=1e-6)
+
+
+def test_the_model_sees_what_the_preprocessed_arrays_hold(tmp_path):
+    raw = tmp_path / "raw"
+    for name in ("images", "masks"):
+        (raw / name).mkdir(parents=True)
+    for key in ("a", "b"):
+        cv2.imwrite(str(raw / "images" / f"{key}.jpg"), noise(123, 201))
+        cv2.imwrite(str(raw / "masks" / f"{key}.png"), np.zeros((123, 201), np.uint8))
+    manifest = dict.fromkeys(KEPT, 0) | {"train": ["a"], "test": ["b"], "archives": []}
+    (raw / "manifest.json").write_text(json.dumps(manifest))
+    write_arrays(raw, tmp_path / "arrays", "view", 64, list(PROTOCOLS.values()))
+    for name, protocol in PROTOCOLS.items():
+        model = Bright()
+        segment([model], read_rgb(raw / "images" / "b.jpg")[0], 64, protocol.resize)
+        (stored,) = np.load(tmp_path / "arrays" / name / "test" / "images.npy")
+        np.testing.assert_array_equal(model.seen[0][0].permute(1, 2, 0), stored)
 
 
 @pytest.mark.parametrize("axis", [0, 1])

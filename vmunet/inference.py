@@ -262,9 +262,9 @@ def segment_folder(
     if predictions:
         write_table(table, predictions)
     if failures:
-        listing = failures[0] if len(failures) == 1 else "\n  ".join(["", *failures])
+        listing = f" {failures[0]}" if len(failures) == 1 else "\n  ".join(["", *failures])
         others = f", the others are in {out}" if predictions else ""
         raise InputError(
-            f"{len(failures)} of {len(files)} images could not be segmented{others}: {listing}"
+            f"{len(failures)} of {len(files)} images could not be segmented{others}:{listing}"
         )
     return Segmented(predictions, skipped)

@@ -13,7 +13,7 @@ from vmunet.errors import InputError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 NOT_IMAGES = ("_superpixels", "_segmentation", "_mask", "_probability", "_overlay")
 OVERLAY_COLOUR = (86, 180, 233)  # sky blue of Okabe and Ito's colour-blind safe palette
-OVERLAY_OPACITY = 0.25
+OVERLAY_OPACITY = 0.15
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,15 @@ def draw_overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """
     import cv2
 
+    drawn = image.copy()
     tint = np.array(OVERLAY_COLOUR, dtype=np.float32)
-    drawn = image.astype(np.float32)
-    drawn[mask] += OVERLAY_OPACITY * (tint - drawn[mask])
-    drawn = np.rint(drawn).astype(np.uint8)
+    drawn[mask] = np.rint(drawn[mask] + OVERLAY_OPACITY * (tint - drawn[mask]))
     # both the outer border and that of holes
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    width = max(1, round(max(mask.shape) / 300))
-    cv2.drawContours(drawn, outlines, -1, (0, 0, 0), 3 * width, cv2.LINE_AA)
-    cv2.drawContours(drawn, outlines, -1, OVERLAY_COLOUR, width, cv2.LINE_AA)
+    width = max(1, round(max(mask.shape) / 400))
+    rim = max(1, width // 2)
+    cv2.drawContours(drawn, outlines, -1, (0, 0, 0), width + 2 * rim)
+    cv2.drawContours(drawn, outlines, -1, OVERLAY_COLOUR, width)
     return drawn
 
 
