@@ -81,21 +81,24 @@ def _listed(words: Sequence[str]) -> str:
 def _data(results: list[Result]) -> str:
     """Source, image counts and native sizes of one dataset, and what resizing does to them."""
     if not results:
-        return "no run in this grid."
+        return "nothing measured, the grid runs none of these rows."
     data = results[0].data
-    low, high = _px(*data["native_min"]), _px(*data["native_max"])
-    native = low if low == high else f"{low} to {high}"
+    (width, height), (widest, highest) = data["native_min"], data["native_max"]
+    low, high = _px(width, height), _px(widest, highest)
+    native = (
+        low if low == high else f"{width} to {widest} px wide and {height} to {highest} px high"
+    )
     sizes = sorted({result.size for result in results})
     used = _listed([_px(size, size) for size in sizes])
     sentences = [
         f"{data['n_train']} training and {data['n_test']} test {SOURCES[data['source']]}, "
-        f"natively {native}, resized to {used}."
+        f"natively {native}, used at {used}."
     ]
     same = [_px(size, size) for size in sizes if low == high == _px(size, size)]
     larger = [
         _px(size, size)
         for size in sizes
-        if max(data["native_max"]) <= size and _px(size, size) not in same
+        if max(widest, highest) <= size and _px(size, size) not in same
     ]
     if same:
         sentences.append(
@@ -129,10 +132,13 @@ def _models(params: "Params", results: list[Result], settings: Mapping[str, Any]
     train = params.profile.train
     width, paper_width = train.dims[0], settings["dims"][0]
     epochs, paper_epochs = train.epochs, settings["epochs"]
-    text = (
-        f"Models of width {width} (paper: {paper_width}) trained for {_count(epochs, 'epoch')} "
-        f"(paper: {paper_epochs})."
-    )
+    if (width, epochs) == (paper_width, paper_epochs):
+        text = f"Models of width {width} trained for {_count(epochs, 'epoch')}, as in the paper."
+    else:
+        text = (
+            f"Models of width {width} (paper: {paper_width}) trained for "
+            f"{_count(epochs, 'epoch')} (paper: {paper_epochs})."
+        )
     pretrained = any(params.cells[result.run.cell].init != "none" for result in results)
     if pretrained and params.profile.weights.source == "phantom":
         text += " Initial weights from a short pre-training on phantoms, not VMamba's."
@@ -144,11 +150,15 @@ def _legend(table: Table, results: list[Result]) -> tuple[str, ...]:
     legend = []
     if any(row.reference for row in table.rows):
         legend.append("Numbers in brackets are the paper's references.")
-    if results:
+    if table.spec["layout"] != "stacked":
         legend.append(
             "publ.: as the paper reports; meas.: measured here; diff.: measured minus published, "
-            "in points. Scores are percentages of one confusion matrix over all test pixels at "
-            "the training size; mIoU is the lesion's IoU, as in the published code."
+            "in points."
+        )
+    if results:
+        legend.append(
+            "Scores are percentages of one confusion matrix over all test pixels at the training "
+            "size; mIoU is the lesion's IoU, as in the published code."
         )
     if any(result.run.protocol == "paper" for result in results):
         legend.append(
@@ -157,8 +167,8 @@ def _legend(table: Table, results: list[Result]) -> tuple[str, ...]:
         )
     if any(row.protocol == "sound" for row in table.rows):
         legend.append(
-            "The sound protocol chooses it on a held-out tenth of the training images; it is "
-            "scored with the same metrics, and compared with the published figure of the row above."
+            "The sound protocol chooses the epoch on a held-out tenth of the training images; it "
+            "is scored with the same metrics, and compared with the published figure of the row above."
         )
     return tuple(legend)
 

@@ -54,7 +54,7 @@ def read_results(
     another run, without a field, or holds a score that is not a number in range.
     """
     results = []
-    for run in runs:
+    for run in dict.fromkeys(runs):
         view = params.grid.views[run.view]
         if view.dataset in wanted:
             folder = Path(run.metrics_folder(params.profile_name))

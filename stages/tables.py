@@ -7,8 +7,6 @@ to its metrics file, checkpoint, data hash, code revision and MLflow run.
 """
 
 import argparse
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from stages.table_captions import caption
 from stages.table_metrics import Result, read_results
 from stages.table_render import environment, frame, render_markdown, render_tex
 from stages.table_rows import Assembler, Table, load_yaml, wanted_metrics
+from vmunet.data.files import whole_folder
 
 OUTPUT = Path("reports/tables")
 
@@ -47,7 +46,7 @@ def make_tables(root: Path, params: Params, declared_runs: Sequence[Run]) -> Non
     files["runs.csv"] = _csv(_trace(results, tables))
     shared = {"tables": tables, "captions": captions, "profile": params.profile_name}
     files["all.tex"] = templates.get_template("all.tex.j2").render(
-        **shared, references=_cited(declared, published), paper=published["paper"]
+        **shared, references=_references(published), paper=published["paper"]
     )
     files["index.md"] = templates.get_template("index.md.j2").render(
         **shared,
@@ -61,7 +60,9 @@ def make_tables(root: Path, params: Params, declared_runs: Sequence[Run]) -> Non
         },
         shown_nowhere=_shown_nowhere(results, tables),
     )
-    _write(root / OUTPUT, files)
+    with whole_folder(root / OUTPUT) as folder:
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 
 def _csv(table: pd.DataFrame) -> str:
@@ -86,19 +87,8 @@ def _shown_nowhere(results: list[Result], tables: list[Table]) -> list[str]:
     return [result.run.name for result in results if result.path not in shown]
 
 
-def _cited(declared: Mapping[str, Any], published: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _references(published: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(published["references"].values(), key=lambda reference: reference["number"])
-
-
-def _write(folder: Path, files: Mapping[str, str]) -> None:
-    """Write `files` into `folder`, replacing it only once all of them are complete."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, text in files.items():
-        (partial / name).write_text(text, encoding="utf-8", newline="\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

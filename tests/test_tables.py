@@ -1,0 +1,474 @@
+"""Tables: golden LaTeX from made-up metrics, dashes, errors, escaping, seeds, traceability."""
+
+import csv
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from stages.table_layout import Cell, number, signed
+from stages.table_render import environment, escape_markdown, escape_tex
+from stages.tables import make_tables
+from vmunet.errors import InputError
+
+REPOSITORY = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden_tables"
+CELLS = {
+    "base": ((2, 2, 2, 2), (2, 2, 2, 1)),
+    "scratch": ((2, 2, 2, 2), (2, 2, 2, 1)),
+    "vmamba-t": ((2, 2, 2, 2), (2, 2, 2, 1)),
+    "drop-path-00": ((2, 2, 2, 2), (2, 2, 2, 1)),
+    "drop-path-01": ((2, 2, 2, 2), (2, 2, 2, 1)),
+    "drop-path-03": ((2, 2, 2, 2), (2, 2, 2, 1)),
+    "depths-2222-2222": ((2, 2, 2, 2), (2, 2, 2, 2)),
+    "depths-2232-2322": ((2, 2, 3, 2), (2, 3, 2, 2)),
+    "depths-2242-2422": ((2, 2, 4, 2), (2, 4, 2, 2)),
+    "depths-2292-2922": ((2, 2, 9, 2), (2, 9, 2, 2)),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stages.tables uses of pipeline.grid.Run."""
+
+    view: str
+    cell: str
+    protocol: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.view}-{self.cell}-{self.protocol}-{self.seed}"
+
+    def metrics_folder(self, profile: str) -> Path:
+        return Path("metrics", profile, self.view, self.cell, self.protocol, str(self.seed))
+
+
+def make_params(sizes=(64, 96, 128), source="phantom", dims=(8, 16, 32, 64), epochs=12):
+    """Parameters with two datasets at sizes[0] and ISIC17 alone at the others."""
+    views = {f"isic17-{s}": SimpleNamespace(dataset="isic17", size=s) for s in sizes}
+    views[f"isic18-{sizes[0]}"] = SimpleNamespace(dataset="isic18", size=sizes[0])
+    cells = {
+        name: SimpleNamespace(
+            depths=depths,
+            depths_decoder=decoder,
+            init={"scratch": "none", "vmamba-t": "vmamba-t"}.get(name, "vmamba-s"),
+        )
+        for name, (depths, decoder) in CELLS.items()
+    }
+    return SimpleNamespace(
+        profile_name="demo",
+        profile=SimpleNamespace(
+            about="A made-up profile, 100% invented.",
+            train=SimpleNamespace(dims=dims, epochs=epochs),
+            weights=SimpleNamespace(source=source, steps=40),
+        ),
+        grid=SimpleNamespace(
+            views=views,
+            isic=[f"isic17-{sizes[0]}", f"isic18-{sizes[0]}"],
+            elsewhere=[f"isic17-{size}" for size in sizes[1:]],
+        ),
+        cells=cells,
+    )
+
+
+def all_runs(params, seeds=(42,), cells=tuple(CELLS), sound=("base",)):
+    isic, elsewhere = params.grid.isic, params.grid.elsewhere
+    found = [Run(v, c, "paper", s) for v in isic for c in cells for s in seeds]
+    found += [Run(v, "base", "paper", s) for v in elsewhere for s in seeds]
+    return found + [Run(v, c, "sound", s) for v in isic for c in sound for s in seeds]
+
+
+def made_up(run: Run) -> dict[str, float]:
+    """Scores that depend on the run's fields alone."""
+    step = list(CELLS).index(run.cell) + 20 * (run.protocol == "sound") + run.seed % 7
+    miou = 0.7 + 0.004 * step + 0.01 * ("isic18" in run.view)
+    return {
+        "miou": miou,
+        "dsc": 2 * miou / (1 + miou),
+        "acc": 0.94 + 0.0005 * step,
+        "spe": 0.98 - 0.0005 * step,
+        "sen": 0.86 + 0.0011 * step,
+    }
+
+
+def write_metrics(root, params, runs, scores=made_up, source="phantom", native=(80, 160)):
+    for run in runs:
+        view = params.grid.views[run.view]
+        content = {
+            "run": {"profile": params.profile_name, "dataset": view.dataset, "size": view.size}
+            | {"view": run.view, "cell": run.cell, "protocol": run.protocol, "seed": run.seed},
+            "data": {
+                "dataset": view.dataset,
+                "source": source,
+                "n_train": 56,
+                "n_test": 24,
+                "native_min": [native[0], native[0]],
+                "native_max": [native[1], native[1]],
+            },
+            "checkpoint": {
+                "path": f"runs/{run.view}/{run.cell}/{run.protocol}/{run.seed}/weights.safetensors",
+                "sha256": f"sha-of-{run.name}",
+                "epoch": 7,
+                "mlflow_run_id": f"mlflow-of-{run.name}",
+                "data_hash": "data",
+                "code_hash": "code",
+                "git": "revision",
+            },
+            "paper": scores(run),
+            "sound": {},
+        }
+        path = metrics_file(root, params, run)
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(content))
+
+
+def metrics_file(root, params, run):
+    return root / run.metrics_folder(params.profile_name) / "metrics.json"
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A root with the real reports/ and a stand-in for the model's cost."""
+    prepare(tmp_path, monkeypatch.setitem)
+    return tmp_path
+
+
+def prepare(root, setitem):
+    shutil.copytree(
+        REPOSITORY / "reports", root / "reports", ignore=shutil.ignore_patterns("tables", ".*")
+    )
+    cost = SimpleNamespace(parameters=27_427_561, macs_paper=4.1119e9, macs_complete=8.297e9)
+    module = SimpleNamespace(complexity=lambda depths, depths_decoder, dims, size: cost)
+    setitem(sys.modules, "vmunet.complexity", module)
+
+
+def made(root, params, runs):
+    make_tables(root, params, runs)
+    return root / "reports" / "tables"
+
+
+def rows_of(folder, name):
+    with open(folder / f"{name}.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def golden_files(root):
+    params = make_params()
+    runs = all_runs(params, seeds=(1, 2, 3))
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs)
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_golden(root):
+    files = golden_files(root)
+    assert set(files) == {path.name for path in GOLDEN.iterdir()}
+    for name, content in files.items():
+        assert content == (GOLDEN / name).read_bytes(), name
+
+
+def test_same_bytes_twice_and_old_files_go(root):
+    first = golden_files(root)
+    folder = root / "reports" / "tables"
+    (folder / "table7.tex").write_text("stale")
+    params = make_params()
+    make_tables(root, params, all_runs(params, seeds=(1, 2, 3)))
+    assert {path.name: path.read_bytes() for path in sorted(folder.iterdir())} == first
+
+
+def test_what_no_run_produced_is_a_dash(root):
+    params = make_params()
+    runs = all_runs(params, cells=["scratch"], sound=())
+    runs = [run for run in runs if run.view == "isic17-64" and run.cell == "scratch"]
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs)
+    rows = rows_of(folder, "table1")
+    measured = {(row["row"], row["dataset"]): row["measured_miou"] for row in rows}
+    assert [key for key, value in measured.items() if value] == [
+        ("VM-UNet (from scratch)", "isic17")
+    ]
+    tex = (folder / "table3.tex").read_text()
+    assert r"VMamba-S & \textbf{80.23} & -- & -- & \textbf{89.03} & -- & --" in tex
+    # A single measured value is not the best of anything.
+    assert r"none & 77.59 & 70.40 & $-$7.19 & 87.38 & 82.63 & $-$4.75 & 78.66 & -- & --" in tex
+    assert "nothing measured" in (folder / "table2.tex").read_text()
+
+
+def test_rivals_and_synapse_are_published_only(root):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs)
+    assert all(
+        not row["measured_dsc"] and row["n_seeds"] == "0" for row in rows_of(folder, "table2")
+    )
+    rivals = [row for row in rows_of(folder, "table1") if not row["cell"]]
+    assert len(rivals) == 11
+    assert all(row["published_miou"] and not row["measured_miou"] for row in rivals)
+    tex = (folder / "table2.tex").read_text()
+    assert "UCTransNet {[}43] & published & 78.23 & 26.75 & -- & -- " in tex
+
+
+def test_seeds_give_mean_and_sample_deviation(root):
+    params = make_params()
+    runs = all_runs(params, seeds=(1, 2, 5))
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs)
+    scores = [100 * made_up(Run("isic17-64", "base", "paper", s))["miou"] for s in (1, 2, 5)]
+    row = next(row for row in rows_of(folder, "table1") if row["cell"] == "base")
+    assert float(row["measured_miou"]) == pytest.approx(statistics.mean(scores), abs=1e-4)
+    assert float(row["std_miou"]) == pytest.approx(statistics.stdev(scores), abs=1e-4)
+    assert float(row["difference_miou"]) == pytest.approx(statistics.mean(scores) - 80.23, abs=1e-4)
+    assert row["n_seeds"] == "3"
+    shown = f"{statistics.mean(scores):.2f} $\\pm$ {statistics.stdev(scores):.2f}"
+    assert shown in (folder / "table1.tex").read_text()
+    assert "over 3 seeds (1, 2, 5)" in (folder / "table1.tex").read_text()
+
+
+def test_one_seed_says_so(root):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    tex = (made(root, params, runs) / "table4.tex").read_text()
+    assert "One seed (42)" in tex
+    assert r"\pm" not in tex
+
+
+def test_sound_rows_follow_their_cell(root):
+    params = make_params()
+    runs = all_runs(params, sound=("base", "scratch"))
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs)
+    for name, first in (("table1", "VM-UNet"), ("table3", "VMamba-S"), ("table4", "0.2")):
+        rows = [row for row in rows_of(folder, name) if row["dataset"] == "isic17"]
+        labels = [row["row"] for row in rows]
+        place = labels.index(first)
+        assert labels[place + 1] == f"{first}, sound protocol"
+        paper, sound = rows[place], rows[place + 1]
+        assert sound["published_row"] == paper["published_row"]
+        expected = float(sound["measured_dsc"]) - float(paper["published_dsc"])
+        assert float(sound["difference_dsc"]) == pytest.approx(expected, abs=1e-4)
+    tex = (folder / "table3.tex").read_text()
+    # The paper reports no such run: a dash, though the difference is to the row above.
+    assert tex.count("\\quad sound protocol & --") == 2
+    assert "8 under the paper protocol" not in tex
+    assert "6 under the paper protocol and 4 under the sound protocol" in tex
+
+
+def test_input_sizes_match_by_ratio(root):
+    params = make_params(sizes=(64, 96, 128, 160))
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    rows = [
+        row for row in rows_of(made(root, params, runs), "table6") if row["protocol"] == "paper"
+    ]
+    shown = [
+        (row["row"], row["size_here"], row["view"]) for row in rows if row["dataset"] == "isic17"
+    ]
+    assert shown == [
+        ("256×256", "64×64", "isic17-64"),
+        ("384×384", "96×96", "isic17-96"),
+        ("512×512", "128×128", "isic17-128"),
+        ("--", "160×160", "isic17-160"),  # a size that the paper did not try has its own row
+    ]
+    isic18 = [row["measured_miou"] != "" for row in rows if row["dataset"] == "isic18"]
+    assert isic18 == [True, False, False, False]
+
+
+def test_complexity_columns(root):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs)
+    row = rows_of(folder, "table5")[0]
+    names = ("published_params_M", "params_M", "published_flops_G", "macs_paper_G")
+    assert [row[name] for name in (*names, "macs_complete_G")] == [
+        "27.43", "27.43", "4.11", "4.11", "8.30",
+    ]  # fmt: skip
+    assert "the models trained here have width 8" in (folder / "table5.tex").read_text()
+
+
+def test_caption_says_what_the_table_was_made_from(root):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs)
+    for name in ("table1.tex", "table3.tex", "table4.tex", "table5.tex", "table6.tex"):
+        text = (folder / name).read_text()
+        assert r"\textbf{Phantom data: these figures say nothing about skin lesions.}" in text
+        for part in ("Profile demo", "56 training and 24 test", "80 to 160 px wide", "seed (42)"):
+            assert part in text, (name, part)
+        assert "width 8 (paper: 96) trained for 12 epochs (paper: 300)" in text
+        assert "short pre-training on phantoms" in text
+    assert "Phantom" not in (folder / "table2.tex").read_text()
+    assert "drop\\_path\\_rate" in (folder / "table4.tex").read_text()
+
+
+def test_caption_of_real_images_that_are_no_larger_than_the_views(root):
+    params = make_params((256, 384, 512), "http", (96, 192, 384, 768), 300)
+    runs = all_runs(params)
+    write_metrics(root, params, runs, source="file", native=(256, 256))
+    folder = made(root, params, runs)
+    text = (folder / "table6.tex").read_text().replace("$\\times$", "x")
+    assert "Phantom" not in text
+    assert "images of the real archive (local copy), natively 256x256" in text
+    assert "At 256x256 these images are not resized: the soft masks" in text
+    assert "At 384x384 and 512x512 they are upsampled" in text
+    assert "width 96 trained for 300 epochs, as in the paper" in text
+
+
+def test_every_figure_leads_to_its_files(root):
+    params = make_params()
+    runs = [*all_runs(params, seeds=(1, 2)), Run("isic17-64", "base", "paper", 1)]
+    write_metrics(root, params, dict.fromkeys(runs))
+    folder = made(root, params, runs)
+    trace = {row["metrics_file"]: row for row in rows_of(folder, "runs")}
+    assert len(trace) == len(set(runs)) == len(rows_of(folder, "runs"))
+    for name in (f"table{i}" for i in range(1, 7)):
+        for row in rows_of(folder, name):
+            files = row["metrics_files"].split(";") if row["metrics_files"] else []
+            assert len(files) == int(row["n_seeds"])
+            assert bool(files) == bool(row["measured_dsc"])
+            for file in files:
+                assert (root / file).is_file()
+                assert trace[file]["checkpoint_sha256"].startswith("sha-of-")
+                assert row["table"] in trace[file]["tables"].split()
+
+
+def test_a_cell_that_no_table_shows_is_named(root):
+    params = make_params()
+    params.cells["mine_too"] = params.cells["base"]
+    runs = [Run("isic17-64", "mine_too", "paper", 42), *all_runs(params)]
+    write_metrics(root, params, runs, scores=lambda run: made_up(Run("v", "base", "paper", 1)))
+    text = (made(root, params, runs) / "index.md").read_text()
+    assert "## Runs that no table shows\n\n- isic17-64-mine\\_too-paper-42\n" in text
+
+
+def test_missing_metrics_names_the_file_and_writes_nothing(root):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    path = metrics_file(root, params, runs[3])
+    path.unlink()
+    with pytest.raises(InputError, match=str(path.relative_to(root))):
+        make_tables(root, params, runs)
+    assert not (root / "reports" / "tables").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("paper", "miou", float("nan")),
+        ("paper", "dsc", float("inf")),
+        ("paper", "spe", 1.0001),
+        ("paper", "sen", -0.1),
+        ("paper", "acc", None),
+        ("paper", "acc", "0.9"),
+        ("paper", "acc", True),
+        ("run", "seed", 41),
+        ("run", "profile", "paper"),
+        ("data", "n_train", 57),
+        ("data", "source", "elsewhere"),
+    ],
+)
+def test_a_wrong_field_names_file_and_field(root, section, field, value):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    path = metrics_file(root, params, runs[2])
+    content = json.loads(path.read_text())
+    content[section][field] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError) as caught:
+        make_tables(root, params, runs)
+    assert str(path.relative_to(root)) in str(caught.value)
+    assert f"'{section}.{field}'" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"run": {}}'])
+def test_a_broken_metrics_file_is_named(root, text):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    path = metrics_file(root, params, runs[0])
+    path.write_text(text)
+    with pytest.raises(InputError, match=str(path.relative_to(root))):
+        make_tables(root, params, runs)
+
+
+def test_two_base_views_of_a_dataset_are_refused(root):
+    params = make_params()
+    params.grid.isic.append(params.grid.elsewhere.pop())
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    with pytest.raises(InputError, match="grid\\.isic has 2 views of isic17"):
+        make_tables(root, params, runs)
+
+
+def test_an_unknown_cell_or_published_row_is_named(root):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    path = root / "reports" / "tables.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("cell: vmamba-t}", "cell: vmamba-b}"))
+    with pytest.raises(InputError, match="no cell 'vmamba-b'"):
+        make_tables(root, params, runs)
+    path.write_text(text.replace("published: I.sanet}", "published: I.sannet}"))
+    with pytest.raises(InputError, match=r"I\.sannet"):
+        make_tables(root, params, runs)
+
+
+def test_an_empty_grid_gives_the_published_figures(root):
+    params = make_params()
+    folder = made(root, params, [])
+    assert "VM-UNet & \\textbf{80.23} & -- & --" in (folder / "table1.tex").read_text()
+
+
+def test_escaping():
+    specials = r"50% of $x_1$ & #2 {a}~b^c \d [e] <f>"
+    assert escape_tex(specials) == (
+        r"50\% of \$x\_1\$ \& \#2 \{a\}\textasciitilde{}b\textasciicircum{}c "
+        r"\textbackslash{}d {[}e] \textless{}f\textgreater{}"
+    )
+    assert escape_tex('the "dropout" 3×3 ± 1 \u2212 2') == (
+        r"the ``dropout'' 3$\times$3 $\pm$ 1 $-$ 2"
+    )
+    assert escape_markdown("a_b|c*[d]") == r"a\_b\|c\*\[d\]"
+    template = environment(GOLDEN).from_string(r"{\VAR{name | tex}} \VAR{cell | cell}")
+    shown = template.render(name="50%_", cell=Cell("1 ± 2", bold=True))
+    assert shown == r"{50\%\_} \textbf{1 $\pm$ 2}"
+
+
+def test_numbers():
+    assert number(None) == signed(None) == "--"
+    assert number(80.226, 0.004) == "80.23 ± 0.00"
+    assert [signed(x) for x in (1.005, -1.234, -0.001)] == ["+1.00", "\u22121.23", "0.00"]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_the_document_compiles(root):
+    golden_files(root)
+    folder = root / "reports" / "tables"
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (folder / "all.pdf").stat().st_size > 10_000
+    assert "Overfull" not in done.stdout
+
+
+if __name__ == "__main__":  # writes the golden files anew: look at the difference before committing
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as made_root:
+        prepare(Path(made_root), lambda mapping, key, value: mapping.update({key: value}))
+        GOLDEN.mkdir(exist_ok=True)
+        for file_name, file_content in golden_files(Path(made_root)).items():
+            (GOLDEN / file_name).write_bytes(file_content)
