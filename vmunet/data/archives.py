@@ -1,6 +1,7 @@
 """Unpacking a zip that somebody else made: inside the target folder, whole, or not at all."""
 
 import hashlib
+import shutil
 import stat
 import zipfile
 import zlib
@@ -45,8 +46,9 @@ def extract(archive: Path, target: Path, most_bytes: int = MOST_BYTES) -> None:
             members = [member for member in opened.infolist() if not member.is_dir()]
             for member in opened.infolist():
                 _check_member(archive, member)
-            _check_size(archive, members, most_bytes)
             total = sum(member.file_size for member in members)
+            _check_size(archive, members, most_bytes)
+            _check_room(archive, folder, total)
             with _bar(f"unpacking {archive.name}", total) as bar:
                 for member in members:
                     _write_member(archive, opened, member, folder, bar)
@@ -94,6 +96,15 @@ def _check_size(archive: Path, members: list[zipfile.ZipInfo], most_bytes: int) 
                 f"{member.compress_size:,} to {member.file_size:,} bytes, as a zip bomb would; "
                 "this is not the official archive: download it again"
             )
+
+
+def _check_room(archive: Path, folder: Path, total: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if total > free:
+        raise InputError(
+            f"{archive.name}: unpacks to {total:,} bytes but {folder.parent} has {free:,} free; "
+            "make room and run again"
+        )
 
 
 def _write_member(

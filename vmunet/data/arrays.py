@@ -84,8 +84,10 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
             image, mask = self.transform(
                 np.asarray(image), np.asarray(mask), self.sample_seed(index)
             )
-        pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1).contiguous()
-        return pixels, torch.from_numpy(mask.astype(np.float32) / np.float32(255))[None]
+        channels_first = image.transpose(2, 0, 1).astype(np.float32, order="C")
+        return torch.from_numpy(channels_first), torch.from_numpy(
+            mask.astype(np.float32) / np.float32(255)
+        )[None]
 
     def sample_seed(self, index: int) -> int:
         """The seed of sample `index` in the current epoch, 64 bits."""

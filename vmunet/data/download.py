@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from vmunet.data.archives import BLOCK, sha256_of
+from vmunet.data.archives import sha256_of
 from vmunet.data.isic import Archive, IsicDataset
 from vmunet.errors import InputError
 
 if TYPE_CHECKING:
     import requests
 
+NET_BLOCK = 1 << 16  # bytes; what a cut connection loses at most
 TIMEOUT = (10, 60)  # seconds to connect, and between two blocks
 ATTEMPTS = 5  # in a row without one new byte
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
@@ -156,9 +157,7 @@ def _fetch_part(url: str, part: Path, wait: float) -> None:
             try:
                 _request(session, url, part)
                 return
-            except (requests.ConnectionError, requests.Timeout, _TransientError) as error:
-                reason: Exception = error
-            except requests.exceptions.ChunkedEncodingError as error:  # cut while streaming
+            except (requests.RequestException, _TransientError) as error:
                 reason = error
             failures = 0 if _size(part) > before else failures + 1
             if failures >= ATTEMPTS:
@@ -200,8 +199,12 @@ def _request(session: "requests.Session", url: str, part: Path) -> None:
                 "address, or fetch the archive by hand and use the source 'file'"
             )
         resumed = response.status_code == 206
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            part.unlink()
+            raise _TransientError("the server sent another range than the one asked for")
         start = have if resumed else 0
-        total = start + int(response.headers.get("Content-Length", 0)) or None
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
         _remember(part, url, response, total)
         with (
             part.open("ab" if resumed else "wb") as sink,
@@ -215,7 +218,7 @@ def _request(session: "requests.Session", url: str, part: Path) -> None:
                 leave=False,
             ) as bar,
         ):
-            for block in response.iter_content(BLOCK):
+            for block in response.iter_content(NET_BLOCK):
                 sink.write(block)
                 bar.update(len(block))
     if total and _size(part) != total:
