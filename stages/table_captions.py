@@ -168,7 +168,8 @@ def _legend(table: Table, results: list[Result]) -> tuple[str, ...]:
     if any(row.protocol == "sound" for row in table.rows):
         legend.append(
             "The sound protocol chooses the epoch on a held-out tenth of the training images; it "
-            "is scored with the same metrics, and compared with the published figure of the row above."
+            "is scored with the same metrics, and compared with the published figure of the row "
+            "above."
         )
     return tuple(legend)
 

@@ -101,7 +101,7 @@ def _read(
 
 
 def _score(path: str, name: str, paper: Mapping[str, Any], unit: str) -> float:
-    value = paper.get(name)
+    value: Any = paper.get(name)
     high, words = (1, "in 0..1") if unit == "percent" else (math.inf, "of at least 0")
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (number and math.isfinite(value) and 0 <= value <= high):
@@ -133,7 +133,10 @@ def summarise(results: list[Result], metrics: Iterable[str]) -> pd.DataFrame:
     """
     keys = ["view", "cell", "protocol"]
     frame = pd.DataFrame(
-        [{key: getattr(result.run, key) for key in keys} | result.scores for result in results],
+        [
+            {key: getattr(result.run, key) for key in keys} | dict(result.scores)
+            for result in results
+        ],
         columns=[*keys, *metrics],
     )
     return frame.groupby(keys).agg(["mean", "std", "count"])
