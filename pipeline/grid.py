@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipeline.params import Params, load_profile
+from pipeline.params import Params, load_profile, read_yaml
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,9 @@ def switch_profile(name: str, root: Path = Path(".")) -> None:
     yaml = YAML()  # keeps comments and order
     yaml.width = 100
     yaml.indent(mapping=2, sequence=4, offset=2)
-    params = yaml.load(path.read_text())
+    read_yaml(path)  # one clear error where there is none
     load_profile(name, root)
+    params = yaml.load(path.read_text())
     if params["profile"] == name:
         return
     params["profile"] = name

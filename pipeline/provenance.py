@@ -26,7 +26,7 @@ def modules_of(script: Path, root: Path = ROOT) -> list[Path]:
     package counts with its `__init__.py`.
     """
     found: set[Path] = set()
-    waiting = [script]
+    waiting = [*files_of(".".join(script.with_suffix("").parts), root)]
     while waiting:
         path = waiting.pop()
         if path in found:

@@ -8,7 +8,6 @@ its last saved epoch: the state lives in .resume/, under a hash of parameters, d
 import argparse
 import csv
 import os
-import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from pipeline.provenance import (
     write_json,
 )
 from pipeline.stage import run_stage
+from vmunet.data.files import whole_folder
 
 RESUME = Path(".resume")
 KEPT_SECONDS = 3600
@@ -128,24 +128,20 @@ def train_run(run: Run, params: Params) -> None:
         "seconds": round(time.monotonic() - started, 1),
     }
     model.load_state_dict(progress.best_weights)
-    partial = run.folder.with_name(run.folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_checkpoint(
-        partial / "weights.safetensors",
-        model,
-        {
-            "normalisation": "minmax",
-            "size": view.size,
-            "run": run.name,
-            "protocol": run.protocol,
-            "epoch": progress.best_epoch,
-        },
-    )
-    write_history(partial / "history.csv", progress.history)
-    write_json(partial / "run.json", record)
-    shutil.rmtree(run.folder, ignore_errors=True)
-    partial.rename(run.folder)
+    with whole_folder(run.folder) as part:
+        save_checkpoint(
+            part / "weights.safetensors",
+            model,
+            {
+                "normalisation": "minmax",
+                "size": view.size,
+                "run": run.name,
+                "protocol": run.protocol,
+                "epoch": progress.best_epoch,
+            },
+        )
+        write_history(part / "history.csv", progress.history)
+        write_json(part / "run.json", record)
     state.rename(finished)
 
 

@@ -6,12 +6,12 @@ manifest alone.
 """
 
 import argparse
-import json
-import shutil
 from pathlib import Path
 
 from pipeline.params import load_params
+from pipeline.provenance import write_json
 from pipeline.stage import run_stage
+from vmunet.data.files import whole_folder
 
 FOLDER = Path("data/weights")
 
@@ -20,18 +20,13 @@ def main(argv: list[str] | None = None) -> None:
     argparse.ArgumentParser(prog="python -m stages.weights", description=__doc__).parse_args(argv)
     params = load_params()
     source = params.profile.weights
-    partial = FOLDER.with_name("weights.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     files: dict[str, dict[str, object]] = {}
-    if source.source == "phantom":
-        files = pretrain_on_phantoms(partial, source.steps, source.size, params.profile.train.dims)
-    elif source.source == "http":
-        files = download_published(partial)
-    manifest = {"source": source.source, "files": files}
-    (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    partial.rename(FOLDER)
+    with whole_folder(FOLDER) as part:
+        if source.source == "phantom":
+            files = pretrain_on_phantoms(part, source.steps, source.size, params.profile.train.dims)
+        elif source.source == "http":
+            files = download_published(part)
+        write_json(part / "manifest.json", {"source": source.source, "files": files})
 
 
 def pretrain_on_phantoms(
@@ -66,17 +61,17 @@ def download_published(folder: Path) -> dict[str, dict[str, object]]:
     from safetensors.torch import save_file
 
     from vmunet.checkpoints import read_tensors
-    from vmunet.data.download import download
-    from vmunet.data.sources import VMAMBA_V0
+    from vmunet.data.download import fetch
+    from vmunet.pretraining import VMAMBA_V0
 
     files: dict[str, dict[str, object]] = {}
-    for name, remote in VMAMBA_V0.items():
-        path, digest = download(remote, Path("data/downloads/weights"))
+    for name, (url, sha256) in VMAMBA_V0.items():
+        path = Path("data/downloads/weights") / url.rsplit("/", 1)[1]
+        digest = fetch(url, path, sha256)
         tensors, _ = read_tensors(path)
-        save_file(
-            {key: t.contiguous() for key, t in tensors.items()}, folder / f"{name}.safetensors"
-        )
-        files[name] = {"url": remote.url, "sha256": digest}
+        tensors = {key: t.contiguous() for key, t in tensors.items()}
+        save_file(tensors, folder / f"{name}.safetensors")
+        files[name] = {"url": url, "sha256": digest}
     return files
 
 

@@ -6,6 +6,7 @@ enough to build the model. Files from outside are read without running any code 
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         except SafetensorError as error:
             raise InputError(f"{path}: not a whole safetensors file ({error})") from None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch on old pickle protocols
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # whatever a file that is no checkpoint makes the unpickler raise
         raise InputError(
-            f"{path}: not loaded, because it is not a file of tensors alone ({reason}). A pickle "
-            "may run code; convert it to safetensors where you trust it"
+            f"{path}: not loaded, because it is not a file of tensors alone. A pickle that holds "
+            "more may run code: save its state dict by itself, or as safetensors"
         ) from None
     return tensors_of(content, path), {}
 

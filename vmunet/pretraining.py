@@ -18,6 +18,16 @@ from vmunet.model import Encoder, VMUNet, init_linear_layers
 
 VMAMBA_DEPTHS = {"vmamba-t": (2, 2, 9, 2), "vmamba-s": (2, 2, 27, 2)}
 
+_RELEASE = "https://github.com/MzeroMiko/VMamba/releases/download/%23v0cls"
+# Published files and their SHA-256, None where no checksum is known.
+VMAMBA_V0 = {
+    "vmamba-t": (
+        f"{_RELEASE}/vssmtiny_dp01_ckpt_epoch_292.pth",
+        "dbc0cc4f5ec0e45db5fba7c939d2c7d9b617e891ac10766912a8d604c37c5e47",
+    ),
+    "vmamba-s": (f"{_RELEASE}/vssmsmall_dp03_ckpt_epoch_238.pth", None),
+}
+
 
 class VMambaClassifier(Encoder):
     """VMamba v0: VM-UNet's encoder, a norm, mean pooling and a linear head.

@@ -97,6 +97,8 @@ def train(
             model, loader(seed, epoch), optimizer, settings, protocol, seed, epoch, device, label
         )
         selection_loss = mean_loss(model, selection, settings, protocol, device)
+        if not math.isfinite(selection_loss):
+            raise InputError(diverged(label, selection_loss, f"after epoch {epoch + 1}"))
         row = {
             "epoch": epoch + 1,
             "learning_rate": rate,
@@ -145,10 +147,8 @@ def train_epoch(
         targets = targets.to(device, non_blocking=True)
         loss = batch_loss(model, images, targets, settings, protocol)
         if not torch.isfinite(loss):
-            raise InputError(
-                f"{label}: the loss became {loss.item()} in epoch {epoch + 1}, step {step + 1}; "
-                "lower learning_rate, or set precision: fp32, in the profile"
-            )
+            place = f"in epoch {epoch + 1}, step {step + 1}"
+            raise InputError(diverged(label, loss.item(), place))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if epoch == 0 and step == 0:
@@ -180,9 +180,11 @@ def mean_loss(
 def batch_loss(
     model: nn.Module, images: Tensor, targets: Tensor, settings: TrainSettings, protocol: Protocol
 ) -> Tensor:
-    """BCE + Dice of a batch (paper, equation 4)."""
+    """BCE + Dice of a batch (paper, equation 5); NaN where a logit is not finite."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         logits = model(images)
+    if not torch.isfinite(logits).all():  # binary cross-entropy would abort the whole GPU context
+        return logits.new_tensor(math.nan, dtype=torch.float32)
     return bce_dice(logits.float(), targets, protocol.loss_input)
 
 
@@ -242,6 +244,13 @@ def batches(
         )
 
     return loader
+
+
+def diverged(label: str, loss: float, place: str) -> str:
+    return (
+        f"{label}: the loss became {loss} {place}; lower learning_rate, or set precision: fp32, "
+        "in the profile"
+    )
 
 
 def check_gradients(model: nn.Module, label: str) -> None:

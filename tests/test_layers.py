@@ -1,0 +1,96 @@
+"""The laws between the layers, and what importing costs."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.params import read_yaml
+from pipeline.provenance import modules_of
+
+ROOT = Path(__file__).parent.parent
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_import_contracts() -> None:
+    command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("stage", ["download", "preprocess", "weights", "train", "evaluate"])
+def test_each_stage_depends_on_exactly_the_modules_it_imports(stage: str) -> None:
+    compare(stage)
+
+
+def test_tables_depend_on_exactly_the_modules_they_import() -> None:
+    compare("tables")
+
+
+def compare(stage: str) -> None:
+    declared = read_yaml(ROOT / "dvc.yaml")["stages"][stage]
+    deps = declared.get("do", declared)["deps"]
+    listed = {dep for dep in deps if dep.endswith(".py")}
+    imported = {path.as_posix() for path in modules_of(Path(f"stages/{stage}.py"), ROOT)}
+    assert listed == imported, (
+        f"dvc.yaml, stage {stage}: add {sorted(imported - listed)}, "
+        f"remove {sorted(listed - imported)}"
+    )
+
+
+def test_modules_of_sees_what_a_stage_really_imports() -> None:
+    """Run a stage's imports and compare: nothing of the project loads that is not listed."""
+    code = (
+        "import sys, runpy; from pathlib import Path; import stages.train, pipeline.tracking, "
+        "vmunet.checkpoints, vmunet.training, vmunet.pretraining, vmunet.data.arrays, "
+        "vmunet.data.augment, vmunet.model\n"
+        "names = [m for m in sys.modules if m.split('.')[0] in ('vmunet', 'pipeline', 'stages')]\n"
+        "print('\\n'.join(str(Path(sys.modules[n].__file__)) for n in names))"
+    )
+    loaded = {Path(line).relative_to(ROOT) for line in python(code).splitlines()}
+    assert loaded <= set(modules_of(Path("stages/train.py"), ROOT))
+
+
+def test_importing_vmunet_brings_nothing_but_torch_and_numpy() -> None:
+    heavy = {
+        "numba",
+        "triton",
+        "albumentations",
+        "medpy",
+        "mlflow",
+        "dvc",
+        "cv2",
+        "pandas",
+        "scipy",
+    }
+    code = f"import sys; from vmunet import VMUNet; print({heavy} & set(sys.modules))"
+    assert python(code) == "set()"
+
+
+def test_importing_vmunet_costs_little_more_than_torch() -> None:
+    """The median of interleaved starts; the limit is 1.3 with room for a loaded machine."""
+
+    def seconds(code: str) -> float:
+        started = time.perf_counter()
+        python(code)
+        return time.perf_counter() - started
+
+    pairs = [(seconds("import torch"), seconds("from vmunet import VMUNet")) for _ in range(3)]
+    ratios = sorted(ours / torch for torch, ours in pairs)
+    assert ratios[1] < 1.5
+
+
+def test_no_project_module_takes_the_lazy_name() -> None:
+    """`from vmunet import VMUNet` hides the model from the list of a stage's dependencies."""
+    lazy = re.compile(r"^\s*from vmunet import .*VMUNet", re.MULTILINE)
+    for package in ("vmunet", "pipeline", "stages"):
+        for path in (ROOT / package).rglob("*.py"):
+            if path != ROOT / "vmunet" / "__init__.py":
+                assert not lazy.search(path.read_text()), path

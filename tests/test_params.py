@@ -1,0 +1,164 @@
+"""params.yaml, the profiles and the grid: what is accepted, and one sentence for each mistake."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.grid import Run, runs, switch_profile
+from pipeline.params import load_params, load_profile, read_yaml
+from vmunet import InputError
+
+ROOT = Path(__file__).parent.parent
+PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A copy of params.yaml and the profiles, with demo active."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    switch_profile("small", tmp_path)
+    switch_profile("demo", tmp_path)
+    return tmp_path
+
+
+def edit(path: Path, change) -> None:
+    yaml = YAML(typ="safe")
+    content = yaml.load(path)
+    change(content)
+    yaml.dump(content, path)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_is_valid_and_switches(root: Path, name: str) -> None:
+    switch_profile(name, root)
+    params = load_params(root)
+    assert params.profile_name == name
+    assert params.grid == params.profile.grid
+    names = [run.name for run in runs(params)]
+    assert names
+    assert len(names) == len(set(names))
+    for run in runs(params):
+        assert run.protocol in params.view(run.view).protocols, run.name
+
+
+def test_the_grid_has_twelve_cells_a_dataset_under_the_paper_protocol(root: Path) -> None:
+    for profile in ("demo", "paper"):
+        switch_profile(profile, root)
+        grid = runs(load_params(root))
+        for dataset in ("isic17", "isic18"):
+            of_dataset = [r for r in grid if r.view.startswith(dataset) and r.protocol == "paper"]
+            assert len(of_dataset) == 12
+    assert load_profile("paper", root).train.dims == (96, 192, 384, 768)
+
+
+def test_paper_profile_is_the_papers_settings() -> None:
+    train = load_profile("paper", ROOT).train
+    assert (train.epochs, train.t_max, train.batch_size) == (300, 50, 32)
+    assert (train.learning_rate, train.eta_min, train.weight_decay) == (1e-3, 1e-5, 1e-2)
+
+
+def test_base_cell_is_the_papers() -> None:
+    base = load_params(ROOT).cell("base")
+    assert base.init == "vmamba-s"
+    assert base.drop_path_rate == 0.2
+    assert (base.depths, base.depths_decoder) == ([2, 2, 2, 2], [2, 2, 2, 1])
+
+
+def test_switching_changes_profile_and_grid_alone(root: Path) -> None:
+    path = root / "params.yaml"
+    before = path.read_text()
+    switch_profile("small", root)
+    small = path.read_text()
+    assert small != before
+    comments = [line for line in before.splitlines() if "#" in line]
+    assert all(line in small for line in comments)
+    old, new = read_yaml(path), YAML(typ="safe").load(before)
+    assert {k: v for k, v in old.items() if k not in ("profile", "grid")} == {
+        k: v for k, v in new.items() if k not in ("profile", "grid")
+    }
+    switch_profile("demo", root)
+    assert path.read_text() == before
+
+
+def test_the_committed_params_are_what_a_switch_writes(root: Path) -> None:
+    committed = (ROOT / "params.yaml").read_text()
+    name = read_yaml(ROOT / "params.yaml")["profile"]
+    switch_profile(name, root)
+    assert (root / "params.yaml").read_text() == committed
+
+
+def test_switching_to_the_active_profile_keeps_an_edited_grid(root: Path) -> None:
+    edit(root / "params.yaml", lambda c: c["grid"].update(seeds=[1, 2, 3]))
+    switch_profile("demo", root)
+    assert load_params(root).grid.seeds == [1, 2, 3]
+
+
+def test_a_run_names_its_places() -> None:
+    run = Run("isic17-256", "base", "paper", 42)
+    assert run.name == "isic17-256-base-paper-42"
+    assert run.folder == Path("runs/isic17-256/base/paper/42")
+    assert run.metrics_folder("demo") == Path("metrics/demo/isic17-256/base/paper/42")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(profile="huge"), r"unknown profile 'huge'; known: demo, paper, small"),
+        (lambda c: c["grid"]["ablations"].append("bsae"), r"unknown cell 'bsae'; known: base"),
+        (lambda c: c["grid"]["isic"].append("isic17-100"), r"unknown view 'isic17-100'; known"),
+        (lambda c: c["grid"].update(seeds=["42"]), r"grid\.seeds\.0: .*integer \(found '42'\)"),
+        (lambda c: c["grid"].update(seeds=[]), r"grid\.seeds"),
+        (lambda c: c["grid"].update(protocols=["papr"]), r"grid\.protocols\.0: .*'paper' or 'sou"),
+        (lambda c: c["grid"].update(seed=[1]), r"grid\.seed: Extra inputs"),
+        (lambda c: c["grid"].update(protocols=["paper", "sound"]), r"grid\.sound repeats"),
+        (lambda c: c["grid"]["views"]["isic17-64"].update(size=50), r"isic17-64\.size: .*32"),
+        (lambda c: c["cells"]["base"].update(drop_path_rate=1.5), r"cells\.base\.drop_path_rate"),
+        (lambda c: c["cells"]["base"].update(init="vmamba-b"), r"cells\.base\.init: .*'vmamba-t'"),
+        (lambda c: c["cells"]["base"].update(depths=[2, 2, 2]), r"cells\.base\.depths"),
+        (lambda c: c["cells"]["base"].update(droppath=0.1), r"cells\.base\.droppath: Extra"),
+        (lambda c: c.update(grids={}), r"unknown key 'grids'"),
+    ],
+)
+def test_mistakes_in_params(root: Path, change, message: str) -> None:
+    edit(root / "params.yaml", change)
+    with pytest.raises(InputError, match=message):
+        load_params(root)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["train"].update(epochs="12"), r"demo\.yaml: train\.epochs: .*integer"),
+        (lambda c: c["train"].update(epochs=0), r"demo\.yaml: train: .*at least 1"),
+        (lambda c: c["train"].update(lr=1.0), r"demo\.yaml: train\.lr: Unexpected"),
+        (lambda c: c["train"].update(dims=[8, 16, 32, 65]), r"dims must double"),
+        (lambda c: c["data"]["isic17"].update(source="ftp"), r"data\.isic17: .*'ftp'"),
+        (lambda c: c["data"]["isic17"].update(n_train=1000), r"n_train 1000 exceeds training"),
+        (lambda c: c["data"].pop("isic18"), r"no data source for isic18"),
+    ],
+)
+def test_mistakes_in_a_profile(root: Path, change, message: str) -> None:
+    edit(root / "profiles" / "demo.yaml", change)
+    with pytest.raises(InputError, match=message):
+        load_params(root)
+
+
+def test_a_file_that_is_not_there_or_not_yaml(root: Path) -> None:
+    with pytest.raises(InputError, match=r"params\.yaml: no such file; run from"):
+        load_params(root / "profiles")
+    with pytest.raises(InputError, match=r"params\.yaml: no such file; run from"):
+        switch_profile("demo", root / "profiles")
+    (root / "params.yaml").write_text("profile: [demo\n")
+    with pytest.raises(InputError, match=r"params\.yaml: not YAML"):
+        load_params(root)
+
+
+def test_unknown_names_are_refused() -> None:
+    params = load_params(ROOT)
+    with pytest.raises(InputError, match=r"unknown cell 'x'"):
+        params.cell("x")
+    with pytest.raises(InputError, match=r"unknown view 'x'"):
+        params.view("x")

@@ -1,0 +1,187 @@
+"""The training loop: schedules, groups, selection, sanity checks, and resuming to the bit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+
+from vmunet import InputError
+from vmunet.model import VMUNet
+from vmunet.protocols import PAPER, SOUND, Protocol
+from vmunet.settings import TrainSettings
+from vmunet.training import Progress, Row, learning_rate, parameter_groups, train
+
+SETTINGS = TrainSettings(epochs=4, t_max=2, batch_size=4, dims=(4, 8, 16, 32), learning_rate=3e-3)
+CPU = torch.device("cpu")
+
+
+class Discs(Dataset):
+    """Bright discs on noise; a different view of each in every epoch."""
+
+    def __init__(self, count: int = 10, size: int = 32) -> None:
+        self.count, self.size, self.epoch = count, size, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(1000 * self.epoch + index)
+        x, y, r = (torch.rand(3, generator=generator) * 8 + torch.tensor([12, 12, 4])).tolist()
+        rows = torch.arange(self.size)
+        disc = ((rows[:, None] - y) ** 2 + (rows - x) ** 2 < r**2).float()[None]
+        noise = 60 * torch.rand(3, self.size, self.size, generator=generator)
+        return 120 * disc + noise, disc
+
+
+def tiny_model(seed: int = 0) -> VMUNet:
+    torch.manual_seed(seed)
+    return VMUNet(dims=SETTINGS.dims, depths=(1, 1, 1, 1), depths_decoder=(1, 1, 1, 1))
+
+
+def run(
+    state: Path | None = None,
+    kill_after: int | None = None,
+    protocol: Protocol = PAPER,
+    settings: TrainSettings = SETTINGS,
+) -> tuple[Progress, VMUNet]:
+    model = tiny_model()
+
+    def on_epoch(row: Row) -> None:
+        if row["epoch"] == kill_after:
+            raise KeyboardInterrupt
+
+    progress = train(
+        model, Discs(), Discs(4), settings, protocol, 7, CPU, state, on_epoch=on_epoch, label="t"
+    )
+    return progress, model
+
+
+@pytest.mark.parametrize("protocol", [PAPER, SOUND], ids=lambda p: p.name)
+def test_resumed_run_ends_with_the_same_bits(tmp_path: Path, protocol: Protocol) -> None:
+    whole, model = run(protocol=protocol)
+    state = tmp_path / "states" / "state.pt"
+    for kill_after in (2, 4):  # killed twice, in the middle of an epoch's bookkeeping
+        with pytest.raises(KeyboardInterrupt):
+            run(state, kill_after, protocol)
+    resumed_from = []
+    resumed_model = tiny_model(seed=99)  # resuming must not depend on the initial weights
+    resumed = train(
+        resumed_model,
+        Discs(),
+        Discs(4),
+        SETTINGS,
+        protocol,
+        7,
+        CPU,
+        state,
+        on_start=lambda progress: resumed_from.append(progress.epoch),
+    )
+    assert resumed_from[0] in (1, 2, 3)
+    assert resumed.history == whole.history
+    assert resumed.best_epoch == whole.best_epoch
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, resumed_model.state_dict()[name]), name
+    for name, tensor in whole.best_weights.items():
+        assert torch.equal(tensor, resumed.best_weights[name]), name
+
+
+def test_training_learns_and_keeps_the_best_epoch() -> None:
+    settings = replace(SETTINGS, epochs=10, t_max=10)
+    progress, _ = run(settings=settings)
+    losses = [row["selection_loss"] for row in progress.history]
+    assert losses[-1] < 0.8 * losses[0]
+    assert progress.best_loss == min(losses)
+    assert progress.best_epoch == losses.index(min(losses)) + 1
+    assert [row["epoch"] for row in progress.history] == list(range(1, 11))
+
+
+def test_subset_of_training_images_follows_the_epochs() -> None:
+    images = Discs()
+    train(tiny_model(), Subset(images, [0, 1, 2, 3]), Discs(2), SETTINGS, SOUND, 7, CPU)
+    assert images.epoch == SETTINGS.epochs - 1
+
+
+@pytest.mark.parametrize(("epochs", "t_max"), [(300, 50), (300, 100), (12, 2)])
+def test_paper_schedule_is_cosine_annealing(epochs: int, t_max: int) -> None:
+    settings = TrainSettings(epochs=epochs, t_max=t_max)
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=settings.learning_rate)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, T_max=t_max, eta_min=settings.eta_min
+    )
+    for epoch in range(epochs):
+        expected = optimizer.param_groups[0]["lr"]
+        assert learning_rate(epoch, settings, PAPER) == pytest.approx(expected, rel=1e-6)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_paper_schedule_ends_high_and_sound_schedule_ends_low() -> None:
+    settings = TrainSettings()
+    assert learning_rate(299, settings, PAPER) == pytest.approx(9.99e-4, abs=1e-6)
+    assert learning_rate(0, settings, SOUND) == 1e-3
+    assert learning_rate(299, settings, SOUND) == pytest.approx(1e-5)
+
+
+def test_weight_decay_groups() -> None:
+    model = tiny_model()
+    (everything,) = parameter_groups(model, 0.01, PAPER)
+    assert len(everything["params"]) == len(list(model.parameters()))
+    decay, free = parameter_groups(model, 0.01, SOUND)
+    assert decay["weight_decay"] == 0.01
+    assert free["weight_decay"] == 0.0
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert len(decay["params"]) + len(free["params"]) == len(names)
+    undecayed = {names[id(p)].rsplit(".", 1)[-1] for p in free["params"]}
+    assert undecayed == {"weight", "bias", "A_logs", "Ds", "dt_projs_bias"}
+    for parameter in free["params"]:
+        name = names[id(parameter)]
+        assert "norm" in name or "ln_1" in name or not name.endswith("weight"), name
+
+
+class Broken(nn.Module):
+    """Gives NaN after some steps, or ignores one of its parameters."""
+
+    def __init__(self, nan_after: int | None, unused: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 1)
+        self.extra = nn.Parameter(torch.zeros(1)) if unused else None
+        self.nan_after, self.calls = nan_after, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        logits = self.conv(images / 255)
+        return logits * float("nan") if self.calls == self.nan_after else logits
+
+
+def test_nan_loss_is_one_clear_error() -> None:
+    with pytest.raises(InputError, match=r"^cell: the loss became nan in epoch 1, step 2; lower"):
+        train(Broken(2, False), Discs(), Discs(2), SETTINGS, PAPER, 0, CPU, label="cell")
+
+
+def test_parameter_without_gradient_is_an_error() -> None:
+    with pytest.raises(InputError, match="first gradient of extra"):
+        train(Broken(None, True), Discs(), Discs(2), SETTINGS, PAPER, 0, CPU, label="cell")
+
+
+def test_bf16_autocast_trains() -> None:
+    settings = replace(SETTINGS, precision="bf16", epochs=2)
+    progress, _ = run(settings=settings)
+    exact, _ = run(settings=replace(SETTINGS, epochs=2))
+    assert progress.history[0]["train_loss"] == pytest.approx(
+        exact.history[0]["train_loss"], rel=0.05
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"epochs": 0}, {"learning_rate": 1e-6}, {"weight_decay": -1.0}, {"dims": (8, 16, 32, 65)}],
+)
+def test_settings_out_of_range(wrong: dict) -> None:
+    with pytest.raises(ValueError, match="must"):
+        TrainSettings(**wrong)
