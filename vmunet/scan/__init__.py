@@ -17,7 +17,7 @@ from vmunet.errors import InputError
 
 __all__ = ["backend", "backends", "ss2d"]
 
-_MODULES = {"reference": "vmunet.scan.reference"}
+_MODULES = {"reference": "vmunet.scan.reference", "cpu": "vmunet.scan.cpu"}
 _FASTEST = {"cpu": "cpu", "cuda": "triton"}  # by device type; `reference` where there is no module
 _forced: ContextVar[str | None] = ContextVar("vmunet_scan_backend", default=None)
 
