@@ -100,7 +100,11 @@ class _Scan(torch.autograd.Function):
         gB, gC = x.new_empty(2, tiles, *B.shape)
         gD = x.new_empty(b, groups, LANES)
         gbias = x.new_empty(b, 4, groups, LANES)
-        scratch = ((tile + 4 * kernels.CHUNK + 2, n, LANES), (kernels.CHUNK, 6, LANES))
+        scratch = (
+            (tile + 4 * kernels.CHUNK + 2, n, LANES),
+            (kernels.CHUNK, 6, LANES),
+            (tile, n + 2, LANES),
+        )
         others = (saved, _pad(gy.float()).reshape(x.shape), gx, gdt, gA, gB, gC, gD, gbias)
         _run(kernels.backward, b * tiles, _order(h, w), laid_out, scratch, others)
         gradients = (

@@ -66,6 +66,16 @@ def fill(block, value):
 
 
 @njit
+def add(sums, losses, index, place, value):
+    """sums[index] += value; losses[place] carries what rounding lost (Kahan), for long sums."""
+    value = value - load(losses, place)
+    before = load(sums, index)
+    after = before + value
+    store(losses, place, (after - before) - value)
+    store(sums, index, after)
+
+
+@njit
 def copy(source, target):
     """target = source, both (groups, n, 16)."""
     for i in range(source.shape[0]):
@@ -119,29 +129,20 @@ def forward(x, dt, decay, B, C, D, bias, order, first, last, state, rows, y, sav
                             h = h + step * B[image, p, k, s]
                             store(state, (q - start, s, 0), h)
                             out = out + h * C[image, p, k, s]
-                        if k == 0:
-                            before = load(D, (q, 0)) * load(x, (image, p, q, 0))
-                        else:
-                            before = load(y, (image, p, q, 0))
-                        store(y, (image, p, q, 0), before + out)
+                        if k > 0:
+                            out = load(y, (image, p, q, 0)) + out
+                        if k == 3:  # last, so that this often largest part is rounded once
+                            out = out + load(D, (q, 0)) * load(x, (image, p, q, 0))
+                        store(y, (image, p, q, 0), out)
 
 
-@compiled(
-    *_INPUTS,
-    dense(3),
-    dense(3),
-    dense(6),
-    dense(4),
-    dense(4),
-    strided(5),
-    dense(5),
-    dense(5),
-    dense(5),
-    dense(3),
-    dense(4),
-)
+_SCRATCH = (dense(3), dense(3), dense(3))
+_OUTPUTS = (dense(4), strided(5), dense(5), dense(5), dense(5), dense(3), dense(4))
+
+
+@compiled(*_INPUTS, *_SCRATCH, dense(6), dense(4), *_OUTPUTS)
 def backward(
-    x, dt, decay, B, C, D, bias, order, first, last, scratch, rows, saved, gy,
+    x, dt, decay, B, C, D, bias, order, first, last, scratch, rows, losses, saved, gy,
     gx, gdt, gA, gB, gC, gD, gbias,
 ):  # fmt: skip
     """Jobs `first` to `last` - 1 of the gradients: gv is the loss's derivative by v.
@@ -152,7 +153,7 @@ def backward(
     Written: gx (b, l, groups, 16); gdt (b, l, 4, groups, 16); and, to be summed over images or
     tiles, gA (b, 4, groups, n, 16), gD (b, groups, 16), gbias (b, 4, groups, 16),
     gB and gC (tiles, b, l, 4, n).
-    Scratch: (tile + 4 CHUNK + 2, n, 16) and rows (CHUNK, 6, 16).
+    Scratch: (tile + 4 CHUNK + 2, n, 16), rows (CHUNK, 6, 16), losses (tile, n + 2, 16).
     """
     length, groups = x.shape[1:3]
     n = decay.shape[2]
@@ -173,6 +174,7 @@ def backward(
             store(gD, (image, q, 0), 0.0)
         for k in range(4):
             fill(carry, 0.0)
+            fill(losses, 0.0)
             fill(gA[image, k, start:stop], 0.0)
             fill(gbias[image, k : k + 1, start:stop], 0.0)
             for chunk in range((length - 1) // CHUNK, -1, -1):
@@ -229,8 +231,8 @@ def backward(
                         store(rows, (j, 5, 0), gdelta * LN_2)
 
                     for s in range(n):
-                        grown = load(gA, (image, k, q, s, 0)) + load(gA_chunk, (s, 0))
-                        store(gA, (image, k, q, s, 0), grown)
+                        value = load(gA_chunk, (s, 0))
+                        add(gA, losses, (image, k, q, s, 0), (q - start, s, 0), value)
                     gbias_chunk = load(rows, (0, 0, 0)) * 0.0
                     gD_chunk = load(rows, (0, 0, 0)) * 0.0
                     for j in range(steps):
@@ -241,14 +243,16 @@ def backward(
                         graw = (gdelta + gstep * u) * slope
                         store(gdt, (image, p, k, q, 0), graw)
                         gbias_chunk = gbias_chunk + graw
-                        if k == 0:
+                        gu = gstep * delta
+                        if k > 0:
+                            gu = load(gx, (image, p, q, 0)) + gu
+                        if k == 3:
+                            gu = gu + load(D, (q, 0)) * gout
                             gD_chunk = gD_chunk + gout * u
-                            before = load(D, (q, 0)) * gout
-                        else:
-                            before = load(gx, (image, p, q, 0))
-                        store(gx, (image, p, q, 0), before + gstep * delta)
-                    store(gbias, (image, k, q, 0), load(gbias, (image, k, q, 0)) + gbias_chunk)
-                    store(gD, (image, q, 0), load(gD, (image, q, 0)) + gD_chunk)
+                        store(gx, (image, p, q, 0), gu)
+                    add(gbias, losses, (image, k, q, 0), (q - start, n, 0), gbias_chunk)
+                    if k == 3:
+                        add(gD, losses, (image, q, 0), (q - start, n + 1, 0), gD_chunk)
 
                 for j in range(steps):
                     p = order[k, t + j]

@@ -197,14 +197,15 @@ _ROUND = 1.5 * 2**23 + 127  # adding it rounds to an integer and leaves that in 
 
 @njit
 def exp2(x):
-    """2**x for x <= 127, relative error below 2e-7; 2**-126 for less."""
+    """2**x for x <= 127, relative error below 1e-7; 2**-126 for less."""
     x = larger(x, -126.0)
     rounded = x + _ROUND
     r = x - (rounded - _ROUND)  # -0.5..0.5
-    p = r * 0.001326472731307149 + 0.009671512991189957
-    p = p * r + 0.05550733581185341
-    p = p * r + 0.24022242426872253
-    p = p * r + 0.6931470036506653
+    p = r * 0.00015353361959569156 + 0.0013398875016719103
+    p = p * r + 0.00961843691766262
+    p = p * r + 0.055503323674201965
+    p = p * r + 0.24022647738456726
+    p = p * r + 0.6931471824645996
     p = p * r + 1.0
     return p * two_to(rounded)
 
