@@ -105,7 +105,17 @@ class _Scan(torch.autograd.Function):
             (kernels.CHUNK, 6, LANES),
             (tile, n + 2, LANES),
         )
-        others = (saved, _pad(gy.float()).reshape(x.shape), gx, gdt, gA, gB, gC, gD, gbias)
+        others = (
+            saved,
+            _pad(gy.float()).contiguous().view(x.shape),
+            gx,
+            gdt,
+            gA,
+            gB,
+            gC,
+            gD,
+            gbias,
+        )
         _run(kernels.backward, b * tiles, _order(h, w), laid_out, scratch, others)
         gradients = (
             _trim(gx, b, h, w, d),

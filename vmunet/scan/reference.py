@@ -1,7 +1,7 @@
 """The 2D selective scan in plain PyTorch: the definition that every other backend must equal.
 
-One step of the loop is one pixel of every direction at once. exp(delta A) is formed inside the
-loop: formed ahead it would take `states` times the memory of the input, and be slower for it.
+One step of the loop is one pixel of every image and direction at once. exp(delta A) is formed
+inside the loop: formed ahead it would take `states` times the memory of the input, and longer.
 
 Letters in the shape comments: b batch, h height, w width, d channels, n states, l = h w pixels.
 """
@@ -20,7 +20,7 @@ def ss2d(
     dt_bias: torch.Tensor,
 ) -> torch.Tensor:
     """`vmunet.scan.ss2d` for any device and floating-point type, differentiable by autograd."""
-    height, width = x.shape[1:3]
+    batch, height, width, _ = x.shape
     state_type = torch.float32
     for tensor in (x, dt, A, B, C, D, dt_bias):
         state_type = torch.promote_types(state_type, tensor.dtype)
@@ -31,25 +31,30 @@ def ss2d(
         delta = F.softplus(walk(dt.to(state_type)) + dt_bias)  # (l, b, 4, d)
         B = walk(B.to(state_type))  # (l, b, 4, n)
         C = walk(C.to(state_type))  # (l, b, 4, n)
-        y = selective_scan(u, delta, A, B, C) + D * u  # (l, b, 4, d)
-        return unwalk(y, height, width).sum(3).to(x.dtype)  # (b, h, w, d)
+
+        A = A.repeat(batch, 1, 1)  # (4 b, d, n)
+        y = selective_scan(
+            u.flatten(1, 2), delta.flatten(1, 2), A, B.flatten(1, 2), C.flatten(1, 2)
+        ).unflatten(1, (batch, 4))  # (l, b, 4, d)
+        return unwalk(y + D * u, height, width).sum(3).to(x.dtype)  # (b, h, w, d)
 
 
 def selective_scan(
     u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor
 ) -> torch.Tensor:
-    """h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t; returns C_t . h_t, with time first.
+    """h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t, y_t = C_t . h_t, for r sequences at once.
 
-    u and delta (l, b, 4, d), A (4, d, n), B and C (l, b, 4, n) -> (l, b, 4, d).
+    u and delta (l, r, d), A (r, d, n), B and C (l, r, n) -> y (l, r, d).
     """
-    state = torch.zeros((), dtype=u.dtype, device=u.device)
+    A = A.transpose(1, 2).contiguous()  # (r, n, d)
+    state = torch.zeros_like(A)
     outputs = []
-    steps = (delta.unsqueeze(-1), (delta * u).unsqueeze(-1), B.unsqueeze(-2), C.unsqueeze(-1))
+    steps = (delta.unsqueeze(2), (delta * u).unsqueeze(2), B.unsqueeze(3), C.unsqueeze(2))
     for delta_t, input_t, B_t, C_t in zip(*(sequence.unbind(0) for sequence in steps), strict=True):
-        decay = torch.exp(delta_t * A)  # (b, 4, d, 1) (4, d, n) -> (b, 4, d, n)
-        state = decay * state + input_t * B_t  # (b, 4, d, n) + (b, 4, d, 1) (b, 4, 1, n)
-        outputs.append((state @ C_t).squeeze(-1))  # (b, 4, d, n) (b, 4, n, 1) -> (b, 4, d)
-    return torch.stack(outputs)  # (l, b, 4, d)
+        decay = torch.exp(delta_t * A)  # (r, 1, d) (r, n, d) -> (r, n, d)
+        state = torch.addcmul(B_t * input_t, decay, state)  # (r, n, 1) (r, 1, d) + (r, n, d)
+        outputs.append(torch.bmm(C_t, state).squeeze(1))  # (r, 1, n) (r, n, d) -> (r, d)
+    return torch.stack(outputs)  # (l, r, d)
 
 
 def walk(image: torch.Tensor) -> torch.Tensor:
