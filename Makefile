@@ -28,7 +28,7 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 
 tables: setup
 	$(if $(PROFILE),$(BIN)/vmunet profile $(PROFILE))
-	$(BIN)/python -m vmunet.scan.cpu
+	$(BIN)/python -c 'from vmunet.scan import cpu; cpu.warm_up()'
 	$(BIN)/dvc repro
 	@echo "Tables: reports/tables/index.md and reports/tables/*.tex"
 

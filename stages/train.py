@@ -76,9 +76,11 @@ def train_run(run: Run, params: Params) -> None:
     model, filled = make_model(params, run)
     train_images, selection_images = datasets(arrays, protocol, run.seed)
     tracker: RunTracker | None = None
+    resumed_from = 0
 
     def on_start(progress: Progress) -> None:
-        nonlocal tracker
+        nonlocal tracker, resumed_from
+        resumed_from = progress.epoch
         provenance = hashes | {"git": git_revision(), "device": device_name(device)}
         tags = {key: str(value) for key, value in (facts["run"] | provenance).items()}
         flat = {f"{s}.{k}": v for s in ("cell", "train", "protocol") for k, v in facts[s].items()}
@@ -116,6 +118,7 @@ def train_run(run: Run, params: Params) -> None:
         **hashes,
         "epoch": progress.best_epoch,
         "selection_loss": progress.best_loss,
+        "resumed_from": resumed_from,
         "selection_images": len(selection_images),
         "train_images": len(train_images),
         "filled": filled,

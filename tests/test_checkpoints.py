@@ -12,7 +12,7 @@ from vmunet.checkpoints import load_checkpoint, read_tensors, save_checkpoint
 from vmunet.model import VMUNet
 
 GOLDEN = Path(__file__).parent / "golden"
-DIMS = (4, 8, 16, 32)
+DIMS = (8, 16, 32, 64)
 
 
 def test_round_trip(tmp_path: Path) -> None:

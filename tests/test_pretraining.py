@@ -11,7 +11,7 @@ from vmunet.model import VMUNet
 from vmunet.pretraining import VMAMBA_DEPTHS, VMambaClassifier, fill_from_vmamba, pretrain
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "architecture.json").read_text())
-DIMS = (4, 8, 16, 32)
+DIMS = (8, 16, 32, 64)
 PATH = Path("vmamba.pth")
 
 
@@ -61,7 +61,7 @@ def test_deeper_model_takes_deeper_blocks() -> None:
 def test_other_weights_are_refused() -> None:
     tensors = classifier().state_dict()
     with pytest.raises(InputError, match=r"vmamba\.pth: .* another width"):
-        fill_from_vmamba(VMUNet(dims=(8, 16, 32, 64)), tensors, PATH)
+        fill_from_vmamba(VMUNet(dims=(16, 32, 64, 128)), tensors, PATH)
     del tensors["layers.2.blocks.1.self_attention.A_logs"]
     with pytest.raises(InputError, match=r"vmamba\.pth: not VMamba v0 weights: 1 of"):
         fill_from_vmamba(VMUNet(dims=DIMS), tensors, PATH)

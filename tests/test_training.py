@@ -14,7 +14,7 @@ from vmunet.protocols import PAPER, SOUND, Protocol
 from vmunet.settings import TrainSettings
 from vmunet.training import Progress, Row, learning_rate, parameter_groups, train
 
-SETTINGS = TrainSettings(epochs=4, t_max=2, batch_size=4, dims=(4, 8, 16, 32), learning_rate=3e-3)
+SETTINGS = TrainSettings(epochs=4, t_max=2, batch_size=4, dims=(8, 16, 32, 64), learning_rate=3e-3)
 CPU = torch.device("cpu")
 
 
@@ -92,13 +92,17 @@ def test_resumed_run_ends_with_the_same_bits(tmp_path: Path, protocol: Protocol)
 
 
 def test_training_learns_and_keeps_the_best_epoch() -> None:
-    settings = replace(SETTINGS, epochs=10, t_max=10)
-    progress, _ = run(settings=settings)
+    settings = replace(
+        SETTINGS, epochs=24, t_max=24, batch_size=2, learning_rate=1e-2, dims=(16, 32, 64, 128)
+    )
+    torch.manual_seed(0)
+    model = VMUNet(dims=settings.dims, depths=(1, 1, 1, 1), depths_decoder=(1, 1, 1, 1))
+    progress = train(model, Discs(), Discs(4), settings, PAPER, 7, CPU)
     losses = [row["selection_loss"] for row in progress.history]
     assert losses[-1] < 0.8 * losses[0]
     assert progress.best_loss == min(losses)
     assert progress.best_epoch == losses.index(min(losses)) + 1
-    assert [row["epoch"] for row in progress.history] == list(range(1, 11))
+    assert [row["epoch"] for row in progress.history] == list(range(1, 25))
 
 
 def test_subset_of_training_images_follows_the_epochs() -> None:

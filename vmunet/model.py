@@ -274,9 +274,10 @@ class VMUNet(Encoder):
             )
         if any(depth < 1 for depth in (*depths, *depths_decoder)):
             raise InputError("VMUNet: every stage needs at least 1 block")
-        if dims[0] < 4 or dims[0] % 4 or any(b != 2 * a for a, b in pairwise(dims)):
+        # The last norm has C/4 channels: with one it would erase the image.
+        if dims[0] < 8 or dims[0] % 4 or any(b != 2 * a for a, b in pairwise(dims)):
             raise InputError(
-                f"VMUNet: dims {list(dims)} must start at a multiple of 4 and double each stage"
+                f"VMUNet: dims {list(dims)} must start at a multiple of 4 from 8 on and double"
             )
         if not 0.0 <= rate < 1.0:
             raise InputError(f"VMUNet: drop_path_rate {rate} must be in [0, 1)")

@@ -40,7 +40,7 @@ class TrainSettings:
             raise ValueError("0 < eta_min <= learning_rate must hold")
         if self.weight_decay < 0:
             raise ValueError("weight_decay must not be negative")
-        if self.dims[0] < 4 or self.dims[0] % 4:
-            raise ValueError("dims must start at a multiple of 4")
+        if self.dims[0] < 8 or self.dims[0] % 4:
+            raise ValueError("dims must start at a multiple of 4, 8 or more")
         if any(self.dims[i + 1] != 2 * self.dims[i] for i in range(3)):
             raise ValueError("dims must double from stage to stage")

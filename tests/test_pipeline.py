@@ -1,0 +1,278 @@
+"""The pipeline end to end, through the real `dvc` on a tiny grid of phantoms.
+
+One project is built once; each test then asks what DVC would run after a change, or runs it.
+"""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+CELLS = ("scratch", "base")
+
+TINY = {
+    "about": "A few phantoms, the narrowest model.",
+    "data": {
+        "isic17": {"source": "phantom", "training": 12, "validation": 2, "n_train": 8, "seed": 1}
+    },
+    "weights": {"source": "phantom", "steps": 2, "size": 32},
+    "train": {"dims": [8, 16, 32, 64], "epochs": 2, "t_max": 1, "batch_size": 4},
+    "evaluate": {"batch_size": 4, "bootstrap": 200},
+    "grid": {
+        "datasets": ["isic17"],
+        "views": {
+            "isic17-32": {"dataset": "isic17", "size": 32, "protocols": ["paper", "sound"]},
+            "isic17-64": {"dataset": "isic17", "size": 64, "protocols": ["paper"]},
+        },
+        "isic": ["isic17-32"],
+        "ablations": list(CELLS),
+        "protocols": ["paper"],
+        "elsewhere": ["isic17-64"],
+        "sound": ["scratch"],
+        "seeds": [1],
+    },
+}
+
+
+def tool(project: Path, *command: str, check: bool = True) -> str:
+    """The output of a command in the project, which must end well."""
+    done = subprocess.run(
+        command, cwd=project, env=environment(), capture_output=True, text=True, timeout=500
+    )
+    output = done.stdout + done.stderr
+    assert not check or done.returncode == 0, output
+    return output
+
+
+def environment() -> dict[str, str]:
+    own = Path(sys.executable).parent
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "DVC", "GIT"))}
+    return kept | {
+        "PATH": f"{own}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+        "DVC_NO_ANALYTICS": "1",
+    }
+
+
+def make_project(folder: Path, **train: object) -> Path:
+    """A copy of the tracked sources as a repository of its own, with the profile `tiny` active."""
+    names = tool(ROOT, "git", "ls-files", "-co", "--exclude-standard").split("\n")
+    for name in filter(None, names):
+        if name.startswith(("tests/", "benchmarks/")) or not (ROOT / name).is_file():
+            continue
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    write_profile(folder, "tiny", TINY | {"train": TINY["train"] | train})
+    for command in (
+        "git init -q",
+        "git config user.email a@example.org",
+        "git config user.name a",
+        "git add -A",
+        "git commit -qm start",
+    ):
+        tool(folder, *command.split())
+    tool(folder, "vmunet", "profile", "tiny")
+    return folder
+
+
+def write_profile(project: Path, name: str, content: dict) -> None:
+    with open(project / "profiles" / f"{name}.yaml", "w") as file:
+        YAML(typ="safe").dump(content, file)
+
+
+def edit_params(project: Path, change) -> None:
+    yaml = YAML()
+    path = project / "params.yaml"
+    content = yaml.load(path)
+    change(content)
+    yaml.dump(content, path)
+
+
+def would_run(project: Path) -> list[str]:
+    """Names of the stages that `dvc repro` would run."""
+    lines = tool(project, "dvc", "repro", "--dry").splitlines()
+    return sorted(line.split("'")[1] for line in lines if line.startswith("Running stage"))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = make_project(tmp_path_factory.mktemp("project"))
+    tool(project, "dvc", "repro")
+    return project
+
+
+@pytest.fixture
+def project(built: Path) -> Path:
+    """The built project, put back as it was after the test."""
+    saved = {p: p.read_bytes() for p in [*built.rglob("*.yaml"), *built.rglob("*.j2")]}
+    saved |= {p: p.read_bytes() for p in [*built.glob("*/*.py"), built / "dvc.lock"]}
+    yield built
+    for path, content in saved.items():
+        path.write_bytes(content)
+
+
+def test_a_fresh_clone_ends_in_tables(built: Path) -> None:
+    runs = [("isic17-32", cell, "paper") for cell in CELLS]
+    runs += [("isic17-64", "base", "paper"), ("isic17-32", "scratch", "sound")]
+    for view, cell, protocol in runs:
+        folder = Path(view, cell, protocol, "1")
+        assert (built / "runs" / folder / "weights.safetensors").is_file()
+        record = json.loads((built / "runs" / folder / "run.json").read_text())
+        scores = json.loads((built / "metrics" / "tiny" / folder / "metrics.json").read_text())
+        assert scores["checkpoint"]["mlflow_run_id"] == record["mlflow_run_id"]
+        assert scores["data"]["source"] == "phantom"
+        with open(built / "metrics" / "tiny" / folder / "per_image.csv") as file:
+            assert len(list(csv.DictReader(file))) == 6
+        with open(built / "runs" / folder / "history.csv") as file:
+            assert len(list(csv.DictReader(file))) == 2
+    record = json.loads((built / "runs/isic17-32/base/paper/1/run.json").read_text())
+    assert record["filled"] == {"encoder": 117, "decoder": 91, "unused": 446 - 117}
+    record = json.loads((built / "runs/isic17-32/scratch/sound/1/run.json").read_text())
+    assert (record["train_images"], record["selection_images"]) == (7, 1)
+    for number in range(1, 7):
+        table = (built / "reports" / "tables" / f"table{number}.tex").read_text()
+        assert r"\toprule" in table
+    assert "hantom" in (built / "reports" / "tables" / "table1.tex").read_text()
+
+
+def test_git_sees_only_the_lock_and_the_switch(built: Path) -> None:
+    changed = tool(built, "git", "status", "--porcelain").split()[1::2]
+    assert sorted(changed) == ["dvc.lock", "params.yaml"]
+
+
+def test_every_run_is_in_mlflow(built: Path) -> None:
+    code = (
+        "from pipeline.tracking import client\n"
+        "mlflow = client()\n"
+        "experiment = mlflow.get_experiment_by_name('tiny')\n"
+        "for run in mlflow.search_runs([experiment.experiment_id]):\n"
+        "    epochs = mlflow.get_metric_history(run.info.run_id, 'selection_loss')\n"
+        "    files = [f.path for f in mlflow.list_artifacts(run.info.run_id)]\n"
+        "    print(run.info.run_name, run.info.status, len(epochs), len(run.data.tags['data_hash']),"
+        " run.data.params['cell.drop_path_rate'], 'test/paper/miou' in run.data.metrics, *files)\n"
+    )
+    lines = sorted(tool(built, "python", "-c", code).strip().splitlines())
+    assert len(lines) == 4
+    first = "isic17-32-base-paper-1 FINISHED 2 64 0.2 True contact_sheet.png"
+    assert lines[0] == first
+
+
+def test_nothing_is_left_to_do(built: Path) -> None:
+    started = time.perf_counter()
+    assert would_run(built) == []
+    assert time.perf_counter() - started < 20
+
+
+def test_changing_a_cell_reruns_that_cell_alone(project: Path) -> None:
+    edit_params(project, lambda p: p["cells"]["scratch"].update(drop_path_rate=0.1))
+    assert would_run(project) == [
+        "evaluate@isic17-32-scratch-paper-1",
+        "evaluate_sound@isic17-32-scratch-sound-1",
+        "tables",
+        "train@isic17-32-scratch-paper-1",
+        "train_sound@isic17-32-scratch-sound-1",
+    ]
+
+
+def test_a_new_seed_adds_only_its_runs(project: Path) -> None:
+    edit_params(project, lambda p: p["grid"]["seeds"].append(2))
+    names = would_run(project)
+    assert len(names) == 9
+    assert all(name.endswith("-2") or name == "tables" for name in names)
+
+
+@pytest.mark.parametrize("path", ["reports/published.yaml", "reports/templates"])
+def test_changing_a_table_retrains_nothing(project: Path, path: str) -> None:
+    target = project / path
+    target = next(target.glob("*.j2")) if target.is_dir() else target
+    target.write_text(target.read_text() + "\n")
+    assert would_run(project) == ["tables"]
+
+
+def test_a_changed_loss_retrains_and_a_changed_metric_only_evaluates(project: Path) -> None:
+    metrics = project / "vmunet" / "metrics.py"
+    metrics.write_text(metrics.read_text() + "\n")
+    assert {name.split("@")[0] for name in would_run(project)} == {
+        "evaluate",
+        "evaluate_elsewhere",
+        "evaluate_sound",
+        "tables",
+    }
+    losses = project / "vmunet" / "losses.py"
+    losses.write_text(losses.read_text() + "\n")
+    assert {"train", "train_elsewhere", "train_sound"} <= {
+        name.split("@")[0] for name in would_run(project)
+    }
+
+
+def test_switching_profiles_and_back_retrains_nothing(project: Path) -> None:
+    other = TINY | {"about": "Another budget.", "train": TINY["train"] | {"epochs": 1}}
+    other["grid"] = TINY["grid"] | {"ablations": ["scratch"], "elsewhere": [], "sound": []}
+    write_profile(project, "other", other)
+    before = (project / "reports" / "tables" / "table1.tex").read_bytes()
+    tool(project, "vmunet", "profile", "other")
+    tool(project, "dvc", "repro")
+    assert (project / "reports" / "tables" / "table1.tex").read_bytes() != before
+    tool(project, "vmunet", "profile", "tiny")
+    output = tool(project, "dvc", "repro")
+    assert "stages.train" not in output
+    assert (project / "reports" / "tables" / "table1.tex").read_bytes() == before
+    (project / "profiles" / "other.yaml").unlink()
+
+
+def test_a_mistake_in_params_is_one_line(project: Path) -> None:
+    edit_params(project, lambda p: p["cells"]["scratch"].update(drop_path_rate=2.0))
+    output = tool(project, *"python -m stages.train isic17-32 scratch paper 1".split(), check=False)
+    assert output.startswith("error: params.yaml: cells.scratch.drop_path_rate")
+    assert output.count("\n") == 1
+
+
+def test_a_killed_run_ends_with_the_same_bits(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """`dvc repro` killed with everything under it; the next one goes on and ends the same."""
+    target = "train@isic17-32-scratch-paper-1"
+    folder = Path("runs/isic17-32/scratch/paper/1")
+    killed = make_project(tmp_path_factory.mktemp("killed"), epochs=30)
+    tool(killed, "dvc", "repro", "preprocess@isic17-32", "weights")
+    process = subprocess.Popen(
+        ["dvc", "repro", target],
+        cwd=killed,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(killed.glob(".resume/*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list(killed.glob(".resume/*.pt")), "killed before the first state or after the end"
+    assert not (killed / folder).exists()
+    tool(killed, "dvc", "repro", target)
+    resumed = killed / folder
+    kept = {name: (resumed / name).read_bytes() for name in ("weights.safetensors", "history.csv")}
+    record = json.loads((resumed / "run.json").read_text())
+    assert record["resumed_from"] > 0
+    assert not list(killed.glob(".resume/*.pt"))
+
+    shutil.rmtree(killed / ".resume")
+    tool(killed, "dvc", "repro", "--force", "--single-item", target)
+    again = json.loads((resumed / "run.json").read_text())
+    assert again["resumed_from"] == 0
+    assert again["mlflow_run_id"] != record["mlflow_run_id"]
+    for name, content in kept.items():
+        assert (resumed / name).read_bytes() == content, name
