@@ -2,13 +2,18 @@
 
 `MLFLOW_TRACKING_URI` is honoured; without it, runs go to `mlflow.db` in the repository's root,
 a SQLite store that is made once, under a lock. Only the client is used: no global active run.
+
+Everything is sent from one thread of its own, so that importing MLflow and opening the store
+(2 seconds) go on beside the first epoch, and a store that cannot be reached costs a warning and
+never a result: runs/ and metrics/ are the record.
 """
 
 import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,71 +80,109 @@ class RunTracker:
         tags: Mapping[str, str],
         run_id: str = "",
     ) -> None:
-        from mlflow.entities import Param, RunTag
+        self._name = name
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
+        self._sent: list[Future[Any]] = []
+        self._send(self._open, experiment, params, tags, run_id)
+
+    @property
+    def run_id(self) -> str:
+        """The MLflow run's id; empty until the store has answered, or where it never does."""
+        opened = self._sent[0]
+        return opened.result() if opened.done() and not opened.exception() else ""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log the metrics of an epoch in one call."""
+        now = milliseconds()
+
+        def send() -> None:
+            from mlflow.entities import Metric
+
+            values = [Metric(key, value, now, step) for key, value in metrics.items()]
+            self._mlflow.log_batch(self.run_id, metrics=values)
+
+        self._send(send)
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Close the run, FINISHED, FAILED or KILLED, and wait until all is sent."""
+        self._send(lambda: self._mlflow.set_terminated(self.run_id, status))
+        self._thread.shutdown()
+        errors = [error for job in self._sent if (error := job.exception())]
+        if errors:
+            warn(self._name, errors[0])
+
+    def _send(self, job: Callable[..., Any], *arguments: Any) -> None:
+        self._sent.append(self._thread.submit(job, *arguments))
+
+    def _open(
+        self, experiment: str, params: Mapping[str, Any], tags: Mapping[str, str], run_id: str
+    ) -> str:
+        from mlflow.entities import Param
         from mlflow.exceptions import MlflowException
 
         self._mlflow = client()
         if run_id:
             try:
                 self._mlflow.update_run(run_id, status="RUNNING")
-                self.run_id = run_id
-                return
+                return run_id
             except MlflowException:
-                pass  # the store it was in is gone: log to a new run
+                pass  # the store that it was in is gone: log to a new run
         run = self._mlflow.create_run(
-            experiment_id(self._mlflow, experiment), run_name=name, tags=dict(tags)
+            experiment_id(self._mlflow, experiment), run_name=self._name, tags=dict(tags)
         )
-        self.run_id = run.info.run_id
-        self._mlflow.log_batch(
-            self.run_id,
-            params=[Param(key, str(value)) for key, value in params.items()],
-            tags=[RunTag(key, value) for key, value in tags.items()],
-        )
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log the metrics of an epoch in one call."""
-        from mlflow.entities import Metric
-
-        now = _milliseconds()
-        self._mlflow.log_batch(
-            self.run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()]
-        )
-
-    def finish(self, status: str = "FINISHED") -> None:
-        """Close the run: FINISHED, FAILED or KILLED."""
-        self._mlflow.set_terminated(self.run_id, status)
+        values = [Param(key, str(value)) for key, value in params.items()]
+        self._mlflow.log_batch(run.info.run_id, params=values)
+        return run.info.run_id
 
 
-def log_final(run_json: Mapping[str, Any], metrics: Mapping[str, Any], files: list[Path]) -> None:
-    """Add the final scores and files to the MLflow run that trained a checkpoint.
+class FinalScores:
+    """Adds final scores and files to the MLflow run that trained a checkpoint.
 
-    Scores are named `test/<set>/<score>`. A store that cannot be reached costs a warning, not
-    the evaluation: the metrics file is the record.
+    Opens the store in the background when it is made; `log` sends and waits.
     """
-    from mlflow.entities import Metric
-    from mlflow.exceptions import MlflowException
 
-    run_id = run_json["mlflow_run_id"]
-    sets = {
-        "paper": metrics["paper"],
-        "sound": metrics["sound"]["training_size"],
-        "sound_native": metrics["sound"]["native_size"],
-    }
-    now = _milliseconds()
-    scores = [
-        Metric(f"test/{name}/{key}", float(value), now, run_json["epoch"])
-        for name, values in sets.items()
-        for key, value in values.items()
-        if isinstance(value, int | float)
-    ]
-    try:
-        mlflow = client()
-        mlflow.log_batch(run_id, metrics=scores)
-        for file in files:
-            mlflow.log_artifact(run_id, str(file))
-    except MlflowException as error:
-        print(f"warning: scores not sent to MLflow run {run_id}: {error}", file=sys.stderr)
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
+        self._client = self._thread.submit(client)
+
+    def log(
+        self, run_json: Mapping[str, Any], metrics: Mapping[str, Any], files: list[Path]
+    ) -> None:
+        """Scores are named `test/<set>/<score>`; `run_json` is the run's run.json."""
+        sets = {
+            "paper": metrics["paper"],
+            "sound": metrics["sound"]["training_size"],
+            "sound_native": metrics["sound"]["native_size"],
+        }
+        scores = {
+            f"test/{name}/{key}": float(value)
+            for name, values in sets.items()
+            for key, value in values.items()
+            if isinstance(value, int | float)
+        }
+
+        def send() -> None:
+            from mlflow.entities import Metric
+
+            now, epoch, run_id = milliseconds(), run_json["epoch"], run_json["mlflow_run_id"]
+            mlflow = self._client.result()
+            values = [Metric(key, value, now, epoch) for key, value in scores.items()]
+            mlflow.log_batch(run_id, metrics=values)
+            for file in files:
+                mlflow.log_artifact(run_id, str(file))
+
+        sent = self._thread.submit(send)
+        self._thread.shutdown()
+        if error := sent.exception():
+            warn(run_json["mlflow_run_id"], error)
 
 
-def _milliseconds() -> int:
+def warn(name: str, error: BaseException) -> None:
+    """Say that something was not logged, in one line."""
+    reason = " ".join(str(error).split())[:300]
+    print(f"warning: {name}: not all of it is in MLflow ({reason})", file=sys.stderr)
+
+
+def milliseconds() -> int:
+    """Now, as MLflow counts time."""
     return int(time.time() * 1000)

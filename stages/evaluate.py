@@ -22,7 +22,7 @@ import torch
 from pipeline.grid import Run
 from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
-from pipeline.tracking import log_final
+from pipeline.tracking import FinalScores
 from vmunet import contact_sheet
 from vmunet.checkpoints import load_checkpoint
 from vmunet.data.arrays import load_manifest
@@ -62,6 +62,7 @@ def evaluate(run: Run, params: Params) -> None:
             f"{weights} was trained at {metadata['size']} px and {arrays} holds "
             f"{manifest['size']} px; train the run again"
         )
+    tracker = FinalScores()
     settings = params.profile.evaluate
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scored = score_run(
@@ -89,7 +90,7 @@ def evaluate(run: Run, params: Params) -> None:
     folder = run.metrics_folder(params.profile_name)
     sheet = _draw_sheet(scored, arrays, metrics)
     _write_folder(folder, metrics, scored.per_image, sheet)
-    log_final(provenance, metrics, [folder / "contact_sheet.png"])
+    tracker.log(provenance, metrics, [folder / "contact_sheet.png"])
 
 
 def _read_run(folder: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ its last saved epoch: the state lives in .resume/, under a hash of parameters, d
 
 import argparse
 import csv
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -76,19 +75,20 @@ def train_run(run: Run, params: Params) -> None:
     model, filled = make_model(params, run)
     train_images, selection_images = datasets(arrays, protocol, run.seed)
     tracker: RunTracker | None = None
-    resumed_from = 0
+    resumed, resumed_from = Progress(), 0
 
     def on_start(progress: Progress) -> None:
-        nonlocal tracker, resumed_from
+        nonlocal tracker, resumed, resumed_from
         resumed_from = progress.epoch
         provenance = hashes | {"git": git_revision(), "device": device_name(device)}
         tags = {key: str(value) for key, value in (facts["run"] | provenance).items()}
         flat = {f"{s}.{k}": v for s in ("cell", "train", "protocol") for k, v in facts[s].items()}
         tracker = RunTracker(params.profile_name, run.name, flat, tags, progress.note)
-        progress.note = tracker.run_id
+        resumed = progress
 
     def on_epoch(row: dict[str, float]) -> None:
         assert tracker is not None
+        resumed.note = tracker.run_id
         metrics = {key: value for key, value in row.items() if key != "epoch"}
         tracker.log(metrics, step=int(row["epoch"]))
 
@@ -207,5 +207,4 @@ def write_history(path: Path, rows: list[dict[str, float]]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     run_stage(main)

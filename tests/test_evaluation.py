@@ -268,7 +268,8 @@ def project(tmp_path, masks, monkeypatch):
     )
     logged = []
     monkeypatch.setattr(stage, "load_params", lambda: params)
-    monkeypatch.setattr(stage, "log_final", lambda *args: logged.append(args))
+    tracker = SimpleNamespace(log=lambda *args: logged.append(args))
+    monkeypatch.setattr(stage, "FinalScores", lambda: tracker)
     return SimpleNamespace(root=tmp_path, run=run, logged=logged)
 
 

@@ -159,8 +159,9 @@ def test_every_run_is_in_mlflow(built: Path) -> None:
         "for run in mlflow.search_runs([experiment.experiment_id]):\n"
         "    epochs = mlflow.get_metric_history(run.info.run_id, 'selection_loss')\n"
         "    files = [f.path for f in mlflow.list_artifacts(run.info.run_id)]\n"
-        "    print(run.info.run_name, run.info.status, len(epochs), len(run.data.tags['data_hash']),"
-        " run.data.params['cell.drop_path_rate'], 'test/paper/miou' in run.data.metrics, *files)\n"
+        "    print(run.info.run_name, run.info.status, len(epochs),"
+        " len(run.data.tags['data_hash']), run.data.params['cell.drop_path_rate'],"
+        " 'test/paper/miou' in run.data.metrics, *files)\n"
     )
     lines = sorted(tool(built, "python", "-c", code).strip().splitlines())
     assert len(lines) == 4
@@ -233,7 +234,8 @@ def test_switching_profiles_and_back_retrains_nothing(project: Path) -> None:
 
 def test_a_mistake_in_params_is_one_line(project: Path) -> None:
     edit_params(project, lambda p: p["cells"]["scratch"].update(drop_path_rate=2.0))
-    output = tool(project, *"python -m stages.train isic17-32 scratch paper 1".split(), check=False)
+    command = "python -m stages.train isic17-32 scratch paper 1"
+    output = tool(project, *command.split(), check=False)
     assert output.startswith("error: params.yaml: cells.scratch.drop_path_rate")
     assert output.count("\n") == 1
 

@@ -75,9 +75,8 @@ def train(
         InputError: the loss or a gradient is not finite, or a parameter has no gradient.
     """
     model.to(device)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, settings.weight_decay, protocol), lr=settings.learning_rate
-    )
+    groups = parameter_groups(model, settings.weight_decay, protocol)
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     progress = Progress()
     if state is not None and state.exists():
         progress = load_state(state, model, optimizer, device)
