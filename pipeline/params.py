@@ -118,9 +118,14 @@ class EvaluateSettings(Strict):
 
 
 class Profile(Strict):
-    """A budget: data sources, initial weights, training, evaluation, and the grid it runs."""
+    """A budget: data sources, initial weights, training, evaluation, and the grid it runs.
+
+    `threads` is how many a stage uses, 0 for as many as there are cores; small models are faster
+    on one, and a change of it reruns nothing.
+    """
 
     about: str
+    threads: Annotated[int, Field(ge=0)] = 0
     data: dict[
         Literal["isic17", "isic18"],
         Annotated[PhantomSource | ArchiveSource, Field(discriminator="source")],

@@ -64,6 +64,8 @@ def evaluate(run: Run, params: Params) -> None:
         )
     tracker = FinalScores()
     settings = params.profile.evaluate
+    if params.profile.threads:
+        torch.set_num_threads(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scored = score_run(
         model.to(device), arrays, batch_size=settings.batch_size, resamples=settings.bootstrap

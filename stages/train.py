@@ -70,6 +70,8 @@ def train_run(run: Run, params: Params) -> None:
         finished.rename(state)
     forget_finished()
 
+    if params.profile.threads:
+        torch.set_num_threads(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(run.seed)
     model, filled = make_model(params, run)

@@ -8,7 +8,7 @@ manifest alone.
 import argparse
 from pathlib import Path
 
-from pipeline.params import load_params
+from pipeline.params import Profile, load_params
 from pipeline.provenance import write_json
 from pipeline.stage import run_stage
 from vmunet.data.files import whole_folder
@@ -23,15 +23,13 @@ def main(argv: list[str] | None = None) -> None:
     files: dict[str, dict[str, object]] = {}
     with whole_folder(FOLDER) as part:
         if source.source == "phantom":
-            files = pretrain_on_phantoms(part, source.steps, source.size, params.profile.train.dims)
+            files = pretrain_on_phantoms(part, params.profile)
         elif source.source == "http":
             files = download_published(part)
         write_json(part / "manifest.json", {"source": source.source, "files": files})
 
 
-def pretrain_on_phantoms(
-    folder: Path, steps: int, size: int, dims: tuple[int, ...]
-) -> dict[str, dict[str, object]]:
+def pretrain_on_phantoms(folder: Path, profile: Profile) -> dict[str, dict[str, object]]:
     """Two small classifiers that tell which of a phantom's attributes are present."""
     import numpy as np
     import torch
@@ -41,6 +39,10 @@ def pretrain_on_phantoms(
     from vmunet.data.phantom import phantom
     from vmunet.data.resize import min_max
     from vmunet.pretraining import VMAMBA_DEPTHS, pretrain
+
+    if profile.threads:
+        torch.set_num_threads(profile.threads)
+    steps, size, dims = profile.weights.steps, profile.weights.size, profile.train.dims
 
     def batch(step: int, count: int = 8) -> tuple[Tensor, Tensor]:
         made = [phantom(2024, step * count + i, size, size) for i in range(count)]
