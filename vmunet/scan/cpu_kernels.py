@@ -161,10 +161,9 @@ def backward(
     tiles = (groups + tile - 1) // tile
     carry = scratch[:tile]  # exp(delta A) g of the step after
     factors = scratch[tile : tile + CHUNK]  # exp(delta A)
-    pasts = scratch[tile + CHUNK : tile + 2 * CHUNK]  # exp(delta A) h of the step before
-    sumB = scratch[tile + 2 * CHUNK : tile + 3 * CHUNK]
-    sumC = scratch[tile + 3 * CHUNK : tile + 4 * CHUNK]
-    state = scratch[tile + 4 * CHUNK]
+    sumB = scratch[tile + CHUNK : tile + 2 * CHUNK]
+    sumC = scratch[tile + 2 * CHUNK : tile + 3 * CHUNK]
+    states = scratch[tile + 3 * CHUNK : tile + 4 * CHUNK + 1]  # h before the chunk and in it
     gA_chunk = scratch[tile + 4 * CHUNK + 1]
     for job in range(first, last):
         image, part = job // tiles, job % tiles
@@ -189,6 +188,7 @@ def backward(
                         prefetch(dt, (image, soon, k, q, 0))
                         prefetch(gy, (image, soon, q, 0))
                         prefetch(gx, (image, soon, q, 0))
+                        prefetch(gdt, (image, soon, k, q, 0))
                         u = load(x, (image, p, q, 0))
                         raw = load(dt, (image, p, k, q, 0)) + load(bias, (k, q, 0))
                         delta, slope = softplus(raw)
@@ -198,7 +198,8 @@ def backward(
                         store(rows, (j, 3, 0), slope)
 
                     for s in range(n):
-                        store(state, (s, 0), load(saved, (image, k, chunk, q, s, 0)))
+                        store(states, (0, s, 0), load(saved, (image, k, chunk, q, s, 0)))
+                        prefetch(saved, (image, k, max(chunk - 1, 0), q, s, 0))
                         store(gA_chunk, (s, 0), 0.0)
                     for j in range(steps):
                         p = order[k, t + j]
@@ -206,11 +207,9 @@ def backward(
                         gout = load(rows, (j, 2, 0))
                         for s in range(n):
                             factor = exp2(delta * load(decay, (k, q, s, 0)))
-                            h = factor * load(state, (s, 0))
                             store(factors, (j, s, 0), factor)
-                            store(pasts, (j, s, 0), h)
-                            h = h + step * B[image, p, k, s]
-                            store(state, (s, 0), h)
+                            h = factor * load(states, (j, s, 0)) + step * B[image, p, k, s]
+                            store(states, (j + 1, s, 0), h)
                             store(sumC, (j, s, 0), load(sumC, (j, s, 0)) + gout * h)
 
                     for j in range(steps - 1, -1, -1):
@@ -223,8 +222,9 @@ def backward(
                             g = load(carry, (q - start, s, 0)) + gout * C[image, p, k, s]
                             store(sumB, (j, s, 0), load(sumB, (j, s, 0)) + step * g)
                             gstep = gstep + g * B[image, p, k, s]
-                            store(carry, (q - start, s, 0), g * load(factors, (j, s, 0)))
-                            g = g * load(pasts, (j, s, 0))  # the derivative by delta A
+                            g = g * load(factors, (j, s, 0))
+                            store(carry, (q - start, s, 0), g)
+                            g = g * load(states, (j, s, 0))  # the derivative by delta A
                             gdelta = gdelta + g * load(decay, (k, q, s, 0))
                             store(gA_chunk, (s, 0), load(gA_chunk, (s, 0)) + g * delta)
                         store(rows, (j, 4, 0), gstep)
