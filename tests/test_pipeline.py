@@ -100,7 +100,10 @@ def edit_params(project: Path, change) -> None:
 
 
 def would_run(project: Path) -> list[str]:
-    """Names of the stages that `dvc repro` would run."""
+    """Names of the stages that `dvc repro` would run for what is known to have changed.
+
+    Those after them run too where an output turns out different, which a dry run cannot know.
+    """
     lines = tool(project, "dvc", "repro", "--dry").splitlines()
     return sorted(line.split("'")[1] for line in lines if line.startswith("Running stage"))
 
@@ -178,8 +181,6 @@ def test_nothing_is_left_to_do(built: Path) -> None:
 def test_changing_a_cell_reruns_that_cell_alone(project: Path) -> None:
     edit_params(project, lambda p: p["cells"]["scratch"].update(drop_path_rate=0.1))
     assert would_run(project) == [
-        "evaluate@isic17-32-scratch-paper-1",
-        "evaluate_sound@isic17-32-scratch-sound-1",
         "tables",
         "train@isic17-32-scratch-paper-1",
         "train_sound@isic17-32-scratch-sound-1",
@@ -208,7 +209,6 @@ def test_a_changed_loss_retrains_and_a_changed_metric_only_evaluates(project: Pa
         "evaluate",
         "evaluate_elsewhere",
         "evaluate_sound",
-        "tables",
     }
     losses = project / "vmunet" / "losses.py"
     losses.write_text(losses.read_text() + "\n")
