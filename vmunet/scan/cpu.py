@@ -43,8 +43,8 @@ def ss2d(
 def warm_up() -> float:
     """Load the kernels, compiling them where that was never done; return the seconds it took.
 
-    A scan does this by itself at its first call. If it takes more than a second, a line on
-    standard error says what the program waits for.
+    A scan does this by itself at its first call. If it takes long, a line on standard error says
+    what the program waits for.
     """
     began = time.perf_counter()
     _kernels()
@@ -53,8 +53,8 @@ def warm_up() -> float:
 
 @functools.cache
 def _kernels() -> ModuleType:
-    line = "compiling the CPU scan (some seconds, kept for the next start)"
-    notice = threading.Timer(1.0, print, (line,), {"file": sys.stderr})
+    line = "preparing the CPU scan: the first start on a machine compiles it, in 5 to 20 seconds"
+    notice = threading.Timer(1.5, print, (line,), {"file": sys.stderr})
     notice.daemon = True
     notice.start()
     try:
@@ -69,21 +69,23 @@ class _Scan(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> torch.Tensor:
         *inputs, keep = arguments
         kernels = _kernels()
-        laid_out = _lay_out(*inputs)
+        laid_out = _lay_out(*(tensor.detach() for tensor in inputs))
         x, _, decay = laid_out[:3]
-        b, length, groups, _ = x.shape
-        n = decay.shape[2]
+        (b, h, w, d), n = inputs[0].shape, decay.shape[2]
+        length, groups = x.shape[1:3]
         chunks = -(-length // kernels.CHUNK) if keep else 0
         tile = min(TILE, groups)
-        y = torch.empty_like(x)  # (b, l, groups, 16)
+        y = x.new_empty(b, h, w, groups * LANES)
         saved = x.new_empty(b, 4, chunks, groups, n, LANES)
         scratch = ((tile, n, LANES), (kernels.CHUNK, tile, 2, LANES))
-        order = _order(*inputs[0].shape[1:3])
-        _run(kernels.forward, b * -(-groups // tile), order, laid_out, scratch, (y, saved))
+        others = (y.view(x.shape), saved)
+        _run(kernels.forward, b * -(-groups // tile), _order(h, w), laid_out, scratch, others)
         if keep:
             ctx.save_for_backward(*laid_out, saved)
             ctx.like = [(tensor.shape, tensor.dtype) for tensor in inputs]
-        return _trim(y, *inputs[0].shape).to(inputs[0].dtype)
+        if y.shape[-1] > d:
+            y = y[..., :d].contiguous()  # no view: callers may change it in place
+        return y.to(inputs[0].dtype)
 
     @staticmethod
     @once_differentiable
