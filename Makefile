@@ -1,6 +1,8 @@
 # make tables           set up, then rebuild every table of the active profile (demo at first)
 # make tables PROFILE=small   the same after switching the profile
 # make test             set up, then run the tests
+# make ui               MLflow's page
+# make clean            remove resume points of killed runs (kept apart from DVC's cache)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -41,6 +43,9 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+clean:
+	rm -rf .resume
+
 ui: setup
 	@echo "MLflow: http://127.0.0.1:5000"
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000

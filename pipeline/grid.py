@@ -37,21 +37,8 @@ class Run:
 
 
 def runs(params: Params) -> list[Run]:
-    """Every run of the declared grid, as dvc.yaml's three groups of stages enumerate it."""
-    grid = params.grid
-    groups = (
-        (grid.isic, grid.ablations, grid.protocols),
-        (grid.elsewhere, ["base"], grid.protocols),
-        (grid.isic, grid.sound, ["sound"]),
-    )
-    return [
-        Run(view, cell, protocol, seed)
-        for views, cells, protocols in groups
-        for view in views
-        for cell in cells
-        for protocol in protocols
-        for seed in grid.seeds
-    ]
+    """Every run of the declared grid."""
+    return [Run(*run) for run in params.grid.runs()]
 
 
 def switch_profile(name: str, root: Path = Path(".")) -> None:

@@ -74,6 +74,22 @@ class Grid(Strict):
     sound: list[str]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 
+    def runs(self) -> list[tuple[str, str, str, int]]:
+        """(view, cell, protocol, seed) of every run, as dvc.yaml's three groups enumerate them."""
+        groups = (
+            (self.isic, self.ablations, self.protocols),
+            (self.elsewhere, ["base"], self.protocols),
+            (self.isic, self.sound, ["sound"]),
+        )
+        return [
+            (view, cell, protocol, seed)
+            for views, cells, protocols in groups
+            for view in views
+            for cell in cells
+            for protocol in protocols
+            for seed in self.seeds
+        ]
+
 
 class PhantomSource(Strict):
     """Procedural images, made as archives in the official layout."""
@@ -107,7 +123,7 @@ class WeightsSource(Strict):
 
 def train_settings(content: Any) -> TrainSettings:
     """A profile's `train` section; by way of JSON, whose lists strict mode takes for tuples."""
-    return TypeAdapter(TrainSettings).validate_json(json.dumps(content), strict=True)
+    return TypeAdapter(TrainSettings).validate_json(json.dumps(content, default=str), strict=True)
 
 
 class EvaluateSettings(Strict):
@@ -147,8 +163,10 @@ class Params(Strict):
     @model_validator(mode="after")
     def _names_exist(self) -> "Params":
         grid = self.grid
-        for field in ("ablations", "sound"):
-            for name in getattr(grid, field):
+        cells = {"ablations": grid.ablations, "sound": grid.sound}
+        cells["elsewhere"] = ["base"] if grid.elsewhere else []
+        for field, names in cells.items():
+            for name in names:
                 if name not in self.cells:
                     raise ValueError(f"grid.{field}: unknown cell {name!r}; {known(self.cells)}")
         for field in ("isic", "elsewhere"):
@@ -161,11 +179,16 @@ class Params(Strict):
         for dataset in grid.datasets:
             if dataset not in self.profile.data:
                 raise ValueError(f"profile {self.profile_name} has no data source for {dataset}")
-        twice = set(grid.ablations) & set(grid.sound)
-        if "sound" in grid.protocols and twice:
-            raise ValueError(
-                f"grid.sound repeats {sorted(twice)}, which grid.protocols runs already"
-            )
+        runs = grid.runs()
+        twice = [run for i, run in enumerate(runs) if run in runs[:i]]
+        if twice:
+            raise ValueError(f"grid: {'-'.join(map(str, twice[0]))} is declared twice")
+        for place, cell, protocol, _ in runs:
+            if protocol not in grid.views[place].protocols:
+                raise ValueError(
+                    f"grid: {place}-{cell} runs under {protocol}, which "
+                    f"grid.views.{place}.protocols does not list"
+                )
         return self
 
     def cell(self, name: str) -> Cell:
@@ -200,8 +223,8 @@ def load_params(root: Path = Path(".")) -> Params:
     content = read_yaml(path)
     name = content.get("profile")
     profile = load_profile(name, root)
-    defaults = content.get("cell", {})
-    cells = {key: {**defaults, **(value or {})} for key, value in content.get("cells", {}).items()}
+    defaults, overrides = section(content, "cell", path), section(content, "cells", path)
+    cells = {key: {**defaults, **section(overrides, key, path)} for key in overrides}
     unknown = sorted(content.keys() - {"profile", "grid", "cell", "cells"})
     if unknown:
         raise InputError(f"{path}: unknown key {unknown[0]!r}; known: profile, grid, cell, cells")
@@ -215,6 +238,14 @@ def load_params(root: Path = Path(".")) -> Params:
         },
         path,
     )
+
+
+def section(content: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
+    """The mapping under `key`, which may be left out or empty."""
+    value = content.get(key) or {}
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: {key}: expected names and values (found {value!r})")
+    return value
 
 
 def load_profile(name: Any, root: Path = Path(".")) -> Profile:

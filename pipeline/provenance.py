@@ -90,11 +90,19 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def git_revision(root: Path = ROOT) -> str:
-    """The commit, with `+changes` where tracked files differ from it; `unknown` without git."""
-    try:
-        command = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes"]
+    """The commit, with `+changes` where the sources differ from it; `unknown` without git.
+
+    Sources are the packages and the profiles: dvc.lock and params.yaml change with every switch.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
         return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", *PACKAGES, "profiles")
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

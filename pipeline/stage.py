@@ -7,9 +7,9 @@ from vmunet.errors import InputError
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run `main`; an InputError becomes one line on stderr and exit status 2."""
+    """Run `main`; an InputError, or a file system's refusal, ends in one line and status 2."""
     try:
         main()
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

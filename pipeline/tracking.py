@@ -33,14 +33,11 @@ def client() -> "MlflowClient":
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if uri:
         return MlflowClient(uri)
-    uri = f"sqlite:///{STORE.absolute()}"
-    if not STORE.exists():
-        from filelock import FileLock
+    from filelock import FileLock
 
-        # Two processes that migrate one new database at once break it.
-        with FileLock(f"{STORE.absolute()}.lock"):
-            MlflowClient(uri).search_experiments(max_results=1)
-    return MlflowClient(uri)
+    # The first client of a new store makes its tables, and two at once would break it.
+    with FileLock(f"{STORE.absolute()}.lock"):
+        return MlflowClient(f"sqlite:///{STORE.absolute()}")
 
 
 def experiment_id(mlflow: "MlflowClient", name: str) -> str:
@@ -50,7 +47,7 @@ def experiment_id(mlflow: "MlflowClient", name: str) -> str:
     experiment = mlflow.get_experiment_by_name(name)
     if experiment is not None:
         return experiment.experiment_id
-    local = "MLFLOW_TRACKING_URI" not in os.environ
+    local = not os.environ.get("MLFLOW_TRACKING_URI")
     location = ARTIFACTS.absolute().as_uri() if local else None
     try:
         return mlflow.create_experiment(name, artifact_location=location)
@@ -112,7 +109,10 @@ class RunTracker:
             warn(self._name, errors[0])
 
     def _send(self, job: Callable[..., Any], *arguments: Any) -> None:
-        self._sent.append(self._thread.submit(job, *arguments))
+        """Queue a job; after one has failed no other is tried, for each may retry for minutes."""
+        earlier = [sent for sent in self._sent if sent.done()]
+        if not any(sent.exception() for sent in earlier):
+            self._sent.append(self._thread.submit(job, *arguments))
 
     def _open(
         self, experiment: str, params: Mapping[str, Any], tags: Mapping[str, str], run_id: str

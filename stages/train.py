@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.grid import Run
-from pipeline.params import Params, load_params
+from pipeline.params import Cell, Params, load_params
 from pipeline.provenance import (
     git_revision,
     hash_files,
@@ -24,6 +24,7 @@ from pipeline.provenance import (
 )
 from pipeline.stage import run_stage
 from vmunet.data.files import whole_folder
+from vmunet.errors import InputError
 
 RESUME = Path(".resume")
 KEPT_SECONDS = 3600
@@ -46,43 +47,42 @@ def train_run(run: Run, params: Params) -> None:
 
     from pipeline.tracking import RunTracker
     from vmunet.checkpoints import save_checkpoint
+    from vmunet.data.arrays import load_manifest
     from vmunet.protocols import PROTOCOLS
     from vmunet.training import Progress, train
 
-    started = time.monotonic()
     cell, view = params.cell(run.cell), params.view(run.view)
     settings, protocol = params.profile.train, PROTOCOLS[run.protocol]
     arrays = Path("data/arrays", run.view, run.protocol)
+    load_manifest(arrays)  # one clear error where preprocessing is missing
     facts = {
         "run": asdict(run) | {"profile": params.profile_name, "size": view.size},
         "cell": cell.model_dump(),
         "train": asdict(settings),
         "protocol": asdict(protocol),
     }
-    hashes = {
-        "data_hash": hash_files([arrays]),
-        "weights_hash": hash_files([Path("data/weights")]) if cell.init != "none" else "",
-        "code_hash": hash_files(modules_of(Path("stages/train.py"))),
-    }
-    state = RESUME / f"{hash_json([facts, hashes])[:32]}.pt"
+    hashes = hash_inputs(arrays, cell)
+    if params.profile.threads:
+        torch.set_num_threads(params.profile.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    machine = {"device": device_name(device), "threads": torch.get_num_threads()}
+    state = RESUME / f"{hash_json([facts, hashes, machine, versions()])[:32]}.pt"
     finished = state.with_suffix(".done")
     if finished.exists():
         finished.rename(state)
     forget_finished()
 
-    if params.profile.threads:
-        torch.set_num_threads(params.profile.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(run.seed)
     model, filled = make_model(params, run)
     train_images, selection_images = datasets(arrays, protocol, run.seed)
     tracker: RunTracker | None = None
+    revision = git_revision()
     resumed, resumed_from = Progress(), 0
 
     def on_start(progress: Progress) -> None:
         nonlocal tracker, resumed, resumed_from
         resumed_from = progress.epoch
-        provenance = hashes | {"git": git_revision(), "device": device_name(device)}
+        provenance = hashes | machine | {"git": revision}
         tags = {key: str(value) for key, value in (facts["run"] | provenance).items()}
         flat = {f"{s}.{k}": v for s in ("cell", "train", "protocol") for k, v in facts[s].items()}
         tracker = RunTracker(params.profile_name, run.name, flat, tags, progress.note)
@@ -126,12 +126,14 @@ def train_run(run: Run, params: Params) -> None:
         "filled": filled,
         "parameters": sum(p.numel() for p in model.parameters()),
         "mlflow_run_id": tracker.run_id,
-        "git": git_revision(),
+        "git": revision,
         "versions": versions(),
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "seconds": round(time.monotonic() - started, 1),
+        **machine,
+        "seconds": round(progress.seconds, 1),
     }
+    if hash_inputs(arrays, cell) != hashes:
+        # DVC hashes dependencies as they are now: these weights would pass for the new sources'.
+        raise InputError(f"{run.name}: sources or data changed while it trained; run it again")
     model.load_state_dict(progress.best_weights)
     with whole_folder(run.folder) as part:
         save_checkpoint(
@@ -150,11 +152,23 @@ def train_run(run: Run, params: Params) -> None:
     state.rename(finished)
 
 
+def hash_inputs(arrays: Path, cell: Cell) -> dict[str, str]:
+    """SHA-256 of what a run is made from: its arrays, its initial weights, this project's code."""
+    weights = Path("data/weights") / f"{cell.init}.safetensors"
+    if cell.init != "none" and not weights.is_file():
+        raise InputError(f"{weights}: not found; run the weights stage, in a profile that has any")
+    return {
+        "data_hash": hash_files([arrays]),
+        "weights_hash": hash_files([weights]) if cell.init != "none" else "",
+        "code_hash": hash_files(modules_of(Path("stages/train.py"))),
+    }
+
+
 def make_model(params: Params, run: Run) -> tuple[Any, dict[str, int]]:
     """The cell's model with its initial weights, and how many tensors those filled."""
     from vmunet.checkpoints import read_tensors
+    from vmunet.initial_weights import fill_from_vmamba
     from vmunet.model import VMUNet
-    from vmunet.pretraining import fill_from_vmamba
 
     cell = params.cell(run.cell)
     model = VMUNet(

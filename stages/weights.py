@@ -64,7 +64,7 @@ def download_published(folder: Path) -> dict[str, dict[str, object]]:
 
     from vmunet.checkpoints import read_tensors
     from vmunet.data.download import fetch
-    from vmunet.pretraining import VMAMBA_V0
+    from vmunet.initial_weights import VMAMBA_V0
 
     files: dict[str, dict[str, object]] = {}
     for name, (url, sha256) in VMAMBA_V0.items():

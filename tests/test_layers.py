@@ -49,7 +49,7 @@ def test_modules_of_sees_what_a_stage_really_imports() -> None:
     """Run a stage's imports and compare: nothing of the project loads that is not listed."""
     code = (
         "import sys, runpy; from pathlib import Path; import stages.train, pipeline.tracking, "
-        "vmunet.checkpoints, vmunet.training, vmunet.pretraining, vmunet.data.arrays, "
+        "vmunet.checkpoints, vmunet.training, vmunet.initial_weights, vmunet.data.arrays, "
         "vmunet.data.augment, vmunet.model\n"
         "names = [m for m in sys.modules if m.split('.')[0] in ('vmunet', 'pipeline', 'stages')]\n"
         "print('\\n'.join(str(Path(sys.modules[n].__file__)) for n in names))"

@@ -113,7 +113,19 @@ def test_a_run_names_its_places() -> None:
         (lambda c: c["grid"].update(seeds=[]), r"grid\.seeds"),
         (lambda c: c["grid"].update(protocols=["papr"]), r"grid\.protocols\.0: .*'paper' or 'sou"),
         (lambda c: c["grid"].update(seed=[1]), r"grid\.seed: Extra inputs"),
-        (lambda c: c["grid"].update(protocols=["paper", "sound"]), r"grid\.sound repeats"),
+        (
+            lambda c: c["grid"].update(sound=["base", "base"]),
+            r"base-sound-42 is declared twice",
+        ),
+        (lambda c: c["grid"].update(seeds=[1, 1]), r"isic17-64-base-paper-1 is declared twice"),
+        (lambda c: c["grid"]["elsewhere"].append("isic17-64"), r"base-paper-42 is declared twice"),
+        (
+            lambda c: c["grid"].update(protocols=["sound"], sound=[]),
+            r"isic17-96-base runs under",
+        ),
+        (lambda c: c["cells"].pop("base"), r"unknown cell 'base'"),
+        (lambda c: c.update(cells=["base"]), r"cells: expected names and values"),
+        (lambda c: c["cells"].update(base="x"), r"base: expected names and values"),
         (lambda c: c["grid"]["views"]["isic17-64"].update(size=50), r"isic17-64\.size: .*32"),
         (lambda c: c["cells"]["base"].update(drop_path_rate=1.5), r"cells\.base\.drop_path_rate"),
         (lambda c: c["cells"]["base"].update(init="vmamba-b"), r"cells\.base\.init: .*'vmamba-t'"),
@@ -132,6 +144,7 @@ def test_mistakes_in_params(root: Path, change, message: str) -> None:
     ("change", "message"),
     [
         (lambda c: c["train"].update(epochs="12"), r"demo\.yaml: train\.epochs: .*integer"),
+        (lambda c: c["train"].update(weight_decay=float("nan")), r"train\.?\S*: "),
         (lambda c: c["train"].update(epochs=0), r"demo\.yaml: train: .*at least 1"),
         (lambda c: c["train"].update(lr=1.0), r"demo\.yaml: train\.lr: Unexpected"),
         (lambda c: c["train"].update(dims=[8, 16, 32, 65]), r"dims must double"),

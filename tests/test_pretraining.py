@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from vmunet import InputError
+from vmunet.initial_weights import fill_from_vmamba
 from vmunet.model import VMUNet
-from vmunet.pretraining import VMAMBA_DEPTHS, VMambaClassifier, fill_from_vmamba, pretrain
+from vmunet.pretraining import VMAMBA_DEPTHS, VMambaClassifier, pretrain
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "architecture.json").read_text())
 DIMS = (8, 16, 32, 64)

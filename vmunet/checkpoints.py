@@ -46,12 +46,18 @@ def load_checkpoint(path: Path) -> tuple[VMUNet, dict[str, Any]]:
     """
     path = Path(path)
     tensors, header = read_tensors(path)
-    config = json.loads(header["config"]) if "config" in header else config_of(tensors, path)
-    metadata: dict[str, Any] = json.loads(header["metadata"]) if "metadata" in header else {}
-    metadata = {"normalisation": "minmax", "size": 256, "protocol": "paper"} | metadata
+    published = {"normalisation": "minmax", "size": 256, "protocol": "paper"}
     tensors = {name.removeprefix(PUBLISHED_PREFIX): t for name, t in tensors.items()}
-    with torch.device("meta"):
-        model = VMUNet(**config)
+    try:
+        config = json.loads(header["config"]) if "config" in header else config_of(tensors, path)
+        metadata = published | json.loads(header.get("metadata", "{}"))
+        with torch.device("meta"):
+            model = VMUNet(**config)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}: its header is not one that this project writes ({error}); give weights "
+            "trained by this project or by the published VM-UNet code"
+        ) from None
     check_fits(model, tensors, path)
     model.load_state_dict(tensors, assign=True)
     for parameter in model.parameters():

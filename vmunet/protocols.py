@@ -25,7 +25,7 @@ class Protocol:
         loss_input: `probabilities` puts a sigmoid before binary cross-entropy, which saturates;
             `logits` computes the same loss without it.
         weight_decay_on: `all` parameters, or `matrices`: none on norms, biases, A_log and D.
-        schedule: `warm_restart_cosine` is CosineAnnealingLR with the profile's T_max, which climbs
+        schedule: `climbing_cosine` is CosineAnnealingLR with the profile's T_max, which climbs
             back after T_max epochs; `cosine` descends once over the run's own epochs.
         selection: images whose loss selects the epoch: the `test` images, or a `held_out` part of
             the training images.
@@ -38,7 +38,7 @@ class Protocol:
     rotation_image: Literal["nearest", "bilinear"]
     loss_input: Literal["probabilities", "logits"]
     weight_decay_on: Literal["all", "matrices"]
-    schedule: Literal["warm_restart_cosine", "cosine"]
+    schedule: Literal["climbing_cosine", "cosine"]
     selection: Literal["test", "held_out"]
 
 
@@ -50,7 +50,7 @@ PAPER = Protocol(
     rotation_image="nearest",
     loss_input="probabilities",
     weight_decay_on="all",
-    schedule="warm_restart_cosine",
+    schedule="climbing_cosine",
     selection="test",
 )
 

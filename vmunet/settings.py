@@ -1,5 +1,6 @@
 """How long and how hard to train: the budget that a profile sets, with the paper's values."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -36,10 +37,10 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.t_max < 1 or self.batch_size < 1:
             raise ValueError("epochs, t_max and batch_size must be at least 1")
-        if not 0 < self.eta_min <= self.learning_rate:
+        if not 0 < self.eta_min <= self.learning_rate < math.inf:
             raise ValueError("0 < eta_min <= learning_rate must hold")
-        if self.weight_decay < 0:
-            raise ValueError("weight_decay must not be negative")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError("weight_decay must be 0 or more")
         if self.dims[0] < 8 or self.dims[0] % 4:
             raise ValueError("dims must start at a multiple of 4, 8 or more")
         if any(self.dims[i + 1] != 2 * self.dims[i] for i in range(3)):

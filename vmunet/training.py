@@ -36,6 +36,7 @@ class Progress:
         best_loss: that loss.
         best_weights: the model's state dict after that epoch.
         history: one row an epoch: epoch, learning_rate, train_loss, selection_loss.
+        seconds: time that the epochs took, over all starts.
         note: what the caller wants to find again when the run resumes (its MLflow run's id).
     """
 
@@ -44,6 +45,7 @@ class Progress:
     best_loss: float = math.inf
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     history: list[Row] = field(default_factory=list)
+    seconds: float = 0.0
     note: str = ""
 
 
@@ -89,6 +91,7 @@ def train(
         total=settings.epochs, initial=progress.epoch, desc=label, unit="epoch", disable=None
     )
     for epoch in range(progress.epoch, settings.epochs):
+        began = time.monotonic()
         rate = learning_rate(epoch, settings, protocol)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -105,6 +108,7 @@ def train(
             "selection_loss": selection_loss,
         }
         progress.epoch = epoch + 1
+        progress.seconds += time.monotonic() - began
         progress.history.append(row)
         if selection_loss < progress.best_loss:
             progress.best_epoch, progress.best_loss = epoch + 1, selection_loss

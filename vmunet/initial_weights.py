@@ -1,0 +1,77 @@
+"""VMamba weights as VM-UNet's initial weights (paper, sections III-A and IV-D.1, Table III).
+
+The published VMamba v0 is an image classifier with VM-UNet's own encoder, deeper. Its checkpoint
+fills the encoder by name, and the decoder with the encoder's stages in reverse order.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vmunet.errors import InputError
+from vmunet.model import VMUNet
+
+_RELEASE = "https://github.com/MzeroMiko/VMamba/releases/download/%23v0cls"
+# Published files and their SHA-256, None where no checksum is known.
+VMAMBA_V0 = {
+    "vmamba-t": (
+        f"{_RELEASE}/vssmtiny_dp01_ckpt_epoch_292.pth",
+        "dbc0cc4f5ec0e45db5fba7c939d2c7d9b617e891ac10766912a8d604c37c5e47",
+    ),
+    "vmamba-s": (f"{_RELEASE}/vssmsmall_dp03_ckpt_epoch_238.pth", None),
+}
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What a checkpoint filled: names of VM-UNet's tensors, and the checkpoint's unused names."""
+
+    encoder: list[str]
+    decoder: list[str]
+    unused: list[str]
+
+
+@torch.no_grad()
+def fill_from_vmamba(model: VMUNet, tensors: dict[str, Tensor], path: Path) -> Filled:
+    """Copy a VMamba v0 checkpoint's tensors into VM-UNet's encoder and decoder.
+
+    `layers.{0,1,2,3}` go to the encoder under their own names, and to `layers_up.{3,2,1,0}`.
+    VMamba-S (446 tensors) fills 117 of the encoder and 91 of the decoder.
+
+    Args:
+        tensors: the checkpoint's state dict.
+        path: where it came from, for errors.
+
+    Raises:
+        InputError: the checkpoint lacks tensors of the encoder, or their shapes are others.
+    """
+    own = model.state_dict()
+    missing = [n for n in own if n.startswith(("patch_embed.", "layers.")) and n not in tensors]
+    if missing:
+        raise InputError(
+            f"{path}: not VMamba v0 weights: {len(missing)} of the encoder's tensors are missing, "
+            f"the first {missing[0]}; give the v0 release of VMamba-T or VMamba-S"
+        )
+    encoder: list[str] = []
+    decoder: list[str] = []
+    used: set[str] = set()
+    for name, tensor in tensors.items():
+        targets = [(name, encoder)]
+        part, _, rest = name.partition(".")
+        if part == "layers":
+            stage, _, rest = rest.partition(".")
+            targets.append((f"layers_up.{3 - int(stage)}.{rest}", decoder))
+        for target, filled in targets:
+            if target not in own:
+                continue
+            if own[target].shape != tensor.shape:
+                raise InputError(
+                    f"{path}: {name} is {tuple(tensor.shape)}, the model's {target} is "
+                    f"{tuple(own[target].shape)}: weights of another width than the profile's dims"
+                )
+            own[target].copy_(tensor)
+            filled.append(target)
+            used.add(name)
+    return Filled(encoder, decoder, sorted(tensors.keys() - used))
