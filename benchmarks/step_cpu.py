@@ -6,7 +6,7 @@ Run it on an idle machine, from the repository's root:
 
 A step is forward, loss, backward and AdamW at the paper's full width (27.4 M parameters) and
 image size, with a batch of 2. `reference` runs the scan as a loop in plain PyTorch, `cpu` with
-the compiled backend; nothing else differs. Steps of the two alternate, and their medians are
+the compiled backend; nothing else differs (both with `use_processor`, as the stages run). Steps of the two alternate, and their medians are
 compared. Peak memory is that of a process of its own per backend. The reference takes about
 10 GB, and minutes.
 """
@@ -22,6 +22,7 @@ import torch
 from benchmarks.measure import arguments, interleaved, write
 from vmunet import VMUNet
 from vmunet.losses import bce_dice
+from vmunet.processor import use_processor
 from vmunet.scan import backend
 
 BACKENDS = ("reference", "cpu")
@@ -32,7 +33,7 @@ def training_step(batch: int, size: int) -> Callable[[str], None]:
     """A function that runs one step with the backend of a name, on a model of its own."""
     torch.manual_seed(0)
     model = VMUNet()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     images = 255 * torch.rand(batch, 3, size, size)
     masks = (torch.rand(batch, 1, size, size) > 0.5).float()
 
@@ -62,7 +63,7 @@ def main() -> None:
         help="only run a few steps with this backend, and print the peak memory in bytes",
     )
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    use_processor(options.threads)
     step = training_step(options.batch, options.size)
 
     if options.memory_of:

@@ -29,6 +29,7 @@ from vmunet.data.arrays import load_manifest
 from vmunet.data.files import whole_folder
 from vmunet.errors import InputError
 from vmunet.evaluation import Scored, foreground, load_test_images, score_run
+from vmunet.processor import use_processor
 from vmunet.protocols import PROTOCOLS
 
 FROM_RUN = ("epoch", "mlflow_run_id", "data_hash", "code_hash", "git")
@@ -64,8 +65,7 @@ def evaluate(run: Run, params: Params) -> None:
         )
     tracker = FinalScores()
     settings = params.profile.evaluate
-    if params.profile.threads:
-        torch.set_num_threads(params.profile.threads)
+    use_processor(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scored = score_run(
         model.to(device), arrays, batch_size=settings.batch_size, resamples=settings.bootstrap

@@ -48,6 +48,7 @@ def train_run(run: Run, params: Params) -> None:
     from pipeline.tracking import RunTracker
     from vmunet.checkpoints import save_checkpoint
     from vmunet.data.arrays import load_manifest
+    from vmunet.processor import use_processor
     from vmunet.protocols import PROTOCOLS
     from vmunet.training import Progress, train
 
@@ -62,8 +63,7 @@ def train_run(run: Run, params: Params) -> None:
         "protocol": asdict(protocol),
     }
     hashes = hash_inputs(arrays, cell)
-    if params.profile.threads:
-        torch.set_num_threads(params.profile.threads)
+    use_processor(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     machine = {"device": device_name(device), "threads": torch.get_num_threads()}
     state = RESUME / f"{hash_json([facts, hashes, machine, versions()])[:32]}.pt"

@@ -39,9 +39,9 @@ def pretrain_on_phantoms(folder: Path, profile: Profile) -> dict[str, dict[str, 
     from vmunet.data.phantom import phantom
     from vmunet.data.resize import min_max
     from vmunet.pretraining import VMAMBA_DEPTHS, pretrain
+    from vmunet.processor import use_processor
 
-    if profile.threads:
-        torch.set_num_threads(profile.threads)
+    use_processor(profile.threads)
     steps, size, dims = profile.weights.steps, profile.weights.size, profile.train.dims
 
     def batch(step: int, count: int = 8) -> tuple[Tensor, Tensor]:

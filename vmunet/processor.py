@@ -1,0 +1,37 @@
+"""How PyTorch uses the processor: threads, and the faster of its two float32 matrix products."""
+
+import torch
+
+TOLERANCE = 1e-5  # of the largest value; float32 products are within 2e-6, bfloat16 ones at 4e-3
+
+
+def use_processor(threads: int = 0) -> None:
+    """Set the number of threads, 0 leaving torch's choice, and take oneDNN's matrix product.
+
+    PyTorch multiplies float32 matrices with MKL, which reaches half of the speed of oneDNN on AMD
+    processors (a training step takes 1.25 s instead of 0.85 s). The only switch to oneDNN is
+    the permission to use bfloat16, which its kernels take up only where the processor multiplies
+    bfloat16 tiles. So a product is checked, and where it is not exact to float32 the permission
+    is taken back.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    if not torch.backends.mkldnn.is_available():
+        return
+    matmul = torch.backends.mkldnn.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16"
+    if _error_of_products() > TOLERANCE:
+        matmul.fp32_precision = before
+
+
+def _error_of_products() -> float:
+    """Largest error of float32 products in the shapes of a narrow and a wide layer."""
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for rows, inner, columns in ((2048, 64, 128), (256, 768, 256)):
+        a = torch.randn(rows, inner, generator=generator)
+        b = torch.randn(inner, columns, generator=generator)
+        exact = a.double() @ b.double()
+        worst = max(worst, ((a @ b - exact).abs().max() / exact.abs().max()).item())
+    return worst
