@@ -6,9 +6,9 @@ Run it on an idle machine, from the repository's root:
 
 A step is forward, loss, backward and AdamW at the paper's full width (27.4 M parameters) and
 image size, with a batch of 2. `reference` runs the scan as a loop in plain PyTorch, `cpu` with
-the compiled backend; nothing else differs (both with `use_processor`, as the stages run). Steps of the two alternate, and their medians are
-compared. Peak memory is that of a process of its own per backend. The reference takes about
-10 GB, and minutes.
+the compiled backend; nothing else differs, and both run as the stages do (`use_processor`). Steps
+of the two alternate, and their medians are compared. Peak memory is that of a process of its own
+per backend. The reference takes about 10 GB, and minutes.
 """
 
 import json

@@ -54,7 +54,9 @@ segmented), 130 interrupted.
 
 def _predict(arguments: argparse.Namespace) -> None:
     from vmunet.inference import segment_folder
+    from vmunet.processor import use_processor
 
+    use_processor()
     done = segment_folder(
         [arguments.weights, *arguments.ensemble],
         arguments.images,

@@ -18,7 +18,7 @@ def use_processor(threads: int = 0) -> None:
         torch.set_num_threads(threads)
     if not torch.backends.mkldnn.is_available():
         return
-    matmul = torch.backends.mkldnn.matmul
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     if _error_of_products() > TOLERANCE:
