@@ -33,11 +33,17 @@ def client() -> "MlflowClient":
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if uri:
         return MlflowClient(uri)
-    from filelock import FileLock
+    if not STORE.exists():
+        from filelock import FileLock
 
-    # The first client of a new store makes its tables, and two at once would break it.
-    with FileLock(f"{STORE.absolute()}.lock"):
-        return MlflowClient(f"sqlite:///{STORE.absolute()}")
+        # The first client of a store makes its tables: two at once, or a kill, would break it.
+        with FileLock(f"{STORE}.lock"):
+            if not STORE.exists():
+                new = STORE.with_name(f"{STORE.name}.new")
+                new.unlink(missing_ok=True)
+                MlflowClient(f"sqlite:///{new.absolute()}")
+                os.replace(new, STORE)
+    return MlflowClient(f"sqlite:///{STORE.absolute()}")
 
 
 def experiment_id(mlflow: "MlflowClient", name: str) -> str:
