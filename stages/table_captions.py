@@ -1,6 +1,7 @@
 """What a table says of itself: profile, data, image counts, seeds and protocols.
 
-Everything is read from the runs' own metrics files, so that a demo table cannot be mistaken for
+Data, runs and seeds are read from the runs' own metrics files; width, schedule and initial weights
+from the profile and the cells that they were declared with. So a demo table cannot be mistaken for
 the paper's.
 """
 
@@ -15,6 +16,19 @@ if TYPE_CHECKING:
     from pipeline.params import Params
 
 PHANTOM = "Phantom data: these figures say nothing about skin lesions."
+SOUND_NOTES = (
+    "Scores are percentages of the test images. Paper's mIoU: the lesion's IoU of one confusion "
+    "matrix over all pixels, at the training size against bilinearly resized masks, as published.",
+    "Pooled mIoU: likewise, against masks resized to the nearest pixel (training size) or as they "
+    "are stored (own size: the probabilities are resized to each mask).",
+    "Mean IoU and mean Dice: over images, in brackets their 95% bootstrap interval over the test "
+    "images, which says nothing of the spread between seeds; 100 for an image with neither lesion "
+    "nor prediction, 0 for one with only one of the two.",
+    "Thr. J: the ISIC 2018 challenge's thresholded Jaccard, the mean over images of the IoU with 0 "
+    "for an IoU below 65.",
+    "T_max belongs to the paper protocol; under the sound one the learning rate falls once "
+    "over the run.",
+)
 
 
 @dataclass(frozen=True)
@@ -34,32 +48,66 @@ def caption(
     """The caption of one table. Sizes are width×height in px."""
     names = declared["datasets"]
     results = sorted({result.path: result for result in table.results}.values(), key=_order)
-    sentences = [f"Profile {params.profile_name}."]
-    said: dict[str, list[str]] = {}
-    for dataset in table.spec["datasets"]:
-        own = [result for result in results if result.dataset == dataset]
-        said.setdefault(_data(own), []).append(names[dataset])
-    for words, of in said.items():
-        each = " (each)" if len(of) > 1 and results else ""
-        sentences.append(f"{_listed(of)}{each}: {words}")
+    datasets = {dataset: names[dataset] for dataset in table.spec["datasets"]}
+    sentences = [f"Profile {params.profile_name}.", *_datasets(results, datasets)]
     if results:
-        sentences.append(_runs(results))
-        sentences.append(_models(params, results, settings))
-    phantoms = [
-        names[dataset]
-        for dataset in table.spec["datasets"]
-        if any(r.dataset == dataset and r.data["source"] == "phantom" for r in results)
-    ]
-    warning = PHANTOM if phantoms else ""
-    if phantoms and any(result.data["source"] != "phantom" for result in results):
-        warning = PHANTOM.replace("data:", f"data ({', '.join(phantoms)}):")
+        sentences += [f"{_runs(results)}. {_seeds(results)}", _models(params, results, settings)]
     return Caption(
         title=table.spec["title"],
-        warning=warning,
+        warning=_warning(results, datasets),
         text=" ".join(sentences),
         legend=_legend(table, results),
         notes=_notes(table, params, settings),
     )
+
+
+def sound_caption(
+    results: Sequence[Result],
+    params: "Params",
+    declared: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> Caption:
+    """The caption of the sound metrics' table, which has a row for each run."""
+    results = sorted(results, key=_order)
+    shown = {result.dataset for result in results}
+    datasets = {key: name for key, name in declared["datasets"].items() if key in shown}
+    sentences = [f"Profile {params.profile_name}.", *_datasets(results, datasets)]
+    if results:
+        sentences.append(f"{_runs(results)}, each with its own row.")
+        sentences.append(_models(params, results, settings))
+    else:
+        sentences.append("The grid runs nothing.")
+    return Caption(
+        title="Honest evaluation",
+        warning=_warning(results, datasets),
+        text=" ".join(sentences),
+        legend=(),
+        notes=SOUND_NOTES,
+    )
+
+
+def _datasets(results: list[Result], datasets: Mapping[str, str]) -> list[str]:
+    """A sentence for each dataset, or one for several that have the same to say."""
+    said: dict[str, list[str]] = {}
+    for dataset, name in datasets.items():
+        own = [result for result in results if result.dataset == dataset]
+        said.setdefault(_data(own), []).append(name)
+    return [
+        f"{_listed(of)}{' (each)' if len(of) > 1 and results else ''}: {words}"
+        for words, of in said.items()
+    ]
+
+
+def _warning(results: list[Result], datasets: Mapping[str, str]) -> str:
+    """That phantoms were used, and for which datasets where not for all."""
+    phantoms = [
+        name
+        for dataset, name in datasets.items()
+        if any(r.dataset == dataset and r.data["source"] == "phantom" for r in results)
+    ]
+    if phantoms and any(result.data["source"] != "phantom" for result in results):
+        return PHANTOM.replace("data:", f"data ({', '.join(phantoms)}):")
+    return PHANTOM if phantoms else ""
 
 
 def _order(result: Result) -> tuple[str, int, str]:
@@ -79,7 +127,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _data(results: list[Result]) -> str:
-    """Source, image counts and native sizes of one dataset, and what resizing does to them."""
+    """Source, image counts and stored sizes of one dataset, and what resizing does to them."""
     if not results:
         return "nothing measured, the grid runs none of these rows."
     data = results[0].data
@@ -90,9 +138,11 @@ def _data(results: list[Result]) -> str:
     )
     sizes = sorted({result.size for result in results})
     used = _listed([_px(size, size) for size in sizes])
+    # Images of a local archive may have been reduced before they were put there.
+    stored = "stored at" if data["source"] == "file" else "natively"
     sentences = [
         f"{data['n_train']} training and {data['n_test']} test {SOURCES[data['source']]}, "
-        f"natively {native}, used at {used}."
+        f"{stored} {native}, used at {used}."
     ]
     same = [_px(size, size) for size in sizes if low == high == _px(size, size)]
     larger = [
@@ -111,34 +161,42 @@ def _data(results: list[Result]) -> str:
 
 
 def _runs(results: list[Result]) -> str:
-    """How many runs, under which protocols, with which seeds."""
+    """How many runs, under which protocols; without a full stop."""
     protocols = [
         f"{count} under the {protocol} protocol"
         for protocol in ("paper", "sound")
         if (count := sum(result.run.protocol == protocol for result in results))
     ]
+    return f"{_count(len(results), 'run')}: {_listed(protocols)}"
+
+
+def _seeds(results: list[Result]) -> str:
+    """What a figure is over the seeds."""
     seeds = sorted({result.run.seed for result in results})
     numbers = ", ".join(str(seed) for seed in seeds)
-    spread = (
-        f"One seed ({numbers}): single values, without a spread."
-        if len(seeds) == 1
-        else f"Mean ± sample standard deviation over {len(seeds)} seeds ({numbers})."
-    )
-    return f"{_count(len(results), 'run')}: {_listed(protocols)}. {spread}"
+    if len(seeds) == 1:
+        return f"One seed ({numbers}): single values, without a spread."
+    return f"Mean ± sample standard deviation over {len(seeds)} seeds ({numbers})."
 
 
 def _models(params: "Params", results: list[Result], settings: Mapping[str, Any]) -> str:
-    """Width, epochs and initial weights of the trained models, beside the paper's."""
+    """Width, schedule and initial weights of the trained models, beside the paper's."""
     train = params.profile.train
-    width, paper_width = train.dims[0], settings["dims"][0]
-    epochs, paper_epochs = train.epochs, settings["epochs"]
-    if (width, epochs) == (paper_width, paper_epochs):
-        text = f"Models of width {width} trained for {_count(epochs, 'epoch')}, as in the paper."
+    width = (f"width {train.dims[0]}", train.dims[0], settings["dims"][0])
+    epochs = (_count(train.epochs, "epoch"), train.epochs, settings["epochs"])
+    schedule = (
+        (f"batch size {train.batch_size}", train.batch_size, settings["batch_size"]),
+        (f"learning rate {train.learning_rate:g}", train.learning_rate, settings["learning_rate"]),
+        (f"T_max {train.t_max}", train.t_max, settings["t_max"]),
+    )
+    if all(here == paper for _, here, paper in (width, epochs, *schedule)):
+        others = ", ".join(words for words, _, _ in schedule)
+        text = f"Models of {width[0]} trained for {epochs[0]} ({others}), as in the paper."
     else:
-        text = (
-            f"Models of width {width} (paper: {paper_width}) trained for "
-            f"{_count(epochs, 'epoch')} (paper: {paper_epochs})."
-        )
+        shown = [f"{words} (paper: {paper:g})" for words, _, paper in (width, epochs)]
+        text = f"Models of {shown[0]} trained for {shown[1]}"
+        others = [f"{words} (paper: {paper:g})" for words, here, paper in schedule if here != paper]
+        text += f", with {_listed(others)}." if others else "."
     pretrained = any(params.cells[result.run.cell].init != "none" for result in results)
     if pretrained and params.profile.weights.source == "phantom":
         text += " Initial weights from a short pre-training on phantoms, not VMamba's."
@@ -167,9 +225,9 @@ def _legend(table: Table, results: list[Result]) -> tuple[str, ...]:
         )
     if any(row.protocol == "sound" for row in table.rows):
         legend.append(
-            "The sound protocol chooses the epoch on a held-out tenth of the training images; it "
-            "is scored with the same metrics, and compared with the published figure of the row "
-            "above."
+            "The sound protocol chooses the epoch on a held-out tenth of the training images and "
+            "lowers the learning rate once over the run, whatever T_max; it is scored with the "
+            "same metrics, and compared with the published figure of the row above."
         )
     return tuple(legend)
 

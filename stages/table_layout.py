@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
-from stages.table_rows import Figure, Row, Table
+from stages.table_metrics import SOUND_SIZES, Estimate, Result
+from stages.table_rows import DASH, Figure, Row, Table
 
-DASH = "--"
+if TYPE_CHECKING:
+    from pipeline.params import Params
 
 # The columns between label and scores: heading, then sub-heading -> its column in the CSV.
 EXTRA: dict[str, list[tuple[str, dict[str, str]]]] = {
@@ -23,6 +26,15 @@ EXTRA: dict[str, list[tuple[str, dict[str, str]]]] = {
     ],
     "size": [("", {"Size here": "size_here"})],
 }
+
+# The columns of the sound metrics at each size: the score, its heading, with its interval or not.
+SOUND = (
+    ("miou", "pooled mIoU", False),
+    ("mean_iou", "mean IoU", True),
+    ("mean_dice", "mean Dice", True),
+    ("thresholded_jaccard", "thr. J", False),
+)
+SOUND_HEADINGS = ("At the training size", "At the masks' own size")
 
 
 @dataclass(frozen=True)
@@ -156,3 +168,51 @@ def last_header(table: Table, header: list[list[Span]]) -> list[str]:
     subs = [sub for _, subs in extra_columns(table) for sub in subs]
     scores = (header[-1][-1].last - 1 - len(subs)) // 3
     return [table.spec["heading"], *subs, *(["publ.", "meas.", "diff."] * scores)]
+
+
+def sound_head() -> list[str]:
+    """The headings of the single columns of the sound metrics' table."""
+    scores = [heading for _, heading, _ in SOUND]
+    return ["Cell", "Protocol", "Seed", "Paper's mIoU", *scores * len(SOUND_SIZES)]
+
+
+def sound_blocks(
+    params: "Params", declared: Mapping[str, Any], results: Sequence[Result]
+) -> list[tuple[str, list[list[str]]]]:
+    """A block for each view, its dataset and size for a title; a row of texts for each run.
+
+    The paper-set mIoU comes first, then pooled and per-image scores at both sizes, in percent.
+    """
+    datasets, cells = list(declared["datasets"]), list(params.cells)
+
+    def place(result: Result) -> tuple[int, int, int, str, int]:
+        run = result.run
+        dataset = datasets.index(result.dataset)
+        return dataset, result.size, cells.index(run.cell), run.protocol, run.seed
+
+    return [
+        (f"{declared['datasets'][dataset]} at {size}×{size}", [_sound_row(one) for one in found])
+        for (dataset, size), found in groupby(
+            sorted(results, key=place), key=lambda result: (result.dataset, result.size)
+        )
+    ]
+
+
+def _sound_row(result: Result) -> list[str]:
+    run, miou = result.run, result.scores.get("miou")
+    texts = [run.cell, run.protocol, str(run.seed), number(None if miou is None else 100 * miou)]
+    for size in SOUND_SIZES:
+        texts += [estimate(result.sound[size][name], interval) for name, _, interval in SOUND]
+    return texts
+
+
+def estimate(score: Estimate, interval: bool) -> str:
+    """A score in percent, with its interval where asked and where there is one."""
+    if score.value is None:
+        return DASH
+    text = number(100 * score.value)
+    if not interval:
+        return text
+    if score.low is None or score.high is None:
+        return f"{text} [{DASH}]"
+    return f"{text} [{number(100 * score.low)}, {number(100 * score.high)}]"

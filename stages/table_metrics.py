@@ -17,9 +17,21 @@ if TYPE_CHECKING:
 
 SOURCES = {
     "phantom": "phantom images (synthetic)",
-    "file": "images of the real archive (local copy)",
+    # A local copy may hold reduced images: nothing is said of the original ones.
+    "file": "real images from local archives",
     "http": "images of the real archive (downloaded)",
 }
+SOUND_SIZES = ("training_size", "native_size")
+SOUND_SCORES = ("miou", "mean_iou", "mean_dice", "thresholded_jaccard")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score with its 95% bootstrap interval over the test images: fractions 0..1 or None."""
+
+    value: float | None
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,7 @@ class Result:
         data: the manifest of the arrays that it was trained and tested on.
         checkpoint: the provenance of its weights.
         scores: the `paper` set, fractions 0..1 (distances in their own unit).
+        sound: the `sound` set, by size (`SOUND_SIZES`) and score (`SOUND_SCORES`).
     """
 
     run: "Run"
@@ -42,6 +55,7 @@ class Result:
     data: Mapping[str, Any]
     checkpoint: Mapping[str, Any]
     scores: Mapping[str, float]
+    sound: Mapping[str, Mapping[str, Estimate]]
 
 
 def read_results(
@@ -74,7 +88,7 @@ def _read(
         raise InputError(f"{path}: no metrics for this run of the grid; {again}") from None
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); delete it and {again}") from None
-    for part in ("run", "data", "checkpoint", "paper"):
+    for part in ("run", "data", "checkpoint", "paper", "sound"):
         if not isinstance(content, dict) or not isinstance(content.get(part), dict):
             raise InputError(f"{path}: field '{part}' is missing; {again}")
     declared = {
@@ -96,20 +110,47 @@ def _read(
         raise InputError(
             f"{path}: field 'data.source' is {data['source']!r}, not one of {', '.join(SOURCES)}"
         )
-    scores = {name: _score(path, name, content["paper"], unit) for name, unit in units.items()}
-    return Result(run, path, view.dataset, view.size, data, content["checkpoint"], scores)
+    scores = {
+        name: _score(path, f"paper.{name}", content["paper"].get(name), unit)
+        for name, unit in units.items()
+    }
+    sound = {}
+    for size in SOUND_SIZES:
+        found = content["sound"].get(size)
+        if not isinstance(found, dict):
+            raise InputError(f"{path}: field 'sound.{size}' is missing; {again}")
+        sound[size] = {name: _estimate(path, f"sound.{size}", name, found) for name in SOUND_SCORES}
+    return Result(run, path, view.dataset, view.size, data, content["checkpoint"], scores, sound)
 
 
-def _score(path: str, name: str, paper: Mapping[str, Any], unit: str) -> float:
-    value: Any = paper.get(name)
+def _score(path: str, field: str, value: Any, unit: str = "percent") -> float:
     high, words = (1, "in 0..1") if unit == "percent" else (math.inf, "of at least 0")
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (number and math.isfinite(value) and 0 <= value <= high):
         raise InputError(
-            f"{path}: field 'paper.{name}' is {value!r}, not a finite number {words}; "
+            f"{path}: field '{field}' is {value!r}, not a finite number {words}; "
             "evaluate the run again"
         )
     return float(value)
+
+
+def _estimate(path: str, place: str, name: str, scores: Mapping[str, Any]) -> Estimate:
+    """A score and its interval; null is one that no test image defines."""
+    intervals = scores.get("intervals")
+    interval = intervals.get(name) if isinstance(intervals, dict) else None
+    if name not in scores or not isinstance(interval, list) or len(interval) != 2:
+        raise InputError(
+            f"{path}: field '{place}' lacks '{name}' or its interval [low, high]; "
+            "evaluate the run again"
+        )
+    fields = (f"{place}.{name}", *[f"{place}.intervals.{name}"] * 2)
+    values = (scores[name], *interval)
+    return Estimate(
+        *(
+            None if value is None else _score(path, field, value)
+            for field, value in zip(fields, values, strict=True)
+        )
+    )
 
 
 def _same_data(results: list[Result]) -> None:

@@ -9,8 +9,19 @@ import jinja2
 import pandas as pd
 
 from stages.table_captions import Caption
-from stages.table_layout import DASH, Cell, Line, extra_columns, header, last_header, lines
-from stages.table_rows import Table
+from stages.table_layout import (
+    SOUND,
+    SOUND_HEADINGS,
+    Cell,
+    Line,
+    extra_columns,
+    header,
+    last_header,
+    lines,
+    sound_head,
+)
+from stages.table_metrics import SOUND_SCORES, SOUND_SIZES, Result
+from stages.table_rows import DASH, Table
 
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -126,6 +137,11 @@ def render_markdown(table: Table, declared: Mapping[str, Any], dataset: str) -> 
             + [_cell_markdown(cell) for cells in line.cells for cell in cells]
             for line in printed
         ]
+    return _markdown(head, body)
+
+
+def _markdown(head: list[str], body: list[list[str]]) -> str:
+    """Padded, the first column to the left and the others to the right."""
     widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
 
@@ -169,3 +185,56 @@ def frame(table: Table) -> pd.DataFrame:
             record["metrics_files"] = ";".join(result.path for result in found)
             records.append(record)
     return pd.DataFrame(records).round(4)
+
+
+Blocks = list[tuple[str, list[list[str]]]]
+
+
+def render_sound_tex(templates: jinja2.Environment, blocks: Blocks, caption: Caption) -> str:
+    """The sound metrics as a `longtable`, to be \\input by a document that loads it."""
+    return templates.get_template("sound.tex.j2").render(
+        blocks=blocks,
+        head=sound_head(),
+        sizes=SOUND_HEADINGS,
+        scores=len(SOUND),
+        caption=caption,
+    )
+
+
+def render_sound_markdown(blocks: Blocks) -> str:
+    """The sound metrics as one Markdown table, the view in its first column."""
+    head = ["Data", *sound_head()]
+    for place, size in enumerate(SOUND_HEADINGS):
+        column = len(head) - len(SOUND) * (len(SOUND_HEADINGS) - place)
+        head[column] = f"{size}: {head[column]}"
+    body = [[title, escape_markdown(row[0]), *row[1:]] for title, rows in blocks for row in rows]
+    return _markdown(head, body)
+
+
+def sound_frame(results: list[Result]) -> pd.DataFrame:
+    """Tidy: a line for each run; percentages rounded to 4 decimals, empty where undefined."""
+    records = []
+    for result in results:
+        run = result.run
+        record: dict[str, Any] = {
+            "run": run.name,
+            "dataset": result.dataset,
+            "size": result.size,
+            "cell": run.cell,
+            "protocol": run.protocol,
+            "seed": run.seed,
+            "paper_miou": percent(result.scores.get("miou")),
+        }
+        for size in SOUND_SIZES:
+            for name in SOUND_SCORES:
+                score = result.sound[size][name]
+                record[f"{size}_{name}"] = percent(score.value)
+                record[f"{size}_{name}_low"] = percent(score.low)
+                record[f"{size}_{name}_high"] = percent(score.high)
+        records.append(record | {"metrics_file": result.path})
+    return pd.DataFrame(records)
+
+
+def percent(fraction: float | None) -> float | None:
+    """A fraction 0..1 in percent, to 4 decimals."""
+    return None if fraction is None else round(100 * fraction, 4)

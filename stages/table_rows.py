@@ -15,6 +15,8 @@ from vmunet.errors import InputError
 if TYPE_CHECKING:
     from pipeline.params import Params
 
+DASH = "--"  # where there is no figure
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -147,7 +149,7 @@ class Assembler:
         if spec.get("extra") == "size":
             known = {row["size"] for row in rows}
             sizes = {size for dataset in spec["datasets"] for size in self.views[dataset]}
-            rows += [{"label": "--", "cell": "base", "size": s} for s in sorted(sizes - known)]
+            rows += [{"label": DASH, "cell": "base", "size": s} for s in sorted(sizes - known)]
         return rows
 
     def _published(self, reference: str | None) -> Mapping[str, Any]:
@@ -237,7 +239,7 @@ class Assembler:
     ) -> tuple[str, ...]:
         """The columns between the label and the scores, as text."""
         if spec.get("extra") == "size":
-            return (" or ".join(f"{size}×{size}" for size in sorted(sizes)) or "--",)
+            return (" or ".join(f"{size}×{size}" for size in sorted(sizes)) or DASH,)
         if spec.get("extra") == "complexity" and cell:
             return complexity_columns(self.params.cells[cell], reported, self.published["settings"])
         return ()
@@ -257,4 +259,4 @@ def complexity_columns(
         cost.macs_paper / 1e9,
         cost.macs_complete / 1e9,
     )
-    return tuple("--" if math.isnan(value) else f"{value:.2f}" for value in columns)
+    return tuple(DASH if math.isnan(value) else f"{value:.2f}" for value in columns)

@@ -1,8 +1,9 @@
 """Render every table of the paper from the declared grid: published beside measured.
 
 Reads params.yaml, reports/published.yaml, reports/tables.yaml, reports/templates/ and the metrics
-file of each run of the grid; writes reports/tables/: table1..6 as .tex and .csv, all.tex (a
-document of all six), index.md (the same for a terminal), and runs.csv, which leads from each run
+file of each run of the grid; writes reports/tables/: table1..6 and sound (every
+run under the sound metrics) as .tex and .csv, all.tex (a document of all seven), index.md (the same
+for a terminal), and runs.csv, which leads from each run
 to its metrics file, checkpoint, data hash, code revision and MLflow run.
 """
 
@@ -16,9 +17,19 @@ import pandas as pd
 from pipeline.grid import Run, runs
 from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
-from stages.table_captions import caption
+from stages.table_captions import caption, sound_caption
+from stages.table_layout import sound_blocks
 from stages.table_metrics import Result, read_results
-from stages.table_render import environment, frame, render_markdown, render_tex
+from stages.table_render import (
+    environment,
+    frame,
+    percent,
+    render_markdown,
+    render_sound_markdown,
+    render_sound_tex,
+    render_tex,
+    sound_frame,
+)
 from stages.table_rows import Assembler, Table, load_yaml, wanted_metrics
 from vmunet.data.files import whole_folder
 
@@ -43,6 +54,10 @@ def make_tables(root: Path, params: Params, declared_runs: Sequence[Run]) -> Non
     for table in tables:
         files[f"{table.name}.tex"] = render_tex(templates, table, captions[table.key], declared)
         files[f"{table.name}.csv"] = _csv(frame(table))
+    blocks = sound_blocks(params, declared, results)
+    honest = sound_caption(results, params, declared, published["settings"])
+    files["sound.tex"] = render_sound_tex(templates, blocks, honest)
+    files["sound.csv"] = _csv(sound_frame(results))
     files["runs.csv"] = _csv(_trace(results, tables))
     shared = {"tables": tables, "captions": captions, "profile": params.profile_name}
     files["all.tex"] = templates.get_template("all.tex.j2").render(
@@ -58,6 +73,8 @@ def make_tables(root: Path, params: Params, declared_runs: Sequence[Run]) -> Non
             for table in tables
             for dataset in table.spec["datasets"]
         },
+        honest=honest,
+        honest_body=render_sound_markdown(blocks),
         shown_nowhere=_shown_nowhere(results, tables),
     )
     with whole_folder(root / OUTPUT) as folder:
@@ -70,10 +87,13 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def _trace(results: list[Result], tables: list[Table]) -> pd.DataFrame:
-    """A line per run: from its metrics file back to the code and data that made it."""
+    """A line per run: its main sound scores (percent, at the masks' own size), and the way from
+    its metrics file back to the code and data that made it."""
     fields = ("path", "sha256", "epoch", "data_hash", "code_hash", "git", "mlflow_run_id")
+    scores = ("mean_dice", "mean_iou", "thresholded_jaccard")
     records = [
         {"run": result.run.name, "metrics_file": result.path}
+        | {f"native_size_{s}": percent(result.sound["native_size"][s].value) for s in scores}
         | {f"checkpoint_{f}" if f in fields[:3] else f: result.checkpoint.get(f) for f in fields}
         | {"tables": " ".join(t.key for t in tables if result in t.results)}
         for result in results
@@ -82,7 +102,7 @@ def _trace(results: list[Result], tables: list[Table]) -> pd.DataFrame:
 
 
 def _shown_nowhere(results: list[Result], tables: list[Table]) -> list[str]:
-    """Runs of the grid that no row shows: a cell that a person added to params.yaml."""
+    """Runs that none of the paper's tables shows: a cell that a person added to params.yaml."""
     shown = {result.path for table in tables for result in table.results}
     return [result.run.name for result in results if result.path not in shown]
 

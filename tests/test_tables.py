@@ -50,7 +50,9 @@ class Run:
         return Path("metrics", profile, self.view, self.cell, self.protocol, str(self.seed))
 
 
-def make_params(sizes=(64, 96, 128), source="phantom", dims=(8, 16, 32, 64), epochs=12):
+def make_params(
+    sizes=(64, 96, 128), source="phantom", dims=(8, 16, 32, 64), epochs=12, batch_size=4
+):
     """Parameters with two datasets at sizes[0] and ISIC17 alone at the others."""
     views = {f"isic17-{s}": SimpleNamespace(dataset="isic17", size=s) for s in sizes}
     views[f"isic18-{sizes[0]}"] = SimpleNamespace(dataset="isic18", size=sizes[0])
@@ -66,7 +68,9 @@ def make_params(sizes=(64, 96, 128), source="phantom", dims=(8, 16, 32, 64), epo
         profile_name="demo",
         profile=SimpleNamespace(
             about="A made-up profile, 100% invented.",
-            train=SimpleNamespace(dims=dims, epochs=epochs),
+            train=SimpleNamespace(
+                dims=dims, epochs=epochs, batch_size=batch_size, learning_rate=1e-3, t_max=50
+            ),
             weights=SimpleNamespace(source=source, steps=40),
         ),
         grid=SimpleNamespace(
@@ -98,6 +102,22 @@ def made_up(run: Run) -> dict[str, float]:
     }
 
 
+def sound_scores(paper: dict[str, float]) -> dict[str, dict]:
+    """The sound set, near the scores of the paper set."""
+    found = {}
+    for size, shift in (("training_size", 0.002), ("native_size", 0.001)):
+        miou = paper["miou"] + shift
+        scores = {
+            "miou": miou,
+            "mean_iou": miou + 0.01,
+            "mean_dice": miou + 0.09,
+            "thresholded_jaccard": miou - 0.07,
+        }
+        intervals = {name: [value - 0.015, value + 0.02] for name, value in scores.items()}
+        found[size] = scores | {"images": 24, "empty_truth": 0, "intervals": intervals}
+    return found
+
+
 def write_metrics(root, params, runs, scores=made_up, source="phantom", native=(80, 160)):
     for run in runs:
         view = params.grid.views[run.view]
@@ -122,7 +142,7 @@ def write_metrics(root, params, runs, scores=made_up, source="phantom", native=(
                 "git": "revision",
             },
             "paper": scores(run),
-            "sound": {},
+            "sound": sound_scores(scores(run)),
         }
         path = metrics_file(root, params, run)
         path.parent.mkdir(parents=True)
@@ -305,23 +325,118 @@ def test_caption_says_what_the_table_was_made_from(root):
         assert r"\textbf{Phantom data: these figures say nothing about skin lesions.}" in text
         for part in ("Profile demo", "56 training and 24 test", "80 to 160 px wide", "seed (42)"):
             assert part in text, (name, part)
-        assert "width 8 (paper: 96) trained for 12 epochs (paper: 300)" in text
+        assert (
+            "width 8 (paper: 96) trained for 12 epochs (paper: 300), with batch size 4 (paper: 32)."
+            in text
+        )
         assert "short pre-training on phantoms" in text
     assert "Phantom" not in (folder / "table2.tex").read_text()
     assert "drop\\_path\\_rate" in (folder / "table4.tex").read_text()
 
 
 def test_caption_of_real_images_that_are_no_larger_than_the_views(root):
-    params = make_params((256, 384, 512), "http", (96, 192, 384, 768), 300)
+    params = make_params((256, 384, 512), "http", (96, 192, 384, 768), 300, 32)
     runs = all_runs(params)
     write_metrics(root, params, runs, source="file", native=(256, 256))
     folder = made(root, params, runs)
     text = (folder / "table6.tex").read_text().replace("$\\times$", "x")
     assert "Phantom" not in text
-    assert "images of the real archive (local copy), natively 256x256" in text
+    assert "24 test real images from local archives, stored at 256x256, used at" in text
     assert "At 256x256 these images are not resized: the soft masks" in text
     assert "At 384x384 and 512x512 they are upsampled" in text
-    assert "width 96 trained for 300 epochs, as in the paper" in text
+    assert (
+        "width 96 trained for 300 epochs (batch size 32, learning rate 0.001, T\\_max 50), as in "
+        "the paper."
+    ) in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("epochs", 299, "width 96 (paper: 96) trained for 299 epochs (paper: 300)."),
+        ("batch_size", 16, "300 epochs (paper: 300), with batch size 16 (paper: 32)."),
+        ("learning_rate", 5e-3, "with learning rate 0.005 (paper: 0.001)."),
+        ("t_max", 2, "with T_max 2 (paper: 50)."),
+    ],
+)
+def test_one_other_setting_is_not_as_in_the_paper(root, name, value, words):
+    params = make_params((256, 384, 512), "http", (96, 192, 384, 768), 300, 32)
+    setattr(params.profile.train, name, value)
+    runs = all_runs(params)
+    write_metrics(root, params, runs, source="http")
+    text = (made(root, params, runs) / "index.md").read_text()
+    assert words in text.replace("\\_", "_")
+    assert "as in the paper." not in text
+    assert "images of the real archive (downloaded), natively 80 to 160 px wide" in text
+
+
+def test_the_sound_metrics_of_every_run(root):
+    params = make_params()
+    runs = all_runs(params, seeds=(1, 2))
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs)
+    found = {row["run"]: row for row in rows_of(folder, "sound")}
+    assert set(found) == {run.name for run in runs}
+    run = Run("isic18-64", "base", "sound", 2)
+    row, scores = found[run.name], sound_scores(made_up(run))
+    assert float(row["paper_miou"]) == pytest.approx(100 * made_up(run)["miou"], abs=1e-4)
+    for size in ("training_size", "native_size"):
+        for name in ("miou", "mean_iou", "mean_dice", "thresholded_jaccard"):
+            expected = (scores[size][name], *scores[size]["intervals"][name])
+            shown = [float(row[f"{size}_{name}{end}"]) for end in ("", "_low", "_high")]
+            assert shown == pytest.approx([100 * value for value in expected], abs=1e-4)
+    traced = next(row for row in rows_of(folder, "runs") if row["run"] == run.name)
+    assert traced["native_size_mean_dice"] == row["native_size_mean_dice"]
+    line = "base & sound & 2 & 79.80 & 80.00 & 81.00 [79.50, 83.00] & 89.00 [87.50, 91.00]"
+    tex = (folder / "sound.tex").read_text().replace("{[}", "[")
+    assert line in tex
+    assert r"\textbf{Phantom data: these figures say nothing about skin lesions.}" in tex
+    assert "| ISIC18 at 64×64" in (folder / "index.md").read_text()
+
+
+def test_undefined_sound_metrics_are_dashes(root):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    path = metrics_file(root, params, runs[0])
+    content = json.loads(path.read_text())
+    native = content["sound"]["native_size"]
+    native["mean_dice"], native["thresholded_jaccard"] = None, None
+    for name in ("mean_iou", "mean_dice"):
+        native["intervals"][name] = [None, None]
+    path.write_text(json.dumps(content))
+    folder = made(root, params, runs)
+    tex = (folder / "sound.tex").read_text().replace("{[}", "[")
+    assert "70.10 & 71.10 [--] & -- & -- \\\\" in tex
+    row = rows_of(folder, "sound")[0]
+    assert row["native_size_mean_dice"] == row["native_size_mean_iou_low"] == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda sound: sound.pop("native_size"), "sound.native_size"),
+        (lambda sound: sound["native_size"].pop("mean_iou"), "mean_iou"),
+        (lambda sound: sound["training_size"].pop("intervals"), "sound.training_size"),
+        (lambda sound: sound["training_size"].update(mean_dice=1.2), "training_size.mean_dice"),
+        (
+            lambda sound: sound["native_size"]["intervals"].update(mean_dice=[0.5, "1"]),
+            "sound.native_size.intervals.mean_dice",
+        ),
+    ],
+)
+def test_a_wrong_sound_metric_names_file_and_field(root, change, field):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    path = metrics_file(root, params, runs[2])
+    content = json.loads(path.read_text())
+    change(content["sound"])
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError) as caught:
+        make_tables(root, params, runs)
+    assert str(path.relative_to(root)) in str(caught.value)
+    assert field in str(caught.value)
 
 
 def test_every_figure_leads_to_its_files(root):
@@ -348,7 +463,7 @@ def test_a_cell_that_no_table_shows_is_named(root):
     runs = [Run("isic17-64", "mine_too", "paper", 42), *all_runs(params)]
     write_metrics(root, params, runs, scores=lambda run: made_up(Run("v", "base", "paper", 1)))
     text = (made(root, params, runs) / "index.md").read_text()
-    assert "## Runs that no table shows\n\n- isic17-64-mine\\_too-paper-42\n" in text
+    assert "## Runs that no table of the paper shows\n\n- isic17-64-mine\\_too-paper-42\n" in text
 
 
 def test_missing_metrics_names_the_file_and_writes_nothing(root):
