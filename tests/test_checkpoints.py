@@ -55,6 +55,15 @@ class Evil:
         return (print, ("code of a checkpoint ran",))
 
 
+def test_a_foreign_header_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.safetensors"
+    tensors = VMUNet(dims=DIMS).state_dict()
+    for header in ("{", "[1]", '{"x": 1}', '{"config": {"widths": 3}}'):
+        save_file(tensors, path, metadata={"vmunet": header})
+        with pytest.raises(InputError, match=r"foreign\.safetensors: its header"):
+            load_checkpoint(path)
+
+
 def test_what_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     evil = tmp_path / "evil.pth"
     evil.write_bytes(pickle.dumps({"model": Evil()}))

@@ -18,6 +18,7 @@ from torch import Tensor
 from vmunet.errors import InputError
 from vmunet.model import VMUNet
 
+HEADER = "vmunet"  # the entry of a safetensors header that describes the model
 PUBLISHED_PREFIX = "vmunet."  # the published model is wrapped in a module of this name
 
 
@@ -26,7 +27,8 @@ def save_checkpoint(path: Path, model: VMUNet, metadata: dict[str, Any]) -> None
 
     The file appears whole or not at all.
     """
-    header = {"config": json.dumps(model.config), "metadata": json.dumps(metadata)}
+    # One entry: safetensors writes several in an order that changes from process to process.
+    header = {HEADER: json.dumps({"config": model.config, "metadata": metadata})}
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
@@ -49,11 +51,12 @@ def load_checkpoint(path: Path) -> tuple[VMUNet, dict[str, Any]]:
     published = {"normalisation": "minmax", "size": 256, "protocol": "paper"}
     tensors = {name.removeprefix(PUBLISHED_PREFIX): t for name, t in tensors.items()}
     try:
-        config = json.loads(header["config"]) if "config" in header else config_of(tensors, path)
-        metadata = published | json.loads(header.get("metadata", "{}"))
+        own = json.loads(header.get(HEADER, "{}"))
+        config = own["config"] if own else config_of(tensors, path)
+        metadata = published | own.get("metadata", {})
         with torch.device("meta"):
             model = VMUNet(**config)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"{path}: its header is not one that this project writes ({error}); give weights "
             "trained by this project or by the published VM-UNet code"
