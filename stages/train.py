@@ -90,7 +90,7 @@ def train_run(run: Run, params: Params) -> None:
 
     def on_epoch(row: dict[str, float]) -> None:
         assert tracker is not None
-        resumed.note = tracker.run_id
+        resumed.note = tracker.run_id or resumed.note
         metrics = {key: value for key, value in row.items() if key != "epoch"}
         tracker.log(metrics, step=int(row["epoch"]))
 

@@ -24,6 +24,8 @@ def init_step_size(weight: Tensor, bias: Tensor) -> None:
     """
     bound = weight.shape[-1] ** -0.5
     weight.uniform_(-bound, bound)
+    if bias.is_meta:  # has no values, and arithmetic on it would load torch's compiler (1 s)
+        return
     low, high = math.log(STEP_MIN), math.log(STEP_MAX)
     step = torch.exp(torch.rand_like(bias) * (high - low) + low).clamp_(min=STEP_FLOOR)
     bias.copy_(step + torch.log(-torch.expm1(-step)))  # softplus(bias) == step
@@ -32,5 +34,7 @@ def init_step_size(weight: Tensor, bias: Tensor) -> None:
 @torch.no_grad()
 def s4d_real(A_logs: Tensor) -> None:
     """`A_logs (K * D, N)` such that -exp(A_logs) = -1, -2, .., -N for every channel."""
+    if A_logs.is_meta:
+        return
     states = torch.arange(1, A_logs.shape[-1] + 1, dtype=torch.float32, device=A_logs.device)
     A_logs.copy_(torch.log(states).expand_as(A_logs))
