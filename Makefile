@@ -23,7 +23,7 @@ setup: $(BIN)/.installed
 $(BIN)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: Python 3.11 or later is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@echo "Installing into .venv (2 to 5 minutes the first time) ..." >&2
+	@echo "Installing into .venv (some minutes the first time) ..." >&2
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
