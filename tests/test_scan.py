@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from scan_inputs import error, scan_inputs
 
 import vmunet.scan
-import vmunet.scan.cpu
-import vmunet.scan.reference
+import vmunet.scan.triton
 from vmunet.errors import InputError
 from vmunet.scan import backend, ss2d
 
 SHAPES = st.tuples(*(st.integers(1, size) for size in (2, 4, 4, 3, 4)))  # b, h, w, d, n
-EITHER = pytest.mark.parametrize("name", vmunet.scan.backends())
+EITHER = pytest.mark.parametrize("name", ["reference", "cpu"])  # test_scan_triton has its own
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}
 
 
@@ -154,9 +153,8 @@ def test_half_precision_inputs_give_the_float32_result_rounded(name, dtype):
 def chosen(monkeypatch):
     """The names of the backends that were called, in order."""
     calls = []
-    for name in vmunet.scan.backends():
-        module = sys.modules[f"vmunet.scan.{name}"]
-        monkeypatch.setattr(module, "ss2d", lambda *inputs, name=name: calls.append(name))
+    monkeypatch.setattr(vmunet.scan.reference, "ss2d", lambda *inputs: calls.append("reference"))
+    monkeypatch.setattr(vmunet.scan.operator, "scan", lambda name, *inputs: calls.append(name))
     return calls
 
 
@@ -183,35 +181,49 @@ def test_an_error_inside_the_block_ends_it(chosen):
     assert chosen == ["cpu"]
 
 
-@pytest.mark.parametrize("name", ["triton", "numba", ""])
-def test_an_absent_backend_is_refused(name):
-    message = f"{name!r} is not available here: choose one of reference, cpu"
+@pytest.mark.parametrize("name", ["cuda", "numba", ""])
+def test_an_unknown_backend_is_refused(name):
+    message = f"no scan backend {name!r}: choose one of reference, cpu, triton"
     with pytest.raises(InputError, match=message), backend(name):
         pass
 
 
-def test_the_cpu_backend_refuses_float64():
+@pytest.mark.parametrize("name", ["cpu", "triton"])
+def test_the_compiled_backends_refuse_float64(name):
     inputs = scan_inputs(1, 2, 2, 2, dtype=torch.float64)
-    with (
-        pytest.raises(InputError, match="not float64: use the backend 'reference'"),
-        backend("cpu"),
-    ):
+    message = "takes float32, bfloat16 or float16, not float64: use the backend 'reference'"
+    with pytest.raises(InputError, match=message), backend(name):
         ss2d(*inputs)
 
 
-def test_a_device_without_kernels_warns_once():
+@pytest.mark.parametrize(("name", "place"), [("cpu", "meta"), ("triton", "cpu")])
+def test_a_forced_backend_refuses_another_device(name, place):
+    if name == "triton":
+        pytest.importorskip("triton")
+    inputs = [tensor.to(place) for tensor in scan_inputs(1, 2, 2, 2)]
+    message = f"{name!r} takes C.* tensors, not {place} tensors: use the backend 'reference'"
+    with pytest.raises(InputError, match=message), backend(name):
+        ss2d(*inputs)
+
+
+@pytest.mark.parametrize("device", ["xpu", "cuda"])
+def test_a_device_without_kernels_warns_once(device, monkeypatch):
+    monkeypatch.setattr(vmunet.scan.triton, "unavailable", lambda device: "needs what is not here")
     vmunet.scan._warn_slow.cache_clear()
-    with pytest.warns(UserWarning, match="no scan kernel for cuda"):
-        assert vmunet.scan._choose("cuda", double=False) == "reference"
+    message = {"xpu": "no scan kernel for xpu devices", "cuda": "'triton' needs what is not here"}
+    device = torch.device(device)
+    with pytest.warns(UserWarning, match=message[device.type] + ".*slow reference"):
+        assert vmunet.scan._choose(device, double=False) == "reference"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert vmunet.scan._choose("cuda", double=False) == "reference"
-        assert vmunet.scan._choose("cuda", double=True) == "reference"
+        assert vmunet.scan._choose(device, double=False) == "reference"
+        assert vmunet.scan._choose(device, double=True) == "reference"
 
 
 def test_importing_the_scan_does_not_import_numba():
     code = (
-        "import sys, vmunet.scan, vmunet.scan.cpu; assert not {'numba', 'triton'} & {*sys.modules}"
+        "import sys, vmunet.scan, vmunet.scan.cpu, vmunet.scan.triton;"
+        "assert not {'numba', 'triton', 'torch._dynamo'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -255,3 +267,26 @@ def test_the_float32_reference_is_close_to_float64():
     with backend("reference"):
         truth = ss2d(*(tensor.double() for tensor in inputs))
         assert error(ss2d(*inputs), truth) < 1e-6
+
+
+# ---- As an operator -----------------------------------------------------------------------------
+
+
+def test_it_is_a_well_formed_operator():
+    for channels in (16, 5):
+        inputs = [tensor.requires_grad_() for tensor in scan_inputs(1, 3, 2, channels)]
+        torch.library.opcheck(torch.ops.vmunet.ss2d.default, (*inputs, "cpu", True))
+
+
+def test_a_compiled_model_has_no_graph_break_at_the_scan():
+    torch.manual_seed(0)
+    model = vmunet.VMUNet(dims=(8, 16, 32, 64), drop_path_rate=0.0, depths_decoder=(1, 1, 1, 1))
+    images = 255 * torch.rand(1, 3, 32, 32)
+    results = []
+    for run in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
+        model.zero_grad()
+        logits = run(images)
+        logits.square().sum().backward()
+        results.append([logits.detach(), *(p.grad.clone() for p in model.parameters())])
+    for eager, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, eager)

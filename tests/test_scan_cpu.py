@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from numba.core import caching
 from scan_inputs import error, output_and_gradients, scan_inputs
 
-from vmunet.scan import cpu, cpu_kernels, cpu_lanes, reference
+from vmunet.scan import backend, cpu, cpu_kernels, cpu_lanes, reference, ss2d
+
+
+def scan(*inputs):
+    with backend("cpu"):
+        return ss2d(*inputs)
+
 
 SHAPES = st.tuples(  # b, h, w, d, n
     st.integers(1, 2),
@@ -45,7 +51,7 @@ def test_small_shapes(shape):
     inputs = scan_inputs(*shape, seed=seed)
     gy = gradient_like(inputs, seed)
     truth = output_and_gradients(reference.ss2d, inputs, gy, torch.float64)
-    got = output_and_gradients(cpu.ss2d, inputs, gy, torch.float32)
+    got = output_and_gradients(scan, inputs, gy, torch.float32)
     for name, value in got.items():
         assert value.shape == truth[name].shape
         # with one pixel the state before is 0, and so is the gradient of A
@@ -61,7 +67,7 @@ def test_it_is_as_exact_as_the_float32_reference(shape):
     gy = gradient_like(inputs)
     truth = output_and_gradients(reference.ss2d, inputs, gy, torch.float64)
     plain = output_and_gradients(reference.ss2d, inputs, gy, torch.float32)
-    got = output_and_gradients(cpu.ss2d, inputs, gy, torch.float32)
+    got = output_and_gradients(scan, inputs, gy, torch.float32)
     for name, value in got.items():
         assert error(value, truth[name]) < 2e-6, name
         assert error(value, truth[name]) <= 3 * max(error(plain[name], truth[name]), 1e-7), name
@@ -73,7 +79,7 @@ def test_large_steps_neither_overflow_nor_vanish():
     inputs = (x, dt, 4 * A, B, C, D, dt_bias)
     gy = gradient_like(inputs)
     truth = output_and_gradients(reference.ss2d, inputs, gy, torch.float64)
-    got = output_and_gradients(cpu.ss2d, inputs, gy, torch.float32)
+    got = output_and_gradients(scan, inputs, gy, torch.float32)
     for name, value in got.items():
         assert error(value, truth[name]) < 3e-5, name
 
@@ -84,7 +90,7 @@ def test_large_steps_neither_overflow_nor_vanish():
 def test_the_layout_of_an_input_changes_nothing():
     inputs = scan_inputs(2, 5, 3, 32)
     gy = gradient_like(inputs)
-    plain = output_and_gradients(cpu.ss2d, [t.contiguous() for t in inputs], gy, torch.float32)
+    plain = output_and_gradients(scan, [t.contiguous() for t in inputs], gy, torch.float32)
 
     def odd(tensor):
         """The same values in memory that has its last axis first and gaps between."""
@@ -94,7 +100,7 @@ def test_the_layout_of_an_input_changes_nothing():
 
     for change in (lambda tensor: tensor, odd):
         changed = [change(tensor) for tensor in inputs]
-        got = output_and_gradients(cpu.ss2d, changed, odd(gy), torch.float32)
+        got = output_and_gradients(scan, changed, odd(gy), torch.float32)
         assert all(torch.equal(got[name], plain[name]) for name in plain)
 
 
@@ -102,7 +108,7 @@ def test_the_projections_dt_is_not_copied_and_its_gradient_has_its_layout():
     inputs = scan_inputs(2, 5, 3, 32)
     assert cpu._lay_out(*inputs)[1].data_ptr() == inputs[1].data_ptr()
     inputs = [tensor.requires_grad_() for tensor in inputs]
-    (gdt,) = torch.autograd.grad(cpu.ss2d(*inputs).sum(), inputs[1])  # an expanded gradient of y
+    (gdt,) = torch.autograd.grad(scan(*inputs).sum(), inputs[1])  # an expanded gradient of y
     assert gdt.stride() == inputs[1].stride()
 
 
@@ -112,29 +118,29 @@ def test_expanded_inputs_get_gradients_of_their_own_shape():
     inputs = (x, dt, A, B[:1].expand(2, -1, -1, -1, -1), C, D, dt_bias)
     gy = gradient_like(inputs)
     truth = output_and_gradients(reference.ss2d, inputs, gy, torch.float64)
-    got = output_and_gradients(cpu.ss2d, inputs, gy, torch.float32)
+    got = output_and_gradients(scan, inputs, gy, torch.float32)
     assert all(error(value, truth[name]) < 2e-6 for name, value in got.items())
 
 
 def test_a_scan_without_gradients_is_the_same_scan():
     inputs = [tensor.requires_grad_() for tensor in scan_inputs(1, 5, 7, 40)]
     with torch.no_grad():
-        y = cpu.ss2d(*inputs)
+        y = scan(*inputs)
     assert not y.requires_grad
-    assert torch.equal(y, cpu.ss2d(*inputs))
+    assert torch.equal(y, scan(*inputs))
 
 
 @pytest.mark.parametrize("channels", [16, 20])
 def test_the_output_may_be_changed_in_place_and_a_used_input_may_not(channels):
     inputs = [tensor.requires_grad_() for tensor in scan_inputs(1, 3, 4, channels)]
-    (truth,) = torch.autograd.grad((2 * cpu.ss2d(*inputs)).sum(), inputs[0])
-    (got,) = torch.autograd.grad(cpu.ss2d(*inputs).mul_(2).sum(), inputs[0])
+    (truth,) = torch.autograd.grad((2 * scan(*inputs)).sum(), inputs[0])
+    (got,) = torch.autograd.grad(scan(*inputs).mul_(2).sum(), inputs[0])
     assert torch.equal(got, truth)
     with torch.inference_mode():
-        assert torch.equal(cpu.ss2d(*inputs), cpu.ss2d(*inputs))
+        assert torch.equal(scan(*inputs), scan(*inputs))
     if channels % cpu.LANES == 0:  # others are copied
         x = inputs[0] + 0
-        y = cpu.ss2d(x, *inputs[1:])
+        y = scan(x, *inputs[1:])
         x.mul_(2)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             y.sum().backward()
@@ -149,7 +155,7 @@ def test_any_number_of_threads_gives_the_same_bits():
     runs = []
     for threads in (1, 2, 3, 8, 1):
         torch.set_num_threads(threads)
-        runs.append(output_and_gradients(cpu.ss2d, inputs, gy, torch.float32))
+        runs.append(output_and_gradients(scan, inputs, gy, torch.float32))
     for run in runs[1:]:
         assert all(torch.equal(run[name], runs[0][name]) for name in run)
 
@@ -157,20 +163,20 @@ def test_any_number_of_threads_gives_the_same_bits():
 def test_threads_may_scan_at_the_same_time():
     torch.set_num_threads(2)
     inputs = scan_inputs(4, 6, 7, 20)
-    truth = cpu.ss2d(*inputs)
+    truth = scan(*inputs)
     with ThreadPoolExecutor(6) as pool:
-        results = list(pool.map(lambda _: cpu.ss2d(*inputs), range(60)))
+        results = list(pool.map(lambda _: scan(*inputs), range(60)))
     assert all(torch.equal(result, truth) for result in results)
 
 
 def in_a_fork(queue, inputs):
-    queue.put(cpu.ss2d(*inputs).sum().item())
+    queue.put(scan(*inputs).sum().item())
 
 
 def test_a_forked_process_makes_its_own_threads():
     torch.set_num_threads(2)
     inputs = scan_inputs(4, 3, 3, 8)
-    here = cpu.ss2d(*inputs).sum().item()
+    here = scan(*inputs).sum().item()
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     process = context.Process(target=in_a_fork, args=(queue, inputs))

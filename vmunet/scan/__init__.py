@@ -1,7 +1,7 @@
 """The 2D selective scan (SS2D): one operator, several backends that compute the same thing.
 
-`reference` is the definition, in plain PyTorch. `cpu` is the fast path for processors (numba).
-Every backend is a module with a function `ss2d`; it is imported at its first use.
+`reference` is the definition, in plain PyTorch. `cpu` is the fast path for processors (numba),
+`triton` the one for GPUs. A backend is a module of its name, imported at its first use.
 """
 
 import functools
@@ -9,22 +9,21 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from importlib import import_module
 
 import torch
 
 from vmunet.errors import InputError
+from vmunet.scan import operator, reference
 
 __all__ = ["backend", "backends", "ss2d"]
 
-_MODULES = {"reference": "vmunet.scan.reference", "cpu": "vmunet.scan.cpu"}
-_FASTEST = {"cpu": "cpu", "cuda": "triton"}  # by device type; `reference` where there is no module
+_FASTEST = {"cpu": "cpu", "cuda": "triton"}  # by device type
 _forced: ContextVar[str | None] = ContextVar("vmunet_scan_backend", default=None)
 
 
 def backends() -> tuple[str, ...]:
     """The names that `backend` takes."""
-    return tuple(_MODULES)
+    return "reference", *operator.MODULES
 
 
 @contextmanager
@@ -32,7 +31,8 @@ def backend(name: str) -> Iterator[None]:
     """Use one backend for every scan inside the `with` block, in this thread or task only.
 
     Without it the device and the type of the input choose: float64 takes `reference`, other
-    types the fastest backend of their device.
+    types the fastest backend of their device. A compiled model keeps the backend that was in
+    force when torch.compile traced it.
 
     Args:
         name: one of `backends()`.
@@ -40,9 +40,10 @@ def backend(name: str) -> Iterator[None]:
     Raises:
         InputError: there is no backend of this name, or (at the scan) it cannot take the input.
     """
-    if name not in _MODULES:
-        known = ", ".join(_MODULES)
-        raise InputError(f"scan backend {name!r} is not available here: choose one of {known}")
+    if name not in backends():
+        raise InputError(
+            f"there is no scan backend {name!r}: choose one of {', '.join(backends())}"
+        )
     token = _forced.set(name)
     try:
         yield
@@ -92,32 +93,48 @@ def ss2d(
     arguments = {"x": x, "dt": dt, "A": A, "B": B, "C": C, "D": D, "dt_bias": dt_bias}
     _check(arguments)
     double = any(tensor.dtype == torch.float64 for tensor in arguments.values())
-    name = _forced.get() or _choose(x.device.type, double)
-    if name == "cpu" and (double or x.device.type != "cpu"):
-        what = "float64" if double else f"{x.device.type} tensors"
-        raise InputError(
-            f"scan backend 'cpu' takes float32, bfloat16 or float16 on the CPU, not {what}: "
-            "use the backend 'reference'"
-        )
-    return import_module(_MODULES[name]).ss2d(*arguments.values())
+    name = _choose(x.device, double)
+    if name == "reference":
+        return reference.ss2d(*arguments.values())
+    return operator.scan(name, *arguments.values())
 
 
-def _choose(device: str, double: bool) -> str:
+def _choose(device: torch.device, double: bool) -> str:
+    """The backend that is forced, or else the fastest that can take the input."""
+    name = _forced.get()
+    if name is not None:
+        if reason := _unfit(name, device, double):
+            raise InputError(f"scan backend {name!r} {reason}: use the backend 'reference'")
+        return name
     if double:
         return "reference"
-    name = _FASTEST.get(device, "reference")
-    if name not in _MODULES:
-        _warn_slow(device)
-        return "reference"
-    return name
+    name = _FASTEST.get(device.type)
+    if name is None:
+        _warn_slow(f"there is no scan kernel for {device.type} devices")
+    elif reason := _unfit(name, device, double):
+        _warn_slow(f"scan backend {name!r} {reason}")
+    else:
+        return name
+    return "reference"
+
+
+# torch.compile calls it while it traces and keeps the answer (torch.compiler.assume_constant_result
+# says so too, but importing it takes as long as torch itself).
+_choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _unfit(name: str, device: torch.device, double: bool) -> str:
+    """Why a backend cannot take inputs on this device, or an empty string."""
+    if name == "reference":
+        return ""
+    if double:
+        return "takes float32, bfloat16 or float16, not float64"
+    return operator.module(name).unavailable(device)
 
 
 @functools.cache
-def _warn_slow(device: str) -> None:
-    warnings.warn(
-        f"there is no scan kernel for {device} devices: the slow reference backend is used",
-        stacklevel=4,
-    )
+def _warn_slow(reason: str) -> None:
+    warnings.warn(f"{reason}: the slow reference backend is used", stacklevel=4)
 
 
 def _check(arguments: dict[str, torch.Tensor]) -> None:

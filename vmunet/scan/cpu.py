@@ -18,26 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.autograd.function import once_differentiable
+from torch import Tensor
 
-LANES = 16  # channels in a group
+LANES = 16  # channels in a group, and
+CHUNK = 16  # steps between saved states, as in the kernels
 TILE = 6  # groups in a job: wide enough to share the rows of B and C
 LOG2_E = 1.4426950408889634
-
-
-def ss2d(
-    x: torch.Tensor,
-    dt: torch.Tensor,
-    A: torch.Tensor,
-    B: torch.Tensor,
-    C: torch.Tensor,
-    D: torch.Tensor,
-    dt_bias: torch.Tensor,
-) -> torch.Tensor:
-    """`vmunet.scan.ss2d` for float32, bfloat16 and float16 on the CPU, computed in float32."""
-    inputs = (x, dt, A, B, C, D, dt_bias)
-    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-    return _Scan.apply(*inputs, keep)
 
 
 def warm_up() -> float:
@@ -64,82 +50,96 @@ def _kernels() -> ModuleType:
     return cpu_kernels
 
 
-class _Scan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> torch.Tensor:
-        *inputs, keep = arguments
-        kernels = _kernels()
-        laid_out = _lay_out(*(tensor.detach() for tensor in inputs))
-        x, _, decay = laid_out[:3]
-        (b, h, w, d), n = inputs[0].shape, decay.shape[2]
-        length, groups = x.shape[1:3]
-        chunks = -(-length // kernels.CHUNK) if keep else 0
-        tile = min(TILE, groups)
-        y = x.new_empty(b, h, w, groups * LANES)
-        saved = x.new_empty(b, 4, chunks, groups, n, LANES)
-        scratch = ((tile, n, LANES), (kernels.CHUNK, tile, 2, LANES))
-        others = (y.view(x.shape), saved)
-        _run(kernels.forward, b * -(-groups // tile), _order(h, w), laid_out, scratch, others)
-        if keep:
-            ctx.save_for_backward(*laid_out, saved)
-            ctx.like = [(tensor.shape, tensor.dtype) for tensor in inputs]
-        if y.shape[-1] > d:
-            y = y[..., :d].contiguous()  # no view: callers may change it in place
-        return y.to(inputs[0].dtype)
+def unavailable(device: torch.device) -> str:
+    """Why the kernels cannot run on this device, or an empty string."""
+    return "" if device.type == "cpu" else f"takes CPU tensors, not {device.type} tensors"
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        kernels = _kernels()
-        *laid_out, saved = ctx.saved_tensors
-        x, dt, decay, B = laid_out[:4]
-        (b, h, w, d), n = ctx.like[0][0], decay.shape[2]
-        groups = x.shape[2]
-        tile = min(TILE, groups)
-        tiles = -(-groups // tile)
-        gx, gdt = torch.empty_like(x), torch.empty_like(dt)
-        gA = x.new_empty(b, 4, groups, n, LANES)
-        gB, gC = x.new_empty(2, tiles, *B.shape)
-        gD = x.new_empty(b, groups, LANES)
-        gbias = x.new_empty(b, 4, groups, LANES)
-        scratch = (
-            (tile + 4 * kernels.CHUNK + 2, n, LANES),
-            (kernels.CHUNK, 6, LANES),
-            (tile, n + 2, LANES),
-        )
-        others = (
-            saved,
-            _pad(gy.float()).contiguous().view(x.shape),
-            gx,
-            gdt,
-            gA,
-            gB,
-            gC,
-            gD,
-            gbias,
-        )
-        _run(kernels.backward, b * tiles, _order(h, w), laid_out, scratch, others)
-        gradients = (
-            _trim(gx, b, h, w, d),
-            _trim(gdt, b, h, w, 4, d),
-            gA.sum(0).transpose(2, 3).flatten(1, 2)[:, :d],  # (4, d, n)
-            gB.sum(0).unflatten(1, (h, w)),
-            gC.sum(0).unflatten(1, (h, w)),
-            gD.sum(0).flatten()[:d].repeat(4, 1),  # (4, d)
-            gbias.sum(0).flatten(1)[:, :d],  # (4, d)
-        )
-        return *(g.to(dtype) for g, (_, dtype) in zip(gradients, ctx.like, strict=True)), None
+
+def saved_shape(x: Tensor, A: Tensor) -> tuple[int, ...]:
+    """Shape of the states that `forward` keeps for `backward`: those before every chunk."""
+    b, h, w, d = x.shape
+    return b, 4, -(-h * w // CHUNK), -(-d // LANES), A.shape[2], LANES
+
+
+def forward(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    dt_bias: Tensor,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    """y as `vmunet.scan.ss2d` says, and the states that `backward` needs (none without `keep`).
+
+    Takes float32, bfloat16 and float16, and computes in float32.
+    """
+    kernels = _kernels()
+    laid_out = _lay_out(x, dt, A, B, C, D, dt_bias)
+    (b, h, w, d), n = x.shape, A.shape[2]
+    groups = laid_out[0].shape[2]
+    tile = min(TILE, groups)
+    y = torch.empty(b, h, w, groups * LANES)
+    saved = torch.empty(saved_shape(x, A) if keep else (b, 4, 0, groups, n, LANES))
+    scratch = ((tile, n, LANES), (CHUNK, tile, 2, LANES))
+    others = (y.view(laid_out[0].shape), saved)
+    _run(kernels.forward, b * -(-groups // tile), _order(h, w), laid_out, scratch, others)
+    if y.shape[-1] > d:
+        y = y[..., :d].contiguous()  # no view: callers may change it in place
+    return y.to(x.dtype), saved if keep else saved.new_empty(0)
+
+
+def backward(
+    gy: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    dt_bias: Tensor,
+    saved: Tensor,
+) -> tuple[Tensor, ...]:
+    """The gradients of the seven inputs, each in the type of its input."""
+    kernels = _kernels()
+    inputs = (x, dt, A, B, C, D, dt_bias)
+    laid_out = _lay_out(*inputs)
+    x, dt, decay, B = laid_out[:4]
+    (b, h, w, d), n = inputs[0].shape, decay.shape[2]
+    groups = x.shape[2]
+    tile = min(TILE, groups)
+    tiles = -(-groups // tile)
+    gx, gdt = torch.empty_like(x), torch.empty_like(dt)
+    gA = x.new_empty(b, 4, groups, n, LANES)
+    gB, gC = x.new_empty(2, tiles, *B.shape)
+    gD = x.new_empty(b, groups, LANES)
+    gbias = x.new_empty(b, 4, groups, LANES)
+    scratch = ((tile + 4 * CHUNK + 2, n, LANES), (CHUNK, 6, LANES), (tile, n + 2, LANES))
+    gy = _pad(gy.float()).contiguous().view(x.shape)
+    others = (saved, gy, gx, gdt, gA, gB, gC, gD, gbias)
+    _run(kernels.backward, b * tiles, _order(h, w), laid_out, scratch, others)
+    gradients = (
+        _trim(gx, b, h, w, d),
+        _trim(gdt, b, h, w, 4, d),
+        gA.sum(0).transpose(2, 3).flatten(1, 2)[:, :d],  # (4, d, n)
+        gB.sum(0).unflatten(1, (h, w)),
+        gC.sum(0).unflatten(1, (h, w)),
+        gD.sum(0).flatten()[:d].repeat(4, 1),  # (4, d)
+        gbias.sum(0).flatten(1)[:, :d],  # (4, d)
+    )
+    return tuple(g.to(like.dtype) for g, like in zip(gradients, inputs, strict=True))
 
 
 def _lay_out(
-    x: torch.Tensor,
-    dt: torch.Tensor,
-    A: torch.Tensor,
-    B: torch.Tensor,
-    C: torch.Tensor,
-    D: torch.Tensor,
-    dt_bias: torch.Tensor,
-) -> tuple[torch.Tensor, ...]:
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    dt_bias: Tensor,
+) -> tuple[Tensor, ...]:
     """x, dt, decay, B, C, D, bias as `cpu_kernels` takes them; dt, B and C are views if they can.
 
     Added channels have x = 0 and A = 0, so they add nothing to any result.
@@ -158,17 +158,17 @@ def _lay_out(
     )
 
 
-def _rows(tensor: torch.Tensor) -> torch.Tensor:
+def _rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-def _pad(tensor: torch.Tensor) -> torch.Tensor:
+def _pad(tensor: Tensor) -> Tensor:
     """The last axis, padded with zeros to whole groups."""
     missing = -tensor.shape[-1] % LANES
     return F.pad(tensor, (0, missing)) if missing else tensor
 
 
-def _trim(image: torch.Tensor, *shape: int) -> torch.Tensor:
+def _trim(image: Tensor, *shape: int) -> Tensor:
     """(b, l, ..., groups, 16) -> (b, h, w, ..., channels), as `shape` says."""
     return image.flatten(-2)[..., : shape[-1]].unflatten(1, shape[1:3])
 

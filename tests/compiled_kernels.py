@@ -1,0 +1,87 @@
+"""Compile Triton kernels for GPUs that need not be here, and count what comes out.
+
+Triton brings the assembler and the disassembler; nothing is run.
+"""
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+
+
+@dataclass
+class Compiled:
+    """A kernel's resources, and the opcodes of each of its loops, the innermost first.
+
+    Attributes:
+        registers: of a thread.
+        shared: bytes of a program.
+        spills: loads and stores of registers that did not fit.
+        loops: opcode counts, from shortest loop body to longest.
+    """
+
+    registers: int
+    shared: int
+    spills: int
+    loops: list[Counter]
+
+
+def compile_for(capability: int, kernel, types: dict, constants: dict) -> Compiled:
+    """Compile for compute capability `capability` / 10, for programs of one warp.
+
+    Args:
+        types: of the pointers, by name ("*fp32"); every other argument is an i32.
+        constants: the constexpr arguments. Pointers, and the integers that the kernel is
+            specialised for, are taken as multiples of 16.
+    """
+    signature = {
+        name: "constexpr" if name in constants else types.get(name, "i32")
+        for name in kernel.arg_names
+    }
+    attributes = {
+        (i,): [["tt.divisibility", 16]]
+        for i, parameter in enumerate(kernel.params)
+        if parameter.name not in constants and not parameter.do_not_specialize
+    }
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+    target = GPUTarget("cuda", capability, 32)
+    compiled = triton.compile(source, target=target, options={"num_warps": 1})
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        usage, code = (_read(option, file.name) for option in ("-res-usage", "-sass"))
+    match = re.search(r"REG:(\d+)", usage)
+    assert match, usage
+    instructions = [
+        (int(at, 16), op, rest)
+        for at, op, rest in re.findall(
+            r"/\*([0-9a-f]{4,5})\*/\s+(?:@!?U?P[\dT]+\s+)?([A-Z0-9_.]+)([^;]*);", code
+        )
+    ]
+    spills = sum(op.startswith(("LDL", "STL")) for _, op, _ in instructions)
+    return Compiled(int(match[1]), compiled.metadata.shared, spills, _loops(instructions))
+
+
+def _read(option: str, cubin: str) -> str:
+    command = [str(TOOL), option, cubin]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _loops(instructions: list[tuple[int, str, str]]) -> list[Counter]:
+    """What lies between the target of each backward branch and the branch."""
+    loops = []
+    for at, op, rest in instructions:
+        target = re.search(r"0x([0-9a-f]+)", rest)
+        if op.startswith("BRA") and target and int(target[1], 16) < at:
+            first = int(target[1], 16)
+            body = (o for place, o, _ in instructions if first <= place <= at)
+            loops.append(Counter("EX2" if o == "MUFU.EX2" else o.split(".")[0] for o in body))
+    return sorted(loops, key=Counter.total)

@@ -1,0 +1,88 @@
+"""The compiled scans as PyTorch operators: `vmunet::ss2d` and `vmunet::ss2d_backward`.
+
+An operator is what autograd and torch.compile take as one step, without looking inside: a compiled
+model has no graph break at the scan. A backend is a module with four functions:
+
+    unavailable(device) -> why it cannot run there, or an empty string
+    forward(x, dt, A, B, C, D, dt_bias, keep) -> (y, saved)
+    backward(gy, x, dt, A, B, C, D, dt_bias, saved) -> seven gradients
+    saved_shape(x, A) -> the shape of `saved`, the states kept for `backward`
+"""
+
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MODULES = {"cpu": "vmunet.scan.cpu", "triton": "vmunet.scan.triton"}
+
+_INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor dt_bias"
+_SEVEN = ", ".join(["Tensor"] * 7)
+
+torch.library.define("vmunet::ss2d", f"({_INPUTS}, str backend, bool keep) -> (Tensor, Tensor)")
+torch.library.define(
+    "vmunet::ss2d_backward", f"(Tensor gy, {_INPUTS}, Tensor saved, str backend) -> ({_SEVEN})"
+)
+
+
+def scan(backend: str, *inputs: Tensor) -> Tensor:
+    """`vmunet.scan.ss2d` by the backend of this name, with nothing kept if no gradient is due."""
+    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    return torch.ops.vmunet.ss2d(*inputs, backend, keep)[0]
+
+
+def module(backend: str) -> ModuleType:
+    """The module of a compiled backend; it is imported at its first use."""
+    return import_module(MODULES[backend])
+
+
+@torch.library.impl("vmunet::ss2d", "CompositeExplicitAutograd")
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    *inputs, backend, keep = arguments
+    return module(backend).forward(*inputs, keep)
+
+
+@torch.library.impl("vmunet::ss2d_backward", "CompositeExplicitAutograd")
+def _backward(gy: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    *inputs, saved, backend = arguments
+    gradients = module(backend).backward(gy, *inputs, saved)
+    return tuple(_laid_out_like(g, tensor) for g, tensor in zip(gradients, inputs, strict=True))
+
+
+def _laid_out_like(gradient: Tensor, tensor: Tensor) -> Tensor:
+    """The gradient with the strides of `empty_like(tensor)`, which compiled code counts on."""
+    if gradient.stride() == torch.empty_like(tensor, device="meta").stride():
+        return gradient
+    return torch.empty_like(tensor).copy_(gradient)
+
+
+@torch.library.register_fake("vmunet::ss2d")
+def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    x, _, A, *_, backend, keep = arguments
+    shape = module(backend).saved_shape(x, A) if keep else (0,)
+    return x.new_empty(x.shape), x.new_empty(shape, dtype=torch.float32)
+
+
+@torch.library.register_fake("vmunet::ss2d_backward")
+def _fake_backward(gy: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    *inputs, _, _ = arguments
+    return tuple(torch.empty_like(tensor) for tensor in inputs)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.backend, _ = inputs
+    ctx.save_for_backward(*tensors, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, gy: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    if gy is None:
+        return (None,) * 9
+    gradients = torch.ops.vmunet.ss2d_backward(gy, *ctx.saved_tensors, ctx.backend)
+    return *gradients, None, None
+
+
+torch.library.register_autograd("vmunet::ss2d", _differentiate, setup_context=_setup_context)

@@ -1,0 +1,130 @@
+"""How the work of a GPU scan is cut into programs: tiles, measured once, and segments, by shape."""
+
+import functools
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+SPAN = 32  # steps between saved states; a multiple of every tile's T
+STATES = 16  # that the tiles are laid out for
+WARPS_PER_SCHEDULER = 3  # that hide each other's waiting
+SCHEDULERS = 4  # of a multiprocessor
+LEAST_STEPS = 64  # of a segment: the state that it starts with must stay cheap
+LEAST_SEGMENTS = 4  # two passes take 1.8 times the exponentials of one
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A program's chunk: T steps of CH * LD channels, LD of them across the lanes of its warp."""
+
+    T: int
+    CH: int
+    LD: int
+
+    @property
+    def channels(self) -> int:
+        return self.CH * self.LD
+
+    def fit(self, states: int) -> "Tile":
+        """The tile with fewer steps where there are more than 16 states: the same registers."""
+        return replace(self, T=max(1, self.T * STATES // max(STATES, power_of_two(states))))
+
+
+# Registers and instructions for each exponential are those of sm_90, from the compiled kernels.
+FORWARD = {
+    "4 steps of 32": Tile(T=4, CH=2, LD=16),  # 8.7 instructions; fewest
+    "8 steps of 16": Tile(T=8, CH=1, LD=16),  # 9.6; twice the programs
+    "4 steps of 16": Tile(T=4, CH=1, LD=16),  # 10.7; 108 registers, so more warps wait together
+}
+BACKWARD = {
+    "4 steps of 16": Tile(T=4, CH=2, LD=8),  # 22.7, and 8.3 to recompute the states
+    "2 steps of 32": Tile(T=2, CH=2, LD=16),  # 23.3 and 9.2; half the partial sums of dB and dC
+}
+
+
+def power_of_two(number: int) -> int:
+    """The least power of two that is not below `number`."""
+    return 1 << (number - 1).bit_length()
+
+
+def segments(walks: int, steps: int, device: torch.device) -> int:
+    """Into how many parts to cut every walk, for `walks` programs of `steps` steps.
+
+    One pass over a walk is sequential, so few images leave most of a GPU idle. In two passes the
+    parts run side by side, for nearly twice the work: that pays from four parts on.
+    """
+    if device.type != "cuda":
+        return 1
+    processors = torch.cuda.get_device_properties(device).multi_processor_count
+    wanted = processors * SCHEDULERS * WARPS_PER_SCHEDULER // walks
+    parts = min(wanted, steps // LEAST_STEPS)
+    return parts if parts >= LEAST_SEGMENTS else 1
+
+
+def choose(
+    tiles: Mapping[str, Tile],
+    key: str,
+    run: Callable[[Tile], object],
+    device: torch.device,
+) -> Tile:
+    """The fastest tile for this work on this GPU, measured at the first call ever, then kept.
+
+    Off a GPU, and while a CUDA graph is captured, the first tile. The choice is kept in the
+    user's cache folder: a different tile adds in another order, so it may give other last bits.
+    """
+    first = next(iter(tiles.values()))
+    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return first
+    gpu = torch.cuda.get_device_name(device)
+    known = _known()
+    name = known.get(gpu, {}).get(key, "")
+    if name not in tiles:
+        name = _fastest(tiles, run)
+        with _LOCK:
+            known.setdefault(gpu, {})[key] = name
+            _keep(known)
+    return tiles[name]
+
+
+def _fastest(tiles: Mapping[str, Tile], run: Callable[[Tile], object]) -> str:
+    from triton.testing import do_bench
+
+    seconds = {name: do_bench(lambda t=tile: run(t), 5, 25) for name, tile in tiles.items()}
+    return min(seconds, key=seconds.__getitem__)
+
+
+_LOCK = threading.Lock()
+
+
+def _file() -> Path:
+    import triton
+
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "vmunet" / f"scan-tiles-triton-{triton.__version__}.json"
+
+
+@functools.cache
+def _known() -> dict[str, dict[str, str]]:
+    """{GPU: {work: name of the tile}}"""
+    try:
+        known = json.loads(_file().read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _keep(known: dict[str, dict[str, str]]) -> None:
+    """Write the choices, whole or not at all; where that fails they hold for this process."""
+    path = _file()
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
