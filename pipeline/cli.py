@@ -52,6 +52,14 @@ segmented), 130 interrupted.
 """
 
 
+EXPORT = """\
+Write a trained model as ONNX, for one image of a fixed size. Input `images`: (1, 3, PX, PX)
+float32, min-max normalised to 0..255 as `vmunet predict` does it. Output `logits`: (1, 1, PX, PX);
+the lesion is where they are positive. Needs the exporter: pip install 'vmunet[export]'. Takes
+about a minute, and runs slower than PyTorch: the scan is a plain loop there.
+"""
+
+
 def _predict(arguments: argparse.Namespace) -> None:
     from vmunet.inference import segment_folder
     from vmunet.processor import use_processor
@@ -78,6 +86,19 @@ def _predict(arguments: argparse.Namespace) -> None:
         )
     count = len(done.predictions)
     print(f"{count} {'image' if count == 1 else 'images'} segmented into {arguments.out}")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from vmunet.export import export_onnx
+    from vmunet.inference import load_members
+
+    (member, *others) = load_members([arguments.weights], size=arguments.size, device="cpu")
+    if others:
+        from vmunet.errors import InputError
+
+        raise InputError(f"{arguments.weights}: holds several models; export takes one")
+    export_onnx(member.model, arguments.out, member.size)
+    print(f"{arguments.out}: for images of {member.size}x{member.size}")
 
 
 def _profile(arguments: argparse.Namespace) -> None:
@@ -181,6 +202,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument(
         "--device", metavar="D", help="cpu, cuda or cuda:N (default: cuda where there is one)"
+    )
+
+    export = commands.add_parser(
+        "export",
+        help="write trained weights as an ONNX file",
+        description=EXPORT,
+        formatter_class=raw,
+    )
+    export.set_defaults(command=_export)
+    export.add_argument(
+        "weights", metavar="WEIGHTS", type=Path, help="a checkpoint, or a run's folder"
+    )
+    export.add_argument(
+        "--out", metavar="FILE", type=Path, required=True, help="the .onnx file to write"
+    )
+    export.add_argument(
+        "--size",
+        metavar="PX",
+        type=int,
+        help="side of the square the model sees (default: what it was trained with)",
     )
 
     profile = commands.add_parser(

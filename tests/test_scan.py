@@ -15,7 +15,8 @@ from scan_inputs import error, scan_inputs
 import vmunet.scan
 import vmunet.scan.triton
 from vmunet.errors import InputError
-from vmunet.scan import backend, ss2d
+from vmunet.scan import backend, ss2d, ss2d_projected
+from vmunet.scan.operator import project
 
 SHAPES = st.tuples(*(st.integers(1, size) for size in (2, 4, 4, 3, 4)))  # b, h, w, d, n
 EITHER = pytest.mark.parametrize("name", ["reference", "cpu"])  # test_scan_triton has its own
@@ -267,6 +268,60 @@ def test_the_float32_reference_is_close_to_float64():
     with backend("reference"):
         truth = ss2d(*(tensor.double() for tensor in inputs))
         assert error(ss2d(*inputs), truth) < 1e-6
+
+
+# ---- With dt by its factors ---------------------------------------------------------------------
+
+
+def factored_inputs(dtype=torch.float32):
+    x, _, *others = scan_inputs(2, 3, 5, 16, 4)
+    generator = torch.Generator().manual_seed(3)
+    step = torch.randn(2, 3, 5, 4, 2, generator=generator).to(dtype)
+    weight = 0.1 * torch.randn(4, 16, 2, generator=generator)
+    inputs = [x.to(dtype), step, weight, *others]
+    return [tensor.requires_grad_() for tensor in inputs]
+
+
+@EITHER
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_factors_of_dt_give_the_same_scan(name, dtype):
+    x, step, weight, *others = inputs = factored_inputs(dtype)
+    truth = torch.einsum("bhwkr,kdr->bhwkd", step.float(), weight.to(dtype).float()).to(dtype)
+    with backend(name):
+        torch.testing.assert_close(project(step, weight), truth)
+        y = ss2d_projected(*inputs)
+        plain = ss2d(x, project(step, weight), *others)
+        assert torch.equal(y, plain)
+        gy = torch.randn_like(y)
+        gradients = torch.autograd.grad(y, inputs, gy)
+        for gradient, truth in zip(gradients, torch.autograd.grad(plain, inputs, gy), strict=True):
+            torch.testing.assert_close(gradient, truth)
+
+
+def test_factors_of_dt_are_kept_instead_of_it():
+    inputs = factored_inputs()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda tensor: tensor):
+        ss2d_projected(*inputs)
+    assert inputs[1].shape in {tensor.shape for tensor in kept}
+    assert max(tensor.numel() for tensor in kept if tensor.ndim == 5) < 2 * 3 * 5 * 4 * 16
+    with torch.no_grad():
+        assert not ss2d_projected(*inputs).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("which", "change", "message"),
+    [
+        (1, lambda step: step[..., :1], r"step has shape \(2, 3, 5, 4, 1\), expected .*4, rank\)"),
+        (1, lambda step: step[:, :, :4], r"dt has shape \(2, 3, 4, 4, 16\), expected \(2, 3, 5,"),
+        (2, lambda weight: weight[:, :8], r"dt has shape \(2, 3, 5, 4, 8\), expected \(2, 3, 5,"),
+    ],
+)
+def test_factors_that_do_not_fit_are_named(which, change, message):
+    inputs = factored_inputs()
+    inputs[which] = change(inputs[which])
+    with pytest.raises(InputError, match=message):
+        ss2d_projected(*inputs)
 
 
 # ---- As an operator -----------------------------------------------------------------------------

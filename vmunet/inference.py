@@ -22,7 +22,7 @@ from vmunet.checkpoints import load_checkpoint
 from vmunet.data.images import read_rgb
 from vmunet.data.resize import min_max, resize_image
 from vmunet.errors import InputError
-from vmunet.model import SIZE_MULTIPLE
+from vmunet.model import SIZE_MULTIPLE, VMUNet
 from vmunet.predictions import (
     Prediction,
     draw_overlay,
@@ -39,7 +39,7 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 class Member(NamedTuple):
     """One trained model of an ensemble, with the size (px) and resizing it was trained with."""
 
-    model: nn.Module
+    model: VMUNet
     size: int
     resize: Literal["bilinear", "area"]
 

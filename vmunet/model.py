@@ -22,12 +22,12 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vmunet.errors import InputError
+from vmunet.fused import conv_silu, gated_norm
 from vmunet.init import init_step_size, init_uniform_fan_in, s4d_real
-from vmunet.scan import ss2d
+from vmunet.scan import ss2d_projected
 
 K = 4
 SIZE_MULTIPLE = 32  # patch embedding by 4, then three patch mergings by 2
@@ -57,7 +57,6 @@ class SS2D(nn.Module):
         self.d_inner, self.d_state, self.dt_rank = D, N, R
         self.in_proj = nn.Linear(dim, 2 * D, bias=False)
         self.conv2d = nn.Conv2d(D, D, kernel_size=3, padding=1, groups=D)
-        # One projection for all directions: they read the same pixel, so order does not matter.
         self.x_proj_weight = nn.Parameter(torch.empty(K, R + 2 * N, D))
         self.dt_projs_weight = nn.Parameter(torch.empty(K, D, R))
         self.dt_projs_bias = nn.Parameter(torch.empty(K, D))
@@ -73,20 +72,17 @@ class SS2D(nn.Module):
         b, h, w, _ = x.shape
         D, N, R = self.d_inner, self.d_state, self.dt_rank
         x, z = self.in_proj(x).chunk(2, dim=-1)  # (b, h, w, D) each
-        x = F.silu(self.conv2d(x.permute(0, 3, 1, 2)))  # (b, D, h, w), channels-last in memory
-        x = x.permute(0, 2, 3, 1).contiguous()  # (b, h, w, D)
+        x = conv_silu(x, self.conv2d.weight, self.conv2d.bias)  # type: ignore[arg-type]
 
+        # One projection for all directions: they read the same pixel, so order does not matter.
         projected = x.reshape(-1, D) @ self.x_proj_weight.view(-1, D).T  # (bhw, K (R + 2N))
         projected = projected.view(b, h, w, K, R + 2 * N)
         step, B, C = projected.split([R, N, N], dim=-1)
-        # One batched product leaves the directions outermost; the scan reads it by its strides.
-        step = step.reshape(-1, K, R).transpose(0, 1)  # (K, bhw, R)
-        dt = step @ self.dt_projs_weight.transpose(1, 2)  # (K, bhw, D)
-        dt = dt.view(K, b, h, w, D).permute(1, 2, 3, 0, 4)  # (b, h, w, K, D)
-
         A = -torch.exp(self.A_logs.float()).view(K, D, N)
-        y = ss2d(x, dt, A, B, C, self.Ds.float().view(K, D), self.dt_projs_bias.float())
-        return self.out_proj(self.out_norm(y) * F.silu(z))
+        Ds, bias = self.Ds.float().view(K, D), self.dt_projs_bias.float()
+        y = ss2d_projected(x, step, self.dt_projs_weight, A, B, C, Ds, bias)
+        norm = self.out_norm
+        return self.out_proj(gated_norm(y, z, norm.weight, norm.bias, norm.eps))
 
 
 class VSSBlock(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from vmunet.errors import InputError
 from vmunet.scan import operator, reference
 
-__all__ = ["backend", "backends", "ss2d"]
+__all__ = ["backend", "backends", "ss2d", "ss2d_projected"]
 
 _FASTEST = {"cpu": "cpu", "cuda": "triton"}  # by device type
 _forced: ContextVar[str | None] = ContextVar("vmunet_scan_backend", default=None)
@@ -97,6 +97,46 @@ def ss2d(
     if name == "reference":
         return reference.ss2d(*arguments.values())
     return operator.scan(name, *arguments.values())
+
+
+def ss2d_projected(
+    x: torch.Tensor,
+    step: torch.Tensor,
+    weight: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    dt_bias: torch.Tensor,
+) -> torch.Tensor:
+    """`ss2d` with dt given by its factors: dt[..., k, :] = weight[k] step[..., k, :].
+
+    The model's time steps have a low rank, 1/16 of its width. The compiled backends keep the
+    factors for the backward pass and multiply them again there: dt would be most of what a scan
+    keeps.
+
+    Args:
+        step: (batch, height, width, 4, rank).
+        weight: (4, channels, rank), taken in the type of `step`, as autocast would.
+        x, A, B, C, D, dt_bias: as for `ss2d`.
+
+    Returns:
+        As `ss2d`.
+
+    Raises:
+        InputError: as `ss2d`.
+    """
+    if weight.ndim != 3 or step.ndim != 5 or step.shape[3:] != (4, weight.shape[2]):
+        raise InputError(
+            f"ss2d_projected: step has shape {tuple(step.shape)}, expected (batch, height, width, "
+            f"4, rank) with weight (4, channels, rank) {tuple(weight.shape)}"
+        )
+    name = _choose(x.device, any(t.dtype == torch.float64 for t in (x, step, A, B, C, D, dt_bias)))
+    if name == "reference":
+        return ss2d(x, operator.project(step, weight), A, B, C, D, dt_bias)
+    dt = step[..., :1].expand(*step.shape[:4], weight.shape[1])  # stands for it in the checks
+    _check({"x": x, "dt": dt, "A": A, "B": B, "C": C, "D": D, "dt_bias": dt_bias})
+    return operator.scan_projected(name, x, step, weight, A, B, C, D, dt_bias)
 
 
 def _choose(device: torch.device, double: bool) -> str:

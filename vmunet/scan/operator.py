@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 MODULES = {"cpu": "vmunet.scan.cpu", "triton": "vmunet.scan.triton"}
 
@@ -31,6 +32,50 @@ def scan(backend: str, *inputs: Tensor) -> Tensor:
     """`vmunet.scan.ss2d` by the backend of this name, with nothing kept if no gradient is due."""
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     return torch.ops.vmunet.ss2d(*inputs, backend, keep)[0]
+
+
+def scan_projected(
+    backend: str, x: Tensor, step: Tensor, weight: Tensor, *others: Tensor
+) -> Tensor:
+    """`vmunet.scan.ss2d_projected` by the backend of this name."""
+    return _Projected.apply(backend, x, step, weight, *others)
+
+
+def project(step: Tensor, weight: Tensor) -> Tensor:
+    """dt of `vmunet.scan.ss2d_projected`, (b, h, w, 4, d), in the type of `step`.
+
+    One batched product leaves the directions outermost in memory; a scan reads it by its strides.
+    """
+    factors = step.flatten(0, 2).transpose(0, 1)  # (4, bhw, r)
+    dt = factors @ weight.to(step.dtype).transpose(1, 2)  # (4, bhw, d)
+    return dt.unflatten(1, step.shape[:3]).permute(1, 2, 3, 0, 4)
+
+
+class _Projected(torch.autograd.Function):
+    """A scan that keeps the factors of dt: dt itself is four times as large as x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, backend: str, x: Tensor, step: Tensor, weight: Tensor, *others: Tensor
+    ) -> Tensor:
+        keep = any(ctx.needs_input_grad)
+        dt = project(step, weight)
+        y, saved = torch.ops.vmunet.ss2d(x, dt, *others, backend, keep)
+        ctx.backend = backend
+        ctx.save_for_backward(x, step, weight, *others, saved)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
+        x, step, weight, *others, saved = ctx.saved_tensors
+        dt = project(step, weight)
+        gx, gdt, *gothers = torch.ops.vmunet.ss2d_backward(gy, x, dt, *others, saved, ctx.backend)
+        gdt = gdt.permute(3, 0, 1, 2, 4).flatten(1, 3)  # (4, bhw, d)
+        factors = step.flatten(0, 2).transpose(0, 1)  # (4, bhw, r)
+        gstep = (gdt @ weight.to(gdt.dtype)).transpose(0, 1).reshape(step.shape)
+        gweight = (gdt.transpose(1, 2) @ factors).to(weight.dtype)
+        return None, gx, gstep, gweight, *gothers
 
 
 def module(backend: str) -> ModuleType:

@@ -47,13 +47,25 @@ def selective_scan(
     u and delta (l, r, d), A (r, d, n), B and C (l, r, n) -> y (l, r, d).
     """
     A = A.transpose(1, 2).contiguous()  # (r, n, d)
-    state = torch.zeros_like(A)
-    outputs = []
-    steps = (delta.unsqueeze(2), (delta * u).unsqueeze(2), B.unsqueeze(3), C.unsqueeze(2))
-    for delta_t, input_t, B_t, C_t in zip(*(sequence.unbind(0) for sequence in steps), strict=True):
+
+    def step(
+        state: torch.Tensor, inputs: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        delta_t, input_t, B_t, C_t = inputs
         decay = torch.exp(delta_t * A)  # (r, 1, d) (r, n, d) -> (r, n, d)
         state = torch.addcmul(B_t * input_t, decay, state)  # (r, n, 1) (r, 1, d) + (r, n, d)
-        outputs.append(torch.bmm(C_t, state).squeeze(1))  # (r, 1, n) (r, n, d) -> (r, d)
+        return state, torch.bmm(C_t, state).squeeze(1)  # (r, 1, n) (r, n, d) -> (r, d)
+
+    state = torch.zeros_like(A)
+    steps = (delta.unsqueeze(2), (delta * u).unsqueeze(2), B.unsqueeze(3), C.unsqueeze(2))
+    if torch.compiler.is_exporting():  # one step in a loop of the graph, not thousands in a row
+        from torch._higher_order_ops.scan import scan
+
+        return scan(step, state, steps)[1]
+    outputs = []
+    for inputs in zip(*(sequence.unbind(0) for sequence in steps), strict=True):
+        state, output = step(state, inputs)
+        outputs.append(output)
     return torch.stack(outputs)  # (l, r, d)
 
 

@@ -1,0 +1,144 @@
+"""Figures of the GPU benchmarks' results: one for the scan, one for the training step.
+
+    python -m benchmarks.plot                 # every result file there is
+    python -m benchmarks.plot --format pdf
+
+Draws `scan_gpu.json` and `step_gpu.json` of `benchmarks/results/`, each beside its file. Nothing
+is measured here: run `python -m benchmarks.scan_gpu` and `python -m benchmarks.step_gpu` first.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import RESULTS
+
+# Okabe and Ito's colours, which readers with colour-blindness can tell apart.
+BLUE, ORANGE, GREY, SKY, GREEN, VERMILION = (
+    "#0072B2",
+    "#E69F00",
+    "#999999",
+    "#56B4E9",
+    "#009E73",
+    "#D55E00",
+)
+SCANS = {"triton": BLUE, "published": ORANGE, "reference": GREY}
+VARIANTS = {
+    "published-fp32": ORANGE,
+    "fp32": BLUE,
+    "fp32-compiled": SKY,
+    "published-bf16": VERMILION,
+    "bf16": GREEN,
+    "bf16-compiled": GREY,
+}
+
+
+def scan_figure(results: dict[str, Any]) -> Any:
+    """Milliseconds of each scan by shape, the floor as a mark; a panel per type and pass."""
+    from matplotlib.figure import Figure
+
+    kinds = list(dict.fromkeys((row["dtype"], row["pass"]) for row in results["rows"]))
+    figure = Figure(figsize=(11, 2.6 * len(kinds)), layout="constrained")
+    panels = figure.subplots(len(kinds), squeeze=False, sharex=False)[:, 0]
+    for axes, kind in zip(panels, kinds, strict=True):
+        rows = [row for row in results["rows"] if (row["dtype"], row["pass"]) == kind]
+        width = 0.8 / len(SCANS)
+        for i, (name, color) in enumerate(SCANS.items()):
+            drawn = [(x, row[name]["seconds"]) for x, row in enumerate(rows) if row[name]]
+            places = [x + (i - 1) * width for x, _ in drawn]
+            heights = [1e3 * seconds for _, seconds in drawn]
+            if drawn:
+                axes.bar(places, heights, width, color=color, label=name)
+        floors = [1e3 * row["floor"]["seconds"] for row in rows]
+        axes.hlines(
+            floors,
+            [x - 0.45 for x in range(len(rows))],
+            [x + 0.45 for x in range(len(rows))],
+            color="black",
+            linewidth=2,
+            label="floor",
+        )
+        axes.set_yscale("log")
+        axes.set_ylabel("ms")
+        axes.set_title(f"{kind[0]}, {kind[1]}", loc="left", fontsize=10)
+        axes.set_xticks(range(len(rows)), [shape(row) for row in rows], fontsize=8)
+        axes.grid(axis="y", alpha=0.3)
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
+    figure.suptitle(f"2D selective scan, {about(results)}", fontsize=11)
+    return figure
+
+
+def step_figure(results: dict[str, Any]) -> Any:
+    """Images a second, and peak memory, of each variant by size; a cross where it failed."""
+    from matplotlib.figure import Figure
+
+    rows = {(row["variant"], row["size"]): row for row in results["rows"]}
+    sizes = sorted({size for _, size in rows})
+    names = [name for name in VARIANTS if any(variant == name for variant, _ in rows)]
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    panels = figure.subplots(2)
+    wanted = ((1.0, "images_per_second", "images a second"), (1e9, "peak_bytes", "peak memory, GB"))
+    for axes, (unit, key, title) in zip(panels, wanted, strict=True):
+        width = 0.85 / len(names)
+        for i, name in enumerate(names):
+            for x, size in enumerate(sizes):
+                row = rows.get((name, size))
+                place = x + (i - (len(names) - 1) / 2) * width
+                if row and row["seconds"] is not None:
+                    label = name if x == first_drawn(rows, name, sizes) else None
+                    bar = axes.bar(place, row[key] / unit, width, color=VARIANTS[name], label=label)
+                    axes.bar_label(bar, fmt="%.3g", fontsize=7)
+                elif row:
+                    axes.plot(place, 0, "x", color=VARIANTS[name], clip_on=False)
+        axes.set_xticks(range(len(sizes)), [f"{size} x {size}" for size in sizes])
+        axes.set_ylabel(title)
+        axes.grid(axis="y", alpha=0.3)
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=6, loc="outside lower center")
+    batch = results["rows"][0]["batch"]
+    figure.suptitle(
+        f"training step, batch {batch}, {about(results)} (a cross: it failed)", fontsize=11
+    )
+    return figure
+
+
+def first_drawn(rows: dict[tuple[str, int], Any], name: str, sizes: list[int]) -> int:
+    """Index of the first size at which a variant has a bar: there it gets its legend entry."""
+    sound = [rows.get((name, size), {}).get("seconds") is not None for size in sizes]
+    return sound.index(True)
+
+
+def shape(row: dict[str, Any]) -> str:
+    return f"batch {row['batch']}\n{row['side']}x{row['side']}x{row['channels']}"
+
+
+def about(results: dict[str, Any]) -> str:
+    """The device and the date, without which a figure says nothing."""
+    return f"{results['gpu']['name']}, {results['machine']['date']}"
+
+
+FIGURES = {"scan_gpu.json": scan_figure, "step_gpu.json": step_figure}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="(default: results/)")
+    parser.add_argument("--format", choices=("png", "pdf"), default="png", help="(default: png)")
+    options = parser.parse_args()
+    found = [name for name in FIGURES if (options.results / name).exists()]
+    if not found:
+        sys.exit(f"there is no {' or '.join(FIGURES)} in {options.results}: run a benchmark first")
+    for name in found:
+        results = json.loads((options.results / name).read_text())
+        if not results["rows"]:
+            sys.exit(f"{options.results / name} has no rows: its benchmark did not get that far")
+        path = (options.results / name).with_suffix(f".{options.format}")
+        FIGURES[name](results).savefig(path, dpi=150)
+        print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""SS2D the way that VMamba v0 and the published VM-UNet compute it: the peer to compare with.
+
+Written from the paper's Algorithm 1. The image is copied four times, once in the order of each
+direction; the projections to delta, B and C are made from the copies; a scan that knows one
+direction runs over all four as `4 d` channels, in float32; and the outputs are put back into
+image order and added. The scan is mamba-ssm's CUDA kernel, which the published models run. Where
+mamba-ssm is not installed there is `reference_scan`, for tests: it is right, and its speed says
+nothing.
+
+Letters in the shape comments: b batch, h height, w width, l = h w pixels, d channels, n states,
+r rank of delta.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vmunet.model import SS2D, K, VMUNet
+from vmunet.scan.reference import selective_scan
+
+Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""u and delta (b, 4d, l), A (4d, n), B and C (b, 4, n, l), D and delta_bias (4d) -> (b, 4d, l)."""
+
+
+def cuda_scan() -> Scan | None:
+    """mamba-ssm's CUDA scan, or None where it was not installed or built without it."""
+    try:
+        import selective_scan_cuda  # noqa: F401  (the compiled part, which some versions leave out)
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    except ImportError:
+        return None
+
+    def scan(
+        u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
+    ) -> Tensor:
+        return selective_scan_fn(
+            u, delta, A, B, C, D, z=None, delta_bias=delta_bias, delta_softplus=True
+        )
+
+    return scan
+
+
+def reference_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
+) -> Tensor:
+    """The same function as the CUDA scan, by the loop in plain PyTorch that defines it."""
+    batch = u.shape[0]
+
+    def walk(sequences: Tensor) -> Tensor:
+        return sequences.permute(3, 0, 1, 2).flatten(1, 2)  # (b, 4, c, l) -> (l, 4 b, c)
+
+    with torch.autocast(u.device.type, enabled=False):
+        A, D, delta_bias = (tensor.to(u.dtype) for tensor in (A, D, delta_bias))
+        step = F.softplus(delta + delta_bias[:, None])  # (b, 4d, l)
+        decay = A.unflatten(0, (K, -1)).repeat(batch, 1, 1)  # (4 b, d, n)
+        y = selective_scan(
+            walk(u.unflatten(1, (K, -1))),
+            walk(step.unflatten(1, (K, -1))),
+            decay,
+            walk(B),
+            walk(C),
+        )  # (l, 4 b, d)
+        y = y.unflatten(1, (batch, K)).permute(1, 2, 3, 0).flatten(1, 2)  # (b, 4d, l)
+        return y + D[:, None] * u
+
+
+def cross_scan(x: Tensor) -> Tensor:
+    """Four copies of an image, each in its direction's order: (b, d, h, w) -> (b, 4, d, l)."""
+    rows, columns = x.flatten(2), x.transpose(2, 3).flatten(2)
+    onward = torch.stack((rows, columns), dim=1)  # (b, 2, d, l)
+    return torch.cat((onward, onward.flip(-1)), dim=1)
+
+
+def scan_copies(
+    copies: Tensor,
+    dts: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    dt_bias: Tensor,
+    scan: Scan,
+) -> Tensor:
+    """Scan every direction's copy in float32 (float64 if given that), as the published code does.
+
+    copies and dts (b, 4, d, l), A (4d, n), B and C (b, 4, n, l), D and dt_bias (4d)
+    -> (b, 4, d, l).
+    """
+    wide = torch.promote_types(copies.dtype, torch.float32)
+    u = copies.to(wide).flatten(1, 2)  # (b, 4d, l)
+    delta = dts.contiguous().to(wide).flatten(1, 2)  # (b, 4d, l)
+    return scan(u, delta, A, B.to(wide), C.to(wide), D, dt_bias).unflatten(1, (K, -1))
+
+
+def cross_merge(ys: Tensor, height: int, width: int) -> Tensor:
+    """Put the four outputs back into image order and add them: (b, 4, d, l) -> (b, d, l)."""
+    back = ys[:, 2:].flip(-1)  # (b, 2, d, l)
+
+    def by_row(columns: Tensor) -> Tensor:
+        image = columns.unflatten(-1, (width, height)).transpose(2, 3).contiguous()
+        return image.flatten(2)  # (b, d, l)
+
+    return ys[:, 0] + back[:, 0] + by_row(ys[:, 1]) + by_row(back[:, 1])
+
+
+class PublishedSS2D(SS2D):
+    """`SS2D` with the published order of computation; same parameters, same result."""
+
+    scan: Scan
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, d) -> (b, h, w, d)."""
+        b, h, w, _ = x.shape
+        D, N, R = self.d_inner, self.d_state, self.dt_rank
+        x, z = self.in_proj(x).chunk(2, dim=-1)  # (b, h, w, D) each
+        x = F.silu(self.conv2d(x.permute(0, 3, 1, 2).contiguous()))  # (b, D, h, w)
+
+        copies = cross_scan(x)  # (b, 4, D, l)
+        projected = torch.einsum("bkdl,kcd->bkcl", copies, self.x_proj_weight)
+        step, B, C = projected.split([R, N, N], dim=2)
+        dts = torch.einsum("bkrl,kdr->bkdl", step, self.dt_projs_weight)  # (b, 4, D, l)
+
+        A = -torch.exp(self.A_logs.float())  # (4 D, N)
+        bias = self.dt_projs_bias.float().flatten()
+        ys = scan_copies(copies, dts, A, B, C, self.Ds.float(), bias, self.scan)
+        y = cross_merge(ys, h, w).transpose(1, 2).contiguous().view(b, h, w, D)
+        return self.out_proj(self.out_norm(y) * F.silu(z))
+
+
+class PublishedVMUNet(VMUNet):
+    """`VMUNet` whose SS2D layers compute the published way; all else is VMUNet's own.
+
+    To share the very parameters of another model, and not only their values:
+    `published.load_state_dict(model.state_dict(keep_vars=True), assign=True)`.
+
+    Args:
+        scan: what scans one direction.
+        config: the arguments of `VMUNet`.
+    """
+
+    def __init__(self, scan: Scan = reference_scan, **config: Any) -> None:
+        super().__init__(**config)
+        for module in self.modules():
+            if isinstance(module, SS2D):
+                # Names, shapes and initial values are SS2D's: only the method is exchanged.
+                module.__class__ = PublishedSS2D
+                module.scan = scan

@@ -1,0 +1,201 @@
+"""Images a second and memory of a whole training step of VM-UNet on a CUDA device.
+
+Run it on an idle GPU, from the repository's root:
+
+    python -m benchmarks.step_gpu                       # all sizes and variants
+    python -m benchmarks.step_gpu --sizes 256 --variants fp32 bf16
+
+A step is forward, BCE + Dice, backward and fused AdamW at the paper's full width (27.4 M
+parameters). Variants:
+
+    fp32, bf16                      ours; bf16 under autocast
+    fp32-compiled, bf16-compiled    the same model through torch.compile, for fixed shapes
+    published-fp32, published-bf16  SS2D as VMamba v0 and VM-UNet compute it (four copies,
+                                    mamba-ssm's CUDA scan, merge), left out where mamba-ssm is
+                                    not installed
+
+All variants train the same parameters with the same optimizer. They are measured one after the
+other, then again in reverse order, so that a drift of the device meets both ends; seconds are
+medians over both sweeps, by CUDA events, and `sweeps` has the median of each. A variant that
+fails, most often for want of memory, is a row that says so. Peak memory is all that tensors
+take, parameters and optimizer included. Settings are PyTorch's own (float32 products without
+TF32, convolutions with it).
+"""
+
+import gc
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measure import WARM_UP, arguments, gpu, need_cuda, save, summary, write
+from benchmarks.published import PublishedVMUNet, cuda_scan
+from vmunet import VMUNet
+from vmunet.losses import bce_dice
+
+VARIANTS = (
+    "fp32",
+    "bf16",
+    "fp32-compiled",
+    "bf16-compiled",
+    "published-fp32",
+    "published-bf16",
+)
+Step = Callable[[Tensor, Tensor], None]
+Sweep = tuple[list[float], int, str | None]  # seconds of each step, peak bytes, what went wrong
+
+
+def networks_for(names: Sequence[str]) -> dict[str, Any]:
+    """Our model, and what else the variants need, all with the same parameters."""
+    torch.manual_seed(0)
+    model = VMUNet().cuda()
+    networks: dict[str, Any] = {"": model}
+    if any("compiled" in name for name in names):
+        networks["compiled"] = torch.compile(model, dynamic=False)
+    scan = cuda_scan()
+    if scan is not None and any("published" in name for name in names):
+        published = PublishedVMUNet(scan)
+        published.load_state_dict(model.state_dict(keep_vars=True), assign=True)
+        networks["published"] = published
+    return networks
+
+
+@torch.no_grad()
+def difference(model: nn.Module, other: nn.Module) -> float:
+    """How far the logits of two models are apart, as a part of their norm, in float32."""
+    images = 255 * torch.rand(2, 3, 256, 256, device="cuda")
+    logits, others = model.eval()(images), other.eval()(images)
+    model.train()
+    other.train()
+    return ((logits - others).norm() / logits.norm()).item()
+
+
+def training_steps(networks: dict[str, Any], names: Sequence[str]) -> dict[str, Step]:
+    """A step for each variant whose network there is, all with the same optimizer."""
+    optimizer = torch.optim.AdamW(networks[""].parameters(), lr=1e-3, fused=True)
+
+    def step(network: nn.Module, half: bool, images: Tensor, masks: Tensor) -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16, enabled=half):
+            logits = network(images)
+        bce_dice(logits, masks, "probabilities").backward()
+        optimizer.step()
+
+    steps: dict[str, Step] = {}
+    for name in names:
+        kind = next((kind for kind in ("compiled", "published") if kind in name), "")
+        if kind in networks:
+            steps[name] = partial(step, networks[kind], "bf16" in name)
+    return steps
+
+
+def sweep(step: Callable[[], None], rounds: int) -> tuple[list[float], int]:
+    """Seconds of each of `rounds` steps, and the peak of allocated bytes."""
+    for _ in range(WARM_UP):
+        step()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(rounds + 1)]
+    marks[0].record()
+    for mark in marks[1:]:
+        step()
+        mark.record()
+    torch.cuda.synchronize()
+    seconds = [a.elapsed_time(b) / 1e3 for a, b in pairwise(marks)]
+    return seconds, torch.cuda.max_memory_allocated()
+
+
+def try_sweep(step: Callable[[], None], rounds: int) -> Sweep:
+    """`sweep`, or what went wrong instead."""
+    try:
+        result: Sweep = *sweep(step, rounds), None
+    except torch.cuda.OutOfMemoryError:
+        result = [], 0, "out of memory"
+    except RuntimeError as error:  # torch.compile's errors are among them
+        result = [], 0, f"{type(error).__name__}: {error}"[:300]
+    # Only here, where no exception holds the tensors of the failed step any more.
+    gc.collect()
+    torch.cuda.empty_cache()
+    return result
+
+
+def measure(
+    steps: dict[str, Step], batch: int, size: int, rounds: int, done: Callable[[dict], None]
+) -> None:
+    """One row for each variant at one size; `done` takes a row as soon as there is one."""
+    images = 255 * torch.rand(batch, 3, size, size, device="cuda")
+    masks = (torch.rand(batch, 1, size, size, device="cuda") > 0.5).float()
+    first = {}
+    for name, step in steps.items():
+        first[name] = try_sweep(partial(step, images, masks), rounds)
+        done(row(name, batch, size, [first[name]]))
+    for name, step in reversed(steps.items()):
+        if first[name][2] is None:
+            again = try_sweep(partial(step, images, masks), rounds)
+            done(row(name, batch, size, [first[name], again]))
+
+
+def row(name: str, batch: int, size: int, sweeps: list[Sweep]) -> dict[str, Any]:
+    """What the sweeps of a variant say together."""
+    row: dict[str, Any] = {"variant": name, "batch": batch, "size": size, "seconds": None}
+    row["note"] = next((note for _, _, note in sweeps if note), None)
+    sound = [(seconds, peak) for seconds, peak, note in sweeps if note is None]
+    if sound:
+        row.update(summary([second for seconds, _ in sound for second in seconds]))
+        row["sweeps"] = [summary(seconds)["seconds"] for seconds, _ in sound]
+        row["images_per_second"] = batch / row["seconds"]
+        row["peak_bytes"] = max(peak for _, peak in sound)
+    return row
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table."""
+    head = f"{row['variant']:16}{row['batch']:>4} x {row['size']:<5}"
+    if row["seconds"] is None:
+        return f"{head}  {row['note']}"
+    return (
+        f"{head}{row['images_per_second']:10.1f}{1e3 * row['seconds']:11.1f}"
+        f"{row['peak_bytes'] / 1e9:9.2f}{len(row['sweeps']):8}"
+    )
+
+
+def main() -> None:
+    parser = arguments(__doc__, "step_gpu.json", rounds=10, threads=False)
+    parser.add_argument("--batch", type=int, default=32, help="images (default: 32, the paper's)")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[256, 384, 512], help="(%(default)s)"
+    )
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, metavar="NAME")
+    options = parser.parse_args()
+    need_cuda("step_gpu")
+    networks = networks_for(options.variants)
+    steps = training_steps(networks, options.variants)
+    missing = [name for name in options.variants if name not in steps]
+    if missing:
+        print(f"mamba-ssm's CUDA scan is not installed: left out {', '.join(missing)}")
+
+    rows: dict[tuple[int, str], dict[str, Any]] = {}
+    results: dict[str, Any] = {"gpu": gpu(), "rounds_of_a_sweep": options.rounds}
+    results["left_out"] = missing
+    if "published" in networks:
+        apart = results["difference_of_logits"] = difference(networks[""], networks["published"])
+        print(f"the published path's logits are {apart:.1e} of the norm from ours")
+
+    def done(row: dict[str, Any]) -> None:
+        rows[row["size"], row["variant"]] = row
+        save(options.output, {**results, "rows": list(rows.values())})
+        print(line(row), flush=True)
+
+    print(
+        f"{'variant':16}{'batch, size':12}{'images/s':>10}{'ms a step':>11}{'GB':>9}{'sweeps':>8}"
+    )
+    for size in options.sizes:
+        measure(steps, options.batch, size, options.rounds, done)
+    write(options.output, {**results, "rows": list(rows.values())})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The GPU benchmarks, as far as no GPU is needed: the published path, counts, figures, errors."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import activations, plot, scan_gpu, step_gpu
+from benchmarks.published import (
+    PublishedVMUNet,
+    cross_merge,
+    cross_scan,
+    reference_scan,
+)
+from benchmarks.scan_cpu import stage_inputs
+from vmunet import VMUNet
+from vmunet.losses import bce_dice
+from vmunet.scan import ss2d
+from vmunet.scan.reference import walk
+
+TINY = {"dims": (8, 16, 32, 64), "depths": (1, 1, 1, 1), "depths_decoder": (1, 1, 1, 1)}
+
+
+def distance(value: torch.Tensor, truth: torch.Tensor) -> float:
+    return ((value - truth).norm() / truth.norm()).item()
+
+
+def test_copies_are_in_the_order_of_the_directions() -> None:
+    x = torch.randn(2, 3, 4, 5)
+    image = x.permute(0, 2, 3, 1).unsqueeze(3).expand(-1, -1, -1, 4, -1)  # (b, h, w, 4, d)
+    copies = cross_scan(x)
+    assert torch.equal(copies, walk(image).permute(1, 2, 3, 0))
+    torch.testing.assert_close(cross_merge(copies, 4, 5), 4 * x.flatten(2))
+
+
+def test_published_path_is_the_same_model() -> None:
+    """Logits and all gradients, with the same parameters, in float64."""
+    torch.manual_seed(0)
+    model = VMUNet(drop_path_rate=0.0, **TINY).double()
+    published = PublishedVMUNet(reference_scan, drop_path_rate=0.0, **TINY).double()
+    published.load_state_dict(model.state_dict())
+    images = 255 * torch.rand(2, 3, 32, 64).double()
+    masks = torch.rand(2, 1, 32, 64).round()
+    logits, others = model(images), published(images)
+    assert distance(others, logits) < 1e-5
+    for values in (logits, others):
+        bce_dice(values, masks, "logits").backward()
+    gradients = {name: parameter.grad for name, parameter in published.named_parameters()}
+    for name, parameter in model.named_parameters():
+        assert distance(gradients[name], parameter.grad) < 1e-5, name
+
+
+def test_published_model_can_share_parameters() -> None:
+    model = VMUNet(**TINY)
+    published = PublishedVMUNet(**TINY)
+    published.load_state_dict(model.state_dict(keep_vars=True), assign=True)
+    assert {id(p) for p in model.parameters()} == {id(p) for p in published.parameters()}
+
+
+def test_scan_benchmark_compares_the_same_scan() -> None:
+    """The layout that it gives the published path holds the values that ours gets."""
+    inputs = stage_inputs(2, 5, 64)
+    expected = ss2d(*inputs).permute(0, 3, 1, 2).flatten(2)
+    y = scan_gpu.published(reference_scan, scan_gpu.published_inputs(inputs))
+    assert distance(y, expected) < 1e-5
+
+
+def test_floor_of_a_scan() -> None:
+    inputs = [tensor.bfloat16() for tensor in stage_inputs(1, 8, 32)]
+    limits = {"bytes_per_second": 1e6, "exponentials_per_second": 1e9}
+    x, dt, parameters, matrices = 64 * 32, 4 * 64 * 32, 4 * 32 * 18, 2 * 4 * 64 * 16
+    read = 2 * (x + dt + parameters + matrices)
+    forward, both = (scan_gpu.floor(inputs, what, limits) for what in ("output", "gradients"))
+    assert forward["bytes"] == read + 2 * x
+    assert both["bytes"] == 3 * read + 4 * x
+    assert both["exponentials"] == 2 * forward["exponentials"] == 2 * 64 * 32 * 4 * 16
+    assert forward["bound"] == "bytes"
+    assert forward["seconds"] == pytest.approx(forward["bytes"] / 1e6)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it is about machines without CUDA")
+@pytest.mark.parametrize("module", [scan_gpu, step_gpu])
+def test_without_cuda_one_line(module, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark"])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 2
+    name = module.__name__.removeprefix("benchmarks.")
+    assert capsys.readouterr().err == f"{name} measures a CUDA device, and none is visible\n"
+
+
+def test_what_the_published_scan_keeps() -> None:
+    """Copies, step sizes, B and C and the states between chunks, against a formula."""
+    batch, n = 2, 16
+    counted = activations.saved_bytes(activations.CASES["published"], False, batch, 64, **TINY)
+    values = 0
+    for side, dim in ((16, 8), (8, 16), (4, 32), (2, 64)):
+        pixels, d = side**2, 2 * dim
+        values += batch * 4 * (2 * d * pixels + 2 * n * pixels + 2 * n * d) + 4 * d * n  # and A
+    assert counted["SS2D: ss2d"] == 2 * 4 * values  # two blocks a stage, float32
+
+
+def test_traffic_of_operations() -> None:
+    with activations.Traffic() as traffic:
+        x = torch.ones(10, 10)
+        y = x.t().reshape(10, 10) + 1.0
+        y.t().add_(x)
+    assert traffic.counted == {"ones": 400, "add": 800, "add_": 1200}
+
+
+def scan_row(side: int, published: dict | None) -> dict:
+    timing = {"seconds": 1e-3, "low": 1e-3, "high": 1e-3, "peak_bytes": 1e6}
+    shape = {"batch": 1, "side": side, "channels": 192, "dtype": "float32", "pass": "output"}
+    floor = {"seconds": 5e-4, "bound": "bytes"}
+    return {**shape, "triton": timing, "published": published, "reference": None, "floor": floor}
+
+
+def step_row(variant: str, seconds: float | None) -> dict:
+    row = {"variant": variant, "batch": 32, "size": 256, "seconds": seconds, "note": None}
+    return row if seconds is None else {**row, "images_per_second": 32.0, "peak_bytes": 2e9}
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("scan_gpu", [scan_row(64, None), scan_row(32, {"seconds": 2e-3})]),
+        (
+            "step_gpu",
+            [step_row("fp32", 1.0), step_row("bf16", 0.5), step_row("published-fp32", None)],
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["png", "pdf"])
+def test_figures(name: str, rows: list, kind: str, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("matplotlib")
+    made_up = {"machine": {"date": "2000-01-01"}, "gpu": {"name": "none"}, "rows": rows}
+    (tmp_path / f"{name}.json").write_text(json.dumps(made_up))
+    monkeypatch.setattr(sys, "argv", ["plot", "--results", str(tmp_path), "--format", kind])
+    plot.main()
+    assert (tmp_path / f"{name}.{kind}").stat().st_size > 5000
+
+
+def test_no_figure_without_results(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["plot", "--results", str(tmp_path)])
+    with pytest.raises(SystemExit, match="run a benchmark first"):
+        plot.main()

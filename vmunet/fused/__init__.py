@@ -1,0 +1,123 @@
+"""Two operators of the VSS block in one pass over memory each: `conv_silu` and `gated_norm`.
+
+Their definitions, in plain PyTorch, stand at the end of this file. Triton kernels compute the same
+for float32, bfloat16 and float16 on CUDA devices of compute capability 8.0 and later; the
+definition serves everything else. Triton is imported at the kernels' first use.
+"""
+
+from importlib.util import find_spec
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vmunet.errors import InputError
+
+__all__ = ["conv_silu", "gated_norm"]
+
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+_HAS_TRITON = find_spec("triton") is not None
+
+
+def conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Depthwise 3x3 convolution, zero-padded by 1, with bias, then SiLU (paper, Figure 3).
+
+    VMamba's SS2D does it as `act(conv2d(x))` between two permutations of the channels.
+
+    Args:
+        x: (batch, height, width, channels), any values, none of the sizes 0. Any strides: a view
+            whose last axis is contiguous, as half of a projection is, is not copied.
+        weight: (channels, 1, 3, 3), as `nn.Conv2d` with groups=channels holds it.
+        bias: (channels,).
+
+    Returns:
+        (batch, height, width, channels), contiguous, in the type of x, under autocast too. The
+        kernels take parameters of any type beside any type of x and sum in float32; the
+        definition computes in the type of x (on a float32 x, autocast still decides).
+
+    Raises:
+        InputError: shapes, types or devices do not fit.
+    """
+    d = x.shape[-1:]
+    _check("conv_silu", ("x", x), ("weight", weight, (*d, 1, 3, 3)), ("bias", bias, d))
+    if _compiled(x, weight, bias):
+        from vmunet.fused import triton
+
+        return triton.conv_silu(x, weight, bias)
+    return _conv_silu(x, weight, bias)
+
+
+def gated_norm(y: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """LayerNorm over the channels of y, times SiLU(z): the gate of the VSS block (paper, Figure 3).
+
+    VMamba's SS2D does it as `out_norm(y) * act(z)`.
+
+    Args:
+        y: (batch, height, width, channels), any values, none of the sizes 0. Copied if its pixels
+            do not lie evenly in memory with contiguous channels.
+        z: the same shape and rule, so that half of a projection is not copied; of any type.
+        weight, bias: (channels,).
+        eps: added to the variance, positive.
+
+    Returns:
+        (batch, height, width, channels), contiguous, in the type of y, under autocast too: there
+        a LayerNorm in float32 would give float32, which the Linear after it rounds likewise. The
+        kernels take any mix of types and compute in float32.
+
+    Raises:
+        InputError: shapes, types or devices do not fit.
+    """
+    d = y.shape[-1:]
+    _check("gated_norm", ("y", y), ("z", z, y.shape), ("weight", weight, d), ("bias", bias, d))
+    if _compiled(y, z, weight, bias):
+        from vmunet.fused import triton
+
+        return triton.gated_norm(y, z, weight, bias, eps)
+    return _gated_norm(y, z, weight, bias, eps)
+
+
+def _compiled(*tensors: Tensor) -> bool:
+    """Whether the Triton kernels can take these."""
+    if not _HAS_TRITON or not tensors[0].is_cuda or torch.version.hip is not None:
+        return False
+    if any(tensor.dtype not in _TYPES for tensor in tensors):
+        return False
+    return torch.cuda.get_device_properties(tensors[0].device).major >= 8
+
+
+def _conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The definition of `conv_silu`."""
+    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+    y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=x.shape[-1])
+    return F.silu(y).permute(0, 2, 3, 1).contiguous().to(x.dtype)
+
+
+def _gated_norm(y: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """The definition of `gated_norm`."""
+    return (F.layer_norm(y, y.shape[-1:], weight, bias, eps) * F.silu(z)).to(y.dtype)
+
+
+def _check(
+    operator: str, main: tuple[str, Tensor], *others: tuple[str, Tensor, tuple[int, ...]]
+) -> None:
+    name, image = main
+    if image.ndim != 4 or 0 in image.shape:
+        raise InputError(
+            f"{operator}: {name} has shape {tuple(image.shape)}, "
+            "expected (batch, height, width, channels), none 0"
+        )
+    for other, tensor, shape in others:
+        if tuple(tensor.shape) != tuple(shape):
+            raise InputError(
+                f"{operator}: {other} has shape {tuple(tensor.shape)}, expected {tuple(shape)} "
+                f"with {name} {tuple(image.shape)}"
+            )
+        if tensor.device != image.device:
+            raise InputError(
+                f"{operator}: {other} is on {tensor.device} but {name} is on {image.device}"
+            )
+    for other, tensor in (main, *((other, tensor) for other, tensor, _ in others)):
+        if not tensor.is_floating_point() or tensor.element_size() < 2:
+            raise InputError(
+                f"{operator}: {other} is {tensor.dtype}, expected a floating-point type"
+            )
