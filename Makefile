@@ -1,6 +1,7 @@
 # make tables           set up, then rebuild every table of the active profile (demo at first)
 # make tables PROFILE=small   the same after switching the profile
 # make test             set up, then run the tests
+# make gpu              set up, then the tests and benchmarks that need a CUDA device
 # make ui               MLflow's page
 # make clean            remove resume points of killed runs (kept apart from DVC's cache)
 
@@ -13,7 +14,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tables test lint ui clean
+.PHONY: help setup tables test gpu lint ui clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -36,6 +37,12 @@ tables: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+gpu: setup
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m benchmarks.scan_gpu
+	$(BIN)/python -m benchmarks.step_gpu
+	$(BIN)/python -m benchmarks.plot
 
 lint: setup
 	$(BIN)/ruff format --check .

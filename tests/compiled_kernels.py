@@ -54,10 +54,7 @@ def compile_for(capability: int, kernel, types: dict, constants: dict) -> Compil
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     target = GPUTarget("cuda", capability, 32)
     compiled = triton.compile(source, target=target, options={"num_warps": 1})
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        usage, code = (_read(option, file.name) for option in ("-res-usage", "-sass"))
+    usage, code = (disassemble(compiled.asm["cubin"], option) for option in ("-res-usage", "-sass"))
     match = re.search(r"REG:(\d+)", usage)
     assert match, usage
     instructions = [
@@ -70,9 +67,13 @@ def compile_for(capability: int, kernel, types: dict, constants: dict) -> Compil
     return Compiled(int(match[1]), compiled.metadata.shared, spills, _loops(instructions))
 
 
-def _read(option: str, cubin: str) -> str:
-    command = [str(TOOL), option, cubin]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def disassemble(cubin: bytes, option: str = "-sass") -> str:
+    """What cuobjdump says of a kernel: its instructions, or with -res-usage its registers."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(TOOL), option, file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _loops(instructions: list[tuple[int, str, str]]) -> list[Counter]:

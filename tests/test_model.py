@@ -14,7 +14,7 @@ from vmunet import scan as scan_module
 
 GOLDEN = Path(__file__).parent / "golden"
 ARCHITECTURE = json.loads((GOLDEN / "architecture.json").read_text())
-BACKENDS = ("reference", "cpu")
+BACKENDS = ("reference", "cpu", pytest.param("triton", marks=pytest.mark.gpu))
 
 
 def golden_model() -> tuple[VMUNet, dict[str, torch.Tensor]]:
@@ -30,6 +30,8 @@ def relative(value: torch.Tensor, truth: torch.Tensor) -> float:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_golden_logits_and_gradients(backend: str) -> None:
     model, golden = golden_model()
+    if backend == "triton":
+        model, golden = model.cuda(), {name: tensor.cuda() for name, tensor in golden.items()}
     images = golden["input"].requires_grad_()
     with scan_module.backend(backend):
         logits = model(images)

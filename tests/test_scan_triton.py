@@ -1,6 +1,10 @@
-"""The Triton backend: right in the interpreter, lean when compiled, and right on a GPU if any."""
+"""The Triton backend: right in the interpreter, lean when compiled, and right on a GPU if any.
+
+Memory errors on a GPU: compute-sanitizer python -m pytest -m gpu -k "cut or bits" tests/<this file>
+"""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +112,25 @@ def test_what_a_step_costs_beside_its_exponential():
     assert inner.get("SHFL", 0) <= 0.25
 
 
+def test_the_kernels_compile_for_amd_too():
+    import triton as language
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from vmunet.scan import triton_kernels
+
+    kernel, tile = triton_kernels.backward_kernel, next(iter(BACKWARD.values()))
+    constants = {"T": tile.T, "CH": tile.CH, "LD": tile.LD, "N": 16, "SPAN": SPAN}
+    signature = {
+        name: "constexpr" if name in constants else "*fp32" if name in MAPS | SUMS else "i32"
+        for name in kernel.arg_names
+    }
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    target = GPUTarget("hip", "gfx942", 64)
+    code = language.compile(source, target=target, options={"num_warps": 1}).asm["amdgcn"]
+    assert re.findall(r"\.vgpr_spill_count:\s*(\d+)", code) == ["0"]
+
+
 # ---- Choosing how to cut the work ---------------------------------------------------------------
 
 
@@ -165,6 +188,14 @@ def test_the_fastest_tile_is_measured_once_and_kept(tmp_path, monkeypatch):
 
 
 # ---- What it refuses ----------------------------------------------------------------------------
+
+
+def test_an_old_gpu_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    message = "needs a GPU of compute capability 8.0 or more, which Tesla T4 is not"
+    assert triton.unavailable(torch.device("cuda", 99)) == message
+    triton.unavailable.cache_clear()
 
 
 @pytest.mark.parametrize(

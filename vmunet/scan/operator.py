@@ -30,15 +30,20 @@ torch.library.define(
 
 def scan(backend: str, *inputs: Tensor) -> Tensor:
     """`vmunet.scan.ss2d` by the backend of this name, with nothing kept if no gradient is due."""
-    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-    return torch.ops.vmunet.ss2d(*inputs, backend, keep)[0]
+    return torch.ops.vmunet.ss2d(*inputs, backend, _gradient_is_due(*inputs))[0]
 
 
 def scan_projected(
     backend: str, x: Tensor, step: Tensor, weight: Tensor, *others: Tensor
 ) -> Tensor:
     """`vmunet.scan.ss2d_projected` by the backend of this name."""
-    return _Projected.apply(backend, x, step, weight, *others)
+    if _gradient_is_due(x, step, weight, *others):
+        return _Projected.apply(backend, x, step, weight, *others)
+    return torch.ops.vmunet.ss2d(x, project(step, weight), *others, backend, False)[0]
+
+
+def _gradient_is_due(*inputs: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
 
 
 def project(step: Tensor, weight: Tensor) -> Tensor:
@@ -47,7 +52,8 @@ def project(step: Tensor, weight: Tensor) -> Tensor:
     One batched product leaves the directions outermost in memory; a scan reads it by its strides.
     """
     factors = step.flatten(0, 2).transpose(0, 1)  # (4, bhw, r)
-    dt = factors @ weight.to(step.dtype).transpose(1, 2)  # (4, bhw, d)
+    with torch.autocast(step.device.type, enabled=False):  # the backward pass has none
+        dt = factors @ weight.to(step.dtype).transpose(1, 2)  # (4, bhw, d)
     return dt.unflatten(1, step.shape[:3]).permute(1, 2, 3, 0, 4)
 
 
@@ -58,9 +64,7 @@ class _Projected(torch.autograd.Function):
     def forward(
         ctx: Any, backend: str, x: Tensor, step: Tensor, weight: Tensor, *others: Tensor
     ) -> Tensor:
-        keep = any(ctx.needs_input_grad)
-        dt = project(step, weight)
-        y, saved = torch.ops.vmunet.ss2d(x, dt, *others, backend, keep)
+        y, saved = torch.ops.vmunet.ss2d(x, project(step, weight), *others, backend, True)
         ctx.backend = backend
         ctx.save_for_backward(x, step, weight, *others, saved)
         return y

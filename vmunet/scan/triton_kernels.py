@@ -16,6 +16,10 @@ kept below its cost:
 - A sum over lanes by shuffles takes two instructions for each halving and value. `_fold` sends the
   values through shared memory once instead, and a lane then adds what it holds.
 
+The forward pass then takes about as many issue slots (8.7 on sm_90) as the special-function units
+take cycles for its exponentials (8.5): computing a part of them by a polynomial on the other units
+would cost more slots than it frees. The backward pass takes 31.
+
 Letters in the shapes: b image, k walk, l pixels, d channels, n states, s segments of a walk.
 """
 
@@ -514,5 +518,5 @@ def merge_kernel(parts, merged, numel, K: tl.constexpr, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros([BLOCK], tl.float32)
     for k in tl.static_range(K):
-        total += tl.load(parts + k * numel + at, mask=at < numel, other=0.0)
+        total += tl.load(parts + k * tl.cast(numel, tl.int64) + at, mask=at < numel, other=0.0)
     tl.store(merged + at, total.to(merged.dtype.element_ty), mask=at < numel)
