@@ -333,6 +333,13 @@ def test_it_is_a_well_formed_operator():
         torch.library.opcheck(torch.ops.vmunet.ss2d.default, (*inputs, "cpu", True))
 
 
+def test_differentiating_twice_is_refused():
+    inputs = [tensor.requires_grad_() for tensor in scan_inputs(1, 2, 2, 16)]
+    (gx,) = torch.autograd.grad(ss2d(*inputs).square().sum(), inputs[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
+        gx.sum().backward()
+
+
 def test_a_compiled_model_has_no_graph_break_at_the_scan():
     torch.manual_seed(0)
     model = vmunet.VMUNet(dims=(8, 16, 32, 64), drop_path_rate=0.0, depths_decoder=(1, 1, 1, 1))

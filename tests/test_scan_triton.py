@@ -3,6 +3,7 @@
 Memory errors on a GPU: compute-sanitizer python -m pytest -m gpu -k "cut or bits" tests/<this file>
 """
 
+import contextlib
 import json
 import re
 import subprocess
@@ -48,6 +49,7 @@ def test_two_runs_give_the_same_bits(interpreted):
 
 def test_the_layout_of_an_input_changes_nothing(interpreted):
     assert interpreted["layouts"] == 0
+    assert interpreted["one column"] < 1e-6
 
 
 def test_half_precision_maps_are_rounded_once(interpreted):
@@ -163,8 +165,10 @@ def test_walks_are_cut_where_that_fills_the_gpu(walks, steps, parts, monkeypatch
 
 def test_the_fastest_tile_is_measured_once_and_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    capturing = True
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU")
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     measured = []
 
     def fastest(tiles, run):
@@ -172,12 +176,20 @@ def test_the_fastest_tile_is_measured_once_and_kept(tmp_path, monkeypatch):
         return "2 steps of 32"
 
     monkeypatch.setattr(triton_tiles, "_fastest", fastest)
+    first = next(iter(BACKWARD.values()))
+    assert triton_tiles.choose(BACKWARD, "work", print, torch.device("cuda")) == first
+    assert not measured
+    capturing = False
     for _ in range(2):
         triton_tiles._known.cache_clear()  # as a new process has it
         for _ in range(2):
             tile = triton_tiles.choose(BACKWARD, "work", print, torch.device("cuda"))
             assert tile == BACKWARD["2 steps of 32"]
     assert len(measured) == 1
+    capturing = True  # what is known holds then too
+    tile = triton_tiles.choose(BACKWARD, "work", print, torch.device("cuda"))
+    assert tile == BACKWARD["2 steps of 32"]
+    capturing = False
     (file,) = (tmp_path / "vmunet").iterdir()
     file.write_text("{broken")
     triton_tiles._known.cache_clear()

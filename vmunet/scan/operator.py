@@ -77,8 +77,9 @@ class _Projected(torch.autograd.Function):
         gx, gdt, *gothers = torch.ops.vmunet.ss2d_backward(gy, x, dt, *others, saved, ctx.backend)
         gdt = gdt.permute(3, 0, 1, 2, 4).flatten(1, 3)  # (4, bhw, d)
         factors = step.flatten(0, 2).transpose(0, 1)  # (4, bhw, r)
-        gstep = (gdt @ weight.to(gdt.dtype)).transpose(0, 1).reshape(step.shape)
-        gweight = (gdt.transpose(1, 2) @ factors).to(weight.dtype)
+        with torch.autocast(gdt.device.type, enabled=False):
+            gstep = (gdt @ weight.to(gdt.dtype)).transpose(0, 1).reshape(step.shape)
+            gweight = (gdt.transpose(1, 2) @ factors).to(weight.dtype)
         return None, gx, gstep, gweight, *gothers
 
 
@@ -134,4 +135,9 @@ def _differentiate(ctx: Any, gy: Tensor | None, _: Tensor | None) -> tuple[Tenso
     return *gradients, None, None
 
 
+def _refuse(ctx: Any, *gradients: Tensor) -> None:
+    raise RuntimeError("vmunet.scan.ss2d: a compiled scan cannot be differentiated twice")
+
+
 torch.library.register_autograd("vmunet::ss2d", _differentiate, setup_context=_setup_context)
+torch.library.register_autograd("vmunet::ss2d_backward", _refuse)

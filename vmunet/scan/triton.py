@@ -81,7 +81,7 @@ def forward(
         segments: parts of a walk that run side by side; chosen by shape if 0.
     """
     x, dt, A, B, C, D, dt_bias = _rows(x, dt, A, B, C, D, dt_bias)
-    _check(x, dt, A, B, C)
+    _check(x, A, dt, B, C)
     if tile is None:
         tile = triton_tiles.choose(
             triton_tiles.FORWARD,
@@ -121,6 +121,7 @@ def backward(
     """The gradients of the seven inputs, each in the type of its input."""
     likes = (x, dt, A, B, C, D, dt_bias)
     gy, x, dt, A, B, C, D, dt_bias = _rows(gy, x, dt, A, B, C, D, dt_bias)
+    _check(x, A, dt, B, C, gy)
     if tile is None:
         tile = triton_tiles.choose(
             triton_tiles.BACKWARD,
@@ -227,18 +228,19 @@ def _rows(*tensors: Tensor) -> tuple[Tensor, ...]:
 def _in_rows(tensor: Tensor) -> bool:
     if tensor.ndim < 4:
         return tensor.is_contiguous()
-    width = tensor.shape[2]
-    joined = tensor.stride(1) == width * tensor.stride(2) or tensor.shape[1] == 1
-    return tensor.stride(-1) == 1 and joined
+    _, height, width = tensor.shape[:3]
+    joined = height == 1 or width == 1 or tensor.stride(1) == width * tensor.stride(2)
+    return joined and tensor.stride(-1) == 1
 
 
 def _strides(tensor: Tensor, count: int) -> tuple[int, ...]:
     """The strides of image and pixel, and of the walk if `count` is 3."""
-    image, _, pixel, *rest = tensor.stride()
+    image, row, column, *rest = tensor.stride()
+    pixel = column if tensor.shape[2] > 1 else row  # that of an axis of one pixel means nothing
     return (image, pixel, *rest)[:count]
 
 
-def _check(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
+def _check(x: Tensor, A: Tensor, *maps: Tensor) -> None:
     b, h, w, d = x.shape
     n, pixels = A.shape[2], h * w
     if n > MAX_STATES:
@@ -250,8 +252,8 @@ def _check(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
         raise InputError(
             f"ss2d: the triton backend takes up to {MAX_BATCH} images at once, not {b}"
         )
-    rows = max(tensor.stride(2) for tensor in (x, dt, B, C))
-    offsets = max(pixels * max(rows, d, 4 * n), -(-pixels // SPAN) * n * d)
+    rows = max(_strides(tensor, 2)[1] for tensor in (x, *maps))
+    offsets = max(pixels * max(rows, 4 * d, 4 * n), -(-pixels // SPAN) * n * d)
     if offsets >= 2**31 or pixels * h >= 2**32:
         raise InputError(
             f"ss2d: an image of {h}x{w} pixels with {d} channels is too large for the 32-bit "

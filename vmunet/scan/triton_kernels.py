@@ -197,8 +197,8 @@ def forward_kernel(
     state_at = n[None, :, None] * channels + channel[:, None, :]
     x += image * x_image
     dt += image * dt_image + walk.to(tl.int64) * dt_walk
-    B += image * b_image + walk * b_walk
-    C += image * c_image + walk * c_walk
+    B += image * b_image + walk.to(tl.int64) * b_walk
+    C += image * c_image + walk.to(tl.int64) * c_walk
     y += (walk * batch + image) * pixels * y_pixel
     slot = image * 4 + walk
     saved += slot * tl.cdiv(pixels, SPAN) * states * channels
@@ -293,7 +293,7 @@ def summary_kernel(
     state_at = n[None, :, None] * channels + channel[:, None, :]
     signal += image * signal_image
     dt += image * dt_image + walk.to(tl.int64) * dt_walk
-    matrix += image * matrix_image + walk * matrix_walk
+    matrix += image * matrix_image + walk.to(tl.int64) * matrix_walk
     a = tl.load(rate + walk * states * channels + state_at, mask=kept, other=0.0)
     shift = tl.load(bias + walk * channels + channel, mask=real, other=0.0)
     h = tl.zeros([CH, N, LD], tl.float32)
@@ -405,8 +405,8 @@ def backward_kernel(
     state_at = n[None, :, None] * channels + channel[:, None, :]
     x += image * x_image
     dt += image * dt_image + walk.to(tl.int64) * dt_walk
-    B += image * b_image + walk * b_walk
-    C += image * c_image + walk * c_walk
+    B += image * b_image + walk.to(tl.int64) * b_walk
+    C += image * c_image + walk.to(tl.int64) * c_walk
     gy += image * gy_image
     gx += (walk * batch + image) * pixels * channels
     gdt += image * gdt_image + walk.to(tl.int64) * gdt_walk

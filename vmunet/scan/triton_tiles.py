@@ -74,20 +74,24 @@ def choose(
 ) -> Tile:
     """The fastest tile for this work on this GPU, measured at the first call ever, then kept.
 
-    Off a GPU, and while a CUDA graph is captured, the first tile. The choice is kept in the
-    user's cache folder: a different tile adds in another order, so it may give other last bits.
+    Off a GPU, and for work that is new while a CUDA graph is captured, the first tile. The choice
+    is kept in the user's cache folder: a different tile adds in another order, so it may give
+    other last bits.
     """
     first = next(iter(tiles.values()))
-    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+    if device.type != "cuda":
         return first
     gpu = torch.cuda.get_device_name(device)
-    known = _known()
-    name = known.get(gpu, {}).get(key, "")
-    if name not in tiles:
+    name = _known().get(gpu, {}).get(key, "")
+    if name in tiles:
+        return tiles[name]
+    with torch.cuda.device(device):  # what events and streams are taken from
+        if torch.cuda.is_current_stream_capturing():
+            return first
         name = _fastest(tiles, run)
-        with _LOCK:
-            known.setdefault(gpu, {})[key] = name
-            _keep(known)
+    with _LOCK:
+        _known().setdefault(gpu, {})[key] = name
+        _keep(gpu, key, name)
     return tiles[name]
 
 
@@ -111,6 +115,10 @@ def _file() -> Path:
 @functools.cache
 def _known() -> dict[str, dict[str, str]]:
     """{GPU: {work: name of the tile}}"""
+    return _read()
+
+
+def _read() -> dict[str, dict[str, str]]:
     try:
         known = json.loads(_file().read_text())
     except (OSError, ValueError):
@@ -118,8 +126,10 @@ def _known() -> dict[str, dict[str, str]]:
     return known if isinstance(known, dict) else {}
 
 
-def _keep(known: dict[str, dict[str, str]]) -> None:
-    """Write the choices, whole or not at all; where that fails they hold for this process."""
+def _keep(gpu: str, key: str, name: str) -> None:
+    """Add a choice to the file, which others may have added to; else it holds for this process."""
+    known = _read()
+    known.setdefault(gpu, {})[key] = name
     path = _file()
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
