@@ -203,7 +203,7 @@ def timed(
             run()  # compiles, so that the peak below is a usual call's
             results[name] = {"peak_bytes": peak_on_gpu(run)}
             runs[name] = run
-        except RuntimeError as error:  # out of memory is one
+        except Exception as error:  # out of memory, or Triton's own errors
             results[name] = None
             notes.append(f"{name}: {type(error).__name__}: {error}"[:300])
         torch.cuda.empty_cache()

@@ -114,7 +114,7 @@ def try_sweep(step: Callable[[], None], rounds: int) -> Sweep:
         result: Sweep = *sweep(step, rounds), None
     except torch.cuda.OutOfMemoryError:
         result = [], 0, "out of memory"
-    except RuntimeError as error:  # torch.compile's errors are among them
+    except Exception as error:  # torch.compile's, or Triton's, which are no RuntimeErrors
         result = [], 0, f"{type(error).__name__}: {error}"[:300]
     # Only here, where no exception holds the tensors of the failed step any more.
     gc.collect()
