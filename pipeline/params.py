@@ -113,10 +113,18 @@ class ArchiveSource(Strict):
     source: Literal["file", "http"]
 
 
-class WeightsSource(Strict):
-    """Initial weights: `http` the published VMamba v0, `phantom` a short pre-training, `none`."""
+class PreparedSource(Strict):
+    """The authors' prepared 7:3 set, a zip or a folder; `path` where $VMUNET_MIRROR lacks it."""
 
-    source: Literal["http", "phantom", "none"]
+    source: Literal["prepared"]
+    path: Annotated[str, Field(min_length=1)] | None = None
+
+
+class WeightsSource(Strict):
+    """Initial weights: VMamba v0 from the publisher (`http`) or $VMUNET_MIRROR/weights/*.pth
+    (`file`), a short pre-training (`phantom`), or `none`."""
+
+    source: Literal["http", "file", "phantom", "none"]
     steps: Annotated[int, Field(ge=1)] = 40
     size: Annotated[int, Field(ge=32, multiple_of=32)] = 64
 
@@ -144,7 +152,7 @@ class Profile(Strict):
     threads: Annotated[int, Field(ge=0)] = 0
     data: dict[
         Literal["isic17", "isic18"],
-        Annotated[PhantomSource | ArchiveSource, Field(discriminator="source")],
+        Annotated[PhantomSource | ArchiveSource | PreparedSource, Field(discriminator="source")],
     ]
     weights: WeightsSource
     train: Annotated[TrainSettings, BeforeValidator(train_settings)]

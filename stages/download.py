@@ -1,4 +1,8 @@
-"""DVC stage: the official archives, or what stands in for them, to data/raw/<dataset>/."""
+"""DVC stage: the official archives, or what stands in for them, to data/raw/<dataset>/.
+
+VMUNET_MIRROR is a folder laid out as data/downloads is, and may hold the prepared set too;
+VMUNET_MIRROR_URLS lists addresses, laid out likewise, that are asked before the publisher.
+"""
 
 import argparse
 import os
@@ -6,6 +10,7 @@ from pathlib import Path
 
 from pipeline.params import load_params
 from pipeline.stage import run_stage
+from vmunet.data.download import Internet, mirror_urls
 from vmunet.data.isic import dataset_named
 from vmunet.data.raw import Phantoms, write_raw
 from vmunet.errors import InputError
@@ -23,16 +28,19 @@ def main(argv: list[str] | None = None) -> None:
             f"add it under data: in profiles/{params.profile_name}.yaml"
         )
     data = params.profile.data[dataset.name]
-    phantoms = None
+    phantoms = prepared = None
     if data.source == "phantom":
         phantoms = Phantoms(data.training, data.validation, data.n_train, data.seed)
+    if data.source == "prepared" and data.path:
+        prepared = Path(data.path).expanduser()
     write_raw(
         dataset,
         target=Path("data/raw") / dataset.name,
         source=data.source,
-        downloads=Path("data/downloads"),
+        internet=Internet(mirrors=mirror_urls(os.environ.get("VMUNET_MIRROR_URLS"))),
         mirror=os.environ.get("VMUNET_MIRROR"),
         phantoms=phantoms,
+        prepared=prepared,
     )
 
 

@@ -138,8 +138,8 @@ def _data(results: list[Result]) -> str:
     )
     sizes = sorted({result.size for result in results})
     used = _listed([_px(size, size) for size in sizes])
-    # Images of a local archive may have been reduced before they were put there.
-    stored = "stored at" if data["source"] == "file" else "natively"
+    # Images of a local archive, or of a prepared set, may have been reduced before.
+    stored = "stored at" if data["source"] in ("file", "prepared") else "natively"
     sentences = [
         f"{data['n_train']} training and {data['n_test']} test {SOURCES[data['source']]}, "
         f"{stored} {native}, used at {used}."

@@ -20,6 +20,7 @@ SOURCES = {
     # A local copy may hold reduced images: nothing is said of the original ones.
     "file": "real images from local archives",
     "http": "images of the real archive (downloaded)",
+    "prepared": "real images from the authors' prepared set (split as it came)",
 }
 SOUND_SIZES = ("training_size", "native_size")
 SOUND_SCORES = ("miou", "mean_iou", "mean_dice", "thresholded_jaccard")

@@ -1,19 +1,25 @@
 """Initial weights (Table III): the published VMamba v0, or a short pre-training on phantoms.
 
 Writes data/weights/: vmamba-t.safetensors and vmamba-s.safetensors in VMamba v0's names, and
-manifest.json that says where they came from. A profile with `weights: {source: none}` gets the
-manifest alone.
+manifest.json that says where they came from and, of published ones, what they fill in VM-UNet. A
+profile with `weights: {source: none}` gets the manifest alone.
 """
 
 import argparse
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.params import Profile, load_params
 from pipeline.provenance import write_json
 from pipeline.stage import run_stage
 from vmunet.data.files import whole_folder
+from vmunet.errors import InputError
 
 FOLDER = Path("data/weights")
+DOWNLOADS = Path("data/downloads")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,7 +31,9 @@ def main(argv: list[str] | None = None) -> None:
         if source.source == "phantom":
             files = pretrain_on_phantoms(part, params.profile)
         elif source.source == "http":
-            files = download_published(part)
+            files = download_published(part, params.profile.train.dims)
+        elif source.source == "file":
+            files = files_of_mirror(part, params.profile.train.dims)
         write_json(part / "manifest.json", {"source": source.source, "files": files})
 
 
@@ -58,22 +66,64 @@ def pretrain_on_phantoms(folder: Path, profile: Profile) -> dict[str, dict[str, 
     return files
 
 
-def download_published(folder: Path) -> dict[str, dict[str, object]]:
-    """VMamba-T and -S v0, from the publisher, converted once from pickle to safetensors."""
-    from safetensors.torch import save_file
-
-    from vmunet.checkpoints import read_tensors
-    from vmunet.data.download import fetch
+def download_published(folder: Path, dims: Sequence[int]) -> dict[str, dict[str, object]]:
+    """VMamba-T and -S v0 from the publisher, or from a mirror of theirs."""
+    from vmunet.data.download import Internet, Wanted, fetch_all, mirror_urls
     from vmunet.initial_weights import VMAMBA_V0
 
+    wanted = [
+        Wanted(url, f"weights/{url.rsplit('/', 1)[1]}", sha256)
+        for url, sha256 in VMAMBA_V0.values()
+    ]
+    mirrors = mirror_urls(os.environ.get("VMUNET_MIRROR_URLS"))
+    internet = Internet(DOWNLOADS, mirrors)
+    sums = fetch_all(wanted, internet)
+    paths = [DOWNLOADS / item.place for item in wanted]
+    files = take_in(folder, dict(zip(paths, sums, strict=True)), dims)
+    urls = {item.place.rsplit("/", 1)[1]: item.url for item in wanted}
+    return {name: {"url": urls[str(about["file"])]} | about for name, about in files.items()}
+
+
+def files_of_mirror(folder: Path, dims: Sequence[int]) -> dict[str, dict[str, object]]:
+    """VMamba-T and -S v0, or one of them, from $VMUNET_MIRROR/weights/*.pth."""
+    from vmunet.data.archives import sha256_of
+
+    mirror = os.environ.get("VMUNET_MIRROR")
+    paths = sorted(Path(mirror, "weights").glob("*.pth")) if mirror else []
+    if not paths:
+        where = f"{mirror}/weights holds no .pth file" if mirror else "VMUNET_MIRROR is not set"
+        raise InputError(
+            f"weights: source is 'file' but {where}; set VMUNET_MIRROR to a folder that holds "
+            "weights/*.pth, the v0 release of VMamba-T and VMamba-S"
+        )
+    return take_in(folder, {path: sha256_of(path) for path in paths}, dims)
+
+
+def take_in(
+    folder: Path, sources: Mapping[Path, str], dims: Sequence[int]
+) -> dict[str, dict[str, object]]:
+    """Published files (and their SHA-256) to safetensors in `folder`, and what each one fills."""
+    from vmunet.vmamba_files import convert, one_line, report
+
     files: dict[str, dict[str, object]] = {}
-    for name, (url, sha256) in VMAMBA_V0.items():
-        path = Path("data/downloads/weights") / url.rsplit("/", 1)[1]
-        digest = fetch(url, path, sha256)
-        tensors, _ = read_tensors(path)
-        tensors = {key: t.contiguous() for key, t in tensors.items()}
-        save_file(tensors, folder / f"{name}.safetensors")
-        files[name] = {"url": url, "sha256": digest}
+    for path, sha256 in sources.items():
+        converted = convert(path, sha256, DOWNLOADS / "weights" / "converted")
+        if converted.name in files:
+            raise InputError(
+                f"{path}: is {converted.name}, and so is {files[converted.name]['file']} beside "
+                "it; keep one of the two"
+            )
+        found = report(converted, dims)
+        print(one_line(converted, found))
+        shutil.copyfile(converted.path, folder / f"{converted.name}.safetensors")
+        files[converted.name] = {
+            "file": path.name,
+            "sha256": sha256,
+            "state_dict": converted.taken or "the file itself",
+            "ema": converted.taken == "model_ema",
+            "filled": {"encoder": len(found.encoder), "decoder": len(found.decoder)},
+            **asdict(found),
+        }
     return files
 
 

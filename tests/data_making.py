@@ -1,5 +1,6 @@
 """Small archives and files that the data tests feed in, good and bad."""
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -52,4 +53,28 @@ def write_mirror(folder: Path, members: dict[str, dict[str, bytes]]) -> Path:
     """A mirror holding ISIC 2017's archives with these members; returns the mirror's folder."""
     for name, files in members.items():
         write_zip(folder / "isic17" / name, files)
+    return folder
+
+
+def picture(seed: int, height: int = 96, width: int = 128) -> np.ndarray:
+    """A photograph, uint8 (height, width, 3), with coarse and fine structure of its own."""
+    rng = np.random.default_rng(seed)
+    image = np.full((height, width, 3), 128, np.float32)
+    for cells, strength in ((5, 40), (16, 16), (40, 8)):
+        noise = rng.normal(size=(cells, cells, 3)).astype(np.float32)
+        image += strength * cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def write_raw_folder(
+    folder: Path, train: dict[str, np.ndarray], test: dict[str, np.ndarray]
+) -> Path:
+    """data/raw/<dataset> with these photographs (BGR, by id) as PNG, each with a blob as mask."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for key, image in (train | test).items():
+        (folder / "images" / f"{key}.png").write_bytes(encoded(image))
+        (folder / "masks" / f"{key}.png").write_bytes(encoded(blob(*image.shape[:2])))
+    manifest = {"source": "made", "train": sorted(train), "test": sorted(test)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder

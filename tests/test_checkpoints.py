@@ -1,6 +1,8 @@
 """Weights on disk: round trips, the published form, and what is refused."""
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,9 +46,37 @@ def test_published_checkpoint_with_prefix_loads(tmp_path: Path, wrap) -> None:
     assert metadata["protocol"] == "paper"
 
 
-def test_ema_weights_are_preferred(tmp_path: Path) -> None:
+def test_ema_weights_are_preferred_and_what_was_taken_is_said(tmp_path: Path) -> None:
     path = tmp_path / "both.pth"
-    torch.save({"model": {"a": torch.zeros(1)}, "model_ema": {"a": torch.ones(1)}}, path)
+    plain, ema = {"a": torch.zeros(1)}, {"a": torch.ones(1)}
+    for content, value, taken in (
+        ({"model": plain, "model_ema": ema, "epoch": 3}, 1, "model_ema"),
+        ({"model": plain, "model_ema": {}, "optimizer": {"lr": 0.1}}, 0, "model"),
+        ({"model": plain, "model_ema": None}, 0, "model"),
+        ({"state_dict": ema}, 1, "state_dict"),
+        (ema, 1, ""),
+    ):
+        torch.save(content, path)
+        tensors, header = read_tensors(path)
+        assert (tensors["a"], header) == (value, {"state_dict": taken})
+
+
+def test_a_release_with_its_training_configuration_loads(tmp_path: Path) -> None:
+    """Such a file is written where yacs is installed and read where it is not."""
+    code = """
+import sys, types, torch
+class CfgNode(dict):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.__dict__["__immutable__"] = True
+module = types.ModuleType("yacs.config")
+CfgNode.__module__, CfgNode.__qualname__, module.CfgNode = "yacs.config", "CfgNode", CfgNode
+sys.modules["yacs"], sys.modules["yacs.config"] = types.ModuleType("yacs"), module
+config = CfgNode({"MODEL": CfgNode({"DEPTHS": [2, 2, 27, 2]})})
+torch.save({"model": {"a": torch.ones(1)}, "config": config}, sys.argv[1])
+"""
+    path = tmp_path / "release.pth"
+    subprocess.run([sys.executable, "-c", code, path], check=True)
     assert read_tensors(path)[0]["a"] == 1
 
 

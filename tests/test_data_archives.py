@@ -1,6 +1,8 @@
 """Unpacking: a hostile or broken zip writes nothing and says what to do."""
 
 import stat
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -70,6 +72,56 @@ def test_a_member_that_lies_about_its_size_is_held_to_it(tmp_path):
     assert content.count(real) == 2  # the local header and the directory
     (tmp_path / "x.zip").write_bytes(content.replace(real, told))
     refused(tmp_path / "x.zip", tmp_path, "truncated or damaged.*CRC")
+
+
+UNPACK = """
+import resource, sys
+from pathlib import Path
+from vmunet.data.archives import extract
+from vmunet.errors import InputError
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+try:
+    extract(Path(sys.argv[1]), Path(sys.argv[2]))
+except InputError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+def unpack_in_64_kib(archive, target) -> str:
+    """What a process says that may write no file longer than 64 KiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", UNPACK, archive, target], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    return done.stderr
+
+
+@pytest.mark.parametrize("way", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+def test_no_more_is_written_than_a_lying_header_declares(tmp_path, way):
+    """A byte more than 64 KiB in a file would be 'File too large' and no wrong checksum."""
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", way) as archive:
+        archive.writestr("zeros", bytes(1 << 20))
+        archive.infolist()[0].file_size = 1000  # in the directory, which is what readers go by
+    said = unpack_in_64_kib(tmp_path / "x.zip", tmp_path / "out")
+    assert "x.zip: truncated or damaged" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
+
+
+def test_a_disk_that_is_full_while_unpacking_leaves_nothing(tmp_path):
+    archive = write_zip(tmp_path / "x.zip", {"a": b"1", "b": bytes(100_000)})
+    said = unpack_in_64_kib(archive, tmp_path / "out")
+    assert f"x.zip: cannot be unpacked into {tmp_path} (File too large); nothing was kept" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
+
+
+def test_a_second_name_for_the_same_bytes_is_refused(tmp_path):
+    """So are bombs made that unpack one member many times."""
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("a", b"1" * 5000)
+        archive.writestr("b", b"1" * 5000)
+        first, second = archive.infolist()
+        second.header_offset, second.filename = first.header_offset, "b"
+    refused(tmp_path / "x.zip", tmp_path, "truncated or damaged")
 
 
 def test_no_room_on_the_disk_is_said_before_writing(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ SIZE = 64
 def made(tmp_path_factory):
     """data/ with 12 + 4 phantoms as raw pairs and as arrays of both protocols."""
     data = tmp_path_factory.mktemp("data")
-    write_raw(ISIC17, data / "raw", "phantom", data, phantoms=Phantoms(12, 4, 9, 0))
+    write_raw(ISIC17, data / "raw", "phantom", phantoms=Phantoms(12, 4, 9, 0))
     write_arrays(data / "raw", data / "arrays", "isic17-64", SIZE, [PAPER, SOUND])
     return data
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from data_making import (
     photograph,
     write_mirror,
 )
+from http_server import serving
 
 from stages import download as download_stage
 from vmunet.data import raw
+from vmunet.data.download import Internet
 from vmunet.data.images import read_mask, read_rgb
 from vmunet.data.isic import ISIC17, ISIC18
 from vmunet.errors import InputError
@@ -32,12 +35,12 @@ MASK = f"{TRAINING_MASKS.folder}/ISIC_0000001_segmentation.png"
 def take(tmp_path, monkeypatch):
     """Write ISIC 2017's archives with these members and take them in; returns the raw folder."""
     monkeypatch.setattr(raw, "check_counts", lambda *_: None)
-    small = ISIC17.__class__(**{**ISIC17.__dict__, "n_train": 3})
+    small = replace(ISIC17, n_train=3)
 
     def take_members(members: dict[str, dict[str, bytes]]) -> Path:
         mirror = write_mirror(tmp_path / "mirror", members)
         target = tmp_path / "data" / "raw" / "isic17"
-        raw.write_raw(small, target, "file", tmp_path / "downloads", str(mirror))
+        raw.write_raw(small, target, "file", mirror=str(mirror))
         return target
 
     return take_members
@@ -87,6 +90,25 @@ def test_converted_files_are_stored_plainly_and_counted(take):
     mask, changed = read_mask(folder / "masks" / "ISIC_0000001.png")
     np.testing.assert_array_equal(mask, blob())
     assert not changed
+
+
+def test_downloaded_archives_become_the_same_pairs(take, tmp_path):
+    local = take(official_members())
+    with serving() as server:
+        mirror = tmp_path / "mirror" / "isic17"
+        server.files = {f"/{path.name}": path.read_bytes() for path in mirror.iterdir()}
+        published = tuple(replace(a, url=f"{server.base}/{a.name}") for a in ISIC17.archives)
+        small = replace(ISIC17, archives=published, n_train=3)
+        internet = Internet(tmp_path / "downloads", (), tmp_path / "checksums.json", wait=0)
+        for _ in range(2):
+            raw.write_raw(small, tmp_path / "out", "http", internet)
+        assert sorted(server.paths) == sorted(server.files)  # a second start downloads nothing
+    found, expected = (
+        json.loads((f / "manifest.json").read_text()) for f in (tmp_path / "out", local)
+    )
+    assert found == expected | {"source": "http"}
+    sums = json.loads(internet.record.read_text())
+    assert sums == {a.url: b["sha256"] for a, b in zip(published, found["archives"], strict=True)}
 
 
 def test_empty_masks_are_counted(take):
@@ -150,7 +172,7 @@ def test_a_truncated_archive_is_refused_and_the_old_result_kept(take, tmp_path):
     content = archive.read_bytes()
     archive.write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"ISIC-2017_Training_Data\.zip: truncated or damaged"):
-        raw.write_raw(ISIC17, folder, "file", tmp_path / "d", str(tmp_path / "mirror"))
+        raw.write_raw(ISIC17, folder, "file", mirror=str(tmp_path / "mirror"))
     assert (folder / "manifest.json").read_bytes() == before
     assert [p.name for p in folder.parent.iterdir()] == ["isic17"]
 
@@ -158,21 +180,19 @@ def test_a_truncated_archive_is_refused_and_the_old_result_kept(take, tmp_path):
 def test_a_mirror_with_fewer_images_than_the_official_set_is_refused(tmp_path):
     mirror = write_mirror(tmp_path / "mirror", official_members())
     with pytest.raises(InputError, match="isic17: 4 training pairs, expected 2000"):
-        raw.write_raw(ISIC17, tmp_path / "out", "file", tmp_path / "d", str(mirror))
+        raw.write_raw(ISIC17, tmp_path / "out", "file", mirror=str(mirror))
     assert [p.name for p in tmp_path.iterdir()] == ["mirror"]
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path):
     (tmp_path / ".isic18.part" / "images").mkdir(parents=True)
-    raw.write_raw(
-        ISIC18, tmp_path / "isic18", "phantom", tmp_path, phantoms=raw.Phantoms(3, 1, 2, 0)
-    )
+    raw.write_raw(ISIC18, tmp_path / "isic18", "phantom", phantoms=raw.Phantoms(3, 1, 2, 0))
     assert [p.name for p in tmp_path.iterdir()] == ["isic18"]
 
 
 def test_an_unknown_source_is_refused(tmp_path):
-    with pytest.raises(InputError, match="source 'ftp'; expected phantom, file or http"):
-        raw.write_raw(ISIC17, tmp_path / "out", "ftp", tmp_path)
+    with pytest.raises(InputError, match="source 'ftp'; expected phantom, file, http or prepared"):
+        raw.write_raw(ISIC17, tmp_path / "out", "ftp")
 
 
 def test_the_stage_makes_the_profiles_phantoms(tmp_path, monkeypatch):
@@ -196,7 +216,7 @@ def test_the_stage_makes_the_profiles_phantoms(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not MIRROR, reason="needs VMUNET_MIRROR")
 def test_the_real_split_is_the_published_one(tmp_path):
-    raw.write_raw(ISIC17, tmp_path / "isic17", "file", tmp_path / "downloads", MIRROR)
+    raw.write_raw(ISIC17, tmp_path / "isic17", "file", mirror=MIRROR)
     manifest = json.loads((tmp_path / "isic17" / "manifest.json").read_text())
     for subset, count in (("train", 1500), ("test", 650)):
         published = Path(MIRROR, "isic17", f"isic17_7to3_{subset}_{count}.txt").read_text().split()

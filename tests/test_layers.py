@@ -25,7 +25,9 @@ def test_import_contracts() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("stage", ["download", "preprocess", "weights", "train", "evaluate"])
+@pytest.mark.parametrize(
+    "stage", ["download", "check", "preprocess", "weights", "train", "evaluate"]
+)
 def test_each_stage_depends_on_exactly_the_modules_it_imports(stage: str) -> None:
     compare(stage)
 

@@ -149,6 +149,11 @@ def test_mistakes_in_params(root: Path, change, message: str) -> None:
         (lambda c: c["train"].update(lr=1.0), r"demo\.yaml: train\.lr: Unexpected"),
         (lambda c: c["train"].update(dims=[8, 16, 32, 65]), r"dims must double"),
         (lambda c: c["data"]["isic17"].update(source="ftp"), r"data\.isic17: .*'ftp'"),
+        (
+            lambda c: c["data"].update(isic17={"source": "prepared", "path": ""}),
+            r"data\.isic17\.prepared\.path: .*at least 1 character",
+        ),
+        (lambda c: c["weights"].update(source="ftp"), r"weights\.source: .*'file'"),
         (lambda c: c["data"]["isic17"].update(n_train=1000), r"n_train 1000 exceeds training"),
         (lambda c: c["data"].pop("isic18"), r"no data source for isic18"),
     ],

@@ -146,6 +146,10 @@ def test_a_fresh_clone_ends_in_tables(built: Path) -> None:
         table = (built / "reports" / "tables" / f"table{number}.tex").read_text()
         assert r"\toprule" in table
     assert "hantom" in (built / "reports" / "tables" / "table1.tex").read_text()
+    checked = built / "reports" / "data"
+    names = ["findings.csv", "index.md", "isic17.png"]
+    assert sorted(path.name for path in checked.iterdir()) == names
+    assert "| train | 8 |" in (checked / "index.md").read_text()
 
 
 def test_git_sees_only_the_lock_and_the_switch(built: Path) -> None:

@@ -7,6 +7,7 @@ enough to build the model. Files from outside are read without running any code 
 import json
 import os
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from vmunet.model import VMUNet
 
 HEADER = "vmunet"  # the entry of a safetensors header that describes the model
 PUBLISHED_PREFIX = "vmunet."  # the published model is wrapped in a module of this name
+TAKEN = "state_dict"  # the entry of a read .pth's header: where in the file its tensors were
+# Release dictionaries may hold their training configuration: read as a plain dictionary.
+INERT: list[Any] = [(OrderedDict, "yacs.config.CfgNode")]
 
 
 def save_checkpoint(path: Path, model: VMUNet, metadata: dict[str, Any]) -> None:
@@ -71,6 +75,8 @@ def load_checkpoint(path: Path) -> tuple[VMUNet, dict[str, Any]]:
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a `.safetensors` or `.pth` file by name, and its text header.
 
+    A `.pth` has no header: `TAKEN` then says which of its state dicts was read.
+
     Raises:
         InputError: the file is missing, broken, or a pickle that holds more than tensors.
     """
@@ -86,7 +92,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         except SafetensorError as error:
             raise InputError(f"{path}: not a whole safetensors file ({error})") from None
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(INERT):
             warnings.simplefilter("ignore")  # torch on old pickle protocols
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # whatever a file that is no checkpoint makes the unpickler raise
@@ -94,21 +100,24 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path}: not loaded, because it is not a file of tensors alone. A pickle that holds "
             "more may run code: save its state dict by itself, or as safetensors"
         ) from None
-    return tensors_of(content, path), {}
+    tensors, taken = tensors_of(content, path)
+    return tensors, {TAKEN: taken}
 
 
-def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in a loaded `.pth`: itself, or under `model_ema` or `model`.
+def tensors_of(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
+    """The state dict in a loaded `.pth`, and its key: `model_ema`, `model`, `state_dict` or ''.
 
-    Where a file holds both, the EMA weights are taken.
+    Where a file holds both, the EMA weights are taken. '' is the file itself.
+
+    Raises:
+        InputError: it holds none.
     """
     if isinstance(content, dict):
-        for key in ("model_ema", "model", "state_dict"):
-            if isinstance(content.get(key), dict):
-                content = content[key]
-                break
-        if content and all(isinstance(value, Tensor) for value in content.values()):
-            return dict(content)
+        keys = [k for k in ("model_ema", "model", "state_dict") if isinstance(content.get(k), dict)]
+        taken = next((key for key in keys if content[key]), "")
+        tensors = content[taken] if taken else content
+        if tensors and all(isinstance(value, Tensor) for value in tensors.values()):
+            return dict(tensors), taken
     raise InputError(
         f"{path}: holds no state dict; expected names and tensors, or those under 'model_ema' or "
         "'model'"

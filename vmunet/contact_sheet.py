@@ -72,22 +72,24 @@ def draw(
     rows = sum(-(-len(members) // COLUMNS) for _, members in groups)
     height = HEADER + LABEL * len(groups) + rows * (TILE + CAPTION + GAP)
     sheet = np.full((height, GAP + COLUMNS * (TILE + GAP), 3), PAPER, dtype=np.uint8)
-    _write_text(sheet, title, (GAP, 22), scale=0.55)
-    _write_text(sheet, "truth", (GAP + 34, 46))
-    _write_text(sheet, "prediction", (GAP + 134, 46))
-    _write_text(sheet, "Dice per image at the training size", (GAP + 254, 46))
+    write_text(sheet, title, (GAP, 22), scale=0.55)
+    write_text(sheet, "truth", (GAP + 34, 46))
+    write_text(sheet, "prediction", (GAP + 134, 46))
+    write_text(sheet, "Dice per image at the training size", (GAP + 254, 46))
     for x, colour in ((GAP, TRUTH), (GAP + 100, PREDICTION)):
         sheet[38:46, x : x + 28] = colour
     y = HEADER
     for label, members in groups:
-        _write_text(sheet, label, (GAP, y + 14), scale=0.45)
+        write_text(sheet, label, (GAP, y + 14), scale=0.45)
         y += LABEL
         for start in range(0, len(members), COLUMNS):
             for column, i in enumerate(members[start : start + COLUMNS]):
                 x = GAP + column * (TILE + GAP)
-                sheet[y : y + TILE, x : x + TILE] = _tile(images[i], truth[i], prediction[i])
-                _write_text(sheet, _fit(ids[i]), (x, y + TILE + 13))
-                _write_text(sheet, f"Dice {dice[i]:.3f}", (x, y + TILE + 28))
+                # The truth's line is wider, so that it shows on both sides of an equal prediction.
+                outlines = ((truth[i], TRUTH, 4), (prediction[i], PREDICTION, 2))
+                sheet[y : y + TILE, x : x + TILE] = tile(images[i], outlines)
+                write_text(sheet, fit(ids[i]), (x, y + TILE + 13))
+                write_text(sheet, f"Dice {dice[i]:.3f}", (x, y + TILE + 28))
             y += TILE + CAPTION + GAP
     return sheet
 
@@ -101,30 +103,35 @@ def write(path: Path, sheet: Pixels) -> None:
         part.write_bytes(encoded.tobytes())
 
 
-def _tile(image: Pixels, truth: Masks, prediction: Masks) -> Pixels:
-    """The image (size, size, 3) at TILE x TILE, both outlines over it."""
+def tile(image: Pixels, outlines: Sequence[tuple[Masks, Colour, int]]) -> Pixels:
+    """An image at TILE x TILE, whatever its proportions, with the outlines of masks over it.
+
+    Args:
+        image: uint8 (height, width, 3), RGB.
+        outlines: each a mask, bool (height, width), its colour and the line's width in pixels.
+    """
     import cv2
 
     grows = image.shape[0] < TILE
     how = cv2.INTER_LINEAR if grows else cv2.INTER_AREA
-    tile = np.empty((TILE, TILE, 3), dtype=np.uint8)
-    cv2.resize(np.ascontiguousarray(image), (TILE, TILE), dst=tile, interpolation=how)
-    # The truth's line is wider, so that it shows on both sides of a prediction that equals it.
-    for mask, colour, width in ((truth, TRUTH, 4), (prediction, PREDICTION, 2)):
+    drawn = np.empty((TILE, TILE, 3), dtype=np.uint8)
+    cv2.resize(np.ascontiguousarray(image), (TILE, TILE), dst=drawn, interpolation=how)
+    for mask, colour, width in outlines:
         smooth = cv2.resize(mask.astype(np.float32), (TILE, TILE), interpolation=how)
         contours, _ = cv2.findContours(
             (smooth >= 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
         )
-        cv2.drawContours(tile, contours, -1, colour, thickness=width, lineType=cv2.LINE_AA)
-    return tile
+        cv2.drawContours(drawn, contours, -1, colour, thickness=width, lineType=cv2.LINE_AA)
+    return drawn
 
 
-def _fit(name: str) -> str:
+def fit(name: str) -> str:
     """As much of a name as fits beneath a tile; the end of it, where ids differ."""
     return name if len(name) <= 24 else ".." + name[-22:]
 
 
-def _write_text(sheet: Pixels, text: str, place: tuple[int, int], scale: float = 0.42) -> None:
+def write_text(sheet: Pixels, text: str, place: tuple[int, int], scale: float = 0.42) -> None:
+    """Write a line of ASCII; `place` is the left end of its base line, (x, y)."""
     import cv2
 
     plain = text.encode("ascii", "replace").decode()  # all that the built-in font holds

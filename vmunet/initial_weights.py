@@ -24,6 +24,9 @@ VMAMBA_V0 = {
 }
 
 
+ENCODER = ("patch_embed.", "layers.")  # the tensors that VMamba and VM-UNet's encoder share
+
+
 @dataclass(frozen=True)
 class Filled:
     """What a checkpoint filled: names of VM-UNet's tensors, and the checkpoint's unused names."""
@@ -48,7 +51,7 @@ def fill_from_vmamba(model: VMUNet, tensors: dict[str, Tensor], path: Path) -> F
         InputError: the checkpoint lacks tensors of the encoder, or their shapes are others.
     """
     own = model.state_dict()
-    missing = [n for n in own if n.startswith(("patch_embed.", "layers.")) and n not in tensors]
+    missing = [n for n in own if n.startswith(ENCODER) and n not in tensors]
     if missing:
         raise InputError(
             f"{path}: not VMamba v0 weights: {len(missing)} of the encoder's tensors are missing, "
@@ -57,21 +60,29 @@ def fill_from_vmamba(model: VMUNet, tensors: dict[str, Tensor], path: Path) -> F
     encoder: list[str] = []
     decoder: list[str] = []
     used: set[str] = set()
-    for name, tensor in tensors.items():
+    misfits: list[str] = []
+    for name in sorted(tensors):
+        if not name.startswith(ENCODER) or name.count(".") < 2:
+            continue
         targets = [(name, encoder)]
-        part, _, rest = name.partition(".")
-        if part == "layers":
-            stage, _, rest = rest.partition(".")
+        part, stage, rest = name.split(".", 2)
+        if part == "layers" and stage.isdigit():
             targets.append((f"layers_up.{3 - int(stage)}.{rest}", decoder))
         for target, filled in targets:
             if target not in own:
                 continue
-            if own[target].shape != tensor.shape:
-                raise InputError(
-                    f"{path}: {name} is {tuple(tensor.shape)}, the model's {target} is "
-                    f"{tuple(own[target].shape)}: weights of another width than the profile's dims"
+            if own[target].shape != tensors[name].shape:
+                misfits.append(
+                    f"{name} is {tuple(tensors[name].shape)}, the model's {target} is "
+                    f"{tuple(own[target].shape)}"
                 )
-            own[target].copy_(tensor)
+                continue
+            own[target].copy_(tensors[name])
             filled.append(target)
             used.add(name)
+    if misfits:
+        raise InputError(
+            f"{path}: does not fit {len(misfits)} of the model's tensors: weights of another width "
+            f"than the profile's dims (the first: {misfits[0]})"
+        )
     return Filled(encoder, decoder, sorted(tensors.keys() - used))

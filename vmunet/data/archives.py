@@ -39,7 +39,7 @@ def extract(archive: Path, target: Path, most_bytes: int = MOST_BYTES) -> None:
 
     Raises:
         InputError: not a zip, truncated, damaged, it would write outside the target, or it would
-            unpack to far more than it should.
+            unpack to far more than it should, or the disk is full.
     """
     try:
         with zipfile.ZipFile(archive) as opened, whole_folder(target) as folder:
@@ -57,6 +57,11 @@ def extract(archive: Path, target: Path, most_bytes: int = MOST_BYTES) -> None:
     except (NotImplementedError, RuntimeError, FileExistsError, NotADirectoryError) as error:
         # encrypted, compressed in an unknown way, or one path both a file and a folder
         raise InputError(f"{archive.name}: cannot be unpacked: {error}") from error
+    except OSError as error:  # a full disk, for one
+        raise InputError(
+            f"{archive.name}: cannot be unpacked into {target.parent} ({error.strerror}); nothing "
+            "was kept: make room and run again"
+        ) from error
 
 
 def _bar(title: str, total: int) -> tqdm:

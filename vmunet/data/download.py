@@ -1,33 +1,31 @@
-"""Where an official archive comes from: a local mirror, or the internet.
+"""Where official files come from: a folder on this machine, or the internet.
 
-A download can be interrupted at any byte: what has come lies in `<name>.part`, with the server's
-validator beside it, and the next try asks for the rest only if the file is still the same
-(RFC 9110, Range and If-Range). Nothing carries the archive's own name before it is complete and
-checked. Archives without a published checksum get theirs recorded in `<name>.sha256` at the first
-download, and are held to it ever after.
+Nothing carries a file's own name before it is complete and checked: against the published
+SHA-256, or else against the one seen at the first download (`vmunet.data.checksums`). What does
+not match is removed and the next address is asked; no address left is an error. Mirrors are asked
+before the publisher, but only for files whose checksum is known: a mirror is never the first to
+say what a file holds.
 """
 
-import json
 import os
-import time
+import sys
 import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
+from filelock import FileLock, Timeout
 
 from vmunet.data.archives import sha256_of
+from vmunet.data.checksums import RECORD, recorded, remember
 from vmunet.data.isic import Archive, IsicDataset
+from vmunet.data.transfer import SourceError, StoppedError, Together, bring, discard
 from vmunet.errors import InputError
 
-if TYPE_CHECKING:
-    import requests
-
-NET_BLOCK = 1 << 16  # bytes; what a cut connection loses at most
-TIMEOUT = (10, 60)  # seconds to connect, and between two blocks
-ATTEMPTS = 5  # in a row without one new byte
-TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+THREADS = 4  # downloads at once
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,54 @@ class Provided:
     path: Path
     sha256: str
     bytes: int
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A published zip (a `.pth` is one too).
+
+    Attributes:
+        url: the publisher's address.
+        place: `<folder>/<name>`, its path below the folder of downloads and below a mirror.
+        sha256: the published checksum, None where none is.
+    """
+
+    url: str
+    place: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Internet:
+    """How files are downloaded.
+
+    Attributes:
+        downloads: folder that keeps them.
+        mirrors: base addresses that are asked first, in order (`mirror_urls`).
+        record: the file of checksums seen first.
+        wait: seconds before the first retry; doubles with each one in a row.
+    """
+
+    downloads: Path = Path("data/downloads")
+    mirrors: tuple[str, ...] = ()
+    record: Path = RECORD
+    wait: float = 1.0
+
+
+def mirror_urls(text: str | None) -> tuple[str, ...]:
+    """The base addresses in VMUNET_MIRROR_URLS, separated by spaces; none where it is not set.
+
+    Raises:
+        InputError: one is not an http or https address.
+    """
+    urls = tuple((text or "").split())
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            raise InputError(
+                f"VMUNET_MIRROR_URLS: {url!r} is not an address; expected http:// or https:// "
+                "addresses separated by spaces (a folder belongs into VMUNET_MIRROR)"
+            )
+    return urls
 
 
 def provided(archive: Archive, path: Path) -> Provided:
@@ -71,166 +117,140 @@ def from_mirror(dataset: IsicDataset, mirror: str | None) -> list[Provided]:
     return [provided(archive, folder / archive.name) for archive in dataset.archives]
 
 
-def from_internet(dataset: IsicDataset, downloads: Path) -> list[Provided]:
-    """The dataset's archives from the challenge's server, kept in `downloads`/<dataset>/.
+def from_internet(dataset: IsicDataset, internet: Internet) -> list[Provided]:
+    """The dataset's archives from the challenge's server, kept in `<downloads>/<dataset>/`.
 
     Raises:
         InputError: see `fetch`.
     """
-    folder = downloads / dataset.name
+    wanted = [Wanted(a.url, f"{dataset.name}/{a.name}", a.sha256) for a in dataset.archives]
+    sums = fetch_all(wanted, internet)
+    paths = [internet.downloads / item.place for item in wanted]
     return [
-        Provided(archive, path, fetch(archive.url, path, archive.sha256), path.stat().st_size)
-        for archive in dataset.archives
-        for path in [folder / archive.name]
+        Provided(archive, path, sha256, path.stat().st_size)
+        for archive, path, sha256 in zip(dataset.archives, paths, sums, strict=True)
     ]
 
 
-def fetch(url: str, target: Path, sha256: str | None = None, wait: float = 1.0) -> str:
-    """Download a zip to `target` unless it is there already; either way check it.
+def fetch_all(wanted: Sequence[Wanted], internet: Internet) -> list[str]:
+    """`fetch` for several files side by side; returns their SHA-256.
+
+    The first failure, or Ctrl-C, stops the others; what they have is resumed by the next start.
+
+    Raises:
+        InputError: see `fetch`.
+    """
+    together = Together()
+    with ThreadPoolExecutor(THREADS) as pool:
+        futures = [pool.submit(fetch, item, internet, together) for item in wanted]
+        try:
+            wait_for(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            together.stop.set()
+            for future in futures:
+                future.cancel()
+    errors = [future.exception() for future in futures if not future.cancelled()]
+    for error in errors:
+        if error and not isinstance(error, StoppedError):
+            raise error
+    return [future.result() for future in futures]
+
+
+def fetch(wanted: Wanted, internet: Internet, together: Together | None = None) -> str:
+    """Download a zip to `<downloads>/<place>` unless it is there already; either way check it.
+
+    Of two processes that want the same file the second waits, and finds it there.
 
     Args:
-        url: http or https address.
-        target: final path; `<target>.part` and its validator lie beside it meanwhile.
-        sha256: the published checksum; without one, that of the first download is used.
-        wait: seconds before the first retry; doubles with each one in a row.
+        together: shared with the downloads beside this one.
 
     Returns:
         The file's SHA-256.
 
     Raises:
-        InputError: the server refuses or cannot be reached, or the checksum is wrong.
+        InputError: no address gives the file, its checksum is wrong, or the disk is full.
+        StoppedError: a download beside this one failed.
     """
-    record = target.with_name(target.name + ".sha256")
-    expected = sha256 or _recorded(record)
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        _fetch_part(url, part, wait)
-        found = _checked(part, url, expected)
-        record.write_text(f"{found}  {target.name}\n")
-        os.replace(part, target)
-        _validator(part).unlink(missing_ok=True)
+    together = together or Together()
+    target = internet.downloads / wanted.place
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(target, together):
+        expected = wanted.sha256 or recorded(internet.record, wanted.url)
+        if not target.exists():
+            part = target.with_name(target.name + ".part")
+            found = _from_some_address(wanted, part, expected, internet, together)
+            if not expected:
+                remember(internet.record, wanted.url, found)
+            os.replace(part, target)
+            discard(part)
+            return found
+        found = sha256_of(target)
+        if expected and found != expected:
+            raise InputError(
+                f"{target}: its sha256 is {found}, expected {expected}; "
+                "the file was changed or damaged: delete it and run again to download it"
+            )
+        if not expected and not zipfile.is_zipfile(target):
+            raise InputError(f"{target}: not a zip; delete it and run again to download it")
+        if not expected:  # put there by hand
+            remember(internet.record, wanted.url, found)
         return found
-    found = sha256_of(target)
-    if not expected:  # put there by hand
-        record.write_text(f"{found}  {target.name}\n")
-    elif found != expected:
-        raise InputError(
-            f"{target}: its sha256 is {found}, expected {expected}; "
-            "the file was changed or damaged: delete it and run again to download it"
-        )
-    return found
 
 
-def _recorded(record: Path) -> str | None:
-    return record.read_text().split()[0] if record.exists() else None
+@contextmanager
+def _alone(target: Path, together: Together) -> Iterator[None]:
+    """Hold the lock of `target`; a killed process loses its own."""
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{target.name}: waiting for another process to download it", file=sys.stderr)
+        while not lock.is_locked:
+            together.wait()
+            try:
+                lock.acquire(timeout=0.5)
+            except Timeout:
+                continue
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def _validator(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
+def _from_some_address(
+    wanted: Wanted, part: Path, expected: str | None, internet: Internet, together: Together
+) -> str:
+    """Fill `part` from the first address that has the right file; returns its SHA-256."""
+    urls = [wanted.url]
+    if expected:
+        urls = [f"{base.rstrip('/')}/{wanted.place}" for base in internet.mirrors] + urls
+    failed: list[str] = []
+    for url in urls:
+        try:
+            bring(url, part, together, internet.wait)
+            return _checked(part, url, expected, recorded_in=None if wanted.sha256 else internet)
+        except SourceError as error:
+            failed.append(str(error))
+    if internet.mirrors and not expected:
+        failed.append("mirrors were not asked, for no checksum of this file is known yet")
+    raise InputError("; ".join(failed))
 
 
-def _checked(part: Path, url: str, expected: str | None) -> str:
+def _checked(part: Path, url: str, expected: str | None, recorded_in: Internet | None) -> str:
     """The complete download's SHA-256; a wrong one is removed, for it cannot be resumed."""
     found = sha256_of(part)
-    problem = ""
     if expected and found != expected:
         problem = f"its sha256 is {found}, expected {expected}"
+        if recorded_in:
+            problem += f" (the first download's, in {recorded_in.record})"
     elif not zipfile.is_zipfile(part):
-        problem = "the server sent something that is not a zip (perhaps a web page)"
-    if problem:
-        part.unlink()
-        _validator(part).unlink(missing_ok=True)
-        raise InputError(
-            f"{url}: {problem}; the download was removed: run again, and if it repeats, "
-            "fetch the archive by hand into a folder and use the source 'file'"
-        )
-    return found
-
-
-def _fetch_part(url: str, part: Path, wait: float) -> None:
-    """Bring `part` to its full length, resuming and retrying."""
-    import requests
-
-    failures = 0
-    with requests.Session() as session:
-        while True:
-            before = _size(part)
-            try:
-                _request(session, url, part)
-                return
-            except (requests.RequestException, _TransientError) as error:
-                reason = error
-            failures = 0 if _size(part) > before else failures + 1
-            if failures >= ATTEMPTS:
-                raise InputError(
-                    f"{url}: cannot be downloaded ({reason}); check the connection and run again: "
-                    f"{_size(part):,} bytes are kept and resumed from"
-                ) from reason
-            time.sleep(wait * 2**failures)
-
-
-class _TransientError(Exception):
-    """The server asks to try again, or sent less than it announced."""
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _request(session: "requests.Session", url: str, part: Path) -> None:
-    """One request for what is missing of `part`, streamed onto its end."""
-    have = _size(part)
-    known: dict[str, Any] = {}
-    if have and _validator(part).exists():
-        known = json.loads(_validator(part).read_text())
-    headers = {"Accept-Encoding": "identity"}
-    if known.get("url") == url and known.get("validator"):
-        headers |= {"Range": f"bytes={have}-", "If-Range": known["validator"]}
-    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        if response.status_code == 416 and known.get("total") == have:
-            return
-        if response.status_code == 416:  # what we hold is not a part of that file
-            part.unlink()
-            raise _TransientError("the server cannot continue from here")
-        if response.status_code in TRANSIENT:
-            raise _TransientError(f"status {response.status_code}")
-        if response.status_code not in (200, 206):
-            raise InputError(
-                f"{url}: the server answers {response.status_code} {response.reason}; check the "
-                "address, or fetch the archive by hand and use the source 'file'"
-            )
-        resumed = response.status_code == 206
-        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            part.unlink()
-            raise _TransientError("the server sent another range than the one asked for")
-        start = have if resumed else 0
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
-        _remember(part, url, response, total)
-        with (
-            part.open("ab" if resumed else "wb") as sink,
-            tqdm(
-                desc=f"downloading {part.stem}",
-                total=total,
-                initial=start,
-                unit="B",
-                unit_scale=True,
-                disable=None,
-                leave=False,
-            ) as bar,
-        ):
-            for block in response.iter_content(NET_BLOCK):
-                sink.write(block)
-                bar.update(len(block))
-    if total and _size(part) != total:
-        raise _TransientError(f"{_size(part):,} of {total:,} bytes came")
-
-
-def _remember(part: Path, url: str, response: "requests.Response", total: int | None) -> None:
-    """Keep what `If-Range` needs: a strong ETag or else the date (RFC 9110, 13.1.5)."""
-    etag = response.headers.get("ETag", "")
-    validator = etag if etag and not etag.startswith("W/") else None
-    validator = validator or response.headers.get("Last-Modified")
-    known = {"url": url, "validator": validator, "total": total}
-    _validator(part).write_text(json.dumps(known))
+        problem = "the server sent something that is not a zip, or cut it short"
+    else:
+        return found
+    discard(part)
+    advice = "fetch the file by hand and use the source 'file'"
+    if recorded_in and expected:
+        advice = f"and you trust the new file, remove its entry from {recorded_in.record}"
+    raise SourceError(
+        f"{url}: {problem}; the download was removed: run again, and if it repeats, {advice}"
+    )

@@ -5,7 +5,7 @@ Archives, folder names inside them and counts are the challenge's own (challenge
 ratio: the sorted training ids' first `n_train` train; the rest and the validation ids test.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -78,6 +78,25 @@ class Listing:
     files: dict[str, Path]
     superpixels: int
     other: int
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """A dataset's pairs as extracted, not yet looked at, and who trains.
+
+    Attributes:
+        training, validation: pairs of the challenge's two parts, or of the prepared set's.
+        train, test: sorted ids.
+        listings: what lay beside them.
+        archives: name, sha256 and bytes of what they came from.
+    """
+
+    training: list[Pair]
+    validation: list[Pair]
+    train: list[str]
+    test: list[str]
+    listings: list[Listing]
+    archives: list[dict[str, str | int]]
 
 
 def _archive(year: int, name: str, part: Part, kind: Kind, sha256: str | None = None) -> Archive:
@@ -163,15 +182,20 @@ def mask_id(name: str) -> str | None:
     return name.removesuffix(MASK_SUFFIX) if name.endswith(MASK_SUFFIX) else None
 
 
-def list_files(folder: Path, kind: Kind) -> Listing:
+def list_files(
+    folder: Path, kind: Kind, read_id: Callable[[str], str | None] | None = None
+) -> Listing:
     """Photographs or masks under an extracted archive's folder, by id.
 
     Superpixel maps, licences, attributions, tables and hidden files are passed over and counted.
 
+    Args:
+        read_id: file name to id, where it is not the official archives' way.
+
     Raises:
         InputError: two files of one id, or none at all.
     """
-    read_id = image_id if kind == "images" else mask_id
+    read_id = read_id or (image_id if kind == "images" else mask_id)
     files: dict[str, Path] = {}
     superpixels = other = 0
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):

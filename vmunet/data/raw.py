@@ -1,4 +1,4 @@
-"""From the four archives to one folder of checked pairs.
+"""From the four archives, or the authors' prepared set, to one folder of checked pairs.
 
 data/raw/<dataset>/images/<id>.<jpg|png>   8-bit RGB when read by `images.read_rgb`
 data/raw/<dataset>/masks/<id>.png          8-bit, 0 and 255
@@ -15,10 +15,11 @@ from typing import Any
 import cv2
 
 from vmunet.data.archives import extract
-from vmunet.data.download import Provided, from_internet, from_mirror, provided
+from vmunet.data.download import Internet, Provided, from_internet, from_mirror, provided
 from vmunet.data.files import whole_folder
 from vmunet.data.images import CONVERSIONS, read_mask, read_rgb
 from vmunet.data.isic import (
+    Gathered,
     IsicDataset,
     Listing,
     Pair,
@@ -27,6 +28,7 @@ from vmunet.data.isic import (
     pair_up,
     split,
 )
+from vmunet.data.prepared import find_prepared, from_prepared
 from vmunet.data.threads import in_threads
 from vmunet.errors import InputError
 
@@ -54,36 +56,46 @@ def write_raw(
     dataset: IsicDataset,
     target: Path,
     source: str,
-    downloads: Path,
+    internet: Internet | None = None,
     mirror: str | None = None,
     phantoms: Phantoms | None = None,
+    prepared: Path | None = None,
 ) -> None:
-    """Provide the archives, check every pair, and write `target` whole.
+    """Provide the images, check every pair, and write `target` whole.
 
     Args:
         dataset: which challenge.
         target: data/raw/<dataset>.
-        source: `phantom`, `file` (from `mirror`) or `http` (kept in `downloads`).
-        downloads: folder that outlives `target`.
+        source: `phantom`, `file` (archives in `mirror`), `http` (archives through `internet`) or
+            `prepared` (the authors' 7:3 set).
+        internet: how archives are downloaded, and where to.
         mirror: the value of VMUNET_MIRROR.
         phantoms: for the source `phantom`.
+        prepared: the prepared set's zip or folder, where it is not in `mirror`.
 
     Raises:
         InputError: whatever is wrong with an archive, a file or the counts; `target` is untouched.
     """
     with whole_folder(target) as folder:
+        unpacked = folder / "unpacked"
         if source == "phantom":
             archives = _make_phantoms(dataset, folder / "archives", phantoms)
+            gathered = from_archives(dataset, archives, unpacked, phantoms)
         elif source == "file":
-            archives = from_mirror(dataset, mirror)
+            gathered = from_archives(dataset, from_mirror(dataset, mirror), unpacked)
         elif source == "http":
-            archives = from_internet(dataset, downloads)
+            archives = from_internet(dataset, internet or Internet())
+            gathered = from_archives(dataset, archives, unpacked)
+        elif source == "prepared":
+            gathered = from_prepared(dataset, find_prepared(prepared, mirror), unpacked)
         else:
-            raise InputError(f"{dataset.name}: source {source!r}; expected phantom, file or http")
-        manifest = collect(dataset, archives, folder, phantoms)
-        manifest = {"dataset": dataset.name, "source": source, **manifest}
-        shutil.rmtree(folder / "archives", ignore_errors=True)
-        (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+            raise InputError(
+                f"{dataset.name}: source {source!r}; expected phantom, file, http or prepared"
+            )
+        facts = {"dataset": dataset.name, "source": source, **take_in(dataset, gathered, folder)}
+        for name in ("archives", "unpacked"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / "manifest.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def _make_phantoms(dataset: IsicDataset, folder: Path, phantoms: Phantoms | None) -> list[Provided]:
@@ -98,52 +110,55 @@ def _make_phantoms(dataset: IsicDataset, folder: Path, phantoms: Phantoms | None
     return [provided(archive, folder / archive.name) for archive in dataset.archives]
 
 
-def collect(
-    dataset: IsicDataset, archives: list[Provided], folder: Path, phantoms: Phantoms | None = None
-) -> dict[str, Any]:
-    """Unpack, pair, check and move everything into `folder`; returns the manifest's facts."""
-    unpacked = folder / "unpacked"
+def from_archives(
+    dataset: IsicDataset, archives: list[Provided], unpacked: Path, phantoms: Phantoms | None = None
+) -> Gathered:
+    """Unpack the four archives, pair their files, and split by the rule."""
     listings: dict[tuple[str, str], Listing] = {}
     for item in archives:
         place = unpacked / item.archive.folder
         extract(item.path, place)
         listings[item.archive.part, item.archive.kind] = list_files(place, item.archive.kind)
-    pairs = {
-        part: pair_up(listings[part, "images"].files, listings[part, "masks"].files)
+    training, validation = (
+        pair_up(listings[part, "images"].files, listings[part, "masks"].files)
         for part in ("training", "validation")
-    }
-    ids = {part: [pair.id for pair in pairs[part]] for part in pairs}
+    )
     if phantoms is None:
-        check_counts(dataset, len(ids["training"]), len(ids["validation"]))
+        check_counts(dataset, len(training), len(validation))
     n_train = dataset.n_train if phantoms is None else phantoms.n_train
-    train, test = split(ids["training"], ids["validation"], n_train)
+    train, test = split([p.id for p in training], [p.id for p in validation], n_train)
+    about: list[dict[str, str | int]] = [
+        {"name": a.archive.name, "sha256": a.sha256, "bytes": a.bytes} for a in archives
+    ]
+    return Gathered(training, validation, train, test, list(listings.values()), about)
+
+
+def take_in(dataset: IsicDataset, gathered: Gathered, folder: Path) -> dict[str, Any]:
+    """Check every pair and move it into `folder`; returns the manifest's facts."""
     for name in ("images", "masks"):
         (folder / name).mkdir()
     checked = in_threads(
         lambda pair: _take_in(pair, folder),
-        pairs["training"] + pairs["validation"],
+        gathered.training + gathered.validation,
         f"checking {dataset.name}",
     )
-    shutil.rmtree(unpacked)
     return {
-        "n_training": len(ids["training"]),
-        "n_validation": len(ids["validation"]),
-        "n_train": len(train),
-        "n_test": len(test),
+        "n_training": len(gathered.training),
+        "n_validation": len(gathered.validation),
+        "n_train": len(gathered.train),
+        "n_test": len(gathered.test),
         "native_min": [min(c.width for c in checked), min(c.height for c in checked)],
         "native_max": [max(c.width for c in checked), max(c.height for c in checked)],
         "empty_masks": sum(c.mask_empty for c in checked),
         "masks_rewritten": sum(c.mask_rewritten for c in checked),
         "converted": {name: sum(name in c.conversions for c in checked) for name in CONVERSIONS},
         "passed_over": {
-            "superpixels": sum(listing.superpixels for listing in listings.values()),
-            "other": sum(listing.other for listing in listings.values()),
+            "superpixels": sum(listing.superpixels for listing in gathered.listings),
+            "other": sum(listing.other for listing in gathered.listings),
         },
-        "archives": [
-            {"name": a.archive.name, "sha256": a.sha256, "bytes": a.bytes} for a in archives
-        ],
-        "train": train,
-        "test": test,
+        "archives": gathered.archives,
+        "train": gathered.train,
+        "test": gathered.test,
     }
 
 

@@ -1,0 +1,77 @@
+"""DVC stage: what may be wrong with the data, for a person to read.
+
+    python -m stages.check
+
+Reads  data/raw/<dataset>/ of every dataset of the grid.
+Writes reports/data/: index.md, findings.csv, <dataset>.png (images with their masks' outlines)
+       and between.png (copies across datasets, where there are any).
+"""
+
+import argparse
+from itertools import combinations
+from pathlib import Path
+
+from pipeline.params import Params, PhantomSource, load_params
+from pipeline.stage import run_stage
+from vmunet import contact_sheet
+from vmunet.data import check_report, check_sheet
+from vmunet.data.checks import find, find_pairs, shared_ids
+from vmunet.data.facts import measure
+from vmunet.data.files import whole_folder
+from vmunet.data.isic import dataset_named
+
+RAW = Path("data/raw")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Check every dataset of the grid and write reports/data/."""
+    parser = argparse.ArgumentParser(prog="python -m stages.check", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.parse_args(argv)
+    check(load_params(), Path("reports/data"))
+
+
+def check(params: Params, target: Path) -> None:
+    """Check the grid's datasets and write the report to `target`, whole.
+
+    Raises:
+        InputError: a dataset was not downloaded; whatever is wrong with an image is reported.
+    """
+    datasets = [measure(name, RAW / name) for name in params.grid.datasets]
+    findings = {data.dataset: find(data, declared(params, data.dataset)) for data in datasets}
+    pairs = find_pairs(datasets)
+    shared = [shared_ids(one, other) for one, other in combinations(datasets, 2)]
+    sheets = {
+        data.dataset: check_sheet.dataset_groups(
+            data,
+            findings[data.dataset],
+            [pair for pair in pairs if pair.first.dataset == data.dataset],
+        )
+        for data in datasets
+    }
+    across = [pair for pair in pairs if pair.across]
+    sheets["between"] = check_sheet.pair_groups("the same picture under two ids", across)
+    sheets = {name: groups for name, groups in sheets.items() if groups}
+    about = f"Profile {params.profile_name}: {params.profile.about}"
+    with whole_folder(target) as folder:
+        for name, groups in sheets.items():
+            title = f"{name}   profile {params.profile_name}   outlines: the masks"
+            drawn = check_sheet.draw(groups, title, lambda dataset: RAW / dataset)
+            contact_sheet.write(folder / f"{name}.png", drawn)
+        check_report.write_findings(folder / "findings.csv", findings, pairs)
+        text = check_report.report(about, datasets, findings, pairs, shared, list(sheets))
+        (folder / "index.md").write_text(text)
+
+
+def declared(params: Params, name: str) -> dict[str, int]:
+    """How many images each split should have: the profile's phantoms, or the official counts."""
+    source = params.profile.data[name]
+    if isinstance(source, PhantomSource):
+        test = source.training + source.validation - source.n_train
+        return {"train": source.n_train, "test": test}
+    dataset = dataset_named(name)
+    return {"train": dataset.n_train, "test": dataset.n_test}
+
+
+if __name__ == "__main__":
+    run_stage(main)
