@@ -1,6 +1,8 @@
 """The declared grid: every run by name, and the switch from one profile to another."""
 
+import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +41,18 @@ class Run:
 def runs(params: Params) -> list[Run]:
     """Every run of the declared grid."""
     return [Run(*run) for run in params.grid.runs()]
+
+
+def parse_run(argv: Sequence[str] | None, stage: str, about: str | None) -> Run:
+    """The run that a stage's command line names: VIEW CELL PROTOCOL SEED."""
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=about)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("view", help="a dataset at a size, such as isic17-256")
+    parser.add_argument("cell", help="a cell of params.yaml, such as base")
+    parser.add_argument("protocol", choices=["paper", "sound"])
+    parser.add_argument("seed", type=int)
+    arguments = parser.parse_args(argv)
+    return Run(arguments.view, arguments.cell, arguments.protocol, arguments.seed)
 
 
 def switch_profile(name: str, root: Path = Path(".")) -> None:

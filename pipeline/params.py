@@ -51,8 +51,15 @@ class View(Strict):
     protocols: list[ProtocolName]
 
 
+class VolumeView(Strict):
+    """A dataset of volumes whose slices a model sees at a size: square, a multiple of 32 px."""
+
+    dataset: Literal["synapse"]
+    size: Annotated[int, Field(ge=32, multiple_of=32)]
+
+
 class Grid(Strict):
-    """What is run. `isic` x `ablations` x `protocols` x `seeds`, and two smaller products.
+    """What is run. `isic` x `ablations` x `protocols` x `seeds`, and three smaller products.
 
     Attributes:
         datasets: datasets to provide.
@@ -62,6 +69,8 @@ class Grid(Strict):
         protocols: protocols of those runs.
         elsewhere: further views (Table VI's sizes), for the base cell only.
         sound: cells also run under the sound protocol, on `isic`.
+        volumes: views of CT volumes by name, for the base cell only.
+        volume_protocols: protocols of those runs.
         seeds: seeds of every run.
     """
 
@@ -72,14 +81,17 @@ class Grid(Strict):
     protocols: list[ProtocolName]
     elsewhere: list[str]
     sound: list[str]
+    volumes: dict[str, VolumeView]
+    volume_protocols: list[ProtocolName]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 
     def runs(self) -> list[tuple[str, str, str, int]]:
-        """(view, cell, protocol, seed) of every run, as dvc.yaml's three groups enumerate them."""
+        """(view, cell, protocol, seed) of every run, as dvc.yaml's groups enumerate them."""
         groups = (
             (self.isic, self.ablations, self.protocols),
             (self.elsewhere, ["base"], self.protocols),
             (self.isic, self.sound, ["sound"]),
+            (list(self.volumes), ["base"], self.volume_protocols),
         )
         return [
             (view, cell, protocol, seed)
@@ -120,6 +132,23 @@ class PreparedSource(Strict):
     path: Annotated[str, Field(min_length=1)] | None = None
 
 
+class PhantomVolumes(Strict):
+    """Procedural CT volumes in the raw BTCV layout: `size` px a side and `slices` from, to."""
+
+    source: Literal["phantom"]
+    size: Annotated[int, Field(ge=32)]
+    slices: Annotated[list[Annotated[int, Field(ge=8)]], Field(min_length=2, max_length=2)]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class SynapseSource(Strict):
+    """Synapse (BTCV): `synapse` downloads the raw volumes with $SYNAPSE_AUTH_TOKEN; `file` reads
+    them, and `prepared` train_npz and test_vol_h5, from `path` or $VMUNET_MIRROR/synapse."""
+
+    source: Literal["synapse", "file", "prepared"]
+    path: Annotated[str, Field(min_length=1)] | None = None
+
+
 class WeightsSource(Strict):
     """Initial weights: VMamba v0 from the publisher (`http`) or $VMUNET_MIRROR/weights/*.pth
     (`file`), a short pre-training (`phantom`), or `none`."""
@@ -154,8 +183,13 @@ class Profile(Strict):
         Literal["isic17", "isic18"],
         Annotated[PhantomSource | ArchiveSource | PreparedSource, Field(discriminator="source")],
     ]
+    volumes: dict[
+        Literal["synapse"],
+        Annotated[PhantomVolumes | SynapseSource, Field(discriminator="source")],
+    ]
     weights: WeightsSource
     train: Annotated[TrainSettings, BeforeValidator(train_settings)]
+    train_volumes: Annotated[TrainSettings, BeforeValidator(train_settings)]
     evaluate: EvaluateSettings
     grid: Grid
 
@@ -173,6 +207,7 @@ class Params(Strict):
         grid = self.grid
         cells = {"ablations": grid.ablations, "sound": grid.sound}
         cells["elsewhere"] = ["base"] if grid.elsewhere else []
+        cells["volumes"] = ["base"] if grid.volumes else []
         for field, names in cells.items():
             for name in names:
                 if name not in self.cells:
@@ -187,12 +222,19 @@ class Params(Strict):
         for dataset in grid.datasets:
             if dataset not in self.profile.data:
                 raise ValueError(f"profile {self.profile_name} has no data source for {dataset}")
+        for name, volumes in grid.volumes.items():
+            if volumes.dataset not in self.profile.volumes:
+                raise ValueError(
+                    f"profile {self.profile_name} has no data source for {volumes.dataset}"
+                )
+            if name in grid.views:
+                raise ValueError(f"grid.volumes.{name}: grid.views has this name too")
         runs = grid.runs()
         twice = [run for i, run in enumerate(runs) if run in runs[:i]]
         if twice:
             raise ValueError(f"grid: {'-'.join(map(str, twice[0]))} is declared twice")
         for place, cell, protocol, _ in runs:
-            if protocol not in grid.views[place].protocols:
+            if place in grid.views and protocol not in grid.views[place].protocols:
                 raise ValueError(
                     f"grid: {place}-{cell} runs under {protocol}, which "
                     f"grid.views.{place}.protocols does not list"
@@ -209,15 +251,16 @@ class Params(Strict):
             raise InputError(f"params.yaml: unknown cell {name!r}; {known(self.cells)}")
         return self.cells[name]
 
-    def view(self, name: str) -> View:
-        """The view of this name.
+    def view(self, name: str) -> View | VolumeView:
+        """The view of this name, of images or of volumes.
 
         Raises:
             InputError: there is none.
         """
-        if name not in self.grid.views:
-            raise InputError(f"params.yaml: unknown view {name!r}; {known(self.grid.views)}")
-        return self.grid.views[name]
+        views: dict[str, View | VolumeView] = {**self.grid.views, **self.grid.volumes}
+        if name not in views:
+            raise InputError(f"params.yaml: unknown view {name!r}; {known(views)}")
+        return views[name]
 
 
 def load_params(root: Path = Path(".")) -> Params:

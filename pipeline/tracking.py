@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,17 +155,7 @@ class FinalScores:
         self, run_json: Mapping[str, Any], metrics: Mapping[str, Any], files: list[Path]
     ) -> None:
         """Scores are named `test/<set>/<score>`; `run_json` is the run's run.json."""
-        sets = {
-            "paper": metrics["paper"],
-            "sound": metrics["sound"]["training_size"],
-            "sound_native": metrics["sound"]["native_size"],
-        }
-        scores = {
-            f"test/{name}/{key}": float(value)
-            for name, values in sets.items()
-            for key, value in values.items()
-            if isinstance(value, int | float)
-        }
+        scores = dict(numbers("test", {key: metrics[key] for key in ("paper", "sound")}))
 
         def send() -> None:
             from mlflow.entities import Metric
@@ -181,6 +171,15 @@ class FinalScores:
         self._thread.shutdown()
         if error := sent.exception():
             warn(run_json["mlflow_run_id"], error)
+
+
+def numbers(name: str, content: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Every number in nested mappings, under its path: `name/key/key`."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from numbers(f"{name}/{key}", value)
+        elif isinstance(value, int | float):
+            yield f"{name}/{key}", float(value)
 
 
 def warn(name: str, error: BaseException) -> None:

@@ -8,10 +8,6 @@ Writes metrics/<profile>/<view>/<cell>/<protocol>/<seed>/: metrics.json (the sco
        protocols, with what they were measured on and from), per_image.csv, contact_sheet.png.
 """
 
-import argparse
-import csv
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,32 +15,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.grid import Run
+from pipeline.grid import Run, parse_run
 from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
 from pipeline.tracking import FinalScores
+from stages.scoring import heading, read_run, write_metrics
 from vmunet import contact_sheet
 from vmunet.checkpoints import load_checkpoint
 from vmunet.data.arrays import load_manifest
-from vmunet.data.files import whole_folder
 from vmunet.errors import InputError
 from vmunet.evaluation import Scored, foreground, load_test_images, score_run
 from vmunet.processor import use_processor
-from vmunet.protocols import PROTOCOLS
-
-FROM_RUN = ("epoch", "mlflow_run_id", "data_hash", "code_hash", "git")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse VIEW CELL PROTOCOL SEED and score that run."""
-    parser = argparse.ArgumentParser(prog="python -m stages.evaluate", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("view", help="dataset and size, such as isic17-256")
-    parser.add_argument("cell", help="a cell of params.yaml, such as base")
-    parser.add_argument("protocol", choices=sorted(PROTOCOLS))
-    parser.add_argument("seed", type=int)
-    args = parser.parse_args(argv)
-    evaluate(Run(args.view, args.cell, args.protocol, args.seed), load_params())
+    evaluate(parse_run(argv, "evaluate", __doc__), load_params())
 
 
 def evaluate(run: Run, params: Params) -> None:
@@ -53,8 +39,7 @@ def evaluate(run: Run, params: Params) -> None:
     Raises:
         InputError: the run or its arrays are missing, broken, or do not belong together.
     """
-    view = params.view(run.view)
-    weights, provenance = run.folder / "weights.safetensors", _read_run(run.folder)
+    weights, provenance = run.folder / "weights.safetensors", read_run(run.folder)
     arrays = Path("data/arrays") / run.view / run.protocol
     model, metadata = load_checkpoint(weights)
     manifest = load_manifest(arrays)
@@ -71,46 +56,14 @@ def evaluate(run: Run, params: Params) -> None:
         model.to(device), arrays, batch_size=settings.batch_size, resamples=settings.bootstrap
     )
     metrics = {
-        "run": {
-            "profile": params.profile_name,
-            "view": run.view,
-            "dataset": view.dataset,
-            "size": view.size,
-            "cell": run.cell,
-            "protocol": run.protocol,
-            "seed": run.seed,
-        },
-        "data": manifest,
-        "checkpoint": {
-            "path": weights.as_posix(),
-            "sha256": _sha256(weights),
-            **{name: provenance.get(name) for name in FROM_RUN},
-        },
+        **heading(run, params, manifest, provenance),
         "paper": scored.paper,
         "sound": scored.sound,
     }
     folder = run.metrics_folder(params.profile_name)
     sheet = _draw_sheet(scored, arrays, metrics)
-    _write_folder(folder, metrics, scored.per_image, sheet)
+    write_metrics(folder, metrics, "per_image.csv", scored.per_image, sheet)
     tracker.log(provenance, metrics, [folder / "contact_sheet.png"])
-
-
-def _read_run(folder: Path) -> dict[str, Any]:
-    path = folder / "run.json"
-    if not path.is_file() or not (folder / "weights.safetensors").is_file():
-        raise InputError(
-            f"{folder}: no trained run there (weights.safetensors and run.json); train it first "
-            "with the train stage of the same name"
-        )
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON ({error}); train the run again") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _draw_sheet(scored: Scored, arrays: Path, metrics: dict[str, Any]) -> contact_sheet.Pixels:
@@ -124,21 +77,6 @@ def _draw_sheet(scored: Scored, arrays: Path, metrics: dict[str, Any]) -> contac
     dice = np.array([row["training_size_dice"] for row in scored.per_image])
     prediction = foreground(scored.probabilities)
     return contact_sheet.draw(test.images, scored.truth, prediction, test.ids, dice, title)
-
-
-def _write_folder(
-    folder: Path,
-    metrics: dict[str, Any],
-    per_image: list[dict[str, Any]],
-    sheet: contact_sheet.Pixels,
-) -> None:
-    with whole_folder(folder) as part:
-        contact_sheet.write(part / "contact_sheet.png", sheet)
-        with (part / "per_image.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, per_image[0].keys(), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(per_image)
-        (part / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,20 @@ def test_import_contracts() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize(
-    "stage", ["download", "check", "preprocess", "weights", "train", "evaluate"]
+STAGES = (
+    "download",
+    "check",
+    "preprocess",
+    "volumes",
+    "weights",
+    "train",
+    "train_volumes",
+    "evaluate",
+    "evaluate_volumes",
 )
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_each_stage_depends_on_exactly_the_modules_it_imports(stage: str) -> None:
     compare(stage)
 

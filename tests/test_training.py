@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from vmunet import InputError
+from vmunet.losses import training_loss
 from vmunet.model import VMUNet
 from vmunet.protocols import PAPER, SOUND, Protocol
 from vmunet.settings import TrainSettings
@@ -16,6 +17,7 @@ from vmunet.training import Progress, Row, learning_rate, parameter_groups, trai
 
 SETTINGS = TrainSettings(epochs=4, t_max=2, batch_size=4, dims=(8, 16, 32, 64), learning_rate=3e-3)
 CPU = torch.device("cpu")
+LOSS = training_loss(1, "probabilities")
 
 
 class Discs(Dataset):
@@ -57,7 +59,17 @@ def run(
             raise KeyboardInterrupt
 
     progress = train(
-        model, Discs(), Discs(4), settings, protocol, 7, CPU, state, on_epoch=on_epoch, label="t"
+        model,
+        Discs(),
+        Discs(4),
+        LOSS,
+        settings,
+        protocol,
+        7,
+        CPU,
+        state,
+        on_epoch=on_epoch,
+        label="t",
     )
     return progress, model
 
@@ -75,6 +87,7 @@ def test_resumed_run_ends_with_the_same_bits(tmp_path: Path, protocol: Protocol)
         resumed_model,
         Discs(),
         Discs(4),
+        LOSS,
         SETTINGS,
         protocol,
         7,
@@ -97,7 +110,7 @@ def test_training_learns_and_keeps_the_best_epoch() -> None:
     )
     torch.manual_seed(0)
     model = VMUNet(dims=settings.dims, depths=(1, 1, 1, 1), depths_decoder=(1, 1, 1, 1))
-    progress = train(model, Discs(), Discs(4), settings, PAPER, 7, CPU)
+    progress = train(model, Discs(), Discs(4), LOSS, settings, PAPER, 7, CPU)
     losses = [row["selection_loss"] for row in progress.history]
     assert min(losses) < 0.85 * losses[0]
     assert progress.best_loss == min(losses)
@@ -107,7 +120,7 @@ def test_training_learns_and_keeps_the_best_epoch() -> None:
 
 def test_subset_of_training_images_follows_the_epochs() -> None:
     images = Discs()
-    train(tiny_model(), Subset(images, [0, 1, 2, 3]), Discs(2), SETTINGS, SOUND, 7, CPU)
+    train(tiny_model(), Subset(images, [0, 1, 2, 3]), Discs(2), LOSS, SETTINGS, SOUND, 7, CPU)
     assert images.epoch == SETTINGS.epochs - 1
 
 
@@ -165,12 +178,12 @@ class Broken(nn.Module):
 
 def test_nan_loss_is_one_clear_error() -> None:
     with pytest.raises(InputError, match=r"^cell: the loss became nan in epoch 1, step 2; lower"):
-        train(Broken(2, False), Discs(), Discs(2), SETTINGS, PAPER, 0, CPU, label="cell")
+        train(Broken(2, False), Discs(), Discs(2), LOSS, SETTINGS, PAPER, 0, CPU, label="cell")
 
 
 def test_parameter_without_gradient_is_an_error() -> None:
     with pytest.raises(InputError, match="first gradient of extra"):
-        train(Broken(None, True), Discs(), Discs(2), SETTINGS, PAPER, 0, CPU, label="cell")
+        train(Broken(None, True), Discs(), Discs(2), LOSS, SETTINGS, PAPER, 0, CPU, label="cell")
 
 
 def test_bf16_autocast_trains() -> None:

@@ -6,6 +6,8 @@ autocast region: half precision cannot sum a batch of pixels, and torch refuses 
 cross-entropy on probabilities there.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,6 +18,14 @@ from vmunet.errors import InputError
 
 BINARY_SMOOTH = 1.0
 MULTICLASS_SMOOTH = 1e-5
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, targets) -> a scalar
+
+
+def training_loss(classes: int, loss_input: Literal["probabilities", "logits"]) -> Loss:
+    """The loss of a model with so many output channels: `bce_dice` for one, else `ce_dice`."""
+    return partial(bce_dice, loss_input=loss_input) if classes == 1 else ce_dice
 
 
 def bce_dice(

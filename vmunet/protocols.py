@@ -11,7 +11,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Protocol:
-    """One training protocol for the ISIC datasets (paper, section IV-B, and the published code).
+    """One training protocol (paper, section IV-B, and the published code).
 
     Attributes:
         name: what runs, folders and tables call it.
@@ -29,6 +29,14 @@ class Protocol:
             back after T_max epochs; `cosine` descends once over the run's own epochs.
         selection: images whose loss selects the epoch: the `test` images, or a `held_out` part of
             the training images.
+        slice_resize: of CT slices to the training size: `cubic` splines, not antialiased, or
+            `area` averages. Labels take the nearest voxel.
+        slice_turns: `quarter_turns` turns and flips half of the slices and rotates half of the
+            rest by whole degrees in -20..19, as the published code does; `small_angles` rotates
+            half of the slices by -20..20 degrees. A mirrored body has its left kidney on the
+            right, and the two are classes of their own.
+        volume_selection: the epoch with the lowest `training_loss`, or the lowest loss on
+            `held_out` cases, a sixth of those that train.
     """
 
     name: Literal["paper", "sound"]
@@ -40,6 +48,9 @@ class Protocol:
     weight_decay_on: Literal["all", "matrices"]
     schedule: Literal["climbing_cosine", "cosine"]
     selection: Literal["test", "held_out"]
+    slice_resize: Literal["cubic", "area"]
+    slice_turns: Literal["quarter_turns", "small_angles"]
+    volume_selection: Literal["training_loss", "held_out"]
 
 
 PAPER = Protocol(
@@ -52,6 +63,9 @@ PAPER = Protocol(
     weight_decay_on="all",
     schedule="climbing_cosine",
     selection="test",
+    slice_resize="cubic",
+    slice_turns="quarter_turns",
+    volume_selection="training_loss",
 )
 
 SOUND = Protocol(
@@ -64,6 +78,9 @@ SOUND = Protocol(
     weight_decay_on="matrices",
     schedule="cosine",
     selection="held_out",
+    slice_resize="area",
+    slice_turns="small_angles",
+    volume_selection="held_out",
 )
 
 PROTOCOLS = {protocol.name: protocol for protocol in (PAPER, SOUND)}

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from vmunet.errors import InputError
-from vmunet.losses import bce_dice
+from vmunet.losses import Loss
 from vmunet.protocols import Protocol
 from vmunet.settings import TrainSettings
 
@@ -52,7 +52,8 @@ class Progress:
 def train(
     model: nn.Module,
     train_images: Dataset,
-    selection_images: Dataset,
+    selection_images: Dataset | None,
+    loss: Loss,
     settings: TrainSettings,
     protocol: Protocol,
     seed: int,
@@ -65,9 +66,11 @@ def train(
     """Train `model` in place and return its best weights and history.
 
     Args:
-        train_images: items `(image (3, h, w) in 0..255, target (1, h, w) in 0..1)`; its
-            `set_epoch` is called with every epoch's index.
-        selection_images: the same; the epoch with the lowest mean loss on them is kept.
+        train_images: items `(image (channels, h, w), target)`; its `set_epoch` is called with
+            every epoch's index.
+        selection_images: the same; the epoch with the lowest mean loss on them is kept. None
+            keeps the epoch with the lowest training loss, as the published Synapse code does.
+        loss: of a batch's logits and targets.
         state: file to resume from and to save to; deleted by nobody here.
         on_start: called once, before the first epoch, with the progress resumed from.
         on_epoch: called with every new row of the history.
@@ -84,7 +87,10 @@ def train(
         progress = load_state(state, model, optimizer, device)
     on_start(progress)
     loader = batches(train_images, settings.batch_size, device)
-    selection = DataLoader(selection_images, settings.batch_size, pin_memory=device.type == "cuda")
+    selection = None
+    if selection_images is not None:
+        cuda = device.type == "cuda"
+        selection = DataLoader(selection_images, settings.batch_size, pin_memory=cuda)
     save_seconds, saved_at = 0.0, time.monotonic()
 
     bar = tqdm(
@@ -96,9 +102,11 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         train_loss = train_epoch(
-            model, loader(seed, epoch), optimizer, settings, protocol, seed, epoch, device, label
+            model, loader(seed, epoch), optimizer, loss, settings, seed, epoch, device, label
         )
-        selection_loss = mean_loss(model, selection, settings, protocol, device)
+        selection_loss = train_loss
+        if selection is not None:
+            selection_loss = mean_loss(model, selection, loss, settings, device)
         if not math.isfinite(selection_loss):
             raise InputError(diverged(label, selection_loss, f"after epoch {epoch + 1}"))
         row = {
@@ -133,8 +141,8 @@ def train_epoch(
     model: nn.Module,
     loader: DataLoader,
     optimizer: torch.optim.Optimizer,
+    loss: Loss,
     settings: TrainSettings,
-    protocol: Protocol,
     seed: int,
     epoch: int,
     device: torch.device,
@@ -148,16 +156,16 @@ def train_epoch(
     for step, (images, targets) in enumerate(bar):
         images = images.to(device, non_blocking=True)
         targets = targets.to(device, non_blocking=True)
-        loss = batch_loss(model, images, targets, settings, protocol)
-        if not torch.isfinite(loss):
+        value = batch_loss(model, images, targets, loss, settings)
+        if not torch.isfinite(value):
             place = f"in epoch {epoch + 1}, step {step + 1}"
-            raise InputError(diverged(label, loss.item(), place))
+            raise InputError(diverged(label, value.item(), place))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        value.backward()
         if epoch == 0 and step == 0:
             check_gradients(model, label)
         optimizer.step()
-        total += loss.item() * len(images)
+        total += value.item() * len(images)
         count += len(images)
     return total / count
 
@@ -166,29 +174,29 @@ def train_epoch(
 def mean_loss(
     model: nn.Module,
     loader: DataLoader,
+    loss: Loss,
     settings: TrainSettings,
-    protocol: Protocol,
     device: torch.device,
 ) -> float:
     """Mean loss over the images of `loader`, without augmentation or drop path."""
     model.eval()
     total, count = 0.0, 0
     for images, targets in loader:
-        loss = batch_loss(model, images.to(device), targets.to(device), settings, protocol)
-        total += loss.item() * len(images)
+        value = batch_loss(model, images.to(device), targets.to(device), loss, settings)
+        total += value.item() * len(images)
         count += len(images)
     return total / count
 
 
 def batch_loss(
-    model: nn.Module, images: Tensor, targets: Tensor, settings: TrainSettings, protocol: Protocol
+    model: nn.Module, images: Tensor, targets: Tensor, loss: Loss, settings: TrainSettings
 ) -> Tensor:
-    """BCE + Dice of a batch (paper, equation 5); NaN where a logit is not finite."""
+    """The loss of a batch; NaN where a logit is not finite."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         logits = model(images)
     if not torch.isfinite(logits).all():  # binary cross-entropy would abort the whole GPU context
         return logits.new_tensor(math.nan, dtype=torch.float32)
-    return bce_dice(logits.float(), targets, protocol.loss_input)
+    return loss(logits.float(), targets)
 
 
 def learning_rate(epoch: int, settings: TrainSettings, protocol: Protocol) -> float:

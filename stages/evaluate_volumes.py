@@ -1,0 +1,73 @@
+"""Score one trained run on its view's test volumes.
+
+    python -m stages.evaluate_volumes synapse-224 base paper 42
+
+Reads  runs/<view>/<cell>/<protocol>/<seed>/{weights.safetensors,run.json} and
+       data/arrays/<view>/.
+Writes metrics/<profile>/<view>/<cell>/<protocol>/<seed>/: metrics.json (the scores of both
+       conventions, with what they were measured on and from), per_case.csv, contact_sheet.png.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pipeline.grid import Run, parse_run
+from pipeline.params import Params, load_params
+from pipeline.stage import run_stage
+from pipeline.tracking import FinalScores
+from stages.scoring import heading, read_run, write_metrics
+from vmunet import organ_sheet
+from vmunet.checkpoints import load_checkpoint
+from vmunet.data.arrays import load_manifest
+from vmunet.processor import use_processor
+from vmunet.protocols import PROTOCOLS
+from vmunet.volume_evaluation import score_volumes
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse VIEW CELL PROTOCOL SEED and score that run."""
+    evaluate(parse_run(argv, "evaluate_volumes", __doc__), load_params())
+
+
+def evaluate(run: Run, params: Params) -> None:
+    """Score `run` and write its metrics folder.
+
+    Raises:
+        InputError: the run or its arrays are missing, broken, or do not belong together.
+    """
+    provenance = read_run(run.folder)
+    arrays = Path("data/arrays") / run.view
+    manifest = load_manifest(arrays)
+    model, metadata = load_checkpoint(run.folder / "weights.safetensors")
+    tracker = FinalScores()
+    use_processor(params.profile.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    scored = score_volumes(
+        model.to(device),
+        arrays,
+        manifest,
+        metadata["size"],
+        PROTOCOLS[run.protocol].slice_resize,
+        params.profile.evaluate.batch_size,
+    )
+    data = {key: value for key, value in manifest.items() if key != "cases"}
+    metrics = {
+        **heading(run, params, data, provenance),
+        "paper": scored.paper,
+        "sound": scored.sound,
+    }
+    title = (
+        f"{run.view} {run.cell} {run.protocol} seed {run.seed}   profile {params.profile_name}   "
+        f"data: {manifest['source']}, {len(manifest['test'])} test volumes   "
+        f"mean Dice {scored.sound['dice']:.3f}"
+    )
+    sheet = organ_sheet.draw_cases(arrays, manifest, scored.predictions, title)
+    folder = run.metrics_folder(params.profile_name)
+    write_metrics(folder, metrics, "per_case.csv", scored.rows, sheet)
+    tracker.log(provenance, metrics, [folder / "contact_sheet.png"])
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,76 @@
+"""What scoring images and volumes have in common: the run that is scored, and metrics.json."""
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.grid import Run
+from pipeline.params import Params
+from vmunet import contact_sheet
+from vmunet.data.files import whole_folder
+from vmunet.errors import InputError
+
+FROM_RUN = ("epoch", "mlflow_run_id", "data_hash", "code_hash", "git")
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The run.json of a trained run.
+
+    Raises:
+        InputError: it or the weights are not there, or it is not JSON.
+    """
+    path = folder / "run.json"
+    if not path.is_file() or not (folder / "weights.safetensors").is_file():
+        raise InputError(
+            f"{folder}: no trained run there (weights.safetensors and run.json); train it first "
+            "with the train stage of the same name"
+        )
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON ({error}); train the run again") from None
+
+
+def heading(
+    run: Run, params: Params, data: dict[str, Any], provenance: dict[str, Any]
+) -> dict[str, Any]:
+    """What metrics.json says before the scores: the run, its data, its checkpoint."""
+    view, weights = params.view(run.view), run.folder / "weights.safetensors"
+    with weights.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "run": {
+            "profile": params.profile_name,
+            "view": run.view,
+            "dataset": view.dataset,
+            "size": view.size,
+            "cell": run.cell,
+            "protocol": run.protocol,
+            "seed": run.seed,
+        },
+        "data": data,
+        "checkpoint": {
+            "path": weights.as_posix(),
+            "sha256": sha256,
+            **{name: provenance.get(name) for name in FROM_RUN},
+        },
+    }
+
+
+def write_metrics(
+    folder: Path,
+    metrics: dict[str, Any],
+    table: str,
+    rows: list[dict[str, Any]],
+    sheet: contact_sheet.Pixels,
+) -> None:
+    """Write metrics.json, the rows as the CSV `table`, and contact_sheet.png, whole."""
+    with whole_folder(folder) as part:
+        contact_sheet.write(part / "contact_sheet.png", sheet)
+        with (part / table).open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        (part / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")

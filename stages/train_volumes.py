@@ -1,0 +1,64 @@
+"""Train one run of the grid on the slices of CT volumes.
+
+`stages/training.py` says what is written and how a killed run goes on.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.grid import Run, parse_run
+from pipeline.params import Params, load_params
+from pipeline.stage import run_stage
+from stages.training import Task, train_run
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train VIEW CELL PROTOCOL SEED."""
+    run, params = parse_run(argv, "train_volumes", __doc__), load_params()
+    train_run(run, params, organ_task(run, params))
+
+
+def organ_task(run: Run, params: Params) -> Task:
+    """The organs of a volume, slice by slice."""
+    from vmunet.data.arrays import load_manifest
+    from vmunet.protocols import PROTOCOLS
+
+    arrays = Path("data/arrays", run.view)
+    manifest = load_manifest(arrays)  # one clear error where the volumes stage is missing
+    size = params.view(run.view).size
+    return Task(
+        script=Path("stages/train_volumes.py"),
+        arrays=arrays,
+        settings=params.profile.train_volumes,
+        classes=len(manifest["classes"]) + 1,
+        size=size,
+        datasets=lambda: datasets(
+            arrays, manifest["train"], size, PROTOCOLS[run.protocol], run.seed
+        ),
+        metadata={
+            "normalisation": "window",
+            "window": manifest["window"],
+            "classes": manifest["classes"],
+        },
+    )
+
+
+def datasets(
+    arrays: Path, cases: list[str], size: int, protocol: Any, seed: int
+) -> tuple[Any, Any]:
+    """Slices to train on, augmented, and slices whose loss selects the epoch, or None."""
+    from vmunet.data.arrays import held_out
+    from vmunet.data.slice_dataset import SliceDataset
+
+    if protocol.volume_selection == "training_loss":
+        return SliceDataset(arrays, cases, size, protocol, augmented=True, seed=seed), None
+    kept, held = held_out(cases, fraction=1 / 6)  # 3 of Synapse's 18
+    train = [cases[i] for i in kept]
+    return (
+        SliceDataset(arrays, train, size, protocol, augmented=True, seed=seed),
+        SliceDataset(arrays, [cases[i] for i in held], size, protocol),
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,218 @@
+"""What training on images and on volumes have in common: one run of the grid, start to end.
+
+Writes runs/<view>/<cell>/<protocol>/<seed>/: weights.safetensors (the selected epoch),
+history.csv (a row an epoch) and run.json (where all of it came from). A killed run goes on from
+its last saved epoch: the state lives in .resume/, under a hash of parameters, data and code.
+"""
+
+import csv
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.grid import Run
+from pipeline.params import Cell, Params
+from pipeline.provenance import (
+    git_revision,
+    hash_files,
+    hash_json,
+    modules_of,
+    versions,
+    write_json,
+)
+from vmunet.data.files import whole_folder
+from vmunet.errors import InputError
+from vmunet.settings import TrainSettings
+
+RESUME = Path(".resume")
+KEPT_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run learns.
+
+    Attributes:
+        script: the stage's, whose modules a resume state belongs to.
+        arrays: folder of the data.
+        settings: how long and how hard to train.
+        classes: channels that the model gives: 1 for a lesion, else the background and each class.
+        size: side of the square that the model sees, px.
+        datasets: makes the augmented training data and what selects the epoch, or None there.
+        metadata: what inference has to know, for the checkpoint.
+    """
+
+    script: Path
+    arrays: Path
+    settings: TrainSettings
+    classes: int
+    size: int
+    datasets: Callable[[], tuple[Any, Any]]
+    metadata: dict[str, Any]
+
+
+def train_run(run: Run, params: Params, task: Task) -> None:
+    """Train, or go on training, and write the run's folder."""
+    import torch
+
+    from pipeline.tracking import RunTracker
+    from vmunet.checkpoints import save_checkpoint
+    from vmunet.losses import training_loss
+    from vmunet.processor import use_processor
+    from vmunet.protocols import PROTOCOLS
+    from vmunet.training import Progress, train
+
+    cell, settings, protocol = params.cell(run.cell), task.settings, PROTOCOLS[run.protocol]
+    facts = {
+        "run": asdict(run) | {"profile": params.profile_name, "size": task.size},
+        "cell": cell.model_dump(),
+        "train": asdict(settings),
+        "protocol": asdict(protocol),
+    }
+    hashes = hash_inputs(task, cell)
+    use_processor(params.profile.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    machine = {"device": device_name(device), "threads": torch.get_num_threads()}
+    state = RESUME / f"{hash_json([facts, hashes, machine, versions()])[:32]}.pt"
+    finished = state.with_suffix(".done")
+    if finished.exists():
+        finished.rename(state)
+    forget_finished()
+
+    torch.manual_seed(run.seed)
+    model, filled = make_model(cell, task)
+    train_images, selection_images = task.datasets()
+    tracker: RunTracker | None = None
+    revision = git_revision()
+    resumed, resumed_from = Progress(), 0
+
+    def on_start(progress: Progress) -> None:
+        nonlocal tracker, resumed, resumed_from
+        resumed_from = progress.epoch
+        provenance = hashes | machine | {"git": revision}
+        tags = {key: str(value) for key, value in (facts["run"] | provenance).items()}
+        flat = {f"{s}.{k}": v for s in ("cell", "train", "protocol") for k, v in facts[s].items()}
+        tracker = RunTracker(params.profile_name, run.name, flat, tags, progress.note)
+        resumed = progress
+
+    def on_epoch(row: dict[str, float]) -> None:
+        assert tracker is not None
+        resumed.note = tracker.run_id or resumed.note
+        metrics = {key: value for key, value in row.items() if key != "epoch"}
+        tracker.log(metrics, step=int(row["epoch"]))
+
+    try:
+        progress = train(
+            model,
+            train_images,
+            selection_images,
+            training_loss(task.classes, protocol.loss_input),
+            settings,
+            protocol,
+            run.seed,
+            device,
+            state,
+            on_start,
+            on_epoch,
+            label=run.name,
+        )
+    except BaseException as error:
+        if tracker is not None:
+            tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    assert tracker is not None
+    tracker.finish()
+
+    record: dict[str, Any] = {
+        **facts,
+        **hashes,
+        "epoch": progress.best_epoch,
+        "selection_loss": progress.best_loss,
+        "resumed_from": resumed_from,
+        "selection_images": 0 if selection_images is None else len(selection_images),
+        "train_images": len(train_images),
+        "filled": filled,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "mlflow_run_id": tracker.run_id,
+        "git": revision,
+        "versions": versions(),
+        **machine,
+        "seconds": round(progress.seconds, 1),
+    }
+    if hash_inputs(task, cell) != hashes:
+        # DVC hashes dependencies as they are now: these weights would pass for the new sources'.
+        raise InputError(f"{run.name}: sources or data changed while it trained; run it again")
+    model.load_state_dict(progress.best_weights)
+    with whole_folder(run.folder) as part:
+        save_checkpoint(
+            part / "weights.safetensors",
+            model,
+            task.metadata
+            | {
+                "size": task.size,
+                "run": run.name,
+                "protocol": run.protocol,
+                "epoch": progress.best_epoch,
+            },
+        )
+        write_history(part / "history.csv", progress.history)
+        write_json(part / "run.json", record)
+    state.rename(finished)
+
+
+def hash_inputs(task: Task, cell: Cell) -> dict[str, str]:
+    """SHA-256 of what a run is made from: its arrays, its initial weights, this project's code."""
+    weights = Path("data/weights") / f"{cell.init}.safetensors"
+    if cell.init != "none" and not weights.is_file():
+        raise InputError(f"{weights}: not found; run the weights stage, in a profile that has any")
+    return {
+        "data_hash": hash_files([task.arrays]),
+        "weights_hash": hash_files([weights]) if cell.init != "none" else "",
+        "code_hash": hash_files(modules_of(task.script)),
+    }
+
+
+def make_model(cell: Cell, task: Task) -> tuple[Any, dict[str, int]]:
+    """The cell's model with its initial weights, and how many tensors those filled."""
+    from vmunet.checkpoints import read_tensors
+    from vmunet.initial_weights import fill_from_vmamba
+    from vmunet.model import VMUNet
+
+    model = VMUNet(
+        num_classes=task.classes,
+        depths=cell.depths,
+        depths_decoder=cell.depths_decoder,
+        dims=task.settings.dims,
+        drop_path_rate=cell.drop_path_rate,
+    )
+    if cell.init == "none":
+        return model, {"encoder": 0, "decoder": 0, "unused": 0}
+    path = Path("data/weights") / f"{cell.init}.safetensors"
+    filled = fill_from_vmamba(model, read_tensors(path)[0], path)
+    return model, {key: len(names) for key, names in asdict(filled).items()}
+
+
+def forget_finished() -> None:
+    """Remove resume states of runs that ended long enough ago to be on record.
+
+    A run that has just ended keeps its state for a while: if DVC is killed before it records the
+    outputs, it deletes them, and the next start makes them again without training.
+    """
+    for path in RESUME.glob("*.done"):
+        if time.time() - path.stat().st_mtime > KEPT_SECONDS:
+            path.unlink(missing_ok=True)
+
+
+def device_name(device: Any) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def write_history(path: Path, rows: list[dict[str, float]]) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

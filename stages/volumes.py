@@ -1,0 +1,98 @@
+"""DVC stage: the CT volumes of a view, from their source to data/arrays/<view>/.
+
+The source is the active profile's: phantoms, the raw volumes (source: file in a folder, source:
+synapse from synapse.org with the token in SYNAPSE_AUTH_TOKEN) or the prepared slices and volumes
+(source: prepared). The folder is the profile's path:, or synapse/ in $VMUNET_MIRROR.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline.params import PhantomVolumes, SynapseSource, load_params
+from pipeline.stage import run_stage
+from vmunet.data.btcv import raw_cases
+from vmunet.data.ct_phantom import write_btcv
+from vmunet.data.synapse import CLASSES, TEST, TRAIN, TRAIN_SLICES, WINDOW
+from vmunet.data.synapse_client import from_synapse
+from vmunet.data.synapse_prepared import prepared_cases
+from vmunet.data.volumes import write_volumes
+from vmunet.errors import InputError
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write data/arrays/VIEW/."""
+    parser = argparse.ArgumentParser(prog="python -m stages.volumes", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("view", help="a view of params.yaml's grid.volumes, such as synapse-224")
+    name = parser.parse_args(argv).view
+    params = load_params()
+    if name not in params.grid.volumes:
+        known = ", ".join(params.grid.volumes) or "none"
+        raise InputError(f"{name!r} is not in params.yaml's grid.volumes; it has {known}")
+    dataset = params.grid.volumes[name].dataset
+    provide(params.profile.volumes[dataset], Path("data/arrays") / name)
+
+
+def provide(source: PhantomVolumes | SynapseSource, target: Path) -> None:
+    """Write the arrays of Synapse, or of its phantoms, and log every organ's voxels."""
+    facts = {
+        "view": target.name,
+        "dataset": "synapse",
+        "source": source.source,
+        "window": list(WINDOW),
+    }
+    if isinstance(source, PhantomVolumes):
+        numbers = [int(name.removeprefix("case")) for name in (*TRAIN, *TEST)]
+        with tempfile.TemporaryDirectory() as folder:
+            low, high = source.slices
+            write_btcv(Path(folder), numbers, source.size, (low, high), source.seed)
+            log(write_volumes(target, facts, CLASSES, *raw_cases(Path(folder))))
+        return
+    if source.source == "synapse":
+        folder = from_synapse(Path("data/downloads/synapse"))
+    else:
+        folder = local_folder(source.path, os.environ.get("VMUNET_MIRROR"))
+    cases = prepared_cases(folder) if source.source == "prepared" else raw_cases(folder)
+    log(write_volumes(target, facts, CLASSES, *cases, slices=TRAIN_SLICES))
+
+
+def local_folder(path: str | None, mirror: str | None) -> Path:
+    """Where the profile, or else VMUNET_MIRROR, says that Synapse lies.
+
+    Raises:
+        InputError: neither does, or there is no such folder.
+    """
+    if path is None and not mirror:
+        raise InputError(
+            "synapse: the profile names no path: for its source, and VMUNET_MIRROR is not set; "
+            "name the folder that holds RawData/ or train_npz/ and test_vol_h5/"
+        )
+    folder = Path(path).expanduser() if path else Path(str(mirror)) / "synapse"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; it should hold Synapse's volumes")
+    return folder
+
+
+def log(manifest: dict[str, Any]) -> None:
+    """Print a line for each case: slices, spacing, every organ's voxels."""
+    classes = manifest["classes"]
+    widths = [max(8, len(name)) for name in classes]
+    heads = "  ".join(f"{name:>{w}}" for name, w in zip(classes, widths, strict=True))
+    print(f"{'case':9}{'part':6}{'slices':>6}{'mm (z, y, x)':>20}  {heads}")
+    for name, case in manifest["cases"].items():
+        part = "train" if name in manifest["train"] else "test"
+        spacing = "unknown"
+        if case["spacing"]:
+            spacing = " ".join(f"{mm:.2f}" for mm in case["spacing"])
+        counts = "  ".join(
+            f"{case['voxels'][organ]:>{w}}" for organ, w in zip(classes, widths, strict=True)
+        )
+        print(f"{name:9}{part:6}{case['shape'][0]:>6}{spacing:>20}  {counts}")
+    print(f"{manifest['train_slices']} training and {manifest['test_slices']} test slices")
+
+
+if __name__ == "__main__":
+    run_stage(main)
