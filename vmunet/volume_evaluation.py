@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vmunet.data.slice_dataset import open_case
-from vmunet.volume_inference import predict_labels
+from vmunet.volume_inference import segment_volume
 from vmunet.volume_metrics import CaseScores, Mean, MeanScores, average_cases, score_case
+
+WINDOWED = (0.0, 1.0)  # the arrays hold windowed values: this window changes nothing
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def score_volumes(
     rows: list[dict[str, Any]] = []
     for case in manifest["test"]:
         image, truth = open_case(arrays, case)
-        labels = predict_labels([model], image, size, resize, batch_size, label=case)
+        labels = segment_volume([model], image, size, resize, WINDOWED, batch_size)
         spacing = manifest["cases"][case]["spacing"]
         scores[case] = score_case(labels, np.asarray(truth), len(classes) + 1, spacing)
         predictions[case] = labels

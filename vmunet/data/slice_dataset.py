@@ -88,7 +88,7 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
             random = np.random.default_rng((self.seed, int(self._epoch[0]), index))
             image, labels = augment(image, labels, self.protocol, random)
         image = resize_slice(image, self.size, self.protocol.slice_resize)
-        labels = resize_labels(labels, (self.size, self.size))
+        labels = resize_labels(labels, (self.size, self.size), self.protocol.slice_resize)
         return torch.from_numpy(image)[None], torch.from_numpy(labels.astype(np.int64))
 
 
