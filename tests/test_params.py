@@ -134,6 +134,20 @@ def test_a_run_names_its_places() -> None:
         (lambda c: c["cells"]["base"].update(depths=[2, 2, 2]), r"cells\.base\.depths"),
         (lambda c: c["cells"]["base"].update(droppath=0.1), r"cells\.base\.droppath: Extra"),
         (lambda c: c.update(grids={}), r"unknown key 'grids'"),
+        (
+            lambda c: c["grid"]["volumes"]["synapse-64"].update(size=50),
+            r"volumes\.synapse-64\.size: .*32",
+        ),
+        (
+            lambda c: c["grid"]["volumes"]["synapse-64"].update(dataset="btcv"),
+            r"volumes\.synapse-64\.dataset: .*'synapse' \(found 'btcv'\)",
+        ),
+        (
+            lambda c: c["grid"]["volumes"].update(
+                {"isic17-64": {"dataset": "synapse", "size": 64}}
+            ),
+            r"grid\.volumes\.isic17-64: grid\.views has this name too",
+        ),
     ],
 )
 def test_mistakes_in_params(root: Path, change, message: str) -> None:
@@ -158,6 +172,9 @@ def test_mistakes_in_params(root: Path, change, message: str) -> None:
         (lambda c: c["weights"].update(source="ftp"), r"weights\.source: .*'file'"),
         (lambda c: c["data"]["isic17"].update(n_train=1000), r"n_train 1000 exceeds training"),
         (lambda c: c["data"].pop("isic18"), r"no data source for isic18"),
+        (lambda c: c["volumes"].pop("synapse"), r"no data source for synapse"),
+        (lambda c: c["volumes"]["synapse"].update(source="http"), r"volumes\.synapse: .*'http'"),
+        (lambda c: c["volumes"]["synapse"].update(slices=[4, 5]), r"synapse\.phantom\.slices\.0"),
     ],
 )
 def test_mistakes_in_a_profile(root: Path, change, message: str) -> None:

@@ -24,8 +24,10 @@ TINY = {
     "data": {
         "isic17": {"source": "phantom", "training": 12, "validation": 2, "n_train": 8, "seed": 1}
     },
+    "volumes": {"synapse": {"source": "phantom", "size": 32, "slices": [8, 9], "seed": 1}},
     "weights": {"source": "phantom", "steps": 2, "size": 32},
     "train": {"dims": [8, 16, 32, 64], "epochs": 2, "t_max": 1, "batch_size": 4},
+    "train_volumes": {"dims": [8, 16, 32, 64], "epochs": 2, "t_max": 1, "batch_size": 16},
     "evaluate": {"batch_size": 4, "bootstrap": 200},
     "grid": {
         "datasets": ["isic17"],
@@ -38,6 +40,8 @@ TINY = {
         "protocols": ["paper"],
         "elsewhere": ["isic17-64"],
         "sound": ["scratch"],
+        "volumes": {"synapse-32": {"dataset": "synapse", "size": 32}},
+        "volume_protocols": ["paper", "sound"],
         "seeds": [1],
     },
 }
@@ -142,6 +146,17 @@ def test_a_fresh_clone_ends_in_tables(built: Path) -> None:
     assert record["filled"] == {"encoder": 117, "decoder": 91, "unused": 446 - 117}
     record = json.loads((built / "runs/isic17-32/scratch/sound/1/run.json").read_text())
     assert (record["train_images"], record["selection_images"]) == (7, 1)
+    for protocol in ("paper", "sound"):
+        folder = Path("synapse-32/base", protocol, "1")
+        record = json.loads((built / "runs" / folder / "run.json").read_text())
+        assert (record["selection_images"] > 0) == (protocol == "sound")
+        assert record["filled"]["encoder"] == 117
+        scores = json.loads((built / "metrics" / "tiny" / folder / "metrics.json").read_text())
+        assert scores["data"]["n_train"] == 18
+        assert 0 <= scores["paper"]["dsc"] <= 1
+        assert len(scores["sound"]["organs"]) == 8
+        with open(built / "metrics" / "tiny" / folder / "per_case.csv") as file:
+            assert len(list(csv.DictReader(file))) == 12 * 8
     for number in range(1, 7):
         table = (built / "reports" / "tables" / f"table{number}.tex").read_text()
         assert r"\toprule" in table
@@ -170,9 +185,10 @@ def test_every_run_is_in_mlflow(built: Path) -> None:
         " 'test/paper/miou' in run.data.metrics, *files)\n"
     )
     lines = sorted(tool(built, "python", "-c", code).strip().splitlines())
-    assert len(lines) == 4
+    assert len(lines) == 6
     first = "isic17-32-base-paper-1 FINISHED 2 64 0.2 True contact_sheet.png"
     assert lines[0] == first
+    assert lines[-1].startswith("synapse-32-base-sound-1 FINISHED 2 64 0.2 False")
 
 
 def test_nothing_is_left_to_do(built: Path) -> None:
@@ -193,7 +209,7 @@ def test_changing_a_cell_reruns_that_cell_alone(project: Path) -> None:
 def test_a_new_seed_adds_only_its_runs(project: Path) -> None:
     edit_params(project, lambda p: p["grid"]["seeds"].append(2))
     names = would_run(project)
-    assert len(names) == 9
+    assert len(names) == 13
     assert all(name.endswith("-2") or name == "tables" for name in names)
 
 
@@ -213,9 +229,12 @@ def test_a_changed_loss_retrains_and_a_changed_metric_only_evaluates(project: Pa
         "evaluate_elsewhere",
         "evaluate_sound",
     }
+    metrics = project / "vmunet" / "surface_distance.py"
+    metrics.write_text(metrics.read_text() + "\n")
+    assert "evaluate_volumes" in {name.split("@")[0] for name in would_run(project)}
     losses = project / "vmunet" / "losses.py"
     losses.write_text(losses.read_text() + "\n")
-    assert {"train", "train_elsewhere", "train_sound"} <= {
+    assert {"train", "train_elsewhere", "train_sound", "train_volumes"} <= {
         name.split("@")[0] for name in would_run(project)
     }
 
@@ -223,6 +242,7 @@ def test_a_changed_loss_retrains_and_a_changed_metric_only_evaluates(project: Pa
 def test_switching_profiles_and_back_retrains_nothing(project: Path) -> None:
     other = TINY | {"about": "Another budget.", "train": TINY["train"] | {"epochs": 1}}
     other["grid"] = TINY["grid"] | {"ablations": ["scratch"], "elsewhere": [], "sound": []}
+    other["grid"] |= {"volumes": {}, "volume_protocols": []}
     write_profile(project, "other", other)
     before = (project / "reports" / "tables" / "table1.tex").read_bytes()
     tool(project, "vmunet", "profile", "other")

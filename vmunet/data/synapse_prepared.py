@@ -21,6 +21,7 @@ from vmunet.errors import InputError
 
 SLICE = re.compile(r"(case\d{4})_slice(\d{3})\.npz")
 KEYS = ("image", "label")
+ROUNDING = 1e-6
 TRAIN_FOLDERS, TEST_FOLDERS = ("train_npz", "train_npz_new"), ("test_vol_h5", "test_vol_h5_new")
 
 
@@ -121,7 +122,7 @@ def _checked(path: Path, image: NDArray, label: NDArray, axes: int) -> Pixels:
         )
     if not np.isfinite(image).all():
         raise InputError(f"{path}: {np.count_nonzero(~np.isfinite(image))} pixels are NaN or inf")
-    if image.min() < 0 or image.max() > 1:
+    if image.min() < -ROUNDING or image.max() > 1 + ROUNDING:
         raise InputError(
             f"{path}: intensities {image.min():g} to {image.max():g}; expected 0 to 1, as the "
             "published set has after clipping to -125..275 HU"

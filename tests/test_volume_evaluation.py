@@ -1,0 +1,113 @@
+"""A run on volumes is scored as medpy and the published code would, case by case."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from medpy import metric
+from torch import Tensor, nn
+
+from vmunet.data.volumes import Case, Pixels, write_volumes
+from vmunet.organ_sheet import choose_slices, draw_cases
+from vmunet.volume_evaluation import score_volumes
+
+SIZE = 32
+CLASSES = ["aorta", "liver", "spleen"]
+
+
+def pixels(name: str, spacing: tuple[float, float, float] | None) -> Pixels:
+    """Organs as boxes whose brightness says which they are; the spleen is missing in one case."""
+    random = np.random.default_rng(list(name.encode()))
+    labels = np.zeros((4, SIZE, SIZE), np.uint8)
+    for label in (1, 2, 3):
+        if (name, label) == ("c", 3):
+            continue
+        z, y, x = random.integers(0, 2), *random.integers(0, 12, 2)
+        labels[z : z + 3, y : y + 10, x + label : x + label + 9] = label
+    return Pixels(labels.astype(np.float32) / 4, labels, spacing)
+
+
+class ByBrightness(nn.Module):
+    """Gives each pixel the label that its brightness says, but shifted by one pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.centres = nn.Parameter(torch.tensor([0.0, 0.25, 0.5, 0.75]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shifted = torch.roll(x, 1, dims=-1)
+        return -((shifted - self.centres.view(1, -1, 1, 1)) ** 2) * 100
+
+
+def made(tmp_path: Path, spacing: tuple[float, float, float] | None) -> tuple[Path, dict]:
+    cases = [Case(n, lambda n=n: pixels(n, spacing)) for n in ("a", "b", "c")]
+    arrays = tmp_path / "arrays"
+    return arrays, write_volumes(arrays, {"source": "phantom"}, CLASSES, cases[:1], cases[1:])
+
+
+def test_scores_are_medpys(tmp_path: Path) -> None:
+    spacing = (3.0, 0.8, 0.8)
+    arrays, manifest = made(tmp_path, spacing)
+    scored = score_volumes(ByBrightness(), arrays, manifest, SIZE, "cubic", 3)
+    expected = {}
+    for case in ("b", "c"):
+        truth = pixels(case, spacing).labels
+        predicted = np.roll(truth, 1, axis=2)
+        assert np.array_equal(scored.predictions[case], predicted)
+        for i, organ in enumerate(CLASSES):
+            t, p = truth == i + 1, predicted == i + 1
+            if t.any():
+                expected[case, organ] = (
+                    metric.binary.dc(p, t),
+                    metric.binary.hd95(p, t),
+                    metric.binary.hd95(p, t, voxelspacing=spacing),
+                )
+    assert len(scored.rows) == 6
+    for row in scored.rows:
+        key = (row["case"], row["organ"])
+        if key == ("c", "spleen"):  # absent in both
+            assert (row["paper_dice"], row["paper_hd95_voxels"]) == (0.0, 0.0)
+            assert (row["dice"], row["hd95_mm"], row["nsd"]) == (None, None, None)
+            continue
+        dice, voxels, mm = expected[key]
+        assert row["paper_dice"] == row["dice"] == dice
+        assert row["paper_hd95_voxels"] == voxels
+        assert row["hd95_mm"] == mm
+    spleen = expected["b", "spleen"]
+    assert scored.paper["spleen"] == spleen[0] / 2  # the published code counts the absent one
+    assert scored.sound["organs"]["spleen"]["dice"] == spleen[0]
+    assert scored.sound["organs"]["spleen"]["dice_n"] == 1
+    assert scored.sound["organs"]["spleen"]["absent"] == 1
+    means = [np.mean([expected[c, o][0] for c in "bc" if (c, o) in expected]) for o in CLASSES]
+    assert scored.sound["dice"] == pytest.approx(np.mean(means), abs=1e-12)
+    assert scored.sound["spacing_known"] is True
+    json.dumps([scored.paper, scored.sound, scored.rows], allow_nan=False)
+
+
+def test_without_a_spacing_no_millimetres(tmp_path: Path) -> None:
+    arrays, manifest = made(tmp_path, None)
+    scored = score_volumes(ByBrightness(), arrays, manifest, SIZE, "cubic", 8)
+    assert scored.sound["spacing_known"] is False
+    assert scored.sound["hd95_mm"] is None
+    assert scored.sound["organs"]["liver"]["nsd"] is None
+    assert scored.paper["hd95"] > 0
+    json.dumps([scored.paper, scored.sound, scored.rows], allow_nan=False)
+
+
+def test_the_sheet_shows_every_case(tmp_path: Path) -> None:
+    arrays, manifest = made(tmp_path, (3.0, 0.8, 0.8))
+    scored = score_volumes(ByBrightness(), arrays, manifest, SIZE, "cubic", 8)
+    sheet = draw_cases(arrays, manifest, scored.predictions, "a run")
+    one = draw_cases(arrays, manifest, {"b": scored.predictions["b"]}, "a run")
+    assert sheet.dtype == np.uint8
+    assert sheet.shape[0] > one.shape[0] > 200
+    assert (sheet[..., 0] != sheet[..., 2]).any()  # outlines in colour
+
+
+def test_slices_run_through_the_organs() -> None:
+    truth = np.zeros((30, 4, 4), np.uint8)
+    truth[10:20] = 1
+    assert choose_slices(truth) == [12, 14, 18]
+    assert choose_slices(truth * 0) == [5, 14, 24]
