@@ -123,8 +123,7 @@ def augment(
     if protocol.slice_turns == "quarter_turns":
         if random.random() > 0.5:
             turns, axis = int(random.integers(4)), int(random.integers(2))
-            pair = (np.flip(np.rot90(part, turns), axis) for part in (image, labels))
-            return next(pair).copy(), next(pair).copy()
+            return turn(image, turns, axis), turn(labels, turns, axis)
         if random.random() > 0.5:
             return rotate(image, labels, int(random.integers(-DEGREES, DEGREES)), protocol)
     elif random.random() > 0.5:
@@ -132,14 +131,19 @@ def augment(
     return image, labels
 
 
+def turn(part: NDArray, quarters: int, axis: int) -> NDArray:
+    """Quarter turns, then a flip."""
+    return np.ascontiguousarray(np.flip(np.rot90(part, quarters), axis))
+
+
 def rotate(
     image: Slice, labels: Labels, degrees: float, protocol: Protocol
 ) -> tuple[Slice, Labels]:
     """Rotate about the centre within the same frame; what comes in from outside is 0."""
-    from scipy.ndimage import rotate as turn
+    from scipy import ndimage
 
     order = {"nearest": 0, "bilinear": 1}[protocol.rotation_image]
     return (
-        turn(image, degrees, order=order, reshape=False),
-        turn(labels, degrees, order=0, reshape=False),
+        ndimage.rotate(image, degrees, order=order, reshape=False),
+        ndimage.rotate(labels, degrees, order=0, reshape=False),
     )

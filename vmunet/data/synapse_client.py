@@ -4,6 +4,7 @@ The client is a program of its own: its requirements contradict this project's, 
 apart, and nothing here imports it.
 """
 
+import io
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from vmunet.errors import InputError
 ARCHIVE_ID = "syn3379050"  # RawData.zip, in the abdomen part of syn3193805
 ARCHIVE = "RawData.zip"
 TOKEN = "SYNAPSE_AUTH_TOKEN"  # the client reads it from the environment by itself
+KEPT = 1 << 16  # bytes of what the client says; the reason of a failure comes last
 INSTALL = (
     "install it apart from this environment (python -m venv ~/synapse; ~/synapse/bin/pip install "
     "synapseclient) and put its bin/ on PATH"
@@ -60,18 +62,31 @@ def _download(archive: Path) -> None:
     if client is None:
         raise InputError(f"synapse.org's client, the program 'synapse', is not on PATH: {INSTALL}")
     with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
-        command = [client, "get", ARCHIVE_ID, "--downloadLocation", folder]
-        # Its standard output, with the progress, goes to the terminal.
-        done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
+        status, said = _run([client, "get", ARCHIVE_ID, "--downloadLocation", folder])
         found = sorted(Path(folder).glob("*.zip"))
-        if done.returncode or not found:
-            raise InputError(_refusal(done.stderr))
+        if status or not found:
+            raise InputError(_refusal(said))
         os.replace(found[0], archive)
+
+
+def _run(command: list[str]) -> tuple[int, str]:
+    """A program's exit status and the end of what it says, which is passed on as it comes."""
+    said = b""
+    # Without an input: it would ask for a token that it cannot find.
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert isinstance(process.stdout, io.BufferedReader)
+        while block := process.stdout.read1():
+            said = (said + block)[-KEPT:]
+            sys.stderr.write(block.decode(errors="replace"))
+            sys.stderr.flush()
+    return process.returncode, said.decode(errors="replace")
 
 
 def _refusal(said: str) -> str:
     """One sentence for what the client says when it fails."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in said.splitlines() if line.strip()]  # \r ends one too
     last = lines[-1][:300] if lines else "it says nothing"
     low = said.lower()
     if "401" in low or "token" in low or "credentials" in low or "not logged in" in low:
