@@ -1,4 +1,4 @@
-"""The command `vmunet`: segment images with trained weights, look at and choose what is run.
+"""The command `vmunet`: segment with trained weights, look at and choose what is run.
 
 Imports of anything heavy stand inside the subcommands, so that `--help` answers at once.
 """
@@ -9,8 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline import predict_command
+
 ABOUT = """\
-VM-UNet (Vision Mamba UNet) for skin lesion segmentation.
+VM-UNet (Vision Mamba UNet) for the segmentation of skin lesions and of organs in CT.
 
 To train the models and build the paper's tables, use `make tables` or `dvc repro`; to train a
 single cell of the grid, `dvc repro train@isic17-256-base-paper-42`. The names are those that
@@ -22,35 +24,11 @@ examples:
   vmunet predict weights.safetensors photo.jpg --out masks
   vmunet predict runs/isic17-256/base/paper/42 photos/ --out masks --overlay --tta
   vmunet predict runs/isic17-256/base/paper photos/ --out masks     (the mean over its seeds)
+  vmunet predict ct.safetensors scan.nii.gz --out labels --overlay
   vmunet profile                                  (which budget is active, and the others)
   vmunet profile small                            (switch; `make tables` then follows it)
   vmunet runs                                     (the declared grid and what is done)
 """
-
-PREDICT = """\
-Segment images. Each gets a mask of its own size, and predictions.csv a row: file, width, height,
-the lesion's share of the image, the mean probability inside it.
-"""
-
-PREDICT_EXAMPLES = """\
-WEIGHTS is a checkpoint (.safetensors, or a published .pth), a run's folder, or a folder of runs
-such as the seeds of one cell: their probabilities are averaged. --ensemble adds further ones,
-also of other training sizes.
-
-IMAGES are files and folders. A folder gives its own images, not its subfolders'. Files named
-*_mask, *_superpixels, *_segmentation, *_probability or *_overlay are left out. Orientation tags
-(EXIF) are ignored: a mask has the pixel grid that the image file stores.
-
-examples:
-  vmunet predict weights.safetensors photo.jpg --out masks
-  vmunet predict runs/isic17-256/base/paper/42 photos/ more/*.png --out masks --overlay
-  vmunet predict runs/isic17-256/base/paper photos/ --out masks --tta --probabilities
-  vmunet predict a.safetensors photos/ --out masks --ensemble b.safetensors
-
-Exit status: 0 all images segmented, 2 a wrong argument or an unreadable image (the others are
-segmented), 130 interrupted.
-"""
-
 
 EXPORT = """\
 Write a trained model as ONNX, for one image of a fixed size. Input `images`: (1, 3, PX, PX)
@@ -58,34 +36,6 @@ float32, min-max normalised to 0..255 as `vmunet predict` does it. Output `logit
 the lesion is where they are positive. Needs the exporter: pip install 'vmunet[export]'. Takes
 about a minute, and runs slower than PyTorch: the scan is a plain loop there.
 """
-
-
-def _predict(arguments: argparse.Namespace) -> None:
-    from vmunet.inference import segment_folder
-    from vmunet.processor import use_processor
-
-    use_processor()
-    done = segment_folder(
-        [arguments.weights, *arguments.ensemble],
-        arguments.images,
-        arguments.out,
-        threshold=arguments.threshold,
-        tta=arguments.tta,
-        size=arguments.size,
-        device=arguments.device,
-        probabilities=arguments.probabilities,
-        overlay=arguments.overlay,
-    )
-    if done.skipped:
-        names = ", ".join(path.name for path in done.skipped[:3])
-        more = ", ..." if len(done.skipped) > 3 else ""
-        print(
-            f"note: left out by their names, as masks, superpixels or overlays: "
-            f"{len(done.skipped)} ({names}{more})",
-            file=sys.stderr,
-        )
-    count = len(done.predictions)
-    print(f"{count} {'image' if count == 1 else 'images'} segmented into {arguments.out}")
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -153,56 +103,12 @@ def _parser() -> argparse.ArgumentParser:
 
     predict = commands.add_parser(
         "predict",
-        help="segment images with trained weights",
-        description=PREDICT,
-        epilog=PREDICT_EXAMPLES,
+        help="segment images or CT volumes with trained weights",
+        description=predict_command.ABOUT,
+        epilog=predict_command.NOTES,
         formatter_class=raw,
     )
-    predict.set_defaults(command=_predict)
-    predict.add_argument(
-        "weights", metavar="WEIGHTS", type=Path, help="a checkpoint, a run, or a folder of runs"
-    )
-    predict.add_argument(
-        "images", metavar="IMAGES", type=Path, nargs="+", help="image files and folders"
-    )
-    predict.add_argument(
-        "--out", metavar="DIR", type=Path, required=True, help="folder for the masks"
-    )
-    predict.add_argument(
-        "--ensemble",
-        metavar="WEIGHTS",
-        type=Path,
-        action="append",
-        default=[],
-        help="average with these weights too; may be repeated",
-    )
-    predict.add_argument(
-        "--tta", action="store_true", help="average over mirrored copies (4 times the work)"
-    )
-    predict.add_argument(
-        "--overlay", action="store_true", help="also write <name>_overlay.jpg: outline and fill"
-    )
-    predict.add_argument(
-        "--probabilities",
-        action="store_true",
-        help="also write <name>_probability.png: 16 bits, probability x 65535",
-    )
-    predict.add_argument(
-        "--threshold",
-        metavar="P",
-        type=float,
-        default=0.5,
-        help="lesion where the probability is at least P (default 0.5)",
-    )
-    predict.add_argument(
-        "--size",
-        metavar="PX",
-        type=int,
-        help="side of the square the model sees (default: what it was trained with)",
-    )
-    predict.add_argument(
-        "--device", metavar="D", help="cpu, cuda or cuda:N (default: cuda where there is one)"
-    )
+    predict_command.add_arguments(predict)
 
     export = commands.add_parser(
         "export",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.params import load_params
 from pipeline.stage import run_stage
-from vmunet.data.download import Internet, mirror_urls
+from vmunet.data.download import Internet, alone, mirror_urls
 from vmunet.data.isic import dataset_named
 from vmunet.data.raw import Phantoms, write_raw
 from vmunet.errors import InputError
@@ -33,15 +33,16 @@ def main(argv: list[str] | None = None) -> None:
         phantoms = Phantoms(data.training, data.validation, data.n_train, data.seed)
     if data.source == "prepared" and data.path:
         prepared = Path(data.path).expanduser()
-    write_raw(
-        dataset,
-        target=Path("data/raw") / dataset.name,
-        source=data.source,
-        internet=Internet(mirrors=mirror_urls(os.environ.get("VMUNET_MIRROR_URLS"))),
-        mirror=os.environ.get("VMUNET_MIRROR"),
-        phantoms=phantoms,
-        prepared=prepared,
-    )
+    with alone(Path(f"data/.{dataset.name}.lock"), dataset.name):
+        write_raw(
+            dataset,
+            target=Path("data/raw") / dataset.name,
+            source=data.source,
+            internet=Internet(mirrors=mirror_urls(os.environ.get("VMUNET_MIRROR_URLS"))),
+            mirror=os.environ.get("VMUNET_MIRROR"),
+            phantoms=phantoms,
+            prepared=prepared,
+        )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeline.params import Profile, load_params
 from pipeline.provenance import write_json
 from pipeline.stage import run_stage
+from vmunet.data.download import Internet, Wanted, alone, fetch_all, mirror_urls
 from vmunet.data.files import whole_folder
 from vmunet.errors import InputError
 
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     params = load_params()
     source = params.profile.weights
     files: dict[str, dict[str, object]] = {}
-    with whole_folder(FOLDER) as part:
+    with alone(Path("data/.weights.lock"), "weights"), whole_folder(FOLDER) as part:
         if source.source == "phantom":
             files = pretrain_on_phantoms(part, params.profile)
         elif source.source == "http":
@@ -68,7 +69,6 @@ def pretrain_on_phantoms(folder: Path, profile: Profile) -> dict[str, dict[str, 
 
 def download_published(folder: Path, dims: Sequence[int]) -> dict[str, dict[str, object]]:
     """VMamba-T and -S v0 from the publisher, or from a mirror of theirs."""
-    from vmunet.data.download import Internet, Wanted, fetch_all, mirror_urls
     from vmunet.initial_weights import VMAMBA_V0
 
     wanted = [
@@ -120,7 +120,6 @@ def take_in(
             "file": path.name,
             "sha256": sha256,
             "state_dict": converted.taken or "the file itself",
-            "ema": converted.taken == "model_ema",
             "filled": {"encoder": len(found.encoder), "decoder": len(found.decoder)},
             **asdict(found),
         }

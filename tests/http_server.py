@@ -13,6 +13,7 @@ import numpy as np
 
 LOGIN = b"<!DOCTYPE html><html>Please sign in</html>"
 BLOCK = 1 << 16
+DATE = "Wed, 01 Feb 2017 12:00:00 GMT"
 
 
 def zip_bytes(seed: int = 0, size: int = 400_000) -> bytes:
@@ -36,6 +37,8 @@ class Server(ThreadingHTTPServer):
         failures: status codes of the next answers; with `retry_after` as that header.
         broken: paths that always answer with this status.
         redirects: path to where it leads.
+        silent: paths whose answer stops after its first block, until the server ends.
+        dated: whether a 200 names a date as validator and no ETag, and a 206 none at all.
         resumes: whether Range is honoured.
         pause: seconds before every block of 64 KiB.
         announced: a Content-Length that is a lie.
@@ -53,6 +56,9 @@ class Server(ThreadingHTTPServer):
         self.retry_after: str | None = None
         self.broken: dict[str, int] = {}
         self.redirects: dict[str, str] = {}
+        self.silent: set[str] = set()
+        self.ended = threading.Event()
+        self.dated = False
         self.resumes = True
         self.pause = 0.0
         self.announced: int | None = None
@@ -97,7 +103,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         content = server.files.get(self.path, server.content)
         start = 0
-        if asked and server.resumes and self.headers.get("If-Range") == server.etag:
+        validator = DATE if server.dated else server.etag
+        if asked and server.resumes and self.headers.get("If-Range") == validator:
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
         if start >= len(content):
             self.send_error(416)
@@ -106,7 +113,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Type", "application/zip")
         self.send_header("Content-Length", str(server.announced or len(body)))
-        self.send_header("ETag", server.etag)
+        if not server.dated:
+            self.send_header("ETag", server.etag)
+        elif not start:
+            self.send_header("Last-Modified", DATE)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.end_headers()
@@ -116,6 +126,8 @@ class Handler(BaseHTTPRequestHandler):
             for first in range(0, len(body), BLOCK):
                 time.sleep(server.pause)
                 self.wfile.write(body[first : first + BLOCK])
+                if self.path in server.silent:
+                    server.ended.wait()
         except OSError:  # the client is gone
             self.close_connection = True
         if cut is not None or server.announced:
@@ -131,6 +143,7 @@ def serving() -> Iterator[Server]:
     try:
         yield running
     finally:
+        running.ended.set()
         running.shutdown()
         thread.join()
         running.server_close()

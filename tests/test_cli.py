@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import cv2
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -43,6 +44,29 @@ def photo(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (45, 77, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "photo.jpg"), pixels)
     return tmp_path / "photo.jpg"
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory):
+    """Weights of a tiny CT model of two organs."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("ct") / "ct.safetensors"
+    metadata = {
+        "normalisation": "window",
+        "window": [-125, 275],
+        "size": 64,
+        "classes": ["aorta", "liver"],
+        "protocol": "sound",
+    }
+    save_checkpoint(path, VMUNet(dims=(8, 16, 32, 64), num_classes=3), metadata)
+    return path
+
+
+@pytest.fixture
+def scan(tmp_path):
+    hu = np.random.default_rng(0).integers(-1000, 1000, (20, 30, 3), dtype=np.int16)
+    nibabel.save(nibabel.Nifti1Image(hu, np.diag([2.0, 2.0, 5.0, 1.0])), tmp_path / "scan.nii.gz")
+    return tmp_path / "scan.nii.gz"
 
 
 def failed(capsys, *arguments):
@@ -200,6 +224,68 @@ def test_wrong_images_are_refused_in_one_line(runs, photo, tmp_path, capsys):
 
 def test_a_folder_that_cannot_be_made_is_one_line(runs, photo, capsys):
     assert "photo.jpg" in failed(capsys, "predict", runs / "42", photo, "--out", photo / "x")
+
+
+def test_predict_volumes_from_end_to_end(ct, scan):
+    folder = scan.parent
+    shutil.copy(scan, folder / "scan_labels.nii.gz")
+    (folder / "photo.jpg").write_bytes(b"")  # a folder may hold both
+    done = vmunet("predict", ct, ".", "--out", "labels", "--overlay", "--size", "32", cwd=folder)
+    assert (done.returncode, done.stdout) == (0, "1 volume segmented into labels\n")
+    assert done.stderr.splitlines()[-1] == (
+        "note: left out by their names, as label maps: 1 (scan_labels.nii.gz)"
+    )
+    assert sorted(file.name for file in (folder / "labels").iterdir()) == [
+        "predictions.csv",
+        "scan_labels.nii.gz",
+        "scan_overlay.png",
+    ]
+    labels = nibabel.load(folder / "labels" / "scan_labels.nii.gz")
+    np.testing.assert_array_equal(labels.affine, nibabel.load(scan).affine)
+    assert labels.shape == (20, 30, 3)
+    header, *rows = (folder / "labels" / "predictions.csv").read_text().splitlines()
+    assert header == "volume,organ,voxels,ml"
+    counts = np.bincount(np.asarray(labels.dataobj).ravel(), minlength=3)[1:]
+    assert rows == [
+        f"scan.nii.gz,{organ},{count},{count * 0.02:.3f}"
+        for organ, count in zip(("aorta", "liver"), counts, strict=True)
+    ]
+
+
+def test_weights_and_inputs_of_different_kinds_are_refused(runs, ct, photo, scan, tmp_path, capsys):
+    out = tmp_path / "out"
+    scans, photos = tmp_path / "scans", tmp_path / "photos"
+    for folder, file in ((scans, scan), (photos, photo)):
+        folder.mkdir()
+        shutil.copy(file, folder)
+    for weights, given, words in [
+        (runs, scan, f"{scan}: a CT volume, but {runs} segments images"),
+        (runs, scans, "scan.nii.gz: a CT volume"),
+        (ct, photo, f"{photo}: an image, but {ct} segments CT volumes"),
+        (ct, photos, "photo.jpg: an image"),
+        (ct, ct, "not a CT volume"),
+        (ct, tmp_path / "missing.nii", "no such volume"),
+    ]:
+        assert words in failed(capsys, "predict", weights, given, "--out", out)
+    # beside one that fits, too
+    assert "an image" in failed(capsys, "predict", ct, scan, photo, "--out", out)
+    both = failed(capsys, "predict", ct, scan, "--out", out, "--ensemble", runs)
+    assert "cannot be averaged" in both
+    assert "RGB lesion" in failed(capsys, "export", ct, "--out", out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--tta",), "--tta does not apply"),
+        (("--threshold", "0.5"), "--threshold does not apply"),
+        (("--probabilities", "--tta"), "--tta, --probabilities do not apply"),
+    ],
+)
+def test_options_for_images_are_refused_for_volumes(ct, scan, tmp_path, capsys, options, named):
+    assert named in failed(capsys, "predict", ct, scan, "--out", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_ctrl_c_ends_without_a_traceback(monkeypatch, capsys):

@@ -64,6 +64,14 @@ def test_a_bomb_is_refused_by_its_ratio(tmp_path, monkeypatch):
     refused(tmp_path / "x.zip", tmp_path, "zip bomb")
 
 
+def test_a_bomb_of_many_small_members_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "RATIO_FROM", 1 << 16)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(40):
+            archive.writestr(str(number), bytes(1 << 16))
+    refused(tmp_path / "x.zip", tmp_path, "unpacks from .* to 2,621,440 bytes, as a zip bomb")
+
+
 def test_a_member_that_lies_about_its_size_is_held_to_it(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(1 << 20))
@@ -142,6 +150,24 @@ def test_a_damaged_member_is_refused(tmp_path):
     archive = write_zip(tmp_path / "x.zip", {"a/1": b"first", "a/2": b"second member"})
     archive.write_bytes(archive.read_bytes().replace(b"second", b"sEcond", 1))
     refused(archive, tmp_path, "truncated or damaged.*CRC.*a/2")
+
+
+@pytest.mark.parametrize("way", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_damage_anywhere_is_one_sentence(tmp_path, way):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", way) as archive:
+        archive.writestr("a", bytes(range(256)) * 2)
+    whole = (tmp_path / "x.zip").read_bytes()
+    assert archives.is_whole_zip(tmp_path / "x.zip")
+    refused = 0
+    for place in range(0, len(whole), 3):
+        changed = whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :]
+        (tmp_path / "x.zip").write_bytes(changed)
+        archives.is_whole_zip(tmp_path / "x.zip")
+        try:
+            archives.extract(tmp_path / "x.zip", tmp_path / "out")
+        except InputError:
+            refused += 1
+    assert refused > len(whole) / 3 / 2  # a date, for one, may be any
 
 
 def test_a_web_page_under_a_zips_name_is_told_as_such(tmp_path):

@@ -122,7 +122,7 @@ def test_the_most_extreme_of_a_kind_comes_first(raw: Path) -> None:
     assert kinds(raw) == [("tiny", "ISIC_0000003"), ("tiny", "ISIC_0000001")]
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"train": []}'])
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"train": []}'])
 def test_a_dataset_without_manifest_is_one_sentence(raw: Path, content: str | None) -> None:
     path = raw / "manifest.json"
     path.unlink() if content is None else path.write_text(content)
@@ -147,7 +147,7 @@ def test_a_leak_stands_first_everywhere(leaking: Measured, raw: Path, tmp_path: 
     lines = text.splitlines()
     assert lines[:3] == ["# Data checks", "", "Made images."]
     assert lines[4] == "## Train and test show the same picture"
-    assert lines[6].startswith("**1 leak** (isic17: 1), 1 test image:")
+    assert lines[6].startswith("**1 leak** (isic17: 1): 1 test image with a picture that is")
     row = [cell.strip() for cell in lines[10].strip("|").split("|")]
     assert row[:2] == ["isic17 train ISIC_0000001", "isic17 test ISIC_0000005"]
     assert int(row[2]) <= 2
@@ -221,6 +221,25 @@ def test_what_two_datasets_share(raw: Path, tmp_path: Path) -> None:
         "ISIC_0000030",
         "isic18 test: masks' IoU 1.00",
     )
+
+
+def test_a_turned_copy_trains_first_and_is_named_as_it_must_be_laid(tmp_path: Path) -> None:
+    """The test image of one dataset, turned left, is another one's training image."""
+    square = picture(3, 128, 128)
+    one = write_raw_folder(tmp_path / "isic17", pictures(0), {"ISIC_0000003": square})
+    turned = {"ISIC_0000009": np.ascontiguousarray(np.rot90(square))}
+    other = write_raw_folder(tmp_path / "isic18", turned, pictures(1))
+    (pair,) = find_pairs([measure("isic17", one), measure("isic18", other)])
+    assert (pair.first.id, pair.second.id) == ("ISIC_0000009", "ISIC_0000003")
+    assert pair.copy.turn.name == "turned left"  # the second is turned so to match the first
+
+
+def test_the_report_names_the_files_the_data_came_from(raw: Path) -> None:
+    manifest = json.loads((raw / "manifest.json").read_text())
+    manifest["archives"] = [{"name": "a.zip", "bytes": 12345, "sha256": "0123456789abcdef" * 4}]
+    (raw / "manifest.json").write_text(json.dumps(manifest))
+    text = report("", [measure("isic17", raw)], {"isic17": []}, [], [], [])
+    assert "Made from a.zip (12,345 bytes, sha256 0123456789ab...)." in text
 
 
 def test_datasets_of_no_common_id(raw: Path, tmp_path: Path) -> None:

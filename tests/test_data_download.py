@@ -67,6 +67,15 @@ def test_a_cut_connection_is_resumed_where_it_broke(server, internet, tmp_path):
     assert 0 < starts[0] <= 150_000 < starts[1] <= 300_000
 
 
+def test_a_part_answer_without_a_validator_is_resumed_too(server, internet, tmp_path):
+    """RFC 9110, 15.3.7: a 206 to If-Range need not repeat a Last-Modified."""
+    server.dated, server.cuts = True, [150_000, 150_000]
+    take(server, internet, digest(server.content))
+    assert content(tmp_path) == server.content
+    starts = [int(r[6:-1]) for r in server.ranges[1:]]
+    assert 0 < starts[0] <= 150_000 < starts[1] <= 300_000
+
+
 def test_a_later_run_resumes_what_an_earlier_one_left(server, internet, tmp_path):
     server.cuts = [200_000] + [0] * transfer.ATTEMPTS
     with pytest.raises(InputError, match=r"x\.zip: cannot be downloaded.*kept and resumed"):
@@ -110,6 +119,14 @@ def test_a_server_without_ranges_that_always_cuts_is_given_up(server, internet):
     with pytest.raises(InputError, match="cannot be downloaded"):
         take(server, internet)
     assert len(server.ranges) == transfer.ATTEMPTS + 1
+
+
+def test_a_long_part_of_another_address_does_not_count_against_this_one(server, internet, tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "x.zip.part").write_bytes(bytes(10_000_000))
+    server.cuts = [66_000] * 6  # more than ATTEMPTS, and each one brings something
+    take(server, internet, digest(server.content))
+    assert content(tmp_path) == server.content
 
 
 def test_a_complete_part_is_only_checked_and_renamed(server, internet, tmp_path):
@@ -162,6 +179,15 @@ def test_an_archive_without_a_published_sum_is_held_to_its_first(server, interne
     assert recorded(internet.record, server.url) == first
 
 
+def test_a_damaged_file_is_never_the_first_on_record(server, internet, tmp_path):
+    middle = len(server.content) // 2
+    server.content = server.content[:middle] + bytes(9) + server.content[middle + 9 :]
+    with pytest.raises(InputError, match=r"x\.zip: the server sent something that is not a whole"):
+        take(server, internet)
+    assert names(tmp_path) == []
+    assert not internet.record.exists()
+
+
 def test_a_finished_file_that_was_changed_is_named(server, internet, tmp_path):
     take(server, internet)
     (tmp_path / "d" / "x.zip").write_bytes(zip_bytes(seed=2))
@@ -173,7 +199,7 @@ def test_a_finished_file_that_was_changed_is_named(server, internet, tmp_path):
 def test_a_file_put_there_by_hand_is_recorded_if_it_is_a_zip(server, internet, tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "x.zip").write_bytes(LOGIN)
-    with pytest.raises(InputError, match=r"x\.zip: not a zip; delete it"):
+    with pytest.raises(InputError, match=r"x\.zip: not a whole zip; delete it"):
         take(server, internet)
     (tmp_path / "d" / "x.zip").write_bytes(server.content)
     assert take(server, internet) == recorded(internet.record, server.url)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from http_server import Server, digest, serving, zip_bytes
 
-from vmunet.data.download import Internet, Wanted, fetch, fetch_all
+from vmunet.data import transfer
+from vmunet.data.download import PATIENCE, Internet, Wanted, fetch, fetch_all
 from vmunet.errors import InputError
 
 FETCH = """
@@ -98,6 +99,30 @@ def test_one_failure_stops_the_others_and_leaves_their_parts(server, internet, t
     server.pause, server.ranges = 0, []
     fetch_all(wanted(server, "slow.zip"), internet)
     assert server.ranges == [f"bytes={kept}-"]
+
+
+def test_a_silent_server_delays_no_failure(server, internet, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "ATTEMPTS", 2)
+    server.files = {"/slow.zip": zip_bytes(size=1_000_000)}
+    server.silent, server.broken = {"/slow.zip"}, {"/late.zip": 503}
+    server.retry_after = "1"
+    before = time.monotonic()
+    with pytest.raises(InputError, match=r"late\.zip: cannot be downloaded"):
+        fetch_all(wanted(server, "slow.zip", "late.zip"), internet)
+    assert PATIENCE < time.monotonic() - before < PATIENCE + 4
+    assert 0 < size(tmp_path / "d" / "slow.zip.part") < 1_000_000
+
+
+def test_a_silent_server_delays_no_interrupt(server, tmp_path):
+    server.content, server.silent = zip_bytes(size=1_000_000), {"/x.zip"}
+    process = start(tmp_path, server, "x.zip")
+    wait_until(lambda: size(tmp_path / "d" / "x.zip.part") > 0)
+    time.sleep(0.2)  # it waits for the second block
+    process.send_signal(signal.SIGINT)
+    before = time.monotonic()
+    process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert time.monotonic() - before < PATIENCE + 3
 
 
 def test_two_processes_that_want_one_file_download_it_once(server, tmp_path):

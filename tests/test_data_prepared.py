@@ -9,8 +9,9 @@ from data_making import blob, encoded, photograph, write_zip
 
 from pipeline.params import PreparedSource, load_params
 from stages import download as download_stage
+from stages.check import declared
 from stages.table_metrics import SOURCES
-from vmunet.data.download import sha256_of
+from vmunet.data.archives import sha256_of
 from vmunet.data.isic import DATASETS, IsicDataset
 from vmunet.data.prepared import find_prepared
 from vmunet.data.raw import write_raw
@@ -97,6 +98,21 @@ def test_the_hash_of_a_folder_is_of_names_and_contents(tmp_path):
         manifest = json.loads((tmp_path / "raw" / "manifest.json").read_text())
         sums.add(manifest["archives"][0]["sha256"])
     assert len(sums) == 3
+
+
+def test_the_hash_of_a_folder_covers_what_its_links_lead_to(tmp_path):
+    plain = write_folder(tmp_path / "plain", prepared_members())
+    linked = write_folder(tmp_path / "linked", prepared_members())
+    images = linked / "isic2017" / "train" / "images"
+    images.rename(tmp_path / "elsewhere")
+    images.symlink_to(tmp_path / "elsewhere")
+    made = []
+    for source in (plain, linked):
+        write_raw(ISIC17, tmp_path / "raw", "prepared", prepared=source)
+        (archive,) = json.loads((tmp_path / "raw" / "manifest.json").read_text())["archives"]
+        made.append((archive["sha256"], archive["bytes"]))
+    assert made[0] == made[1]
+    assert (tmp_path / "elsewhere" / "ISIC_0000004.png").exists()
 
 
 @pytest.mark.parametrize("form", ["zip", "folder"])
@@ -199,3 +215,4 @@ def test_the_stage_reads_the_profiles_prepared_set(tmp_path, monkeypatch):
     assert (manifest["n_train"], manifest["n_test"]) == (1500, 650)
     assert manifest["source"] == "prepared"
     assert "prepared set" in SOURCES[manifest["source"]]
+    assert declared(changed, "isic17") == {"train": 1500, "test": 650}

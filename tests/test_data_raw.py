@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,6 +214,20 @@ def test_the_stage_makes_the_profiles_phantoms(tmp_path, monkeypatch):
     assert (manifest["source"], manifest["n_train"], manifest["n_test"]) == ("phantom", 3, 4)
     with pytest.raises(InputError, match="names no source for isic17"):
         download_stage.main(["isic17"])
+
+
+def test_two_processes_that_make_one_dataset_both_end_well(tmp_path):
+    root = Path(__file__).parents[1]
+    for name in ("params.yaml", "profiles"):
+        (tmp_path / name).symlink_to(root / name)
+    command = [sys.executable, "-m", "stages.download", "isic17"]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    both = [subprocess.Popen(command, cwd=tmp_path, env=environment) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert [path.name for path in (tmp_path / "data" / "raw").iterdir()] == ["isic17"]
+    manifest = json.loads((tmp_path / "data/raw/isic17/manifest.json").read_text())
+    files = sorted(path.stem for path in (tmp_path / "data/raw/isic17/images").iterdir())
+    assert files == sorted(manifest["train"] + manifest["test"])
 
 
 @pytest.mark.skipif(not MIRROR, reason="needs VMUNET_MIRROR")

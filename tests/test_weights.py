@@ -207,11 +207,11 @@ def test_the_stage_reads_a_mirrors_files(tmp_path, monkeypatch, run, capsys) -> 
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["source"] == "file"
     small = manifest["files"]["vmamba-s"]
-    assert (small["file"], small["state_dict"], small["ema"]) == ("b.pth", "model_ema", True)
+    assert (small["file"], small["state_dict"]) == ("b.pth", "model_ema")
     assert small["filled"] == {"encoder": 117, "decoder": 91}
     assert (len(small["encoder"]), len(small["unfilled"]), len(small["unused"])) == (117, 14, 329)
     assert manifest["files"]["vmamba-t"]["sha256"] == sha256_of(tiny)
-    assert manifest["files"]["vmamba-t"]["ema"] is False
+    assert manifest["files"]["vmamba-t"]["state_dict"] == "model"
     assert torch.equal(load_file(folder / "vmamba-s.safetensors")["head.bias"], SMALL["head.bias"])
     said = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in said] == [
@@ -269,10 +269,8 @@ def test_the_stage_refuses_and_keeps_what_there_was(
         run("file")
     assert (tmp_path / "data/weights/manifest.json").read_bytes() == before
     assert [p.name for p in (tmp_path / "data/weights").iterdir()] == ["manifest.json"]
-    assert sorted(p.name for p in (tmp_path / "data").iterdir()) in (
-        ["weights"],
-        ["downloads", "weights"],
-    )
+    left = {p.name for p in (tmp_path / "data").iterdir() if p.suffix != ".lock"}
+    assert left <= {"downloads", "weights"}
 
 
 def test_a_safetensors_file_of_another_model_is_refused(tmp_path: Path) -> None:

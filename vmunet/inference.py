@@ -157,7 +157,7 @@ def load_members(
     Raises:
         InputError: where one is missing, foreign, or made for something else than RGB lesions.
     """
-    target = _device(device)
+    target = choose_device(device)
     if size is not None:
         _check_size(size)
     members = []
@@ -183,7 +183,8 @@ def load_members(
     return members
 
 
-def _device(name: str | None) -> torch.device:
+def choose_device(name: str | None) -> torch.device:
+    """`cpu`, `cuda` or `cuda:N`, by default CUDA where there is one; InputError where it is not."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):

@@ -48,10 +48,10 @@ def find_images(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     given: dict[Path, Path] = {}  # by folder and name: a file named twice counts once
     for path in map(Path, paths):
         if path.is_dir():
-            files = [f for f in sorted(path.iterdir()) if _looks_like_image(f) and f.is_file()]
+            files = [f for f in sorted(path.iterdir()) if is_image(f) and f.is_file()]
         elif not path.is_file():
             raise InputError(f"{path}: no such image or folder")
-        elif not _looks_like_image(path):
+        elif not is_image(path):
             raise InputError(f"{path}: not an image; expected one of {', '.join(SUFFIXES)}")
         else:
             files = [path]
@@ -72,7 +72,8 @@ def find_images(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return images, skipped
 
 
-def _looks_like_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether a path is an image by its name; hidden files are none."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 

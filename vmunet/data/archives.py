@@ -1,6 +1,7 @@
 """Unpacking a zip that somebody else made: inside the target folder, whole, or not at all."""
 
 import hashlib
+import lzma
 import shutil
 import stat
 import zipfile
@@ -16,6 +17,7 @@ BLOCK = 1 << 20
 MOST_BYTES = 200 * 2**30  # the largest official archive unpacks to about 11 GiB
 MOST_RATIO = 200  # photographs hardly compress, and an empty mask's PNG is already compressed
 RATIO_FROM = 64 * 2**20  # smaller files may compress as they like
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)  # what reading a bad zip raises
 
 
 def sha256_of(path: Path) -> str:
@@ -27,6 +29,26 @@ def sha256_of(path: Path) -> str:
             digest.update(block)
             bar.update(len(block))
     return digest.hexdigest()
+
+
+def is_whole_zip(path: Path) -> bool:
+    """Whether the file is a zip whose members all have the checksums that it declares.
+
+    A member that needs a password, or another program, to be unpacked is taken as it is.
+    """
+    try:
+        with zipfile.ZipFile(path) as opened:
+            members = opened.infolist()
+            with _bar(f"checking {path.name}", sum(member.file_size for member in members)) as bar:
+                for member in members:
+                    with opened.open(member) as source:
+                        while block := source.read(BLOCK):
+                            bar.update(len(block))
+    except (*DAMAGE, OSError):  # the last where a damaged address leads before the file's start
+        return False
+    except RuntimeError:  # `extract` says what is wanting
+        pass
+    return True
 
 
 def extract(archive: Path, target: Path, most_bytes: int = MOST_BYTES) -> None:
@@ -52,15 +74,15 @@ def extract(archive: Path, target: Path, most_bytes: int = MOST_BYTES) -> None:
             with _bar(f"unpacking {archive.name}", total) as bar:
                 for member in members:
                     _write_member(archive, opened, member, folder, bar)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except DAMAGE as error:
         raise InputError(f"{archive.name}: {_what_is_wrong(archive, error)}") from error
     except (NotImplementedError, RuntimeError, FileExistsError, NotADirectoryError) as error:
         # encrypted, compressed in an unknown way, or one path both a file and a folder
         raise InputError(f"{archive.name}: cannot be unpacked: {error}") from error
-    except OSError as error:  # a full disk, for one
+    except OSError as error:  # a full disk, or an address in the zip that leads out of it
         raise InputError(
-            f"{archive.name}: cannot be unpacked into {target.parent} ({error.strerror}); nothing "
-            "was kept: make room and run again"
+            f"{archive.name}: cannot be unpacked into {target.parent} ({error.strerror or error}); "
+            "nothing was kept: make room, or download it again if there is room"
         ) from error
 
 
@@ -92,6 +114,12 @@ def _check_size(archive: Path, members: list[zipfile.ZipInfo], most_bytes: int) 
     if total > most_bytes:
         raise InputError(
             f"{archive.name}: unpacks to {total:,} bytes, more than the {most_bytes:,} allowed; "
+            "this is not the official archive: download it again"
+        )
+    packed = sum(member.compress_size for member in members)
+    if total > max(RATIO_FROM, MOST_RATIO * packed):
+        raise InputError(
+            f"{archive.name}: unpacks from {packed:,} to {total:,} bytes, as a zip bomb would; "
             "this is not the official archive: download it again"
         )
     for member in members:

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,8 +42,8 @@ def report(
         counted = ", ".join(f"{name}: {count}" for name, count in names.items() if count)
         tests = len({(pair.second.dataset, pair.second.id) for pair in leaks})
         text += [
-            f"**{_count(len(leaks), 'leak')}** ({counted}), {_count(tests, 'test image')}: a test "
-            "image that was trained on flatters every score.",
+            f"**{_count(len(leaks), 'leak')}** ({counted}): {_count(tests, 'test image')} with a "
+            "picture that is also trained on, which flatters every score.",
             _pairs(leaks),
         ]
     else:
@@ -67,13 +68,19 @@ def _dataset(
     splits = [[split, *_splits_row(measured, split)] for split in SUBSETS]
     head = ["split", "images", "width x height: min", "median", "max", "mask share: min"]
     head += ["5%", "median", "95%", "max"]
-    text = [f"## {measured.dataset} (source: {source})", _table(head, splits)]
+    text = [f"## {measured.dataset} (source: {source})"]
+    if archives := measured.manifest.get("archives"):
+        text.append(f"Made from {', '.join(map(_archive, archives))}.")
+    text.append(_table(head, splits))
     if findings:
         kinds = [kind for kind in KINDS if any(f.kind == kind for f in findings)]
         found = [
             (KINDS[kind], *_kind_row([f for f in findings if f.kind == kind])) for kind in kinds
         ]
-        text.append(_table(("finding", "train", "test", "which"), found))
+        text += [
+            _table(("finding", "train", "test", "which, the most extreme first"), found),
+            "A finding is a reason to look, not an error: nothing is left out for it.",
+        ]
     else:
         text.append("Nothing was found wrong with an image or a mask.")
     if within:
@@ -81,6 +88,10 @@ def _dataset(
     else:
         text.append("No copies within a split.")
     return text
+
+
+def _archive(about: Mapping[str, Any]) -> str:
+    return f"{about['name']} ({about['bytes']:,} bytes, sha256 {about['sha256'][:12]}...)"
 
 
 def _splits_row(measured: Measured, split: str) -> list[str]:
@@ -129,14 +140,15 @@ def _between(across: Sequence[PairOfCopies], shared: Sequence[SharedIds]) -> lis
 
 
 def _pairs(pairs: Sequence[PairOfCopies]) -> str:
-    head = ("image", "copy", "hash distance", "correlation", "in gray", "masks' IoU", "the copy is")
+    head = ("image", "copy", "hash distance", "correlation", "in gray", "masks' IoU", "it matches")
     rows = []
     for pair in pairs[:LISTED]:
         names = [f"{each.dataset} {each.split} {each.id}" for each in (pair.first, pair.second)]
         copy = pair.copy
         figures = (str(copy.distance), f"{copy.detail:.3f}", f"{copy.gray:.3f}")
         overlap = "-" if pair.overlap is None else f"{pair.overlap:.2f}"
-        rows.append((*names, *figures, overlap, "identical" if copy.identical else copy.turn.name))
+        matches = "in every pixel" if copy.identical else copy.turn.name
+        rows.append((*names, *figures, overlap, matches))
     more = len(pairs) - LISTED
     return _table(head, rows) + (f"\n\nand {more} more in `findings.csv`" if more > 0 else "")
 
@@ -162,6 +174,7 @@ def _how() -> str:
         f"({copies.TURNED_REACH} where one is mirrored or turned) are compared. Correlation: of "
         f"fine detail after the two were laid on each other, at least {copies.SAME:g}; in gray: as "
         f"they lie, at least {copies.GRAY:g}. Masks' IoU: as they lie, so a shift lowers it. "
+        "A copy matches as it lies (upright), or once it is mirrored or turned as said. "
         "A copy that was cropped by more than a few percent, or turned by less than a right angle, "
         "is missed; so are other photographs of the same lesion.\n\n"
         "Everything that was found, with all ids: `findings.csv`."

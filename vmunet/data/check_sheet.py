@@ -30,6 +30,7 @@ from vmunet.errors import InputError
 SAMPLE = COLUMNS  # images of each split in the sample
 MOST_PAIRS = 32  # of a kind; the report's table and findings.csv have them all
 HEADER = 32
+LINE = 34  # characters of the second line that fit beneath a tile
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def pair_groups(title: str, pairs: Sequence[PairOfCopies]) -> Groups:
         copy = pair.copy
         how = "identical" if copy.identical else f"distance {copy.distance}, r {copy.detail:.2f}"
         masks = "" if pair.overlap is None else f"masks' IoU {pair.overlap:.2f}"
-        then = masks if copy.turn == UPRIGHT else copy.turn.name
+        then = masks if copy.turn == UPRIGHT else f"if {copy.turn.name}"
         for facts, line in ((pair.first, how), (pair.second, then)):
             place = f"{facts.dataset} {facts.split}" if pair.across else facts.split
             shown.append(Shown(facts, (facts.id, f"{place}: {line}")))
@@ -116,7 +117,7 @@ def draw(groups: Groups, title: str, raw: Callable[[str], Path]) -> Pixels:
             x, top = GAP + column * (TILE + GAP), y + row * (TILE + CAPTION + GAP)
             sheet[top : top + TILE, x : x + TILE] = next(tiles)
             write_text(sheet, fit(shown.lines[0]), (x, top + TILE + 13))
-            write_text(sheet, shown.lines[1][:28], (x, top + TILE + 28), scale=0.38)
+            write_text(sheet, shown.lines[1][:LINE], (x, top + TILE + 28), scale=0.38)
         y += -(-len(members) // COLUMNS) * (TILE + CAPTION + GAP)
     return sheet
 

@@ -192,6 +192,7 @@ def find_pairs(datasets: Sequence[Measured]) -> list[PairOfCopies]:
     The same id in two datasets is not looked at here: see `shared_ids`.
     """
     everything = [facts for measured in datasets for facts in measured.facts]
+    everything.sort(key=lambda facts: SUBSETS.index(facts.split))  # a pair's first one trains
     readable = [(facts, facts.photo) for facts in everything if facts.photo]
     if len(readable) < 2:
         return []
@@ -202,8 +203,6 @@ def find_pairs(datasets: Sequence[Measured]) -> list[PairOfCopies]:
     for copy in find_copies(thumbnails, [photo.digest for _, photo in readable], apart):
         first, second = readable[copy.first][0], readable[copy.second][0]
         overlap = _overlap(first.mask, second.mask, copy.turn.of)
-        if (first.split, second.split) == ("test", "train"):
-            first, second = second, first
         pairs.append(PairOfCopies(first, second, copy, overlap))
     return pairs
 

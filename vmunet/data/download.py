@@ -1,17 +1,17 @@
 """Where official files come from: a folder on this machine, or the internet.
 
 Nothing carries a file's own name before it is complete and checked: against the published
-SHA-256, or else against the one seen at the first download (`vmunet.data.checksums`). What does
-not match is removed and the next address is asked; no address left is an error. Mirrors are asked
-before the publisher, but only for files whose checksum is known: a mirror is never the first to
-say what a file holds.
+SHA-256, or else against the one seen at the first download (`vmunet.data.checksums`), which must
+be whole by the zip's own checksums. What does not match is removed and the next address is asked;
+no address left is an error. Mirrors are asked before the publisher, but only for files whose
+checksum is known: a mirror is never the first to say what a file holds.
 """
 
 import os
 import sys
-import zipfile
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vmunet.data.archives import sha256_of
+from vmunet.data.archives import is_whole_zip, sha256_of
 from vmunet.data.checksums import RECORD, recorded, remember
 from vmunet.data.isic import Archive, IsicDataset
 from vmunet.data.transfer import SourceError, StoppedError, Together, bring, discard
 from vmunet.errors import InputError
 
-THREADS = 4  # downloads at once
+PATIENCE = 2.0  # seconds that the other downloads get to end by themselves when one fails
 
 
 @dataclass(frozen=True)
@@ -133,23 +133,32 @@ def from_internet(dataset: IsicDataset, internet: Internet) -> list[Provided]:
 
 
 def fetch_all(wanted: Sequence[Wanted], internet: Internet) -> list[str]:
-    """`fetch` for several files side by side; returns their SHA-256.
+    """`fetch` for a few files side by side; returns their SHA-256.
 
     The first failure, or Ctrl-C, stops the others; what they have is resumed by the next start.
+    One that waits for a silent server is not waited for: its thread ends with the process, or
+    when the server speaks again.
 
     Raises:
         InputError: see `fetch`.
     """
     together = Together()
-    with ThreadPoolExecutor(THREADS) as pool:
-        futures = [pool.submit(fetch, item, internet, together) for item in wanted]
+    futures: list[Future[str]] = [Future() for _ in wanted]
+
+    def run(item: Wanted, future: Future[str]) -> None:
         try:
-            wait_for(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            together.stop.set()
-            for future in futures:
-                future.cancel()
-    errors = [future.exception() for future in futures if not future.cancelled()]
+            future.set_result(fetch(item, internet, together))
+        except BaseException as error:
+            future.set_exception(error)
+
+    for pair in zip(wanted, futures, strict=True):
+        threading.Thread(target=run, args=pair, daemon=True).start()
+    try:
+        wait_for(futures, return_when=FIRST_EXCEPTION)
+    finally:
+        together.stop.set()
+        wait_for(futures, timeout=PATIENCE)
+    errors = [future.exception() for future in futures if future.done()]
     for error in errors:
         if error and not isinstance(error, StoppedError):
             raise error
@@ -174,7 +183,7 @@ def fetch(wanted: Wanted, internet: Internet, together: Together | None = None) 
     together = together or Together()
     target = internet.downloads / wanted.place
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(target, together):
+    with alone(target.with_name(f".{target.name}.lock"), target.name, together):
         expected = wanted.sha256 or recorded(internet.record, wanted.url)
         if not target.exists():
             part = target.with_name(target.name + ".part")
@@ -190,21 +199,29 @@ def fetch(wanted: Wanted, internet: Internet, together: Together | None = None) 
                 f"{target}: its sha256 is {found}, expected {expected}; "
                 "the file was changed or damaged: delete it and run again to download it"
             )
-        if not expected and not zipfile.is_zipfile(target):
-            raise InputError(f"{target}: not a zip; delete it and run again to download it")
+        if not expected and not is_whole_zip(target):
+            raise InputError(f"{target}: not a whole zip; delete it and run again to download it")
         if not expected:  # put there by hand
             remember(internet.record, wanted.url, found)
         return found
 
 
 @contextmanager
-def _alone(target: Path, together: Together) -> Iterator[None]:
-    """Hold the lock of `target`; a killed process loses its own."""
-    lock = FileLock(target.with_name(f".{target.name}.lock"))
+def alone(path: Path, name: str, together: Together | None = None) -> Iterator[None]:
+    """Hold the lock file `path`; a second process waits for it, and a killed one loses its own.
+
+    Args:
+        name: what is made under it, for the one that waits.
+
+    Raises:
+        StoppedError: another of the downloads `together` failed meanwhile.
+    """
+    together = together or Together()
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"{target.name}: waiting for another process to download it", file=sys.stderr)
+        print(f"{name}: waiting for another process that works on it", file=sys.stderr)
         while not lock.is_locked:
             together.wait()
             try:
@@ -243,8 +260,8 @@ def _checked(part: Path, url: str, expected: str | None, recorded_in: Internet |
         problem = f"its sha256 is {found}, expected {expected}"
         if recorded_in:
             problem += f" (the first download's, in {recorded_in.record})"
-    elif not zipfile.is_zipfile(part):
-        problem = "the server sent something that is not a zip, or cut it short"
+    elif not expected and not is_whole_zip(part):  # what is recorded must be right
+        problem = "the server sent something that is not a whole zip"
     else:
         return found
     discard(part)

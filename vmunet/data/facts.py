@@ -101,7 +101,7 @@ def measure(dataset: str, raw: Path) -> Measured:
         wanted = [(split, key) for split in SUBSETS for key in manifest[split]]
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run the download stage first") from None
-    except (json.JSONDecodeError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: not a manifest ({error}); run the download stage again"
         ) from None

@@ -85,8 +85,8 @@ def from_prepared(dataset: IsicDataset, source: Path, unpacked: Path) -> Gathere
                     "train/ and val/, each with images/ and masks/"
                 )
     if source.is_dir():
-        about = _hash_folder(source, home)
         home = Path(shutil.copytree(home, unpacked / home.name))  # what is taken in is moved
+        about = _hash_folder(source, home)  # of the copy, which holds what links led to
     else:
         about = {
             "name": source.name,

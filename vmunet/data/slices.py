@@ -1,43 +1,105 @@
-"""CT slices as a model sees them: windowed, resized; and label maps resized back."""
+"""Axial CT slices on their way into the model and back, shared by training and inference.
 
-from typing import Literal
+Two ways of resizing, each with its own idea of where pixels lie; images and labels of one run
+always take the same, so that they stay on each other:
+
+`cubic`, what the published code does: `scipy.ndimage.zoom` with cubic splines for the image and
+order 0 for the labels. The centres of the corner pixels stay on each other, and an image that
+shrinks is sampled, not averaged.
+
+`area`: pixels are areas (vmunet.data.resize), an image that shrinks is averaged. Labels are taken
+at each target pixel's centre, by the same geometry.
+"""
+
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vmunet.data.resize import resize_image
 from vmunet.errors import InputError
 
-
-def window_ct(hu: NDArray, low: float, high: float) -> NDArray[np.float32]:
-    """Hounsfield units clipped to [low, high] and scaled to 0..1."""
-    clipped = np.clip(hu, low, high).astype(np.float32)
-    return (clipped - np.float32(low)) / np.float32(high - low)
+Float = NDArray[np.float32]
+Resize = Literal["cubic", "area"]
 
 
-def resize_slice(
-    image: NDArray[np.float32], size: int, how: Literal["cubic", "area"]
-) -> NDArray[np.float32]:
-    """A slice (height, width) as a square (size, size)."""
-    if image.shape == (size, size):
-        return image
-    if how == "cubic":
-        from scipy.ndimage import zoom
+def window_ct(hu: NDArray, low: float, high: float) -> Float:
+    """Clip CT values to a window and stretch it to 0..1.
 
-        factors = (size / image.shape[0], size / image.shape[1])
-        return zoom(image, factors, order=3)
-    from vmunet.data.resize import resize_image
+    Args:
+        hu: any shape and number type, Hounsfield units.
+        low, high: the window, HU; the paper's code has -125 and 275 for Synapse.
 
-    return resize_image(image[..., None], size, "area")
+    Returns:
+        float32 of the same shape, 0..1.
+
+    Raises:
+        InputError: the window is empty or not finite.
+    """
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise InputError(f"window {low} to {high} HU: expected two numbers, the lower one first")
+    clipped = np.clip(np.asarray(hu, dtype=np.float32), low, high)
+    clipped -= np.float32(low)
+    clipped /= np.float32(high - low)
+    return clipped
 
 
-def resize_labels(labels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Labels (height, width) of another shape, by the nearest pixel."""
-    if labels.shape == shape:
+def resize_slice(image: NDArray, size: int, how: Resize) -> Float:
+    """Resize a slice to a square, whatever its proportions were, as the published code does.
+
+    Args:
+        image: (height, width).
+        size: side of the result, px.
+        how: see the module; `cubic` overshoots at edges by up to a fifth of their height, and
+            the published code leaves it so.
+
+    Returns:
+        float32 (size, size); the slice itself where it has that size already.
+
+    Raises:
+        InputError: on another way of resizing.
+    """
+    check_resize(how)
+    pixels: Float = image.astype(np.float32, copy=False)
+    if pixels.shape == (size, size):
+        return pixels
+    if how == "area":
+        return resize_image(pixels, size, "area")
+    from scipy.ndimage import zoom
+
+    height, width = pixels.shape
+    return zoom(pixels, (size / height, size / width), order=3)
+
+
+def resize_labels(
+    labels: NDArray[np.uint8], shape: tuple[int, int], how: Resize = "cubic"
+) -> NDArray[np.uint8]:
+    """Resize a label map; every pixel of the result has one of its labels.
+
+    Args:
+        labels: uint8 (height, width).
+        shape: height and width of the result, px.
+        how: how the image was resized, see the module. With the other geometry an organ's border
+            is off by up to half of a small pixel near the image's edge.
+
+    Returns:
+        uint8 of `shape`; the map itself where it has that shape already.
+
+    Raises:
+        InputError: on another way of resizing.
+    """
+    check_resize(how)
+    if labels.shape == tuple(shape):
         return labels
     from scipy.ndimage import zoom
 
     factors = (shape[0] / labels.shape[0], shape[1] / labels.shape[1])
-    resized = zoom(labels, factors, order=0)
-    if resized.shape != shape:
-        raise InputError(f"labels of {labels.shape} became {resized.shape}, not {shape}")
-    return resized
+    if how == "area":
+        return zoom(labels, factors, order=0, grid_mode=True, mode="nearest")
+    return zoom(labels, factors, order=0)
+
+
+def check_resize(how: str) -> None:
+    """Raise InputError where `how` is not one of `Resize`."""
+    if how not in get_args(Resize):
+        raise InputError(f"resize '{how}': expected {' or '.join(get_args(Resize))}")

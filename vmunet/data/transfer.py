@@ -114,7 +114,8 @@ def bring(url: str, part: Path, together: Together, wait: float) -> None:
     """
     import requests
 
-    failures, most = 0, size_of(part)
+    failures = 0
+    most = size_of(part) if _known(part).get("url") == url else 0  # another's is not gone on with
     with requests.Session() as session:
         while True:
             together.wait()
@@ -141,7 +142,7 @@ def bring(url: str, part: Path, together: Together, wait: float) -> None:
                     f"{url}: cannot be downloaded ({reason}); check the connection and run again: "
                     f"{size_of(part):,} bytes are kept and resumed from"
                 ) from reason
-            together.wait(max(seconds, min(wait * 2**failures, MOST_BACKOFF)))
+            together.wait(max(seconds, min(wait * 2 ** max(0, failures - 1), MOST_BACKOFF)))
 
 
 def _request(session: "requests.Session", url: str, part: Path, together: Together) -> None:
@@ -183,7 +184,7 @@ def _request(session: "requests.Session", url: str, part: Path, together: Togeth
             if not b"PK".startswith(first[:2]):  # known before old bytes are given up for it
                 raise SourceError(_not_a_zip(response, first))
             discard(part)  # before its validator: old bytes must never lie beside a new one
-        _remember(part, url, response, total)
+            _remember(part, url, response, total)  # of a 200: a 206 need not repeat the validator
         _stream(chain([first], blocks), part, start, total, together)
     if total and size_of(part) != total:
         raise _AgainError(f"{size_of(part):,} of {total:,} bytes came")
