@@ -457,3 +457,17 @@ def test_a_real_scan_keeps_its_grid(tmp_path) -> None:
     after = nibabel.load(tmp_path / "out" / "img0001_labels.nii.gz")
     assert before.shape == after.shape
     np.testing.assert_array_equal(before.affine, after.affine)
+
+
+def test_a_published_synapse_checkpoint_is_a_volume_model(tmp_path: Path) -> None:
+    path = tmp_path / "synapse.pth"
+    model = VMUNet(dims=(8, 16, 32, 64), num_classes=9)
+    torch.save({f"vmunet.{name}": tensor for name, tensor in model.state_dict().items()}, path)
+    assert is_volume_model(path)
+    (loaded,), setting = load_volume_models([path])
+    assert (setting.size, setting.resize, setting.window) == (224, "cubic", WINDOW)
+    assert setting.organs[0] == "aorta"
+    assert len(setting.organs) == 8
+    torch.testing.assert_close(loaded.state_dict(), dict(model.state_dict()))
+    torch.save(VMUNet(dims=(8, 16, 32, 64)).state_dict(), path)
+    assert not is_volume_model(path)

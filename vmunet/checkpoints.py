@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vmunet.data.synapse import CLASSES, WINDOW
 from vmunet.errors import InputError
 from vmunet.model import VMUNet
 
@@ -45,19 +46,19 @@ def load_checkpoint(path: Path) -> tuple[VMUNet, dict[str, Any]]:
 
     Args:
         path: a `.safetensors` file of ours, or a published `.pth` with the prefix `vmunet.`.
-            A published file does not describe itself: it gets the ISIC settings of the paper.
+            A published file does not describe itself: it gets the paper's settings, those of
+            Synapse where it has 9 classes and else those of ISIC.
 
     Raises:
         InputError: no such file, not a checkpoint, or a checkpoint of another architecture.
     """
     path = Path(path)
     tensors, header = read_tensors(path)
-    published = {"normalisation": "minmax", "size": 256, "protocol": "paper"}
     tensors = {name.removeprefix(PUBLISHED_PREFIX): t for name, t in tensors.items()}
     try:
         own = json.loads(header.get(HEADER, "{}"))
         config = own["config"] if own else config_of(tensors, path)
-        metadata = published | own.get("metadata", {})
+        metadata = published_settings(config) | own.get("metadata", {})
         with torch.device("meta"):
             model = VMUNet(**config)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -70,6 +71,19 @@ def load_checkpoint(path: Path) -> tuple[VMUNet, dict[str, Any]]:
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model.eval(), metadata
+
+
+def published_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """What the paper trained a model of this configuration with (section IV-B)."""
+    if config["num_classes"] != len(CLASSES) + 1:
+        return {"normalisation": "minmax", "size": 256, "protocol": "paper"}
+    return {
+        "normalisation": "window",
+        "window": list(WINDOW),
+        "classes": list(CLASSES),
+        "size": 224,
+        "protocol": "paper",
+    }
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -95,6 +109,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with warnings.catch_warnings(), torch.serialization.safe_globals(INERT):
             warnings.simplefilter("ignore")  # torch on old pickle protocols
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError) as error:  # as torch calls a zip without its end
+        reason = str(error).splitlines()[0][:200] if str(error) else "it ends too early"
+        raise InputError(
+            f"{path}: damaged, cut short or no checkpoint ({reason}); copy or download it again"
+        ) from None
     except Exception:  # whatever a file that is no checkpoint makes the unpickler raise
         raise InputError(
             f"{path}: not loaded, because it is not a file of tensors alone. A pickle that holds "

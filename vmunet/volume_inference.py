@@ -18,7 +18,13 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from tqdm import tqdm
 
-from vmunet.checkpoints import HEADER, load_checkpoint
+from vmunet.checkpoints import (
+    HEADER,
+    config_of,
+    load_checkpoint,
+    published_settings,
+    read_tensors,
+)
 from vmunet.data.nifti import read_volume, write_labels
 from vmunet.data.slices import Resize, check_resize, resize_labels, resize_slice, window_ct
 from vmunet.data.threads import in_threads
@@ -163,14 +169,15 @@ def _labels(models: Sequence[nn.Module], batch: torch.Tensor) -> NDArray[np.uint
 
 
 def is_volume_model(path: Path) -> bool:
-    """Whether a checkpoint says that it segments CT volumes; False where it cannot be read."""
-    if path.suffix != ".safetensors":
-        return False
+    """Whether a checkpoint segments CT volumes; False where it cannot be read."""
     try:
-        with safe_open(path, framework="pt") as file:
-            own = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-        return own["metadata"]["normalisation"] == NORMALISATION
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                own = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            return own["metadata"]["normalisation"] == NORMALISATION
+        config = config_of(read_tensors(path)[0], path)
+        return published_settings(config)["normalisation"] == NORMALISATION
+    except (InputError, SafetensorError, OSError, ValueError, KeyError, TypeError):
         return False
 
 
