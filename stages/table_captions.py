@@ -9,13 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.table_metrics import SOURCES, Result
+from stages.table_data import count, data_sentences, listed, phantom_warning, px
+from stages.table_metrics import ImageResult, Result, VolumeResult
 from stages.table_rows import Table
 
 if TYPE_CHECKING:
     from pipeline.params import Params
 
-PHANTOM = "Phantom data: these figures say nothing about skin lesions."
+T_MAX = (
+    "T_max belongs to the paper protocol; under the sound one the learning rate falls once "
+    "over the run."
+)
 SOUND_NOTES = (
     "Scores are percentages of the test images. Paper's mIoU: the lesion's IoU of one confusion "
     "matrix over all pixels, at the training size against bilinearly resized masks, as published.",
@@ -26,8 +30,23 @@ SOUND_NOTES = (
     "nor prediction, 0 for one with only one of the two.",
     "Thr. J: the ISIC 2018 challenge's thresholded Jaccard, the mean over images of the IoU with 0 "
     "for an IoU below 65.",
-    "T_max belongs to the paper protocol; under the sound one the learning rate falls once "
-    "over the run.",
+    T_MAX,
+)
+ORGAN_NOTES = (
+    "Both conventions score the same predictions, case by case and organ by organ at the volumes' "
+    "own pixels. An organ's figure is a mean over the cases, the last row's the mean of the "
+    "organs' figures. Dice and NSD are percentages.",
+    "Paper's convention, as the published code computes it: (Dice, HD95) is (100, 0) where an "
+    "organ is predicted but absent, (0, 0) where it is missed or absent in both; HD95 in voxels, "
+    "whatever their shape.",
+    "Sound convention: an organ that is absent in both is left out and counted (last row: over "
+    "all organs); one that is predicted but absent, or missed, has Dice 0 and NSD 0 but no HD95, "
+    "so that a distance is to be read with its n.",
+    "n counts the cases that define the figure before it (last row: the organs that do).",
+)
+UNKNOWN_SPACING = (
+    "Where voxel spacing is not known, as in TransUNet's prepared arrays, HD95 in mm and NSD are "
+    "not defined: a dash."
 )
 
 
@@ -43,131 +62,93 @@ class Caption:
 
 
 def caption(
-    table: Table, params: "Params", declared: Mapping[str, Any], settings: Mapping[str, Any]
+    table: Table, params: "Params", declared: Mapping[str, Any], published: Mapping[str, Any]
 ) -> Caption:
     """The caption of one table. Sizes are width×height in px."""
     names = declared["datasets"]
     results = sorted({result.path: result for result in table.results}.values(), key=_order)
     datasets = {dataset: names[dataset] for dataset in table.spec["datasets"]}
-    sentences = [f"Profile {params.profile_name}.", *_datasets(results, datasets)]
+    sentences = [f"Profile {params.profile_name}.", *data_sentences(results, datasets)]
     if results:
-        sentences += [f"{_runs(results)}. {_seeds(results)}", _models(params, results, settings)]
+        sentences += [f"{_runs(results)}. {_seeds(results)}", _models(params, results, published)]
     return Caption(
         title=table.spec["title"],
-        warning=_warning(results, datasets),
+        warning=phantom_warning(results, datasets),
         text=" ".join(sentences),
         legend=_legend(table, results),
-        notes=_notes(table, params, settings),
+        notes=_notes(table, params, published["settings"]),
     )
 
 
 def sound_caption(
+    results: Sequence[ImageResult],
+    params: "Params",
+    declared: Mapping[str, Any],
+    published: Mapping[str, Any],
+) -> Caption:
+    """The caption of the images' sound metrics, which have a row for each run."""
+    title, own = "Honest evaluation", "each with its own row"
+    return _honest(title, own, SOUND_NOTES, results, params, declared, published)
+
+
+def organs_caption(
+    results: Sequence[VolumeResult],
+    params: "Params",
+    declared: Mapping[str, Any],
+    published: Mapping[str, Any],
+) -> Caption:
+    """The caption of the volumes' scores by organ, which have a block for each run."""
+    from vmunet.volume_metrics import TOLERANCE
+
+    nsd = (
+        "NSD: normalised surface distance, the part of both surfaces that lies within "
+        f"{TOLERANCE:g} mm of the other."
+    )
+    unknown = () if all(result.spacing_known for result in results) else (UNKNOWN_SPACING,)
+    title, own = "Honest evaluation of volumes: both conventions", "each with its own block"
+    notes = (*ORGAN_NOTES, nsd, *unknown, T_MAX)
+    return _honest(title, own, notes, results, params, declared, published)
+
+
+def _honest(
+    title: str,
+    own: str,
+    notes: tuple[str, ...],
     results: Sequence[Result],
     params: "Params",
     declared: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    published: Mapping[str, Any],
 ) -> Caption:
-    """The caption of the sound metrics' table, which has a row for each run."""
     results = sorted(results, key=_order)
     shown = {result.dataset for result in results}
     datasets = {key: name for key, name in declared["datasets"].items() if key in shown}
-    sentences = [f"Profile {params.profile_name}.", *_datasets(results, datasets)]
+    sentences = [f"Profile {params.profile_name}.", *data_sentences(results, datasets)]
     if results:
-        sentences.append(f"{_runs(results)}, each with its own row.")
-        sentences.append(_models(params, results, settings))
+        sentences.append(f"{_runs(results)}, {own}.")
+        sentences.append(_models(params, results, published))
     else:
-        sentences.append("The grid runs nothing.")
+        sentences.append("The grid runs nothing on images.")
     return Caption(
-        title="Honest evaluation",
-        warning=_warning(results, datasets),
+        title=title,
+        warning=phantom_warning(results, datasets),
         text=" ".join(sentences),
         legend=(),
-        notes=SOUND_NOTES,
+        notes=notes,
     )
-
-
-def _datasets(results: list[Result], datasets: Mapping[str, str]) -> list[str]:
-    """A sentence for each dataset, or one for several that have the same to say."""
-    said: dict[str, list[str]] = {}
-    for dataset, name in datasets.items():
-        own = [result for result in results if result.dataset == dataset]
-        said.setdefault(_data(own), []).append(name)
-    return [
-        f"{_listed(of)}{' (each)' if len(of) > 1 and results else ''}: {words}"
-        for words, of in said.items()
-    ]
-
-
-def _warning(results: list[Result], datasets: Mapping[str, str]) -> str:
-    """That phantoms were used, and for which datasets where not for all."""
-    phantoms = [
-        name
-        for dataset, name in datasets.items()
-        if any(r.dataset == dataset and r.data["source"] == "phantom" for r in results)
-    ]
-    if phantoms and any(result.data["source"] != "phantom" for result in results):
-        return PHANTOM.replace("data:", f"data ({', '.join(phantoms)}):")
-    return PHANTOM if phantoms else ""
 
 
 def _order(result: Result) -> tuple[str, int, str]:
     return result.dataset, result.size, result.path
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _px(width: int, height: int) -> str:
-    return f"{width}×{height}"
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _data(results: list[Result]) -> str:
-    """Source, image counts and stored sizes of one dataset, and what resizing does to them."""
-    if not results:
-        return "nothing measured, the grid runs none of these rows."
-    data = results[0].data
-    (width, height), (widest, highest) = data["native_min"], data["native_max"]
-    low, high = _px(width, height), _px(widest, highest)
-    native = (
-        low if low == high else f"{width} to {widest} px wide and {height} to {highest} px high"
-    )
-    sizes = sorted({result.size for result in results})
-    used = _listed([_px(size, size) for size in sizes])
-    # Images of a local archive, or of a prepared set, may have been reduced before.
-    stored = "stored at" if data["source"] in ("file", "prepared") else "natively"
-    sentences = [
-        f"{data['n_train']} training and {data['n_test']} test {SOURCES[data['source']]}, "
-        f"{stored} {native}, used at {used}."
-    ]
-    same = [_px(size, size) for size in sizes if low == high == _px(size, size)]
-    larger = [
-        _px(size, size)
-        for size in sizes
-        if max(widest, highest) <= size and _px(size, size) not in same
-    ]
-    if same:
-        sentences.append(
-            f"At {_listed(same)} these images are not resized: the soft masks of the published "
-            "resizing do not arise."
-        )
-    if larger:
-        sentences.append(f"At {_listed(larger)} they are upsampled and gain no detail.")
-    return " ".join(sentences)
-
-
 def _runs(results: list[Result]) -> str:
     """How many runs, under which protocols; without a full stop."""
     protocols = [
-        f"{count} under the {protocol} protocol"
+        f"{number} under the {protocol} protocol"
         for protocol in ("paper", "sound")
-        if (count := sum(result.run.protocol == protocol for result in results))
+        if (number := sum(result.run.protocol == protocol for result in results))
     ]
-    return f"{_count(len(results), 'run')}: {_listed(protocols)}"
+    return f"{count(len(results), 'run')}: {listed(protocols)}"
 
 
 def _seeds(results: list[Result]) -> str:
@@ -179,11 +160,13 @@ def _seeds(results: list[Result]) -> str:
     return f"Mean ± sample standard deviation over {len(seeds)} seeds ({numbers})."
 
 
-def _models(params: "Params", results: list[Result], settings: Mapping[str, Any]) -> str:
+def _models(params: "Params", results: list[Result], published: Mapping[str, Any]) -> str:
     """Width, schedule and initial weights of the trained models, beside the paper's."""
-    train = params.profile.train
+    train, settings = params.profile.train, published["settings"]
+    if isinstance(results[0], VolumeResult):
+        train, settings = params.profile.train_volumes, published["settings_volumes"]
     width = (f"width {train.dims[0]}", train.dims[0], settings["dims"][0])
-    epochs = (_count(train.epochs, "epoch"), train.epochs, settings["epochs"])
+    epochs = (count(train.epochs, "epoch"), train.epochs, settings["epochs"])
     schedule = (
         (f"batch size {train.batch_size}", train.batch_size, settings["batch_size"]),
         (f"learning rate {train.learning_rate:g}", train.learning_rate, settings["learning_rate"]),
@@ -196,11 +179,20 @@ def _models(params: "Params", results: list[Result], settings: Mapping[str, Any]
         shown = [f"{words} (paper: {paper:g})" for words, _, paper in (width, epochs)]
         text = f"Models of {shown[0]} trained for {shown[1]}"
         others = [f"{words} (paper: {paper:g})" for words, here, paper in schedule if here != paper]
-        text += f", with {_listed(others)}." if others else "."
+        text += f", with {listed(others)}." if others else "."
     pretrained = any(params.cells[result.run.cell].init != "none" for result in results)
     if pretrained and params.profile.weights.source == "phantom":
         text += " Initial weights from a short pre-training on phantoms, not VMamba's."
+    size = settings["size"]
+    if isinstance(results[0], VolumeResult) and {result.size for result in results} != {size}:
+        text += f" The paper's slices were resized to {px(size, size)}."
     return text
+
+
+_SOUND = (
+    "lowers the learning rate once over the run, whatever T_max; it is scored with the same "
+    "metrics, and compared with the published figure of the row above."
+)
 
 
 def _legend(table: Table, results: list[Result]) -> tuple[str, ...]:
@@ -214,22 +206,50 @@ def _legend(table: Table, results: list[Result]) -> tuple[str, ...]:
             "in points."
         )
     if results:
-        legend.append(
-            "Scores are percentages of one confusion matrix over all test pixels at the training "
-            "size; mIoU is the lesion's IoU, as in the published code."
-        )
-    if any(result.run.protocol == "paper" for result in results):
-        legend.append(
-            "The paper protocol repeats the published code, which chooses the epoch by its loss "
-            "on the test images."
-        )
-    if any(row.protocol == "sound" for row in table.rows):
-        legend.append(
-            "The sound protocol chooses the epoch on a held-out tenth of the training images and "
-            "lowers the learning rate once over the run, whatever T_max; it is scored with the "
-            "same metrics, and compared with the published figure of the row above."
-        )
+        volumes = isinstance(results[0], VolumeResult)
+        protocols = {result.run.protocol for result in results}
+        legend += _volume_legend(protocols) if volumes else _image_legend(protocols)
     return tuple(legend)
+
+
+def _image_legend(protocols: set[str]) -> list[str]:
+    legend = [
+        "Scores of images are percentages of one confusion matrix over all test pixels at the "
+        "training size; mIoU is the lesion's IoU, as in the published code."
+    ]
+    if "paper" in protocols:
+        legend.append(
+            "On images, the paper protocol repeats the published code, which chooses the epoch by "
+            "its loss on the test images."
+        )
+    if "sound" in protocols:
+        legend.append(
+            "On images, the sound protocol chooses the epoch on a held-out tenth of the training "
+            f"images and {_SOUND}"
+        )
+    return legend
+
+
+def _volume_legend(protocols: set[str]) -> list[str]:
+    legend = [
+        "Scores of volumes are taken at the volumes' own pixels, DSC in percent, and are means "
+        "over the test cases, then over the organs, by the published code's convention: an organ "
+        "that is predicted but absent counts as DSC 100 and HD95 0, one that is missed or absent "
+        "in both as DSC 0 and HD95 0, which flatters the distance.",
+        "Measured HD95 is in voxels, as the published code computes it, where the paper's text "
+        "says mm; the difference takes the published figure for voxels too.",
+    ]
+    if "paper" in protocols:
+        legend.append(
+            "On volumes, the paper protocol repeats the published code, which chooses the epoch "
+            "with the lowest training loss."
+        )
+    if "sound" in protocols:
+        legend.append(
+            "On volumes, the sound protocol chooses the epoch on a held-out sixth of the training "
+            f"cases and {_SOUND}"
+        )
+    return legend
 
 
 def _notes(table: Table, params: "Params", settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -241,7 +261,7 @@ def _notes(table: Table, params: "Params", settings: Mapping[str, Any]) -> tuple
         trained = "" if width == paper_width else f"; the models trained here have width {width}"
         notes.append(
             f"#Params and FLOPs are computed at the paper's width {paper_width} and "
-            f"{_px(size, size)}{trained}. FLOPs are multiply-accumulates: the paper's way "
+            f"{px(size, size)}{trained}. FLOPs are multiply-accumulates: the paper's way "
             "(linear, convolution and norm layers), and complete, with SS2D's projections and scan."
         )
     return tuple(notes)

@@ -1,12 +1,13 @@
 """What a table prints, before LaTeX or Markdown: header, lines, cells, and which is the best."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from stages.table_metrics import SOUND_SIZES, Estimate, Result
+from stages.table_metrics import ImageResult, Result
 from stages.table_rows import DASH, Figure, Row, Table
+from stages.table_scores import SOUND_SIZES, Estimate
 
 if TYPE_CHECKING:
     from pipeline.params import Params
@@ -176,13 +177,10 @@ def sound_head() -> list[str]:
     return ["Cell", "Protocol", "Seed", "Paper's mIoU", *scores * len(SOUND_SIZES)]
 
 
-def sound_blocks(
-    params: "Params", declared: Mapping[str, Any], results: Sequence[Result]
-) -> list[tuple[str, list[list[str]]]]:
-    """A block for each view, its dataset and size for a title; a row of texts for each run.
-
-    The paper-set mIoU comes first, then pooled and per-image scores at both sizes, in percent.
-    """
+def run_order(
+    params: "Params", declared: Mapping[str, Any]
+) -> Callable[[Result], tuple[int, int, int, str, int]]:
+    """The key that sorts results as reports/tables.yaml and params.yaml declare them."""
     datasets, cells = list(declared["datasets"]), list(params.cells)
 
     def place(result: Result) -> tuple[int, int, int, str, int]:
@@ -190,6 +188,17 @@ def sound_blocks(
         dataset = datasets.index(result.dataset)
         return dataset, result.size, cells.index(run.cell), run.protocol, run.seed
 
+    return place
+
+
+def sound_blocks(
+    params: "Params", declared: Mapping[str, Any], results: Sequence[ImageResult]
+) -> list[tuple[str, list[list[str]]]]:
+    """A block for each view, its dataset and size for a title; a row of texts for each run.
+
+    The paper-set mIoU comes first, then pooled and per-image scores at both sizes, in percent.
+    """
+    place = run_order(params, declared)
     return [
         (f"{declared['datasets'][dataset]} at {size}×{size}", [_sound_row(one) for one in found])
         for (dataset, size), found in groupby(
@@ -198,7 +207,7 @@ def sound_blocks(
     ]
 
 
-def _sound_row(result: Result) -> list[str]:
+def _sound_row(result: ImageResult) -> list[str]:
     run, miou = result.run, result.scores.get("miou")
     texts = [run.cell, run.protocol, str(run.seed), number(None if miou is None else 100 * miou)]
     for size in SOUND_SIZES:

@@ -1,7 +1,6 @@
 """The metrics files of the declared grid, read and checked, one by one."""
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from stages.table_scores import (
+    Estimate,
+    OrganScores,
+    image_scores,
+    organ_scores,
+    paper_scores,
+)
 from vmunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,22 +28,20 @@ SOURCES = {
     "http": "images of the real archive (downloaded)",
     "prepared": "real images from the authors' prepared set (split as it came)",
 }
-SOUND_SIZES = ("training_size", "native_size")
-SOUND_SCORES = ("miou", "mean_iou", "mean_dice", "thresholded_jaccard")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A score with its 95% bootstrap interval over the test images: fractions 0..1 or None."""
-
-    value: float | None
-    low: float | None
-    high: float | None
+VOLUME_SOURCES = {
+    "phantom": "phantom CT volumes (synthetic)",
+    "file": "raw CT volumes from a local folder",
+    "synapse": "raw CT volumes (downloaded from synapse.org)",
+    "prepared": "real CT volumes as TransUNet prepared them (without voxel spacing)",
+}
+# What a caption says of the data.
+FACTS = ("source", "n_train", "n_test", "native_min", "native_max")
+VOLUME_FACTS = (*FACTS, "train_slices", "test_slices", "classes")
 
 
 @dataclass(frozen=True)
 class Result:
-    """One run's scores and where they come from.
+    """One run's scores and where they come from; an `ImageResult` or a `VolumeResult`.
 
     Attributes:
         run: the declared run.
@@ -46,7 +50,6 @@ class Result:
         data: the manifest of the arrays that it was trained and tested on.
         checkpoint: the provenance of its weights.
         scores: the `paper` set, fractions 0..1 (distances in their own unit).
-        sound: the `sound` set, by size (`SOUND_SIZES`) and score (`SOUND_SCORES`).
     """
 
     run: "Run"
@@ -56,7 +59,25 @@ class Result:
     data: Mapping[str, Any]
     checkpoint: Mapping[str, Any]
     scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ImageResult(Result):
+    """`sound` is the `sound` set, by size (`SOUND_SIZES`) and score (`SOUND_SCORES`)."""
+
     sound: Mapping[str, Mapping[str, Estimate]]
+
+
+@dataclass(frozen=True)
+class VolumeResult(Result):
+    """`organs` and `mean` are both sets by organ, and over the organs.
+
+    `spacing_known` tells whether every test case has its voxel spacing.
+    """
+
+    organs: Mapping[str, OrganScores]
+    mean: OrganScores
+    spacing_known: bool
 
 
 def read_results(
@@ -70,7 +91,7 @@ def read_results(
     """
     results = []
     for run in dict.fromkeys(runs):
-        view = params.grid.views[run.view]
+        view = params.view(run.view)
         if view.dataset in wanted:
             folder = Path(run.metrics_folder(params.profile_name))
             relative = (folder / "metrics.json").as_posix()
@@ -82,16 +103,10 @@ def read_results(
 def _read(
     root: Path, path: str, run: "Run", view: Any, units: Mapping[str, str], params: "Params"
 ) -> Result:
-    again = f"run `python -m stages.evaluate {run.view} {run.cell} {run.protocol} {run.seed}`"
-    try:
-        content = json.loads((root / path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no metrics for this run of the grid; {again}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); delete it and {again}") from None
-    for part in ("run", "data", "checkpoint", "paper", "sound"):
-        if not isinstance(content, dict) or not isinstance(content.get(part), dict):
-            raise InputError(f"{path}: field '{part}' is missing; {again}")
+    volumes = run.view in params.grid.volumes
+    stage = "evaluate_volumes" if volumes else "evaluate"
+    again = f"run `python -m stages.{stage} {run.view} {run.cell} {run.protocol} {run.seed}`"
+    content = _load(root, path, again)
     declared = {
         "profile": params.profile_name,
         "view": run.view,
@@ -103,63 +118,46 @@ def _read(
         if content["run"].get(name) != value:
             found = content["run"].get(name)
             raise InputError(f"{path}: field 'run.{name}' is {found!r}, not {value!r}; {again}")
-    data = content["data"]
-    for name in ("source", "n_train", "n_test", "native_min", "native_max"):
+    data, sound = content["data"], content["sound"]
+    for name in VOLUME_FACTS if volumes else FACTS:
         if name not in data:
             raise InputError(f"{path}: field 'data.{name}' is missing; {again}")
-    if data["source"] not in SOURCES:
+    sources = VOLUME_SOURCES if volumes else SOURCES
+    if data["source"] not in sources:
         raise InputError(
-            f"{path}: field 'data.source' is {data['source']!r}, not one of {', '.join(SOURCES)}"
+            f"{path}: field 'data.source' is {data['source']!r}, not one of {', '.join(sources)}"
         )
-    scores = {
-        name: _score(path, f"paper.{name}", content["paper"].get(name), unit)
-        for name, unit in units.items()
-    }
-    sound = {}
-    for size in SOUND_SIZES:
-        found = content["sound"].get(size)
-        if not isinstance(found, dict):
-            raise InputError(f"{path}: field 'sound.{size}' is missing; {again}")
-        sound[size] = {name: _estimate(path, f"sound.{size}", name, found) for name in SOUND_SCORES}
-    return Result(run, path, view.dataset, view.size, data, content["checkpoint"], scores, sound)
+    classes = data.get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise InputError(f"{path}: field 'data.classes' is {classes!r}, not a list of names")
+    scores = paper_scores(path, content["paper"], units)
+    shared = (run, path, view.dataset, view.size, data, content["checkpoint"], scores)
+    if not volumes:
+        return ImageResult(*shared, image_scores(path, sound))
+    organs, mean = organ_scores(path, content["paper"], sound, classes)
+    return VolumeResult(*shared, organs, mean, sound["spacing_known"])
 
 
-def _score(path: str, field: str, value: Any, unit: str = "percent") -> float:
-    high, words = (1, "in 0..1") if unit == "percent" else (math.inf, "of at least 0")
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and 0 <= value <= high):
-        raise InputError(
-            f"{path}: field '{field}' is {value!r}, not a finite number {words}; "
-            "evaluate the run again"
-        )
-    return float(value)
-
-
-def _estimate(path: str, place: str, name: str, scores: Mapping[str, Any]) -> Estimate:
-    """A score and its interval; null is one that no test image defines."""
-    intervals = scores.get("intervals")
-    interval = intervals.get(name) if isinstance(intervals, dict) else None
-    if name not in scores or not isinstance(interval, list) or len(interval) != 2:
-        raise InputError(
-            f"{path}: field '{place}' lacks '{name}' or its interval [low, high]; "
-            "evaluate the run again"
-        )
-    fields = (f"{place}.{name}", *[f"{place}.intervals.{name}"] * 2)
-    values = (scores[name], *interval)
-    return Estimate(
-        *(
-            None if value is None else _score(path, field, value)
-            for field, value in zip(fields, values, strict=True)
-        )
-    )
+def _load(root: Path, path: str, again: str) -> dict[str, Any]:
+    """The file's content, whose parts are mappings."""
+    try:
+        content = json.loads((root / path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no metrics for this run of the grid; {again}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); delete it and {again}") from None
+    for part in ("run", "data", "checkpoint", "paper", "sound"):
+        if not isinstance(content, dict) or not isinstance(content.get(part), dict):
+            raise InputError(f"{path}: field '{part}' is missing; {again}")
+    return content
 
 
 def _same_data(results: list[Result]) -> None:
-    """A caption states one set of image counts a view: every run of a view must share it."""
+    """A caption states one set of counts a view: every run of a view must share it."""
     first: dict[str, Result] = {}
     for result in results:
         other = first.setdefault(result.run.view, result)
-        for name in ("source", "n_train", "n_test", "native_min", "native_max"):
+        for name in VOLUME_FACTS if isinstance(result, VolumeResult) else FACTS:
             if result.data[name] != other.data[name]:
                 raise InputError(
                     f"{result.path}: field 'data.{name}' is {result.data[name]!r}, but "

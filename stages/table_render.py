@@ -20,8 +20,9 @@ from stages.table_layout import (
     lines,
     sound_head,
 )
-from stages.table_metrics import SOUND_SCORES, SOUND_SIZES, Result
+from stages.table_metrics import ImageResult
 from stages.table_rows import DASH, Table
+from stages.table_scores import SOUND_SCORES, SOUND_SIZES
 
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -137,12 +138,13 @@ def render_markdown(table: Table, declared: Mapping[str, Any], dataset: str) -> 
             + [_cell_markdown(cell) for cells in line.cells for cell in cells]
             for line in printed
         ]
-    return _markdown(head, body)
+    return markdown_table(head, body)
 
 
-def _markdown(head: list[str], body: list[list[str]]) -> str:
+def markdown_table(head: list[str], body: list[list[str]]) -> str:
     """Padded, the first column to the left and the others to the right."""
-    widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
+    # A rule needs a dash beside its colon.
+    widths = [max(2, *(len(row[i]) for row in [head, *body])) for i in range(len(head))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
 
     def padded(row: list[str]) -> str:
@@ -208,10 +210,10 @@ def render_sound_markdown(blocks: Blocks) -> str:
         column = len(head) - len(SOUND) * (len(SOUND_HEADINGS) - place)
         head[column] = f"{size}: {head[column]}"
     body = [[title, escape_markdown(row[0]), *row[1:]] for title, rows in blocks for row in rows]
-    return _markdown(head, body)
+    return markdown_table(head, body)
 
 
-def sound_frame(results: list[Result]) -> pd.DataFrame:
+def sound_frame(results: list[ImageResult]) -> pd.DataFrame:
     """Tidy: a line for each run; percentages rounded to 4 decimals, empty where undefined."""
     records = []
     for result in results:

@@ -95,16 +95,17 @@ def views_by_size(params: "Params", dataset: str, base_size: int) -> dict[float,
     """The dataset's views, keyed by the published size that each stands for.
 
     A profile whose base size is s trains s, 1.5 s and 2 s where the paper trained 256, 384 and
-    512: a view stands for its size times 256 / s. The base view is the one of `grid.isic`; a
-    dataset outside it (Synapse) has its smallest view as base.
+    512: a view stands for its size times 256 / s, `base_size` being the paper's 256 (224 on
+    Synapse). The base view is the one of `grid.isic`; a dataset outside it (Synapse, whose views
+    are `grid.volumes`) has its smallest view as base.
     """
-    views = params.grid.views
-    of_dataset = [
-        n for n in (*params.grid.isic, *params.grid.elsewhere) if views[n].dataset == dataset
-    ]
+    grid = params.grid
+    views: dict[str, Any] = {**grid.views, **grid.volumes}
+    names = (*grid.isic, *grid.elsewhere, *grid.volumes)
+    of_dataset = [name for name in names if views[name].dataset == dataset]
     if not of_dataset:
         return {}
-    base = [name for name in params.grid.isic if views[name].dataset == dataset]
+    base = [name for name in grid.isic if views[name].dataset == dataset]
     if len(base) > 1:
         raise InputError(
             f"params.yaml: grid.isic has {len(base)} views of {dataset} ({', '.join(base)}); a "
@@ -129,11 +130,15 @@ class Assembler:
         self.declared = declared
         self.published = published
         self.results = results
-        self.base_size: int = published["settings"]["size"]
         self.summary = summarise(results, declared["metrics"])
-        self.views = {
-            dataset: views_by_size(params, dataset, self.base_size)
+        volumes = {view.dataset for view in params.grid.volumes.values()}
+        self.base_sizes: dict[str, int] = {
+            dataset: published["settings_volumes" if dataset in volumes else "settings"]["size"]
             for dataset in declared["datasets"]
+        }
+        self.views = {
+            dataset: views_by_size(params, dataset, size)
+            for dataset, size in self.base_sizes.items()
         }
 
     def tables(self) -> list[Table]:
@@ -174,7 +179,8 @@ class Assembler:
         row_views = {
             dataset: view
             for dataset in spec["datasets"]
-            if cell and (view := self.views[dataset].get(declared.get("size", self.base_size)))
+            if cell
+            and (view := self.views[dataset].get(declared.get("size", self.base_sizes[dataset])))
         }
         cite = reported.get("cite")
         rows = []

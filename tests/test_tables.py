@@ -1,156 +1,31 @@
 """Tables: golden LaTeX from made-up metrics, dashes, errors, escaping, seeds, traceability."""
 
-import csv
 import json
 import shutil
 import statistics
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from tables_making import (
+    Run,
+    all_runs,
+    made,
+    made_up,
+    make_params,
+    metrics_file,
+    prepare,
+    rows_of,
+    sound_scores,
+    write_metrics,
+)
 
 from stages.table_layout import Cell, number, signed
 from stages.table_render import environment, escape_markdown, escape_tex
 from stages.tables import make_tables
 from vmunet.errors import InputError
 
-REPOSITORY = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden_tables"
-CELLS = {
-    "base": ((2, 2, 2, 2), (2, 2, 2, 1)),
-    "scratch": ((2, 2, 2, 2), (2, 2, 2, 1)),
-    "vmamba-t": ((2, 2, 2, 2), (2, 2, 2, 1)),
-    "drop-path-00": ((2, 2, 2, 2), (2, 2, 2, 1)),
-    "drop-path-01": ((2, 2, 2, 2), (2, 2, 2, 1)),
-    "drop-path-03": ((2, 2, 2, 2), (2, 2, 2, 1)),
-    "depths-2222-2222": ((2, 2, 2, 2), (2, 2, 2, 2)),
-    "depths-2232-2322": ((2, 2, 3, 2), (2, 3, 2, 2)),
-    "depths-2242-2422": ((2, 2, 4, 2), (2, 4, 2, 2)),
-    "depths-2292-2922": ((2, 2, 9, 2), (2, 9, 2, 2)),
-}
-
-
-@dataclass(frozen=True)
-class Run:
-    """What stages.tables uses of pipeline.grid.Run."""
-
-    view: str
-    cell: str
-    protocol: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.view}-{self.cell}-{self.protocol}-{self.seed}"
-
-    def metrics_folder(self, profile: str) -> Path:
-        return Path("metrics", profile, self.view, self.cell, self.protocol, str(self.seed))
-
-
-def make_params(
-    sizes=(64, 96, 128), source="phantom", dims=(8, 16, 32, 64), epochs=12, batch_size=4
-):
-    """Parameters with two datasets at sizes[0] and ISIC17 alone at the others."""
-    views = {f"isic17-{s}": SimpleNamespace(dataset="isic17", size=s) for s in sizes}
-    views[f"isic18-{sizes[0]}"] = SimpleNamespace(dataset="isic18", size=sizes[0])
-    cells = {
-        name: SimpleNamespace(
-            depths=depths,
-            depths_decoder=decoder,
-            init={"scratch": "none", "vmamba-t": "vmamba-t"}.get(name, "vmamba-s"),
-        )
-        for name, (depths, decoder) in CELLS.items()
-    }
-    return SimpleNamespace(
-        profile_name="demo",
-        profile=SimpleNamespace(
-            about="A made-up profile, 100% invented.",
-            train=SimpleNamespace(
-                dims=dims, epochs=epochs, batch_size=batch_size, learning_rate=1e-3, t_max=50
-            ),
-            weights=SimpleNamespace(source=source, steps=40),
-        ),
-        grid=SimpleNamespace(
-            views=views,
-            isic=[f"isic17-{sizes[0]}", f"isic18-{sizes[0]}"],
-            elsewhere=[f"isic17-{size}" for size in sizes[1:]],
-        ),
-        cells=cells,
-    )
-
-
-def all_runs(params, seeds=(42,), cells=tuple(CELLS), sound=("base",)):
-    isic, elsewhere = params.grid.isic, params.grid.elsewhere
-    found = [Run(v, c, "paper", s) for v in isic for c in cells for s in seeds]
-    found += [Run(v, "base", "paper", s) for v in elsewhere for s in seeds]
-    return found + [Run(v, c, "sound", s) for v in isic for c in sound for s in seeds]
-
-
-def made_up(run: Run) -> dict[str, float]:
-    """Scores that depend on the run's fields alone."""
-    step = list(CELLS).index(run.cell) + 20 * (run.protocol == "sound") + run.seed % 7
-    miou = 0.7 + 0.004 * step + 0.01 * ("isic18" in run.view)
-    return {
-        "miou": miou,
-        "dsc": 2 * miou / (1 + miou),
-        "acc": 0.94 + 0.0005 * step,
-        "spe": 0.98 - 0.0005 * step,
-        "sen": 0.86 + 0.0011 * step,
-    }
-
-
-def sound_scores(paper: dict[str, float]) -> dict[str, dict]:
-    """The sound set, near the scores of the paper set."""
-    found = {}
-    for size, shift in (("training_size", 0.002), ("native_size", 0.001)):
-        miou = paper["miou"] + shift
-        scores = {
-            "miou": miou,
-            "mean_iou": miou + 0.01,
-            "mean_dice": miou + 0.09,
-            "thresholded_jaccard": miou - 0.07,
-        }
-        intervals = {name: [value - 0.015, value + 0.02] for name, value in scores.items()}
-        found[size] = scores | {"images": 24, "empty_truth": 0, "intervals": intervals}
-    return found
-
-
-def write_metrics(root, params, runs, scores=made_up, source="phantom", native=(80, 160)):
-    for run in runs:
-        view = params.grid.views[run.view]
-        content = {
-            "run": {"profile": params.profile_name, "dataset": view.dataset, "size": view.size}
-            | {"view": run.view, "cell": run.cell, "protocol": run.protocol, "seed": run.seed},
-            "data": {
-                "dataset": view.dataset,
-                "source": source,
-                "n_train": 56,
-                "n_test": 24,
-                "native_min": [native[0], native[0]],
-                "native_max": [native[1], native[1]],
-            },
-            "checkpoint": {
-                "path": f"runs/{run.view}/{run.cell}/{run.protocol}/{run.seed}/weights.safetensors",
-                "sha256": f"sha-of-{run.name}",
-                "epoch": 7,
-                "mlflow_run_id": f"mlflow-of-{run.name}",
-                "data_hash": "data",
-                "code_hash": "code",
-                "git": "revision",
-            },
-            "paper": scores(run),
-            "sound": sound_scores(scores(run)),
-        }
-        path = metrics_file(root, params, run)
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps(content))
-
-
-def metrics_file(root, params, run):
-    return root / run.metrics_folder(params.profile_name) / "metrics.json"
 
 
 @pytest.fixture
@@ -160,27 +35,8 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
-def prepare(root, setitem):
-    shutil.copytree(
-        REPOSITORY / "reports", root / "reports", ignore=shutil.ignore_patterns("tables", ".*")
-    )
-    cost = SimpleNamespace(parameters=27_427_561, macs_paper=4.1119e9, macs_complete=8.297e9)
-    module = SimpleNamespace(complexity=lambda depths, depths_decoder, dims, size: cost)
-    setitem(sys.modules, "vmunet.complexity", module)
-
-
-def made(root, params, runs):
-    make_tables(root, params, runs)
-    return root / "reports" / "tables"
-
-
-def rows_of(folder, name):
-    with open(folder / f"{name}.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def golden_files(root):
-    params = make_params()
+    params = make_params(volumes=(64,))
     runs = all_runs(params, seeds=(1, 2, 3))
     write_metrics(root, params, runs)
     folder = made(root, params, runs)
@@ -198,7 +54,7 @@ def test_same_bytes_twice_and_old_files_go(root):
     first = golden_files(root)
     folder = root / "reports" / "tables"
     (folder / "table7.tex").write_text("stale")
-    params = make_params()
+    params = make_params(volumes=(64,))
     make_tables(root, params, all_runs(params, seeds=(1, 2, 3)))
     assert {path.name: path.read_bytes() for path in sorted(folder.iterdir())} == first
 
