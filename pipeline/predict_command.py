@@ -11,8 +11,9 @@ from pathlib import Path
 ABOUT = """\
 Segment images or CT volumes; the weights say which. An image gets a mask of its own size, and
 predictions.csv a row: file, width, height, the lesion's share of the image, the mean probability
-inside it. A volume gets a label map on its own grid, and predictions.csv a row for each organ:
-file, organ, voxels, millilitres.
+inside it. With weights of several classes the mask holds labels, 0 the background, 1 the first
+class, and the table a row for each class. A volume gets a label map on its own grid, and
+predictions.csv a row for each organ: file, organ, voxels, millilitres.
 """
 
 NOTES = """\
@@ -40,8 +41,6 @@ examples:
 Exit status: 0 all segmented, 2 a wrong argument or an unreadable file (the others are segmented),
 130 interrupted.
 """
-
-THRESHOLD = 0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,13 +82,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     images(
         "--probabilities",
         action="store_true",
-        help="also write <name>_probability.png: 16 bits, probability x 65535",
+        help="also write <name>_probability.png: 16 bits, probability x 65535; of several classes "
+        "<name>_<class>_probability.png each",
     )
     images(
         "--threshold",
         metavar="P",
         type=float,
-        help=f"lesion where the probability is at least P (default {THRESHOLD})",
+        help="lesion where the probability is at least P (default 0.5); not for several classes",
     )
 
 
@@ -118,7 +118,7 @@ def _predict_images(weights: Sequence[Path], arguments: argparse.Namespace) -> N
         weights,
         arguments.inputs,
         arguments.out,
-        threshold=THRESHOLD if arguments.threshold is None else arguments.threshold,
+        threshold=arguments.threshold,
         tta=arguments.tta,
         size=arguments.size,
         device=arguments.device,

@@ -5,7 +5,8 @@
 Reads  runs/<view>/<cell>/<protocol>/<seed>/{weights.safetensors,run.json} and
        data/arrays/<view>/<protocol>/.
 Writes metrics/<profile>/<view>/<cell>/<protocol>/<seed>/: metrics.json (the scores of both
-       protocols, with what they were measured on and from), per_image.csv, contact_sheet.png.
+       protocols, with what they were measured on and from), per_image.csv (with several classes
+       a row for each image and class), contact_sheet.png.
 """
 
 from collections.abc import Sequence
@@ -20,8 +21,10 @@ from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
 from pipeline.tracking import FinalScores
 from stages.scoring import heading, read_run, write_metrics
-from vmunet import contact_sheet
+from vmunet import class_sheet, contact_sheet
 from vmunet.checkpoints import load_checkpoint
+from vmunet.class_evaluation import ScoredClasses, score_class_run
+from vmunet.classes import classes_of
 from vmunet.data.arrays import load_manifest
 from vmunet.errors import InputError
 from vmunet.evaluation import Scored, foreground, load_test_images, score_run
@@ -48,32 +51,49 @@ def evaluate(run: Run, params: Params) -> None:
             f"{weights} was trained at {metadata['size']} px and {arrays} holds "
             f"{manifest['size']} px; train the run again"
         )
+    classes = classes_of(manifest, arrays / "manifest.json")
+    if (trained := classes_of(metadata, weights)) != classes:
+        raise InputError(
+            f"{weights} was trained for the classes {', '.join(trained)} and {arrays} holds "
+            f"{', '.join(classes)}; train the run again"
+        )
     tracker = FinalScores()
     settings = params.profile.evaluate
     use_processor(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scored = score_run(
-        model.to(device), arrays, batch_size=settings.batch_size, resamples=settings.bootstrap
-    )
+    model.to(device)
+    budget = {"batch_size": settings.batch_size, "resamples": settings.bootstrap}
+    scored: Scored | ScoredClasses
+    if len(classes) == 1:
+        scored = score_run(model, arrays, **budget)
+    else:
+        scored = score_class_run(model, arrays, classes, **budget)
     metrics = {
         **heading(run, params, manifest, provenance),
         "paper": scored.paper,
         "sound": scored.sound,
     }
     folder = run.metrics_folder(params.profile_name)
-    sheet = _draw_sheet(scored, arrays, metrics)
+    sheet = _draw_sheet(scored, arrays, metrics, classes)
     write_metrics(folder, metrics, "per_image.csv", scored.per_image, sheet)
     tracker.log(provenance, metrics, [folder / "contact_sheet.png"])
 
 
-def _draw_sheet(scored: Scored, arrays: Path, metrics: dict[str, Any]) -> contact_sheet.Pixels:
+def _draw_sheet(
+    scored: Scored | ScoredClasses, arrays: Path, metrics: dict[str, Any], classes: Sequence[str]
+) -> contact_sheet.Pixels:
     test = load_test_images(arrays)
     run, data = metrics["run"], metrics["data"]
+    mean = scored.sound["training_size"]["mean_dice"]  # None where no image has any class
     title = (
         f"{run['view']} {run['cell']} {run['protocol']} seed {run['seed']}   profile "
         f"{run['profile']}   data: {data['source']}, {len(test.ids)} test images   "
-        f"mean Dice {scored.sound['training_size']['mean_dice']:.3f}"
+        f"mean Dice {'undefined' if mean is None else f'{mean:.3f}'}"
     )
+    if isinstance(scored, ScoredClasses):
+        return class_sheet.draw(
+            test.images, scored.truth, scored.prediction, classes, test.ids, scored.dice, title
+        )
     dice = np.array([row["training_size_dice"] for row in scored.per_image])
     prediction = foreground(scored.probabilities)
     return contact_sheet.draw(test.images, scored.truth, prediction, test.ids, dice, title)

@@ -15,39 +15,44 @@ from stages.training import Task, train_run
 def main(argv: list[str] | None = None) -> None:
     """Train VIEW CELL PROTOCOL SEED."""
     run, params = parse_run(argv, "train", __doc__), load_params()
-    train_run(run, params, lesion_task(run, params))
+    train_run(run, params, image_task(run, params))
 
 
-def lesion_task(run: Run, params: Params) -> Task:
-    """The lesion of an image."""
+def image_task(run: Run, params: Params) -> Task:
+    """The classes of an image's pixels: a lesion, or what the manifest names."""
+    from vmunet.classes import channels_of, classes_of
     from vmunet.data.arrays import load_manifest
     from vmunet.protocols import PROTOCOLS
 
     arrays = Path("data/arrays", run.view, run.protocol)
-    load_manifest(arrays)  # one clear error where preprocessing is missing
+    manifest = load_manifest(arrays)  # one clear error where preprocessing is missing
+    classes = classes_of(manifest, arrays / "manifest.json")
+    metadata: dict[str, Any] = {"normalisation": "minmax"}
+    if "classes" in manifest:
+        metadata["classes"] = list(classes)
     return Task(
         script=Path("stages/train.py"),
         arrays=arrays,
         settings=params.profile.train,
-        classes=1,
+        classes=channels_of(classes),
         size=params.view(run.view).size,
-        datasets=lambda: datasets(arrays, PROTOCOLS[run.protocol], run.seed),
-        metadata={"normalisation": "minmax"},
+        datasets=lambda: datasets(arrays, PROTOCOLS[run.protocol], run.seed, len(classes)),
+        metadata=metadata,
     )
 
 
-def datasets(arrays: Path, protocol: Any, seed: int) -> tuple[Any, Any]:
+def datasets(arrays: Path, protocol: Any, seed: int, classes: int) -> tuple[Any, Any]:
     """Images to train on, augmented, and images whose loss selects the epoch."""
     from torch.utils.data import Subset
 
     from vmunet.data.arrays import ArrayDataset, held_out
     from vmunet.data.augment import augmentation
 
-    augmented = ArrayDataset(arrays, "train", augmentation(protocol, seed), seed)
+    augmented = ArrayDataset(arrays, "train", augmentation(protocol, seed), seed, classes)
     if protocol.selection == "test":
-        return augmented, ArrayDataset(arrays, "test")
+        return augmented, ArrayDataset(arrays, "test", classes=classes)
     kept, held = held_out(augmented.ids)
-    return Subset(augmented, kept), Subset(ArrayDataset(arrays, "train"), held)
+    return Subset(augmented, kept), Subset(ArrayDataset(arrays, "train", classes=classes), held)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Task:
         script: the stage's, whose modules a resume state belongs to.
         arrays: folder of the data.
         settings: how long and how hard to train.
-        classes: channels that the model gives: 1 for a lesion, else the background and each class.
+        classes: channels that the model gives: 1 for one class, else the background and each class.
         size: side of the square that the model sees, px.
         datasets: makes the augmented training data and what selects the epoch, or None there.
         metadata: what inference has to know, for the checkpoint.

@@ -271,7 +271,7 @@ def test_weights_and_inputs_of_different_kinds_are_refused(runs, ct, photo, scan
     assert "an image" in failed(capsys, "predict", ct, scan, photo, "--out", out)
     both = failed(capsys, "predict", ct, scan, "--out", out, "--ensemble", runs)
     assert "cannot be averaged" in both
-    assert "RGB lesion" in failed(capsys, "export", ct, "--out", out)
+    assert "an RGB model" in failed(capsys, "export", ct, "--out", out)
     assert not out.exists()
 
 

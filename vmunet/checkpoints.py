@@ -23,6 +23,15 @@ from vmunet.model import VMUNet
 HEADER = "vmunet"  # the entry of a safetensors header that describes the model
 PUBLISHED_PREFIX = "vmunet."  # the published model is wrapped in a module of this name
 TAKEN = "state_dict"  # the entry of a read .pth's header: where in the file its tensors were
+# What the paper trained with (section IV-B), for files that do not say it.
+ISIC: dict[str, Any] = {"normalisation": "minmax", "size": 256, "protocol": "paper"}
+SYNAPSE: dict[str, Any] = {
+    "normalisation": "window",
+    "window": list(WINDOW),
+    "classes": list(CLASSES),
+    "size": 224,
+    "protocol": "paper",
+}
 # Release dictionaries may hold their training configuration: read as a plain dictionary.
 INERT: list[Any] = [(OrderedDict, "yacs.config.CfgNode")]
 
@@ -58,7 +67,7 @@ def load_checkpoint(path: Path) -> tuple[VMUNet, dict[str, Any]]:
     try:
         own = json.loads(header.get(HEADER, "{}"))
         config = own["config"] if own else config_of(tensors, path)
-        metadata = published_settings(config) | own.get("metadata", {})
+        metadata = (ISIC if own else published_settings(config)) | own.get("metadata", {})
         with torch.device("meta"):
             model = VMUNet(**config)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -74,16 +83,8 @@ def load_checkpoint(path: Path) -> tuple[VMUNet, dict[str, Any]]:
 
 
 def published_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """What the paper trained a model of this configuration with (section IV-B)."""
-    if config["num_classes"] != len(CLASSES) + 1:
-        return {"normalisation": "minmax", "size": 256, "protocol": "paper"}
-    return {
-        "normalisation": "window",
-        "window": list(WINDOW),
-        "classes": list(CLASSES),
-        "size": 224,
-        "protocol": "paper",
-    }
+    """What a published model of this configuration was trained with."""
+    return SYNAPSE if config["num_classes"] == len(CLASSES) + 1 else ISIC
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

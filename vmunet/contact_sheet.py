@@ -130,9 +130,11 @@ def fit(name: str) -> str:
     return name if len(name) <= 24 else ".." + name[-22:]
 
 
-def write_text(sheet: Pixels, text: str, place: tuple[int, int], scale: float = 0.42) -> None:
+def write_text(
+    sheet: Pixels, text: str, place: tuple[int, int], scale: float = 0.42, thickness: int = 1
+) -> None:
     """Write a line of ASCII; `place` is the left end of its base line, (x, y)."""
     import cv2
 
     plain = text.encode("ascii", "replace").decode()  # all that the built-in font holds
-    cv2.putText(sheet, plain, place, cv2.FONT_HERSHEY_SIMPLEX, scale, INK, 1, cv2.LINE_AA)
+    cv2.putText(sheet, plain, place, cv2.FONT_HERSHEY_SIMPLEX, scale, INK, thickness, cv2.LINE_AA)

@@ -134,7 +134,7 @@ def predict_probabilities(
                 pixels = np.array(images[start : start + batch_size])  # (batch, h, w, 3)
                 batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
                 logits = model(batch.contiguous())
-                _check_logits(logits, batch)
+                check_logits(logits, batch)
                 probabilities[start : start + len(pixels)] = logits[:, 0].sigmoid().cpu().numpy()
                 progress.update(len(pixels))
     finally:
@@ -194,7 +194,7 @@ def _count_all(
 
     def compare(i: int) -> tuple[int, int]:
         with reading:
-            encoded = _read_member(archive, test.native_masks, f"{test.ids[i]}.png")
+            encoded = read_member(archive, test.native_masks, f"{test.ids[i]}.png")
         content = np.frombuffer(encoded, np.uint8)
         decoded = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
         if decoded is None:
@@ -211,13 +211,7 @@ def _count_all(
         counts["native_size"][i] = _count(probability, mask >= BINARY_LEVEL)
         return width, height
 
-    try:
-        archive = zipfile.ZipFile(test.native_masks)
-    except zipfile.BadZipFile:
-        raise InputError(
-            f"{test.native_masks}: not a zip file; delete the arrays folder and preprocess again"
-        ) from None
-    with archive:
+    with open_masks(test.native_masks) as archive:
         sizes = in_threads(compare, range(len(test.ids)), "score")
     return counts, sizes, truth
 
@@ -226,7 +220,18 @@ def _count(probability: npt.NDArray, truth: npt.NDArray[np.bool_]) -> npt.NDArra
     return confusion_counts(probability[None], truth[None])[0]
 
 
-def _read_member(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
+def open_masks(path: Path) -> zipfile.ZipFile:
+    """Open the zip of native masks; InputError where it is none."""
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile:
+        raise InputError(
+            f"{path}: not a zip file; delete the arrays folder and preprocess again"
+        ) from None
+
+
+def read_member(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
+    """The content of a file in the opened zip `path`; InputError where it is not there."""
     try:
         return archive.read(name)
     except (KeyError, zipfile.BadZipFile) as error:
@@ -235,10 +240,12 @@ def _read_member(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
         ) from None
 
 
-def _check_logits(logits: torch.Tensor, batch: torch.Tensor) -> None:
-    expected = (len(batch), 1, *batch.shape[2:])
+def check_logits(logits: torch.Tensor, batch: torch.Tensor, channels: int = 1) -> None:
+    """Raise InputError where logits of a batch are not finite (len(batch), channels, h, w)."""
+    expected = (len(batch), channels, *batch.shape[2:])
     if tuple(logits.shape) != expected:
-        raise InputError(f"the model gives {tuple(logits.shape)}; expected {expected}, one class")
+        what = "one class" if channels == 1 else f"the background and {channels - 1} classes"
+        raise InputError(f"the model gives {tuple(logits.shape)}; expected {expected}, {what}")
     if not torch.isfinite(logits).all():
         raise InputError(
             "the model's output is not finite: the run diverged; train it again, for example "
@@ -259,10 +266,10 @@ def _sound_scores(counts: Counts, resamples: int) -> dict[str, Any]:
     tp, fn = counts[:, COUNTS.index("tp")], counts[:, COUNTS.index("fn")]
     return {
         **pooled_scores(counts),
-        **{name: _defined(value) for name, value in mean_scores(counts).items()},
+        **{name: defined(value) for name, value in mean_scores(counts).items()},
         "images": len(counts),
         "empty_truth": int((tp + fn == 0).sum()),
-        "intervals": {name: [_defined(v) for v in pair] for name, pair in intervals.items()},
+        "intervals": {name: [defined(v) for v in pair] for name, pair in intervals.items()},
     }
 
 
@@ -277,12 +284,12 @@ def _per_image_rows(
             for column, value in zip(COUNTS, counts[kind][i], strict=True):
                 row[f"{kind}_{column}"] = int(value)
             for score in PER_IMAGE if kind in scores else ():
-                row[f"{kind}_{score}"] = _defined(float(scores[kind][score][i]))
+                row[f"{kind}_{score}"] = defined(float(scores[kind][score][i]))
         rows.append(row)
     return rows
 
 
-def _defined(value: float) -> float | None:
+def defined(value: float) -> float | None:
     """None for nan, which JSON does not have."""
     return None if math.isnan(value) else value
 

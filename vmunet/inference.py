@@ -11,7 +11,7 @@ The pixel grid is the file's as stored: an EXIF orientation tag is ignored, so t
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vmunet.checkpoints import load_checkpoint
+from vmunet.classes import LESION, channels_of, classes_of
 from vmunet.data.images import read_rgb
 from vmunet.data.resize import min_max, resize_image
 from vmunet.errors import InputError
@@ -27,27 +28,32 @@ from vmunet.predictions import (
     Prediction,
     draw_overlay,
     find_images,
+    refuse_failures,
     summary,
     write_image,
     write_table,
 )
 from vmunet.protocols import PROTOCOLS
 
+if TYPE_CHECKING:
+    from vmunet.class_inference import ClassPrediction
+
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 
 class Member(NamedTuple):
-    """One trained model of an ensemble, with the size (px) and resizing it was trained with."""
+    """A trained model of an ensemble, with the size (px), resizing and classes of its training."""
 
     model: VMUNet
     size: int
     resize: Literal["bilinear", "area"]
+    classes: tuple[str, ...] = LESION
 
 
 class Segmented(NamedTuple):
     """What `segment_folder` did: a prediction an image, and the files it left out by name."""
 
-    predictions: list[Prediction]
+    predictions: "list[Prediction] | list[ClassPrediction]"
     skipped: list[Path]
 
 
@@ -77,23 +83,33 @@ def segment(
     """
     import cv2
 
-    _check_image(image)
-    _check_size(size)
     if not models:
         raise InputError("models: expected one or more, got none")
-    # whole numbers, as the training arrays store them
-    square = np.rint(resize_image(min_max(image), size, resize))
-    pixels = torch.from_numpy(np.ascontiguousarray(square.transpose(2, 0, 1), dtype=np.float32))
-    flips = FLIPS if tta else FLIPS[:1]
-    padding = -size % SIZE_MULTIPLE
-    batch = torch.stack([torch.flip(pixels, flip) for flip in flips])  # (flips, 3, size, size)
-    batch = F.pad(batch, (0, padding, 0, padding), mode="reflect")
+    batch, flips = prepare(image, size, resize, tta)
     mean = torch.stack([_mean_probability(model, batch, size, flips) for model in models]).mean(0)
     if not torch.isfinite(mean).all():
         raise InputError("the weights give NaN or infinite values: they cannot be used")
     height, width = image.shape[:2]
     full = cv2.resize(mean.numpy(), (width, height), interpolation=cv2.INTER_LINEAR)
     return full.clip(0, 1)
+
+
+def prepare(
+    image: np.ndarray, size: int, resize: Literal["bilinear", "area"], tta: bool
+) -> tuple[torch.Tensor, tuple[tuple[int, ...], ...]]:
+    """What a model sees of an image, (copies, 3, padded size, padded size), and each one's flips.
+
+    See `segment`, also for the errors.
+    """
+    _check_image(image)
+    _check_size(size)
+    # whole numbers, as the training arrays store them
+    square = np.rint(resize_image(min_max(image), size, resize))
+    pixels = torch.from_numpy(np.ascontiguousarray(square.transpose(2, 0, 1), dtype=np.float32))
+    flips = FLIPS if tta else FLIPS[:1]
+    padding = -size % SIZE_MULTIPLE
+    batch = torch.stack([torch.flip(pixels, flip) for flip in flips])  # (flips, 3, size, size)
+    return F.pad(batch, (0, padding, 0, padding), mode="reflect"), flips
 
 
 def _check_image(image: np.ndarray) -> None:
@@ -112,16 +128,21 @@ def _mean_probability(
     model: nn.Module, batch: torch.Tensor, size: int, flips: Sequence[tuple[int, ...]]
 ) -> torch.Tensor:
     """Mean over the flipped copies in `batch` (flips, 3, h, w), each turned back: (size, size)."""
-    training, device = model.training, next(model.parameters()).device
-    try:
-        with torch.inference_mode():
-            logits = model.eval()(batch.to(device))
-    finally:
-        model.train(training)
+    logits = run_model(model, batch)
     if logits.shape[1] != 1:
         raise InputError(f"the model has {logits.shape[1]} classes: expected 1, the lesion")
     planes = torch.sigmoid(logits[:, 0, :size, :size].float()).cpu()
     return torch.stack([torch.flip(p, f) for p, f in zip(planes, flips, strict=True)]).mean(0)
+
+
+def run_model(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    """The logits of a batch, without dropout; the model stays in the mode that it was in."""
+    training, device = model.training, next(model.parameters()).device
+    try:
+        with torch.inference_mode():
+            return model.eval()(batch.to(device))
+    finally:
+        model.train(training)
 
 
 def find_weights(path: Path) -> list[Path]:
@@ -155,23 +176,33 @@ def load_members(
         size: side of the square the models see, px; by default each one's training size.
 
     Raises:
-        InputError: where one is missing, foreign, or made for something else than RGB lesions.
+        InputError: where one is missing, foreign, made for something else than RGB images, or for
+            other classes than the first.
     """
     target = choose_device(device)
     if size is not None:
         _check_size(size)
-    members = []
+    members: list[Member] = []
     for path in dict.fromkeys(file for given in weights for file in find_weights(Path(given))):
         model, metadata = load_checkpoint(path)
+        classes = classes_of(metadata, path)
         trained_for = (
             model.config["in_channels"],
             model.config["num_classes"],
             metadata["normalisation"],
         )
-        if trained_for != (3, 1, "minmax"):
+        if trained_for != (expected := (3, channels_of(classes), "minmax")):
+            what = (
+                "RGB lesion model" if len(classes) == 1 else f"RGB model of {len(classes)} classes"
+            )
             raise InputError(
                 f"{path}: its channels, classes and input normalisation are {trained_for}; "
-                "expected (3, 1, 'minmax'), an RGB lesion model"
+                f"expected {expected}, an {what}"
+            )
+        if members and classes != members[0].classes:
+            raise InputError(
+                f"{path}: its classes are {', '.join(classes)}, and those of the weights before it "
+                f"{', '.join(members[0].classes)}; an ensemble needs the same, in the same order"
             )
         if metadata["protocol"] not in PROTOCOLS:
             raise InputError(
@@ -179,7 +210,7 @@ def load_members(
                 f"{', '.join(PROTOCOLS)}"
             )
         resize = PROTOCOLS[metadata["protocol"]].resize
-        members.append(Member(model.to(target), size or metadata["size"], resize))
+        members.append(Member(model.to(target), size or metadata["size"], resize, classes))
     return members
 
 
@@ -200,7 +231,7 @@ def segment_folder(
     images: Sequence[Path],
     out: Path,
     *,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     tta: bool = False,
     size: int | None = None,
     device: str | None = None,
@@ -212,14 +243,18 @@ def segment_folder(
     Written for each image, at its own size, replacing what an earlier run left:
     `<stem>_mask.png` (0 or 255); with `probabilities` `<stem>_probability.png` (16 bits, the
     probability x 65535); with `overlay` `<stem>_overlay.jpg` (the mask's outline and a light fill
-    over the image). Then `predictions.csv`, a row an image (`Prediction`).
+    over the image). Then `predictions.csv`, a row an image (`Prediction`). With weights of several
+    classes the mask holds labels (0 the background, 1 the first class), there is a
+    `<stem>_<class>_probability.png` for each class, the overlay has a legend beneath, and the
+    table a row for each image and class.
 
     Args:
         weights: see `load_members`; the mean over all of them is thresholded.
         images: files and folders, see `find_images`.
         out: made where it does not exist; not the folder of the images, whose own masks may
             have the same names.
-        threshold: a pixel is lesion where its probability is at least this, between 0 and 1.
+        threshold: a pixel is lesion where its probability is at least this, between 0 and 1; 0.5
+            if None. Of several classes the likeliest is taken, and none may be given.
         tta, size, device: see `segment` and `load_members`.
 
     Raises:
@@ -230,13 +265,26 @@ def segment_folder(
 
     out = Path(out)
     files, skipped = find_images(images)
-    if not 0 < threshold < 1:
+    if threshold is not None and not 0 < threshold < 1:
         raise InputError(f"threshold {threshold}: expected a number between 0 and 1")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: a file is in the place of the output folder")
     if any(file.parent.resolve() == out.resolve() for file in files):
         raise InputError(f"{out}: holds the images themselves; give another folder for the masks")
     members = load_members(weights, device, size)
+    if len(members[0].classes) > 1:
+        from vmunet.class_inference import segment_class_files
+
+        if threshold is not None:
+            raise InputError(
+                f"threshold {threshold}: does not apply to weights of several classes, where each "
+                "pixel gets the likeliest; leave it out"
+            )
+        found = segment_class_files(
+            members, files, out, tta=tta, probabilities=probabilities, overlay=overlay
+        )
+        return Segmented(found, skipped)
+    threshold = 0.5 if threshold is None else threshold
     table = out / "predictions.csv"
     predictions: list[Prediction] = []
     failures: list[str] = []
@@ -262,10 +310,5 @@ def segment_folder(
         predictions.append(summary(file, plane, mask))
     if predictions:
         write_table(table, predictions)
-    if failures:
-        listing = f" {failures[0]}" if len(failures) == 1 else "\n  ".join(["", *failures])
-        others = f", the others are in {out}" if predictions else ""
-        raise InputError(
-            f"{len(failures)} of {len(files)} images could not be segmented{others}:{listing}"
-        )
+    refuse_failures(failures, len(files), out if predictions else None)
     return Segmented(predictions, skipped)

@@ -58,33 +58,37 @@ def confusion_counts(prediction: npt.NDArray, truth: npt.NDArray) -> Counts:
     return counts
 
 
-def pooled_scores(counts: npt.NDArray) -> dict[str, float]:
+def pooled_scores(counts: npt.NDArray, absent: float | None = None) -> dict[str, float]:
     """The published scores from all pixels at once.
 
     Args:
         counts: (images, 4) confusion counts, or (4,) already summed.
+        absent: miou and dsc of what neither the truth nor the prediction holds, if not 0.
 
     Returns:
         miou (foreground IoU), dsc, acc, spe, sen, each 0..1, and 0 where undefined.
     """
     total = np.atleast_2d(counts).sum(0, dtype=np.float64)
-    return {name: float(value) for name, value in _pooled(total).items()}
+    return {name: float(value) for name, value in _pooled(total, absent).items()}
 
 
-def per_image_scores(counts: npt.NDArray) -> dict[str, Floats]:
+def per_image_scores(counts: npt.NDArray, absent: float | None = None) -> dict[str, Floats]:
     """Scores of each image.
 
     Args:
         counts: (images, 4) confusion counts.
+        absent: iou and dice of what neither the truth nor the prediction holds, if not 1; nan
+            leaves such images out of the means.
 
     Returns:
         iou, dice, acc, spe, sen, each (images,) in 0..1, with the module's convention for empty
         truth and empty prediction: spe and sen may be nan.
     """
     tp, fp, fn, tn = np.moveaxis(counts.astype(np.float64), -1, 0)
+    both_empty = 1.0 if absent is None else absent
     return {
-        "iou": _ratio(tp, tp + fp + fn, undefined=1.0),
-        "dice": _ratio(2 * tp, 2 * tp + fp + fn, undefined=1.0),
+        "iou": _ratio(tp, tp + fp + fn, undefined=both_empty),
+        "dice": _ratio(2 * tp, 2 * tp + fp + fn, undefined=both_empty),
         "acc": _ratio(tp + tn, tp + fp + fn + tn, undefined=np.nan),
         "spe": _ratio(tn, tn + fp, undefined=np.nan),
         "sen": _ratio(tp, tp + fn, undefined=np.nan),
@@ -93,21 +97,23 @@ def per_image_scores(counts: npt.NDArray) -> dict[str, Floats]:
 
 def thresholded_jaccard(iou: npt.NDArray) -> Floats:
     """Each image's IoU (images,), 0 where it is below 0.65 (ISIC 2018 challenge, Task 1)."""
-    return np.where(iou >= CHALLENGE_JACCARD, iou, 0.0)
+    return np.where(iou < CHALLENGE_JACCARD, 0.0, iou)
 
 
-def mean_scores(counts: npt.NDArray) -> dict[str, float]:
+def mean_scores(counts: npt.NDArray, absent: float | None = None) -> dict[str, float]:
     """Means over images of every per-image score, and of the thresholded Jaccard.
 
     Args:
         counts: (images, 4) confusion counts.
+        absent: see `per_image_scores`.
 
     Returns:
         mean_iou, mean_dice, mean_acc, mean_spe, mean_sen, thresholded_jaccard: 0..1, or nan
         where no image defines the score.
     """
     weights = np.ones((1, len(counts)))
-    return {name: float(value[0]) for name, value in _weighted_means(counts, weights).items()}
+    means = _weighted_means(counts, weights, absent)
+    return {name: float(value[0]) for name, value in means.items()}
 
 
 def bootstrap_intervals(
@@ -116,7 +122,39 @@ def bootstrap_intervals(
     seed: int = BOOTSTRAP_SEED,
     level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap intervals, resampling images with replacement.
+    """Percentile bootstrap intervals of every score; see `resampled_scores`.
+
+    Args:
+        counts, resamples, seed: see there.
+        level: the interval's coverage, 0..1.
+
+    Returns:
+        (low, high) of every name that `pooled_scores` and `mean_scores` return; nan where a
+        score is undefined in every resample. The intervals speak of the choice of test images
+        alone, not of training.
+
+    Raises:
+        InputError: see there.
+    """
+    scores = resampled_scores(counts, resamples, seed)
+    return {name: interval(values, level) for name, values in scores.items()}
+
+
+def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval (low, high) of resampled scores; nan where all are nan."""
+    tail = (1.0 - level) / 2.0
+    values = values[~np.isnan(values)]
+    low, high = np.quantile(values, [tail, 1.0 - tail]) if values.size else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def resampled_scores(
+    counts: npt.NDArray,
+    resamples: int,
+    seed: int = BOOTSTRAP_SEED,
+    absent: float | None = None,
+) -> dict[str, Floats]:
+    """Every score of bootstrap resamples: images drawn with replacement.
 
     A resample is the number of times that each image is drawn, so every score of all resamples
     comes from a few products of (resamples, images) with (images, scores).
@@ -125,12 +163,10 @@ def bootstrap_intervals(
         counts: (images, 4) confusion counts.
         resamples: how many; 10,000 for the paper's budget.
         seed: the same seed and number of images give the same draws.
-        level: the interval's coverage, 0..1.
+        absent: see `pooled_scores` and `per_image_scores`.
 
     Returns:
-        (low, high) of every name that `pooled_scores` and `mean_scores` return; nan where a
-        score is undefined in every resample. The intervals speak of the choice of test images
-        alone, not of training.
+        (resamples,) of every name that `pooled_scores` and `mean_scores` return.
 
     Raises:
         InputError: no images, or fewer than one resample.
@@ -145,15 +181,8 @@ def bootstrap_intervals(
     for start in range(0, resamples, 1000):  # bounds the memory; part of what the seed means
         weights = _draw(generator, min(1000, resamples - start), images)
         total = weights @ counts.astype(np.float64)  # (resamples, 4), exact below 2**53
-        chunks.append({**_pooled(total), **_weighted_means(counts, weights)})
-    tail = (1.0 - level) / 2.0
-    intervals = {}
-    for name in chunks[0]:
-        values = np.concatenate([chunk[name] for chunk in chunks])
-        values = values[~np.isnan(values)]
-        low, high = np.quantile(values, [tail, 1.0 - tail]) if values.size else (np.nan, np.nan)
-        intervals[name] = (float(low), float(high))
-    return intervals
+        chunks.append({**_pooled(total, absent), **_weighted_means(counts, weights, absent)})
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 def _foreground(values: npt.NDArray) -> npt.NDArray[np.bool_]:
@@ -166,21 +195,24 @@ def _ratio(numerator: Floats, denominator: Floats, undefined: float) -> Floats:
     return result
 
 
-def _pooled(total: Floats) -> dict[str, Floats]:
+def _pooled(total: Floats, absent: float | None) -> dict[str, Floats]:
     """Scores of summed counts (..., 4), each (...)."""
     tp, fp, fn, tn = np.moveaxis(total, -1, 0)
+    both_empty = 0.0 if absent is None else absent
     return {
-        "miou": _ratio(tp, tp + fp + fn, undefined=0.0),
-        "dsc": _ratio(2 * tp, 2 * tp + fp + fn, undefined=0.0),
+        "miou": _ratio(tp, tp + fp + fn, undefined=both_empty),
+        "dsc": _ratio(2 * tp, 2 * tp + fp + fn, undefined=both_empty),
         "acc": _ratio(tp + tn, tp + fp + fn + tn, undefined=0.0),
         "spe": _ratio(tn, tn + fp, undefined=0.0),
         "sen": _ratio(tp, tp + fn, undefined=0.0),
     }
 
 
-def _weighted_means(counts: npt.NDArray, weights: Floats) -> dict[str, Floats]:
+def _weighted_means(
+    counts: npt.NDArray, weights: Floats, absent: float | None
+) -> dict[str, Floats]:
     """Weighted means over the images that define each score; weights (resamples, images)."""
-    scores = per_image_scores(counts)
+    scores = per_image_scores(counts, absent)
     columns = {f"mean_{name}": scores[name] for name in PER_IMAGE}
     columns["thresholded_jaccard"] = thresholded_jaccard(scores["iou"])
     table = np.stack(list(columns.values()), axis=1)  # (images, scores)

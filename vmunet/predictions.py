@@ -123,6 +123,16 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
         part.write_bytes(content.tobytes())
 
 
+def refuse_failures(failures: Sequence[str], images: int, out: Path | None) -> None:
+    """Raise InputError naming the images that failed, if any, of so many; `out` has the others."""
+    if failures:
+        listing = f" {failures[0]}" if len(failures) == 1 else "\n  ".join(["", *failures])
+        others = f", the others are in {out}" if out else ""
+        raise InputError(
+            f"{len(failures)} of {images} images could not be segmented{others}:{listing}"
+        )
+
+
 def write_table(path: Path, predictions: Sequence[Prediction]) -> None:
     """Write predictions.csv: fractions with six decimals, empty where a mask is empty."""
     with whole_file(path) as part, open(part, "w", newline="") as file:

@@ -1,7 +1,8 @@
 """The preprocessed arrays as a torch Dataset.
 
 data/arrays/<view>/<protocol>/{train,test}/images.npy  uint8 (n, size, size, 3), 0..255
-data/arrays/<view>/<protocol>/{train,test}/masks.npy   uint8 (n, size, size), 255 x target
+data/arrays/<view>/<protocol>/{train,test}/masks.npy   uint8 (n, size, size), 255 x target;
+                                                               of several classes their labels
 data/arrays/<view>/<protocol>/{train,test}/ids.txt     one id a line, in the arrays' order
 data/arrays/<view>/<protocol>/manifest.json
 """
@@ -25,7 +26,8 @@ HELD_OUT_SEED = 20240204  # fixed, so that every run of every seed holds out the
 class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
     """Samples of one subset: `[i] -> (image, mask)`.
 
-    Image float32 (3, size, size), 0..255, min-max normalised; mask float32 (1, size, size), 0..1.
+    Image float32 (3, size, size), 0..255, min-max normalised; mask float32 (1, size, size), 0..1,
+    or, where there are several classes, labels int64 (size, size), 0 the background.
     Sample i in epoch e is a pure function of (seed, e, i): any number of workers, any order and
     any resume point give the same bits.
 
@@ -34,9 +36,11 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
         subset: `train` or `test`.
         transform: of `augment.augmentation`, or None to leave the samples as they are.
         seed: the run's, from which the augmentation of every sample follows.
+        classes: how many the masks tell apart, without the background.
 
     Raises:
-        InputError: the arrays are missing or do not fit one another.
+        InputError: the arrays are missing or do not fit one another; of a sample, where it has a
+            label of no class.
     """
 
     def __init__(
@@ -45,11 +49,13 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
         subset: str,
         transform: Callable[..., tuple[NDArray, NDArray]] | None = None,
         seed: int = 0,
+        classes: int = 1,
     ) -> None:
         self.folder = Path(folder) / subset
         self.ids = _read_ids(self.folder / "ids.txt")
         self.transform = transform
         self.seed = seed
+        self.classes = classes
         # In shared memory: workers that outlive an epoch see `set_epoch` too.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._open()
@@ -85,6 +91,14 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
                 np.asarray(image), np.asarray(mask), self.sample_seed(index)
             )
         channels_first = image.transpose(2, 0, 1).astype(np.float32, order="C")
+        if self.classes > 1:
+            # Checked here, because on a GPU the loss would end the process without a word.
+            if (highest := int(mask.max())) > self.classes:
+                raise InputError(
+                    f"{self.folder}: the mask of {self.ids[index]} has label {highest} and there "
+                    f"are {self.classes} classes; make the arrays again"
+                )
+            return torch.from_numpy(channels_first), torch.from_numpy(mask.astype(np.int64))
         return torch.from_numpy(channels_first), torch.from_numpy(
             mask.astype(np.float32) / np.float32(255)
         )[None]
