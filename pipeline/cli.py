@@ -66,11 +66,12 @@ def _profile(arguments: argparse.Namespace) -> None:
 
 
 def _runs(arguments: argparse.Namespace) -> None:
-    from pipeline.grid import runs
+    from pipeline.grid import own_runs, runs
     from pipeline.params import load_params
 
     params = load_params()
-    declared = runs(params)
+    own = own_runs(params)
+    declared = runs(params) + own
     width = max((len(run.name) for run in declared), default=0)
     trained = scored = 0
     for run in declared:
@@ -81,8 +82,9 @@ def _runs(arguments: argparse.Namespace) -> None:
         state = "scored" if has_metrics else "trained" if has_weights else "-"
         print(f"{run.name:{width}}  {state}")
     print(
-        f"profile {params.profile_name}: {len(declared)} runs, {trained} with weights, {scored} "
-        "with metrics; `dvc status` says which of them are up to date"
+        f"profile {params.profile_name}: {len(declared)} runs"
+        f"{f' ({len(own)} on datasets of your own)' if own else ''}, {trained} with weights, "
+        f"{scored} with metrics; `dvc status` says which of them are up to date"
     )
 
 

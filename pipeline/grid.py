@@ -9,6 +9,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from pipeline.params import Params, load_profile, read_yaml
+from vmunet.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,47 @@ class Run:
         return Path(self.view, self.cell, self.protocol, str(self.seed))
 
 
+class OwnRun(Run):
+    """A run on a dataset of your own, whose scores no table of the paper reads.
+
+    They lie outside metrics/<profile>/, the folder that the `tables` stage depends on.
+    """
+
+    def metrics_folder(self, profile: str) -> Path:
+        return Path("metrics", "own", profile) / self._path
+
+
 def runs(params: Params) -> list[Run]:
     """Every run of the declared grid."""
     return [Run(*run) for run in params.grid.runs()]
+
+
+def own_runs(params: Params) -> list[Run]:
+    """Every run on the datasets that `own` declares."""
+    return [OwnRun(*run) for run in params.own.runs(params.grid.seeds)]
+
+
+def own_names(root: Path = Path(".")) -> set[str]:
+    """The datasets that params.yaml's `own` names, unchecked: `load_params` is what complains."""
+    try:
+        own = read_yaml(root / "params.yaml").get("own")
+    except InputError:
+        return set()
+    parts = [own.get(kind) for kind in ("images", "volumes")] if isinstance(own, dict) else []
+    return {str(name) for part in parts if isinstance(part, dict) for name in part}
 
 
 def parse_run(argv: Sequence[str] | None, stage: str, about: str | None) -> Run:
     """The run that a stage's command line names: VIEW CELL PROTOCOL SEED."""
     parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=about)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("view", help="a dataset at a size, such as isic17-256")
+    parser.add_argument("view", help="a dataset at a size, such as isic17-256, or of own")
     parser.add_argument("cell", help="a cell of params.yaml, such as base")
     parser.add_argument("protocol", choices=["paper", "sound"])
     parser.add_argument("seed", type=int)
     arguments = parser.parse_args(argv)
-    return Run(arguments.view, arguments.cell, arguments.protocol, arguments.seed)
+    kind = OwnRun if arguments.view in own_names() else Run
+    return kind(arguments.view, arguments.cell, arguments.protocol, arguments.seed)
 
 
 def switch_profile(name: str, root: Path = Path(".")) -> None:

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -20,18 +19,15 @@ from pydantic import (
 )
 from ruamel.yaml import YAML, YAMLError
 
+from pipeline.own import Own, OwnView
+from pipeline.strict import ProtocolName, Strict
 from vmunet.errors import InputError
 from vmunet.settings import TrainSettings
 
 PROFILES = Path("profiles")
-ProtocolName = Literal["paper", "sound"]
+SECTIONS = ("profile", "grid", "own", "cell", "cells")
+NO_OWN = "own: {cells: [scratch], protocols: [sound], images: {}, volumes: {}}"
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class Strict(BaseModel):
-    """Unknown keys and wrong types are errors: a misspelt parameter must not be ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Cell(Strict):
@@ -195,11 +191,12 @@ class Profile(Strict):
 
 
 class Params(Strict):
-    """Everything that a stage may ask: the active profile, its grid and the resolved cells."""
+    """Everything that a stage may ask: the profile, its grid, own datasets, resolved cells."""
 
     profile_name: str
     profile: Profile
     grid: Grid
+    own: Own
     cells: dict[str, Cell]
 
     @model_validator(mode="after")
@@ -239,6 +236,7 @@ class Params(Strict):
                     f"grid: {place}-{cell} runs under {protocol}, which "
                     f"grid.views.{place}.protocols does not list"
                 )
+        self.own.check_names(self.cells, {*grid.views, *grid.volumes})
         return self
 
     def cell(self, name: str) -> Cell:
@@ -251,13 +249,17 @@ class Params(Strict):
             raise InputError(f"params.yaml: unknown cell {name!r}; {known(self.cells)}")
         return self.cells[name]
 
-    def view(self, name: str) -> View | VolumeView:
-        """The view of this name, of images or of volumes.
+    def view(self, name: str) -> View | VolumeView | OwnView:
+        """The view of this name: of images, of volumes, or a dataset of `own`.
 
         Raises:
             InputError: there is none.
         """
-        views: dict[str, View | VolumeView] = {**self.grid.views, **self.grid.volumes}
+        views: dict[str, View | VolumeView | OwnView] = {
+            **self.grid.views,
+            **self.grid.volumes,
+            **self.own.views(),
+        }
         if name not in views:
             raise InputError(f"params.yaml: unknown view {name!r}; {known(views)}")
         return views[name]
@@ -276,15 +278,18 @@ def load_params(root: Path = Path(".")) -> Params:
     profile = load_profile(name, root)
     defaults, overrides = section(content, "cell", path), section(content, "cells", path)
     cells = {key: {**defaults, **section(overrides, key, path)} for key in overrides}
-    unknown = sorted(content.keys() - {"profile", "grid", "cell", "cells"})
+    unknown = sorted(content.keys() - set(SECTIONS))
     if unknown:
-        raise InputError(f"{path}: unknown key {unknown[0]!r}; known: profile, grid, cell, cells")
+        raise InputError(f"{path}: unknown key {unknown[0]!r}; known: {', '.join(SECTIONS)}")
+    if "own" not in content:  # dvc.yaml reads it too
+        raise InputError(f"{path}: no section own; add the line `{NO_OWN}`")
     return checked(
         Params,
         {
             "profile_name": name,
             "profile": profile,
             "grid": content.get("grid", {}),
+            "own": content["own"],
             "cells": cells,
         },
         path,

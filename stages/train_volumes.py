@@ -33,14 +33,22 @@ def organ_task(run: Run, params: Params) -> Task:
         classes=len(manifest["classes"]) + 1,
         size=size,
         datasets=lambda: datasets(
-            arrays, manifest["train"], size, PROTOCOLS[run.protocol], run.seed
+            arrays, training_cases(manifest), size, PROTOCOLS[run.protocol], run.seed
         ),
         metadata={
-            "normalisation": "window",
+            "normalisation": "window" if manifest["window"] else "percentiles",
             "window": manifest["window"],
             "classes": manifest["classes"],
         },
     )
+
+
+def training_cases(manifest: dict[str, Any]) -> list[str]:
+    """The cases that train, with their patients where they are known (datasets of your own)."""
+    from vmunet.data.arrays import Ids
+
+    cases, patients = manifest["train"], manifest.get("patients")
+    return Ids(cases, [patients[case] for case in cases] if patients else None)
 
 
 def datasets(

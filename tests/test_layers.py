@@ -26,6 +26,9 @@ def test_import_contracts() -> None:
 
 
 STAGES = (
+    "own_split",
+    "own_images",
+    "own_volumes",
     "download",
     "check",
     "preprocess",

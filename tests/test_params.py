@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.grid import Run, runs, switch_profile
+from pipeline.grid import (
+    OwnRun,
+    Run,
+    own_names,
+    own_runs,
+    parse_run,
+    runs,
+    switch_profile,
+)
 from pipeline.params import load_params, load_profile, read_yaml
 from vmunet import InputError
 
@@ -199,3 +207,75 @@ def test_unknown_names_are_refused() -> None:
         params.cell("x")
     with pytest.raises(InputError, match=r"unknown view 'x'"):
         params.view("x")
+
+
+FOLDERS = {"images": "i", "masks": "m", "classes": ["polyp"], "split": {"test": 0.2}, "size": 64}
+
+
+def declare(content, kind: str = "images", name: str = "polyps", **changes) -> None:
+    """Declare a dataset of one's own in params.yaml's content."""
+    content["own"][kind][name] = FOLDERS | changes
+
+
+def test_own_datasets_are_views_with_runs_apart_from_the_grid(root: Path) -> None:
+    before = runs(load_params(root))
+    edit(root / "params.yaml", declare)
+    edit(root / "params.yaml", lambda c: declare(c, "volumes", "mr", window=[-125, 275]))
+    params = load_params(root)
+    assert runs(params) == before
+    own = own_runs(params)
+    assert [run.name for run in own] == ["polyps-scratch-sound-42", "mr-scratch-sound-42"]
+    assert own[0].folder == Path("runs/polyps/scratch/sound/42")
+    assert own[0].metrics_folder("demo") == Path("metrics/own/demo/polyps/scratch/sound/42")
+    view = params.view("polyps")
+    assert (view.dataset, view.size, view.protocols) == ("polyps", 64, ["sound"])
+    assert own_names(root) == {"polyps", "mr"}
+    switch_profile("small", root)
+    assert [run.view for run in own_runs(load_params(root))] == ["polyps", "mr"]
+
+
+def test_a_stage_tells_own_runs_by_their_names(root: Path, monkeypatch) -> None:
+    edit(root / "params.yaml", declare)
+    monkeypatch.chdir(root)
+    assert parse_run(["polyps", "base", "paper", "1"], "train", "") == OwnRun(
+        "polyps", "base", "paper", 1
+    )
+    assert type(parse_run(["isic17-64", "base", "paper", "1"], "train", "")) is Run
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("own"), r"params\.yaml: no section own; add the line `own: \{cells: "),
+        (lambda c: c.update(own=None), r"own: Input should be a valid dict"),
+        (lambda c: c["own"].update(images=None), r"own\.images: .*valid dictionary \(found None"),
+        (lambda c: c["own"].update(protocols=[]), r"own\.protocols: .*at least 1"),
+        (lambda c: declare(c, name="My set"), r"own\.images\.My set\.\[key\]: String should match"),
+        (lambda c: declare(c, name="isic17-64"), r"own\.images\.isic17-64: the grid has this name"),
+        (
+            lambda c: (declare(c), declare(c, "volumes")),
+            r"own\.volumes\.polyps: own\.images has this name too",
+        ),
+        (
+            lambda c: (declare(c), c["own"].update(cells=["bse"])),
+            r"own\.cells: unknown cell 'bse'; known: base",
+        ),
+        (lambda c: declare(c, images="~/i"), r"images: DVC watches this path .*write it out, /"),
+        (lambda c: declare(c, masks="$HOME/m"), r"masks: DVC watches this path as it stands"),
+        (lambda c: declare(c, size=50), r"own\.images\.polyps\.size: .*32"),
+        (lambda c: declare(c, classes=[]), r"polyps\.classes: .*at least 1"),
+        (lambda c: declare(c, classes=["a", "a"]), r"classes: a, a: a name is there twice"),
+        (lambda c: declare(c, split={}), r"polyps\.split: give test: .*or both"),
+        (lambda c: declare(c, split={"test": 1.5}), r"polyps\.split\.test: .*less than 1"),
+        (lambda c: declare(c, split={"csv": "~/x"}), r"split\.csv: DVC watches"),
+        (lambda c: declare(c, window=[0, 1]), r"own\.images\.polyps\.window: Extra"),
+        (
+            lambda c: declare(c, "volumes", window=[9, 1]),
+            r"volumes\.polyps: window: .*the lower one first",
+        ),
+    ],
+)
+def test_mistakes_in_own(root: Path, change, message: str) -> None:
+    edit(root / "params.yaml", change)
+    with pytest.raises(InputError, match=message):
+        load_params(root)

@@ -27,7 +27,7 @@ from vmunet.volume_inference import (
     segment_volume,
     segment_volumes,
 )
-from vmunet.volume_predictions import find_volumes
+from vmunet.volume_predictions import find_volumes, stem_of
 from vmunet.volume_sheet import COLOURS, choose_slices, draw_sheet, tile_size
 
 WINDOW = (-125.0, 275.0)
@@ -270,7 +270,7 @@ def test_weights_say_what_they_are_for(weights, tmp_path) -> None:
     cut.write_bytes(sound.read_bytes()[:100])
     for other in (lesions, cut, tmp_path / "missing.safetensors", tmp_path, tmp_path / "x.pth"):
         assert not is_volume_model(other)
-    with pytest.raises(InputError, match=r"sound\.safetensors.*RGB lesion model"):
+    with pytest.raises(InputError, match=r"sound\.safetensors.*an RGB model of 3 classes"):
         load_members([sound])
     with pytest.raises(InputError, match=r"lesions\.safetensors.*'minmax'.*CT volumes"):
         load_volume_models([lesions])
@@ -471,3 +471,18 @@ def test_a_published_synapse_checkpoint_is_a_volume_model(tmp_path: Path) -> Non
     torch.testing.assert_close(loaded.state_dict(), dict(model.state_dict()))
     torch.save(VMUNet(dims=(8, 16, 32, 64)).state_dict(), path)
     assert not is_volume_model(path)
+
+
+def test_without_a_window_each_volume_has_its_own(scans, tmp_path) -> None:
+    """As `own_volumes` trains volumes that have no unit."""
+    path = saved(tmp_path / "mr.safetensors", normalisation="percentiles", window=None)
+    assert is_volume_model(path)
+    (model,), setting = load_volume_models([path])
+    assert setting.window is None
+    segment_volumes([path], [scans], tmp_path / "out", overlay=True)
+    for scan in find_volumes([scans])[0]:
+        volume = read_volume(scan)
+        low, high = np.percentile(volume.voxels, [0.5, 99.5])
+        expected = segment_volume([model], volume.voxels, 64, "cubic", (low, high))
+        written = read_labels(tmp_path / "out" / f"{stem_of(scan)}_labels.nii.gz", range(4))
+        assert np.array_equal(written.voxels, expected)

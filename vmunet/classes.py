@@ -21,7 +21,7 @@ LESION = ("lesion",)  # the one class of ISIC, whose manifests and weights name 
 MOST = 255  # labels have 8 bits
 NAME = re.compile(r"\w([\w .-]*[\w-])?")  # part of file names and of MLflow's metric names
 # Names of what stands beside the classes in metrics.json and in the model's channels.
-RESERVED = ("background", "dsc", "miou", "iou", "images")
+RESERVED = ("background", "dsc", "miou", "iou", "images", "hd95", "hd95_organs", "cases")
 
 
 def classes_of(described: Mapping[str, Any], where: Path | str) -> tuple[str, ...]:

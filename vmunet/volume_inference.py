@@ -26,7 +26,14 @@ from vmunet.checkpoints import (
     read_tensors,
 )
 from vmunet.data.nifti import read_volume, write_labels
-from vmunet.data.slices import Resize, check_resize, resize_labels, resize_slice, window_ct
+from vmunet.data.slices import (
+    Resize,
+    check_resize,
+    percentiles,
+    resize_labels,
+    resize_slice,
+    window_ct,
+)
 from vmunet.data.threads import in_threads
 from vmunet.errors import InputError
 from vmunet.inference import choose_device, find_weights
@@ -42,7 +49,7 @@ from vmunet.volume_predictions import (
 )
 from vmunet.volume_sheet import draw_sheet
 
-NORMALISATION = "window"  # what a volume model's metadata say
+NORMALISATIONS = ("window", "percentiles")  # what a volume model's metadata say
 BATCH = 24  # slices, the published batch of training
 
 
@@ -50,13 +57,14 @@ BATCH = 24  # slices, the published batch of training
 class Setting:
     """What the models of an ensemble must share: what they see, and what their labels mean.
 
-    size: side of the square, px. resize: how slices become it. window: low and high, HU.
+    size: side of the square, px. resize: how slices become it. window: low and high, HU; None for
+        each volume's own percentiles (`vmunet.data.slices.percentiles`).
     organs: the names of labels 1, 2, ...; 0 is the background.
     """
 
     size: int
     resize: Resize
-    window: tuple[float, float]
+    window: tuple[float, float] | None
     organs: tuple[str, ...]
 
 
@@ -174,9 +182,9 @@ def is_volume_model(path: Path) -> bool:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 own = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-            return own["metadata"]["normalisation"] == NORMALISATION
+            return own["metadata"]["normalisation"] in NORMALISATIONS
         config = config_of(read_tensors(path)[0], path)
-        return published_settings(config)["normalisation"] == NORMALISATION
+        return published_settings(config)["normalisation"] in NORMALISATIONS
     except (InputError, SafetensorError, OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -215,10 +223,10 @@ def load_volume_models(
 
 
 def _setting(path: Path, model: VMUNet, metadata: dict[str, Any], size: int | None) -> Setting:
-    if metadata["normalisation"] != NORMALISATION:
+    if metadata["normalisation"] not in NORMALISATIONS:
         raise InputError(
             f"{path}: its input normalisation is '{metadata['normalisation']}'; expected "
-            f"'{NORMALISATION}', a model of CT volumes"
+            f"{' or '.join(map(repr, NORMALISATIONS))}, a model of CT volumes"
         )
     if metadata["protocol"] not in PROTOCOLS:
         raise InputError(
@@ -226,8 +234,11 @@ def _setting(path: Path, model: VMUNet, metadata: dict[str, Any], size: int | No
             f"{', '.join(PROTOCOLS)}"
         )
     try:
-        low, high = map(float, metadata["window"])
-        window_ct(np.zeros(1), low, high)
+        window = None
+        if metadata["normalisation"] == "window":
+            low, high = map(float, metadata["window"])
+            window_ct(np.zeros(1), low, high)
+            window = (low, high)
         organs = tuple(map(str, metadata["classes"]))
         trained_at = int(metadata["size"])
     except (KeyError, TypeError, ValueError) as error:
@@ -248,9 +259,8 @@ def _setting(path: Path, model: VMUNet, metadata: dict[str, Any], size: int | No
         check_size(size or trained_at)
     except InputError as error:
         raise error if size else InputError(f"{path}: {error}") from None
-    return Setting(
-        size or trained_at, PROTOCOLS[metadata["protocol"]].slice_resize, (low, high), organs
-    )
+    resize = PROTOCOLS[metadata["protocol"]].slice_resize
+    return Setting(size or trained_at, resize, window, organs)
 
 
 def segment_volumes(
@@ -295,8 +305,9 @@ def segment_volumes(
         except (InputError, OSError) as error:
             failures.append(str(error) if file.name in str(error) else f"{file.name}: {error}")
             continue
+        window = setting.window or percentiles(volume.voxels)
         labels = segment_volume(
-            models, volume.voxels, setting.size, setting.resize, setting.window, batch_size
+            models, volume.voxels, setting.size, setting.resize, window, batch_size
         )
         if not predictions:
             # were this run interrupted, the table would be an earlier run's
@@ -305,7 +316,7 @@ def segment_volumes(
         write_labels(out / f"{stem}_labels.nii.gz", labels, volume)
         if overlay:
             sheet = draw_sheet(
-                volume.voxels, labels, setting.organs, setting.window, volume.spacing, file.name
+                volume.voxels, labels, setting.organs, window, volume.spacing, file.name
             )
             write_image(out / f"{stem}_overlay.png", sheet)
         predictions += summary(file, labels, setting.organs, volume.voxel_ml)

@@ -4,11 +4,12 @@ data/arrays/<view>/<protocol>/{train,test}/images.npy  uint8 (n, size, size, 3),
 data/arrays/<view>/<protocol>/{train,test}/masks.npy   uint8 (n, size, size), 255 x target;
                                                                of several classes their labels
 data/arrays/<view>/<protocol>/{train,test}/ids.txt     one id a line, in the arrays' order
+data/arrays/<view>/<protocol>/{train,test}/groups.txt  whose image it is, where patients are known
 data/arrays/<view>/<protocol>/manifest.json
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ from torch.utils.data import Dataset
 from vmunet.errors import InputError
 
 HELD_OUT_SEED = 20240204  # fixed, so that every run of every seed holds out the same images
+
+
+class Ids(list[str]):
+    """Ids of samples, in order, and the patient of each where they are known."""
+
+    def __init__(self, ids: Iterable[str] = (), patients: Sequence[str] | None = None) -> None:
+        super().__init__(ids)
+        self.patients = patients
 
 
 class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -52,7 +61,7 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
         classes: int = 1,
     ) -> None:
         self.folder = Path(folder) / subset
-        self.ids = _read_ids(self.folder / "ids.txt")
+        self.ids = _read_ids(self.folder)
         self.transform = transform
         self.seed = seed
         self.classes = classes
@@ -131,7 +140,8 @@ def held_out(
 ) -> tuple[list[int], list[int]]:
     """Part of the training images set aside to select an epoch by (the `sound` protocol).
 
-    Depends on the ids alone, not on their order nor on the run's seed.
+    Depends on the ids alone, not on their order nor on the run's seed. Of `Ids` with patients,
+    whole patients are held out, as many of them as `fraction` says.
 
     Args:
         ids: of the training images, at least two.
@@ -142,8 +152,11 @@ def held_out(
         (indices that train, indices held out), each ascending.
 
     Raises:
-        InputError: fewer than two ids, or a fraction outside (0, 1).
+        InputError: fewer than two ids or patients, or a fraction outside (0, 1).
     """
+    patients = ids.patients if isinstance(ids, Ids) else None
+    if patients is not None:
+        return _held_out_patients(patients, fraction, seed)
     if len(ids) < 2 or not 0 < fraction < 1:
         raise InputError(
             f"cannot hold out {fraction} of {len(ids)} training images; "
@@ -156,10 +169,35 @@ def held_out(
     return [i for i in range(len(ids)) if i not in aside], sorted(aside)
 
 
-def _read_ids(path: Path) -> list[str]:
+def _held_out_patients(
+    patients: Sequence[str], fraction: float, seed: int
+) -> tuple[list[int], list[int]]:
+    names = sorted(set(patients))
+    if len(names) < 2:
+        raise InputError(
+            "all training images are of one patient; to hold some out (the sound protocol), at "
+            "least two patients are needed"
+        )
+    aside = {names[i] for i in held_out(names, fraction, seed)[1]}
+    kept, held = (
+        [i for i, name in enumerate(patients) if (name in aside) is out] for out in (False, True)
+    )
+    return kept, held
+
+
+def _read_ids(folder: Path) -> Ids:
+    path = folder / "ids.txt"
     if not path.exists():
         raise InputError(f"{path}: not found; run the preprocess stage first")
-    return path.read_text().split()
+    ids, groups = path.read_text().split(), folder / "groups.txt"
+    if not groups.exists():
+        return Ids(ids)
+    patients = groups.read_text(encoding="utf-8").split("\n")[:-1]
+    if len(patients) != len(ids):
+        raise InputError(
+            f"{groups}: {len(patients)} lines for {len(ids)} ids; run the own_images stage again"
+        )
+    return Ids(ids, patients)
 
 
 def _mapped(path: Path) -> NDArray[np.uint8]:

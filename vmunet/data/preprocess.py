@@ -8,12 +8,13 @@ both are named deviations (`paper` protocol).
 import json
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
 
 from vmunet.data.files import whole_folder
 from vmunet.data.images import read_mask, read_rgb
@@ -24,6 +25,7 @@ from vmunet.protocols import Protocol
 
 SUBSETS = ("train", "test")
 NATIVE_MASKS = "native_masks.zip"
+Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # an image and its mask
 FIXED_DATE = (2017, 1, 1, 0, 0, 0)  # so that the same masks give the same bytes
 KEPT = ("dataset", "source", "n_train", "n_test", "native_min", "native_max", "empty_masks")
 
@@ -44,10 +46,15 @@ def write_arrays(
         InputError: `raw` is missing or incomplete; `target` is untouched.
     """
     manifest = _raw_manifest(raw)
+
+    def read(key: str) -> Pair:
+        return read_rgb(_image_path(raw, key))[0], read_mask(raw / "masks" / f"{key}.png")[0]
+
     with whole_folder(target) as folder:
         for subset in SUBSETS:
-            _write_subset(raw, folder, subset, manifest[subset], size, protocols)
-        _write_native_masks(raw, folder, manifest["test"], protocols)
+            write_subset(folder, subset, manifest[subset], read, size, protocols)
+        masks = ((key, (raw / "masks" / f"{key}.png").read_bytes()) for key in manifest["test"])
+        write_native_masks(folder, masks, protocols)
         for protocol in protocols:
             facts = {"view": view, "size": size, "protocol": protocol.name}
             facts |= {name: manifest[name] for name in KEPT} | {"archives": manifest["archives"]}
@@ -62,14 +69,24 @@ def _raw_manifest(raw: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def _write_subset(
-    raw: Path,
+def write_subset(
     folder: Path,
     subset: str,
     ids: list[str],
+    read: Callable[[str], Pair],
     size: int,
     protocols: Sequence[Protocol],
+    labels: bool = False,
 ) -> None:
+    """Write `folder`/<protocol>/<subset>/: images.npy, masks.npy and ids.txt.
+
+    Args:
+        folder, subset, ids: where, and which.
+        read: an id's image, uint8 RGB (height, width, 3), and mask, uint8 (height, width).
+        size: side of the square arrays in pixels.
+        protocols: each decides how images and masks are resized.
+        labels: masks hold class numbers, and take the nearest pixel whatever the protocol.
+    """
     images, masks = {}, {}
     for protocol in protocols:
         place = folder / protocol.name / subset
@@ -80,12 +97,13 @@ def _write_subset(
         masks[protocol.name] = open_memmap(place / "masks.npy", "w+", np.uint8, shape)
 
     def write_row(row: int) -> None:
-        photograph = min_max(read_rgb(_image_path(raw, ids[row]))[0])
-        mask, _ = read_mask(raw / "masks" / f"{ids[row]}.png")
+        image, mask = read(ids[row])
+        photograph = min_max(image)
         for protocol in protocols:
             resized = resize_image(photograph, size, protocol.resize)
             images[protocol.name][row] = np.rint(resized)
-            masks[protocol.name][row] = resize_mask(mask, size, protocol.mask_resize)
+            how = "nearest" if labels else protocol.mask_resize
+            masks[protocol.name][row] = resize_mask(mask, size, how)
 
     in_threads(write_row, range(len(ids)), f"preprocessing {subset}")
     for array in (*images.values(), *masks.values()):
@@ -100,14 +118,13 @@ def _image_path(raw: Path, key: str) -> Path:
     raise InputError(f"{raw / 'images' / key}.jpg: not found; run the download stage again")
 
 
-def _write_native_masks(
-    raw: Path, folder: Path, ids: list[str], protocols: Sequence[Protocol]
+def write_native_masks(
+    folder: Path, masks: Iterable[tuple[str, bytes]], protocols: Sequence[Protocol]
 ) -> None:
-    """The test masks at their own size, the same in every protocol's folder."""
+    """Zip the test masks, (id, PNG) of their own size, the same in every protocol's folder."""
     places = [folder / protocol.name / "test" / NATIVE_MASKS for protocol in protocols]
     with zipfile.ZipFile(places[0], "w", zipfile.ZIP_STORED) as archive:
-        for key in ids:
-            member = zipfile.ZipInfo(f"{key}.png", FIXED_DATE)
-            archive.writestr(member, (raw / "masks" / f"{key}.png").read_bytes())
+        for key, content in masks:
+            archive.writestr(zipfile.ZipInfo(f"{key}.png", FIXED_DATE), content)
     for place in places[1:]:
         shutil.copyfile(places[0], place)

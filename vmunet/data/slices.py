@@ -21,6 +21,7 @@ from vmunet.errors import InputError
 
 Float = NDArray[np.float32]
 Resize = Literal["cubic", "area"]
+PERCENTILES = (0.5, 99.5)  # of a volume without a window, which become 0 and 1
 
 
 def window_ct(hu: NDArray, low: float, high: float) -> Float:
@@ -42,6 +43,12 @@ def window_ct(hu: NDArray, low: float, high: float) -> Float:
     clipped -= np.float32(low)
     clipped /= np.float32(high - low)
     return clipped
+
+
+def percentiles(volume: NDArray) -> tuple[float, float]:
+    """The values between which a volume without a window is stretched, apart even if constant."""
+    low, high = (float(value) for value in np.percentile(volume, PERCENTILES))
+    return low, high if high > low else low + 1
 
 
 def resize_slice(image: NDArray, size: int, how: Resize) -> Float:

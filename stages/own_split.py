@@ -1,0 +1,41 @@
+"""DVC stage: the files of a dataset of your own, paired and parted, to data/own/<name>.csv.
+
+It reads names and the CSV only, in no time, and runs at every `dvc repro`: so a changed CSV, which
+DVC does not watch, is seen. What follows runs only where its output changed.
+"""
+
+import argparse
+from pathlib import Path
+
+from pipeline.own import OwnVolumes
+from pipeline.params import load_params
+from pipeline.stage import run_stage
+from vmunet.data.own_files import pair_images, pair_volumes
+from vmunet.data.own_split import assign, write_samples
+from vmunet.errors import InputError
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write data/own/NAME.csv."""
+    parser = argparse.ArgumentParser(prog="python -m stages.own_split", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("name", help="a dataset of params.yaml's own")
+    name = parser.parse_args(argv).name
+    datasets = load_params().own.datasets
+    if name not in datasets:
+        known = ", ".join(datasets) or "none"
+        raise InputError(f"{name!r} is not in params.yaml's own; it has {known}")
+    data = datasets[name]
+    find = pair_volumes if isinstance(data, OwnVolumes) else pair_images
+    pairs = find(Path(data.images), Path(data.masks))
+    table = Path(data.split.csv) if data.split.csv else None
+    samples = assign(pairs, data.split.test, table)
+    write_samples(Path("data/own") / f"{name}.csv", samples)
+    for part in ("train", "test"):
+        of_part = [sample for sample in samples if sample.part == part]
+        patients = {sample.patient for sample in of_part} - {""}
+        print(f"{name}: {len(of_part)} {part}" + (f", {len(patients)} patients" * bool(patients)))
+
+
+if __name__ == "__main__":
+    run_stage(main)
