@@ -63,7 +63,7 @@ def evaluate(run: Run, params: Params) -> None:
         f"data: {manifest['source']}, {len(manifest['test'])} test volumes   "
         f"mean Dice {scored.sound['dice']:.3f}"
     )
-    sheet = organ_sheet.draw_cases(arrays, manifest, scored.predictions, title)
+    sheet = organ_sheet.draw_cases(arrays, manifest, manifest["test"], title, scored.predictions)
     folder = run.metrics_folder(params.profile_name)
     write_metrics(folder, metrics, "per_case.csv", scored.rows, sheet)
     tracker.log(provenance, metrics, [folder / "contact_sheet.png"])

@@ -1,4 +1,7 @@
-"""DVC stage: NIfTI volumes and label maps of your own to arrays, data/arrays/<name>/."""
+"""DVC stage: NIfTI volumes and label maps of your own to arrays, data/arrays/<name>/.
+
+What is in them, for a person to read: reports/volumes/<name>/.
+"""
 
 import argparse
 from pathlib import Path
@@ -9,6 +12,7 @@ from pipeline.stage import run_stage
 from vmunet.classes import classes_of
 from vmunet.data.own_split import read_samples
 from vmunet.data.own_volumes import own_cases
+from vmunet.data.volume_report import write_report
 from vmunet.data.volumes import write_volumes
 from vmunet.errors import InputError
 
@@ -34,7 +38,9 @@ def main(argv: list[str] | None = None) -> None:
         "patients": patients if all(patients.values()) else None,
     }
     train, test = (own_cases(part, len(classes), data.window) for part in parts)
-    manifest = write_volumes(Path("data/arrays") / name, facts, classes, train, test)
+    arrays = Path("data/arrays") / name
+    manifest = write_volumes(arrays, facts, classes, train, test)
+    write_report(arrays, manifest, Path("reports/volumes") / name)
     print(
         f"{name}: {manifest['train_slices']} training slices of {manifest['n_train']} cases, "
         f"{manifest['test_slices']} test slices of {manifest['n_test']}"

@@ -1,5 +1,7 @@
 """DVC stage: the CT volumes of a view, from their source to data/arrays/<view>/.
 
+What is in them, for a person to read: reports/volumes/<view>/.
+
 The source is the active profile's: phantoms, the raw volumes (source: file in a folder, source:
 synapse from synapse.org with the token in SYNAPSE_AUTH_TOKEN) or the prepared slices and volumes
 (source: prepared). The folder is the profile's path:, or synapse/ in $VMUNET_MIRROR.
@@ -18,6 +20,7 @@ from vmunet.data.ct_phantom import write_btcv
 from vmunet.data.synapse import CLASSES, TEST, TRAIN, TRAIN_SLICES, WINDOW
 from vmunet.data.synapse_client import from_synapse
 from vmunet.data.synapse_prepared import prepared_cases
+from vmunet.data.volume_report import write_report
 from vmunet.data.volumes import write_volumes
 from vmunet.errors import InputError
 
@@ -33,11 +36,14 @@ def main(argv: list[str] | None = None) -> None:
         known = ", ".join(params.grid.volumes) or "none"
         raise InputError(f"{name!r} is not in params.yaml's grid.volumes; it has {known}")
     dataset = params.grid.volumes[name].dataset
-    provide(params.profile.volumes[dataset], Path("data/arrays") / name)
+    arrays = Path("data/arrays") / name
+    manifest = provide(params.profile.volumes[dataset], arrays)
+    log(manifest)
+    write_report(arrays, manifest, Path("reports/volumes") / name)
 
 
-def provide(source: PhantomVolumes | SynapseSource, target: Path) -> None:
-    """Write the arrays of Synapse, or of its phantoms, and log every organ's voxels."""
+def provide(source: PhantomVolumes | SynapseSource, target: Path) -> dict[str, Any]:
+    """Write the arrays of Synapse, or of its phantoms; returns their manifest."""
     facts = {
         "view": target.name,
         "dataset": "synapse",
@@ -49,14 +55,13 @@ def provide(source: PhantomVolumes | SynapseSource, target: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             low, high = source.slices
             write_btcv(Path(folder), numbers, source.size, (low, high), source.seed)
-            log(write_volumes(target, facts, CLASSES, *raw_cases(Path(folder))))
-        return
+            return write_volumes(target, facts, CLASSES, *raw_cases(Path(folder)))
     if source.source == "synapse":
         folder = from_synapse(Path("data/downloads/synapse"))
     else:
         folder = local_folder(source.path, os.environ.get("VMUNET_MIRROR"))
     cases = prepared_cases(folder) if source.source == "prepared" else raw_cases(folder)
-    log(write_volumes(target, facts, CLASSES, *cases, slices=TRAIN_SLICES))
+    return write_volumes(target, facts, CLASSES, *cases, slices=TRAIN_SLICES)
 
 
 def local_folder(path: str | None, mirror: str | None) -> Path:

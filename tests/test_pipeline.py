@@ -165,6 +165,8 @@ def test_a_fresh_clone_ends_in_tables(built: Path) -> None:
     names = ["findings.csv", "index.md", "isic17.png"]
     assert sorted(path.name for path in checked.iterdir()) == names
     assert "| train | 8 |" in (checked / "index.md").read_text()
+    volumes = (built / "reports" / "volumes" / "synapse-32" / "index.md").read_text()
+    assert "gallbladder: missing in case0039, case0025" in volumes
 
 
 def test_git_sees_only_the_lock_and_the_switch(built: Path) -> None:

@@ -99,8 +99,8 @@ def test_without_a_spacing_no_millimetres(tmp_path: Path) -> None:
 def test_the_sheet_shows_every_case(tmp_path: Path) -> None:
     arrays, manifest = made(tmp_path, (3.0, 0.8, 0.8))
     scored = score_volumes(ByBrightness(), arrays, manifest, SIZE, "cubic", 8)
-    sheet = draw_cases(arrays, manifest, scored.predictions, "a run")
-    one = draw_cases(arrays, manifest, {"b": scored.predictions["b"]}, "a run")
+    sheet = draw_cases(arrays, manifest, ["b", "c"], "a run", scored.predictions)
+    one = draw_cases(arrays, manifest, ["b"], "the truth")
     assert sheet.dtype == np.uint8
     assert sheet.shape[0] > one.shape[0] > 200
     assert (sheet[..., 0] != sheet[..., 2]).any()  # outlines in colour
@@ -109,5 +109,5 @@ def test_the_sheet_shows_every_case(tmp_path: Path) -> None:
 def test_slices_run_through_the_organs() -> None:
     truth = np.zeros((30, 4, 4), np.uint8)
     truth[10:20] = 1
-    assert choose_slices(truth) == [12, 14, 18]
-    assert choose_slices(truth * 0) == [5, 14, 24]
+    assert choose_slices(truth, 3) == [12, 14, 18]
+    assert choose_slices(truth * 0, 3) == [5, 14, 24]
