@@ -129,10 +129,10 @@ class PreparedSource(Strict):
 
 
 class PhantomVolumes(Strict):
-    """Procedural CT volumes in the raw BTCV layout: `size` px a side and `slices` from, to."""
+    """Procedural CT volumes in the raw BTCV layout: `side` px square and `slices` from, to."""
 
     source: Literal["phantom"]
-    size: Annotated[int, Field(ge=32)]
+    side: Annotated[int, Field(ge=32)]
     slices: Annotated[list[Annotated[int, Field(ge=8)]], Field(min_length=2, max_length=2)]
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -147,11 +147,11 @@ class SynapseSource(Strict):
 
 class WeightsSource(Strict):
     """Initial weights: VMamba v0 from the publisher (`http`) or $VMUNET_MIRROR/weights/*.pth
-    (`file`), a short pre-training (`phantom`), or `none`."""
+    (`file`), a short pre-training (`phantom`) at `side` px, or `none`."""
 
     source: Literal["http", "file", "phantom", "none"]
     steps: Annotated[int, Field(ge=1)] = 40
-    size: Annotated[int, Field(ge=32, multiple_of=32)] = 64
+    side: Annotated[int, Field(ge=32, multiple_of=32)] = 64
 
 
 def train_settings(content: Any) -> TrainSettings:
@@ -311,6 +311,8 @@ def load_profile(name: Any, root: Path = Path(".")) -> Profile:
         InputError: there is no such profile, or it has a mistake.
     """
     path = root / PROFILES / f"{name}.yaml"
+    if name == "own":
+        raise InputError("a profile cannot be called own: metrics/own/ is for datasets of your own")
     if not path.is_file():
         names = sorted(file.stem for file in (root / PROFILES).glob("*.yaml"))
         raise InputError(f"unknown profile {name!r}; known: {', '.join(names)}")

@@ -16,7 +16,16 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("vmunet", "pipeline", "stages")
-RECORDED = ("torch", "numpy", "numba", "albumentations", "opencv-python-headless", "dvc", "mlflow")
+RECORDED = (
+    "torch",
+    "numpy",
+    "scipy",
+    "numba",
+    "albumentations",
+    "opencv-python-headless",
+    "dvc",
+    "mlflow",
+)
 
 
 def modules_of(script: Path, root: Path = ROOT) -> list[Path]:

@@ -21,6 +21,7 @@ from stages.scoring import heading, read_run, write_metrics
 from vmunet import organ_sheet
 from vmunet.checkpoints import load_checkpoint
 from vmunet.data.arrays import load_manifest
+from vmunet.errors import InputError
 from vmunet.processor import use_processor
 from vmunet.protocols import PROTOCOLS
 from vmunet.volume_evaluation import score_volumes
@@ -37,10 +38,16 @@ def evaluate(run: Run, params: Params) -> None:
     Raises:
         InputError: the run or its arrays are missing, broken, or do not belong together.
     """
-    provenance = read_run(run.folder)
+    weights, provenance = run.folder / "weights.safetensors", read_run(run.folder)
     arrays = Path("data/arrays") / run.view
     manifest = load_manifest(arrays)
-    model, metadata = load_checkpoint(run.folder / "weights.safetensors")
+    model, metadata = load_checkpoint(weights)
+    for name, unit in (("size", " px"), ("classes", "")):
+        if metadata[name] != manifest[name]:
+            raise InputError(
+                f"{weights} was trained with the {name} {metadata[name]}{unit} and {arrays} is for "
+                f"{manifest[name]}{unit}; train the run again"
+            )
     tracker = FinalScores()
     use_processor(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,16 +59,17 @@ def evaluate(run: Run, params: Params) -> None:
         PROTOCOLS[run.protocol].slice_resize,
         params.profile.evaluate.batch_size,
     )
-    data = {key: value for key, value in manifest.items() if key != "cases"}
+    data = {key: value for key, value in manifest.items() if key not in ("cases", "patients")}
     metrics = {
         **heading(run, params, data, provenance),
         "paper": scored.paper,
         "sound": scored.sound,
     }
+    mean = scored.sound["dice"]  # None where no case has or is given any organ
     title = (
         f"{run.view} {run.cell} {run.protocol} seed {run.seed}   profile {params.profile_name}   "
         f"data: {manifest['source']}, {len(manifest['test'])} test volumes   "
-        f"mean Dice {scored.sound['dice']:.3f}"
+        f"mean Dice {'undefined' if mean is None else f'{mean:.3f}'}"
     )
     sheet = organ_sheet.draw_cases(arrays, manifest, manifest["test"], title, scored.predictions)
     folder = run.metrics_folder(params.profile_name)

@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     patients = {sample.id: sample.patient for part in parts for sample in part}
     facts: dict[str, Any] = {
         "view": name,
+        "size": data.size,  # of the training slices: at another one DVC trains again
         "dataset": name,
         "source": "own",
         "window": data.window,

@@ -110,6 +110,7 @@ def _read(
     declared = {
         "profile": params.profile_name,
         "view": run.view,
+        "size": view.size,
         "cell": run.cell,
         "protocol": run.protocol,
         "seed": run.seed,

@@ -25,7 +25,7 @@ def image_task(run: Run, params: Params) -> Task:
     from vmunet.protocols import PROTOCOLS
 
     arrays = Path("data/arrays", run.view, run.protocol)
-    manifest = load_manifest(arrays)  # one clear error where preprocessing is missing
+    manifest = load_manifest(arrays)  # one clear error where the arrays are missing
     classes = classes_of(manifest, arrays / "manifest.json")
     metadata: dict[str, Any] = {"normalisation": "minmax"}
     if "classes" in manifest:

@@ -24,7 +24,7 @@ def organ_task(run: Run, params: Params) -> Task:
     from vmunet.protocols import PROTOCOLS
 
     arrays = Path("data/arrays", run.view)
-    manifest = load_manifest(arrays)  # one clear error where the volumes stage is missing
+    manifest = load_manifest(arrays)  # one clear error where the arrays are missing
     size = params.view(run.view).size
     return Task(
         script=Path("stages/train_volumes.py"),

@@ -35,17 +35,20 @@ def main(argv: list[str] | None = None) -> None:
     if name not in params.grid.volumes:
         known = ", ".join(params.grid.volumes) or "none"
         raise InputError(f"{name!r} is not in params.yaml's grid.volumes; it has {known}")
-    dataset = params.grid.volumes[name].dataset
-    arrays = Path("data/arrays") / name
-    manifest = provide(params.profile.volumes[dataset], arrays)
+    view, arrays = params.grid.volumes[name], Path("data/arrays") / name
+    manifest = provide(params.profile.volumes[view.dataset], arrays, view.size)
     log(manifest)
     write_report(arrays, manifest, Path("reports/volumes") / name)
 
 
-def provide(source: PhantomVolumes | SynapseSource, target: Path) -> dict[str, Any]:
-    """Write the arrays of Synapse, or of its phantoms; returns their manifest."""
+def provide(source: PhantomVolumes | SynapseSource, target: Path, size: int) -> dict[str, Any]:
+    """Write the arrays of Synapse, or of its phantoms; returns their manifest.
+
+    The voxels do not depend on `size`, px; the manifest does, so that DVC trains again at another.
+    """
     facts = {
         "view": target.name,
+        "size": size,
         "dataset": "synapse",
         "source": source.source,
         "window": list(WINDOW),
@@ -54,7 +57,7 @@ def provide(source: PhantomVolumes | SynapseSource, target: Path) -> dict[str, A
         numbers = [int(name.removeprefix("case")) for name in (*TRAIN, *TEST)]
         with tempfile.TemporaryDirectory() as folder:
             low, high = source.slices
-            write_btcv(Path(folder), numbers, source.size, (low, high), source.seed)
+            write_btcv(Path(folder), numbers, source.side, (low, high), source.seed)
             return write_volumes(target, facts, CLASSES, *raw_cases(Path(folder)))
     if source.source == "synapse":
         folder = from_synapse(Path("data/downloads/synapse"))

@@ -51,7 +51,7 @@ def pretrain_on_phantoms(folder: Path, profile: Profile) -> dict[str, dict[str, 
     from vmunet.processor import use_processor
 
     use_processor(profile.threads)
-    steps, size, dims = profile.weights.steps, profile.weights.size, profile.train.dims
+    steps, size, dims = profile.weights.steps, profile.weights.side, profile.train.dims
 
     def batch(step: int, count: int = 8) -> tuple[Tensor, Tensor]:
         made = [phantom(2024, step * count + i, size, size) for i in range(count)]

@@ -164,7 +164,9 @@ def test_a_pickled_dataset_maps_its_files_again(made):
 
 
 def test_missing_and_broken_arrays_are_named(made, tmp_path):
-    with pytest.raises(InputError, match=r"ids\.txt: not found; run the preprocess stage"):
+    with pytest.raises(
+        InputError, match=r"ids\.txt: not found; run the stage of this view \(preprocess"
+    ):
         ArrayDataset(tmp_path, "train")
     with pytest.raises(InputError, match=r"manifest\.json: not found"):
         load_manifest(tmp_path)

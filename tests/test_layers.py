@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.params import read_yaml
-from pipeline.provenance import modules_of
+from pipeline.provenance import modules_of, versions
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,6 +48,47 @@ def test_each_stage_depends_on_exactly_the_modules_it_imports(stage: str) -> Non
 
 def test_tables_depend_on_exactly_the_modules_they_import() -> None:
     compare("tables")
+
+
+def keys_in(content: object) -> set[str]:
+    """All keys of nested mappings."""
+    if not isinstance(content, dict):
+        return set()
+    return set(content).union(*map(keys_in, content.values()))
+
+
+def test_no_parameter_hides_a_key_that_the_run_cache_leaves_out() -> None:
+    """DVC's run-cache takes no notice of a key `size` or `nfiles` within a parameter's value."""
+    params = read_yaml(ROOT / "params.yaml")
+    params["own"] |= {kind: {"any": {"size": 32}} for kind in ("images", "volumes")}
+    profiles = [read_yaml(path) for path in sorted((ROOT / "profiles").glob("*.yaml"))]
+    checked = 0
+    for name, stage in read_yaml(ROOT / "dvc.yaml")["stages"].items():
+        listed = stage.get("do", stage).get("params", [])
+        of_params = {entry for entry in listed if isinstance(entry, str)}
+        of_profile = [
+            key for entry in listed if isinstance(entry, dict) for v in entry.values() for key in v
+        ]
+        # own_split runs always, and tables whenever the metrics of the sizes are others
+        if name in ("own_split", "own_volume_split", "tables"):
+            continue
+        for path in of_params:
+            value: object = params
+            for part in re.split(r"\.(?![^{]*})", path):
+                assert isinstance(value, dict), f"{name}: {path}"
+                value = next(iter(value.values())) if part.startswith("${") else value[part]
+            hidden = keys_in(value) & {"size", "nfiles"}
+            checked += len(hidden)
+            assert {f"{path}.{key}" for key in hidden} <= of_params, f"{name}: {path}"
+        for profile in profiles:
+            for key in of_profile:
+                section = profile.get(key.split(".")[0])
+                assert not keys_in(section) & {"size", "nfiles"}, f"{name}: {key}"
+    assert checked == 4  # the views of the grid and of `own`
+
+
+def test_versions_name_what_augments_images_and_slices() -> None:
+    assert {"torch", "albumentations", "scipy"} <= versions().keys()
 
 
 def compare(stage: str) -> None:

@@ -1,17 +1,22 @@
 """Volumes of one's own as arrays: labels, windows, patients, and what is refused."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
 
-from stages import own_split, own_volumes, train_volumes
+from pipeline.provenance import hash_files
+from stages import evaluate_volumes, own_split, own_volumes, train_volumes
+from vmunet.checkpoints import save_checkpoint
 from vmunet.data.arrays import held_out, load_manifest
 from vmunet.data.own_split import Sample
 from vmunet.data.own_volumes import read_case
 from vmunet.data.slices import percentiles
 from vmunet.errors import InputError
+from vmunet.model import VMUNet
 
 ROOT = Path(__file__).parent.parent
 SHAPE = (12, 10, 5)  # width, height, depth
@@ -110,3 +115,67 @@ def test_unknown_names_are_refused(project):
     for stage in (own_split, own_volumes):
         with pytest.raises(InputError, match=r"'ct' is not in params\.yaml's own.*it has mr"):
             stage.main(["ct"])
+
+
+def test_another_size_gives_other_arrays_so_that_dvc_trains_again(project):
+    own_split.main(["mr"])
+    own_volumes.main(["mr"])
+    before = hash_files([Path("data/arrays/mr")])
+    own_volumes.main(["mr"])
+    assert hash_files([Path("data/arrays/mr")]) == before
+    edited = Path("params.yaml").read_text().replace("      size: 32\n", "      size: 64\n")
+    Path("params.yaml").write_text(edited)
+    own_volumes.main(["mr"])
+    assert load_manifest("data/arrays/mr")["size"] == 64
+    assert hash_files([Path("data/arrays/mr")]) != before
+
+
+@pytest.fixture
+def trained(project, monkeypatch):
+    """A run on them whose weights say background everywhere, and its command line."""
+    own_split.main(["mr"])
+    own_volumes.main(["mr"])
+    model = VMUNet(num_classes=3, dims=(8, 16, 32, 64))
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    folder = Path("runs/mr/scratch/sound/1")
+    folder.mkdir(parents=True)
+    facts = {"normalisation": "percentiles", "protocol": "sound", "run": "mr", "epoch": 1}
+    save_checkpoint(
+        folder / "weights.safetensors",
+        model,
+        facts | {"size": 32, "classes": ["left", "right"], "window": None},
+    )
+    (folder / "run.json").write_text("{}")
+    sent = SimpleNamespace(log=lambda *arguments: None)
+    monkeypatch.setattr(evaluate_volumes, "FinalScores", lambda: sent)
+    return ["mr", "scratch", "sound", "1"]
+
+
+def test_scores_that_no_case_defines_are_null(trained):
+    for path in Path("data/arrays/mr/cases").glob("*/labels.npy"):
+        np.save(path, np.zeros_like(np.load(path)))  # no organ anywhere, and none is predicted
+    evaluate_volumes.main(trained)
+    scores = json.loads(Path("metrics/own/demo/mr/scratch/sound/1/metrics.json").read_text())
+    assert scores["sound"]["dice"] is None
+    assert scores["paper"]["dsc"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("size", 64, r"trained with the size 32 px and data/arrays/mr is for 64 px"),
+        ("classes", ["left", "liver"], r"trained with the classes \['left', 'right'\] and"),
+    ],
+)
+def test_arrays_that_a_run_was_not_trained_on_are_refused(trained, name, value, said):
+    path = Path("data/arrays/mr/manifest.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(InputError, match=said):
+        evaluate_volumes.main(trained)
+    assert not Path("metrics").exists()
+
+
+def test_no_arrays_yet(project):
+    with pytest.raises(InputError, match=r"not found; run the stage .*own_volumes\) first"):
+        train_volumes.main(["mr", "scratch", "sound", "1"])

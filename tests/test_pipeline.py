@@ -24,8 +24,8 @@ TINY = {
     "data": {
         "isic17": {"source": "phantom", "training": 12, "validation": 2, "n_train": 8, "seed": 1}
     },
-    "volumes": {"synapse": {"source": "phantom", "size": 32, "slices": [8, 9], "seed": 1}},
-    "weights": {"source": "phantom", "steps": 2, "size": 32},
+    "volumes": {"synapse": {"source": "phantom", "side": 32, "slices": [8, 9], "seed": 1}},
+    "weights": {"source": "phantom", "steps": 2, "side": 32},
     "train": {"dims": [8, 16, 32, 64], "epochs": 2, "t_max": 1, "batch_size": 4},
     "train_volumes": {"dims": [8, 16, 32, 64], "epochs": 2, "t_max": 1, "batch_size": 16},
     "evaluate": {"batch_size": 4, "bootstrap": 200},

@@ -1,7 +1,6 @@
 """Slices of volumes: the published augmentation, the sound one, and every sample by its seed."""
 
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,14 +108,44 @@ def test_sound_never_mirrors() -> None:
     assert np.array_equal(got[1], ndimage.rotate(labels, 7.5, order=0, reshape=False))
 
 
-def test_half_are_turned_and_a_quarter_rotated() -> None:
-    image, labels = pixels("a").image[0], pixels("a").labels[0]
-    same = 0
-    for seed in range(400):
-        got, _ = augment(image, labels, PAPER, np.random.default_rng(seed))
-        same += got.shape == image.shape and bool((got == image).all())
-    # a quarter is left alone, and 1 of 40 rotations is by 0 degrees: 102 +- 9 of 400
-    assert 60 < same < 140
+def published(image: np.ndarray, labels: np.ndarray, draws: np.random.Generator) -> tuple:
+    """The published transform line by line, and what it did: turn, rotate or leave."""
+    done = "left"
+    if draws.random() > 0.5:
+        k, axis = draws.integers(0, 4), draws.integers(0, 2)
+        image, labels = (np.flip(np.rot90(a, k), axis=axis).copy() for a in (image, labels))
+        done = "turned"
+    elif draws.random() > 0.5:
+        angle = draws.integers(-20, 20)
+        image, labels = (ndimage.rotate(a, angle, order=0, reshape=False) for a in (image, labels))
+        done = "rotated"
+    height, width = image.shape
+    image = ndimage.zoom(image, (SIZE / height, SIZE / width), order=3)
+    labels = ndimage.zoom(labels, (SIZE / height, SIZE / width), order=0)
+    return image, labels, done
+
+
+def test_samples_are_those_of_the_published_transform(arrays: Path) -> None:
+    data = SliceDataset(arrays, ["a", "b"], SIZE, PAPER, augmented=True, seed=3)
+    plain = [(name, row) for name in ("a", "b") for row in range(DEPTHS[name])]
+    count = {"turned": 0, "rotated": 0, "left": 0}
+    for epoch in range(50):
+        data.set_epoch(epoch)
+        for index, (name, row) in enumerate(plain):
+            of_case = pixels(name)
+            # float labels, as the published files hold them
+            image, labels, done = published(
+                of_case.image[row],
+                of_case.labels[row].astype(np.float32),
+                np.random.default_rng((3, epoch, index)),
+            )
+            count[done] += 1
+            assert np.array_equal(data[index][0][0].numpy(), image)
+            assert np.array_equal(data[index][1].numpy(), labels.astype(np.int64))
+    # a half, a quarter, a quarter of 400, within three deviations
+    assert 170 <= count["turned"] <= 230
+    assert 74 <= count["rotated"] <= 126
+    assert 74 <= count["left"] <= 126
 
 
 def test_a_sample_is_a_function_of_seed_epoch_and_index(arrays: Path) -> None:
@@ -146,6 +175,6 @@ def test_slices_of_the_right_size_are_not_resized(arrays: Path) -> None:
     square = np.random.default_rng(0).random((3, SIZE, SIZE), np.float32)
     np.save(case / "image.npy", square)
     np.save(case / "labels.npy", np.ones((3, SIZE, SIZE), np.uint8))
-    for protocol in (PAPER, replace(SOUND, slice_turns="small_angles")):
+    for protocol in (PAPER, SOUND):
         image, _ = SliceDataset(arrays, ["a"], SIZE, protocol)[2]
         assert np.array_equal(image[0].numpy(), square[2])

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import stat
+import threading
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,8 @@ import nibabel
 import numpy as np
 import pytest
 
+from pipeline.params import PhantomVolumes
+from stages.volumes import provide
 from vmunet import InputError
 from vmunet.data import synapse_client
 from vmunet.data.btcv import raw_cases, read_raw
@@ -28,7 +32,7 @@ from vmunet.data.synapse import (
 )
 from vmunet.data.synapse_client import from_synapse
 from vmunet.data.synapse_prepared import prepared_cases
-from vmunet.data.volumes import Case, Pixels, write_volumes
+from vmunet.data.volumes import AT_ONCE, Case, Pixels, write_volumes
 
 NUMBERS = [int(name.removeprefix("case")) for name in (*TRAIN, *TEST)]
 FACTS = {"view": "synapse-32", "dataset": "synapse", "source": "file", "window": list(WINDOW)}
@@ -189,6 +193,34 @@ def test_nothing_is_left_of_a_failed_write(training: Path, tmp_path: Path) -> No
     assert list(target.parent.iterdir()) == []
 
 
+def test_the_stage_notes_the_size_that_slices_train_at(tmp_path: Path) -> None:
+    """The voxels are the same at every size: without it DVC would not train again at another."""
+    source = PhantomVolumes(source="phantom", side=32, slices=[8, 8])
+    provide(source, tmp_path / "synapse-64", 64)
+    manifest = json.loads((tmp_path / "synapse-64" / "manifest.json").read_text())
+    assert (manifest["view"], manifest["size"]) == ("synapse-64", 64)
+
+
+def test_few_volumes_are_in_memory_at_once(tmp_path: Path) -> None:
+    reading, most, lock = 0, 0, threading.Lock()
+
+    def read(value: int) -> Pixels:
+        nonlocal reading, most
+        with lock:
+            reading += 1
+            most = max(most, reading)
+        time.sleep(0.02)
+        with lock:
+            reading -= 1
+        return case("", value / 10).read()
+
+    cases = [Case(str(i), lambda i=i: read(i)) for i in range(8)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "cpu_count", lambda: 64)
+        write_volumes(tmp_path / "arrays", FACTS, CLASSES, cases[:4], cases[4:])
+    assert most == AT_ONCE
+
+
 def test_other_numbers_of_slices_than_published(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"case\d{4}: \d+ slices, the published list has \d+"):
         write_volumes(tmp_path / "a", FACTS, CLASSES, *raw_cases(raw), slices=TRAIN_SLICES)
@@ -319,6 +351,14 @@ def test_pickles_are_not_loaded(prepared: Path, tmp_path: Path) -> None:
     trap = np.array([[print]], dtype=object)
     put(prepared / SLICE, image=trap, label=GOOD)
     with pytest.raises(InputError, match="not a whole npz of arrays"):
+        write_volumes(tmp_path / "arrays", FACTS, CLASSES, *prepared_cases(prepared))
+
+
+def test_a_single_array_under_an_npzs_name(prepared: Path, tmp_path: Path) -> None:
+    (prepared / SLICE).unlink()
+    with (prepared / SLICE).open("wb") as file:
+        np.save(file, GOOD)
+    with pytest.raises(InputError, match=r"case0005_slice003\.npz: not a whole npz of arrays"):
         write_volumes(tmp_path / "arrays", FACTS, CLASSES, *prepared_cases(prepared))
 
 

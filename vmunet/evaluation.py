@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from vmunet.data.arrays import STAGE
 from vmunet.errors import InputError
 from vmunet.metrics import (
     COUNTS,
@@ -91,13 +92,13 @@ def load_test_images(folder: Path) -> TestImages:
     paths = [test / name for name in ("images.npy", "ids.txt", "native_masks.zip")]
     for path in paths:
         if not path.is_file():
-            raise InputError(f"{path}: no such file; run the preprocess stage of this view first")
+            raise InputError(f"{path}: no such file; run {STAGE} first")
     images = np.load(paths[0], mmap_mode="r")
     ids = paths[1].read_text().split()
     if len(ids) != len(images) or not ids:
         raise InputError(
             f"{test}: {len(ids)} ids for {len(images)} images; expected the same number, at least "
-            "one; delete the folder and run the preprocess stage again"
+            f"one; delete the folder and run {STAGE} again"
         )
     return TestImages(ids, images, paths[2])
 

@@ -50,7 +50,7 @@ from vmunet.volume_predictions import (
 from vmunet.volume_sheet import draw_sheet
 
 NORMALISATIONS = ("window", "percentiles")  # what a volume model's metadata say
-BATCH = 24  # slices, the published batch of training
+BATCH = 24  # slices that a model sees at once
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from vmunet.errors import InputError
 
+STAGE = "the stage of this view (preprocess, volumes, own_images or own_volumes)"  # makes arrays
 HELD_OUT_SEED = 20240204  # fixed, so that every run of every seed holds out the same images
 
 
@@ -75,7 +76,7 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
         if not len(self.ids) == len(self.images) == len(self.masks):
             raise InputError(
                 f"{self.folder}: {len(self.ids)} ids, {len(self.images)} images and "
-                f"{len(self.masks)} masks; run the preprocess stage again"
+                f"{len(self.masks)} masks; run {STAGE} again"
             )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -128,11 +129,9 @@ def load_manifest(folder: Path | str) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise InputError(f"{path}: not found; run the preprocess stage first") from None
+        raise InputError(f"{path}: not found; run {STAGE} first") from None
     except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}: not valid JSON ({error}); run the preprocess stage again"
-        ) from None
+        raise InputError(f"{path}: not valid JSON ({error}); run {STAGE} again") from None
 
 
 def held_out(
@@ -188,15 +187,13 @@ def _held_out_patients(
 def _read_ids(folder: Path) -> Ids:
     path = folder / "ids.txt"
     if not path.exists():
-        raise InputError(f"{path}: not found; run the preprocess stage first")
+        raise InputError(f"{path}: not found; run {STAGE} first")
     ids, groups = path.read_text().split(), folder / "groups.txt"
     if not groups.exists():
         return Ids(ids)
     patients = groups.read_text(encoding="utf-8").split("\n")[:-1]
     if len(patients) != len(ids):
-        raise InputError(
-            f"{groups}: {len(patients)} lines for {len(ids)} ids; run the own_images stage again"
-        )
+        raise InputError(f"{groups}: {len(patients)} lines for {len(ids)} ids; run {STAGE} again")
     return Ids(ids, patients)
 
 
@@ -204,6 +201,4 @@ def _mapped(path: Path) -> NDArray[np.uint8]:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}); run the preprocess stage again"
-        ) from None
+        raise InputError(f"{path}: cannot be read ({error}); run {STAGE} again") from None

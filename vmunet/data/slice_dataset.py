@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vmunet.data.arrays import STAGE
 from vmunet.data.slices import resize_labels, resize_slice
 from vmunet.errors import InputError
 from vmunet.protocols import Protocol
@@ -104,9 +105,7 @@ def open_case(folder: Path, case: str) -> tuple[Slice, Labels]:
         try:
             pair.append(np.load(path, mmap_mode="r", allow_pickle=False))
         except (OSError, ValueError, EOFError) as error:
-            raise InputError(
-                f"{path}: cannot be read ({error}); run the volumes stage again"
-            ) from None
+            raise InputError(f"{path}: cannot be read ({error}); run {STAGE} again") from None
     image, labels = pair
     if image.shape != labels.shape:
         raise InputError(

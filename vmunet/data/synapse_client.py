@@ -88,7 +88,7 @@ def _refusal(said: str) -> str:
     """One sentence for what the client says when it fails."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]  # \r ends one too
     last = lines[-1][:300] if lines else "it says nothing"
-    low = said.lower()
+    low = " ".join(lines[-3:]).lower()  # the error itself, after its traceback
     if "401" in low or "token" in low or "credentials" in low or "not logged in" in low:
         return (
             f"synapse.org refuses the token in {TOKEN} ({last}); it may have expired: make a new "

@@ -22,7 +22,7 @@ from vmunet.errors import InputError
 SLICE = re.compile(r"(case\d{4})_slice(\d{3})\.npz")
 KEYS = ("image", "label")
 ROUNDING = 1e-6
-TRAIN_FOLDERS, TEST_FOLDERS = ("train_npz", "train_npz_new"), ("test_vol_h5", "test_vol_h5_new")
+TRAIN_FOLDER, TEST_FOLDER = "train_npz", "test_vol_h5"
 
 
 def prepared_cases(folder: Path) -> tuple[list[Case], list[Case]]:
@@ -32,13 +32,13 @@ def prepared_cases(folder: Path) -> tuple[list[Case], list[Case]]:
         InputError: a folder, a slice or a volume is missing, or there are too many.
     """
     slices_of: dict[str, list[Path]] = {}
-    train_folder = _folder(folder, TRAIN_FOLDERS)
+    train_folder = _folder(folder, TRAIN_FOLDER)
     for path in sorted(train_folder.glob("*.npz")):
         match = SLICE.fullmatch(path.name)
         if match is None:
             raise InputError(f"{path}: expected files such as case0005_slice000.npz here")
         slices_of.setdefault(match[1], []).append(path)
-    test_folder = _folder(folder, TEST_FOLDERS)
+    test_folder = _folder(folder, TEST_FOLDER)
     volumes = {path.name.split(".")[0]: path for path in sorted(test_folder.glob("*.h5"))}
     for name in sorted(slices_of.keys() & volumes.keys()):
         raise InputError(f"{name}: this case is in {train_folder.name} and in {test_folder.name}")
@@ -68,13 +68,12 @@ def prepared_cases(folder: Path) -> tuple[list[Case], list[Case]]:
     return [train_case(name) for name in TRAIN], [test_case(name) for name in TEST]
 
 
-def _folder(folder: Path, names: tuple[str, ...]) -> Path:
-    for name in names:
-        if (folder / name).is_dir():
-            return folder / name
-    raise InputError(
-        f"{folder}: holds no {names[0]}; give the folder with train_npz and test_vol_h5"
-    )
+def _folder(folder: Path, name: str) -> Path:
+    if not (folder / name).is_dir():
+        raise InputError(
+            f"{folder}: holds no {name}; give the folder with {TRAIN_FOLDER} and {TEST_FOLDER}"
+        )
+    return folder / name
 
 
 def _stacked(paths: list[Path]) -> Pixels:
@@ -92,7 +91,8 @@ def _read_npz(path: Path) -> tuple[NDArray, NDArray]:
     try:
         with np.load(path, allow_pickle=False) as content:
             return _both(path, content)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        # TypeError: a single array, as np.save writes it, under an npz's name
         raise InputError(f"{path}: not a whole npz of arrays ({error}); copy it again") from None
 
 

@@ -14,10 +14,16 @@ MOST_THREADS = 8  # a 30-megapixel photograph takes 360 MB as float32, and each 
 
 
 def in_threads(
-    function: Callable[[Item], Result], items: Sequence[Item], title: str
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    title: str,
+    most: int = MOST_THREADS,
 ) -> list[Result]:
-    """`[function(item) for item in items]` with a progress bar; the first error ends it all."""
-    pool = ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1))
+    """`[function(item) for item in items]` with a progress bar; the first error ends it all.
+
+    `most` items are worked on at once, or as many as there are cores.
+    """
+    pool = ThreadPoolExecutor(min(most, os.cpu_count() or 1))
     try:
         results = pool.map(function, items)
         return list(tqdm(results, desc=title, total=len(items), disable=None, leave=False))
