@@ -16,7 +16,7 @@ from torch import nn
 
 from vmunet import VMUNet
 from vmunet.checkpoints import save_checkpoint
-from vmunet.contact_sheet import PAPER
+from vmunet.contact_sheet import PALETTE, PAPER
 from vmunet.data.nifti import check_same_grid, read_labels, read_volume
 from vmunet.data.slices import resize_labels, resize_slice, window_ct
 from vmunet.errors import InputError
@@ -28,7 +28,7 @@ from vmunet.volume_inference import (
     segment_volumes,
 )
 from vmunet.volume_predictions import find_volumes, stem_of
-from vmunet.volume_sheet import COLOURS, choose_slices, draw_sheet, tile_size
+from vmunet.volume_sheet import choose_slices, draw_sheet, tile_size
 
 WINDOW = (-125.0, 275.0)
 ORGANS = ["aorta", "gallbladder", "left kidney"]
@@ -443,8 +443,8 @@ def test_only_organs_on_the_slice_are_outlined() -> None:
         return {tuple(c) for c in np.unique(tile, axis=0).tolist()} - {(0, 0, 0)}
 
     assert coloured(np.zeros_like(labels)) == set()
-    assert coloured(labels) == {COLOURS[1]}
-    assert len(set(COLOURS)) == len(COLOURS) == 8
+    assert coloured(labels) == {PALETTE[1]}
+    assert len(set(PALETTE)) == len(PALETTE) == 8
     assert PAPER == (255, 255, 255)
 
 

@@ -6,20 +6,8 @@ import cv2
 import numpy as np
 
 from vmunet.classes import Labels
-from vmunet.contact_sheet import INK, PAPER, Colour, Pixels, write_text
+from vmunet.contact_sheet import INK, PALETTE, PAPER, Colour, Pixels, write_text
 
-# Okabe and Ito's palette, told apart by colour-blind readers, with white in the place of black,
-# which is the rim's. The ninth class has the first one's colour again.
-PALETTE: tuple[Colour, ...] = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-    (255, 255, 255),
-)
 OPACITY = 0.15
 LETTER = 8  # width of a letter of the legend, px at scale 1
 LINE = 18  # height of a line of it

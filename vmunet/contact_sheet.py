@@ -17,6 +17,17 @@ TRUTH: Colour = (0, 114, 178)
 PREDICTION: Colour = (230, 159, 0)
 INK: Colour = (20, 20, 20)
 PAPER: Colour = (255, 255, 255)
+# The same palette for classes and organs, with white in the place of black, which is a rim's.
+PALETTE: tuple[Colour, ...] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+    (255, 255, 255),
+)
 
 COLUMNS = 8
 TILE = 192  # side of a tile, px: a 64 px image is enlarged until its outlines can be told apart

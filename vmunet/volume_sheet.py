@@ -5,20 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vmunet.contact_sheet import GAP, PAPER, Colour, Pixels, write_text
+from vmunet.contact_sheet import GAP, PALETTE, PAPER, Colour, Pixels, write_text
 from vmunet.data.slices import window_ct
 
-# Okabe and Ito's palette, RGB, and white: told apart by colour-blind readers, and on grey.
-COLOURS: tuple[Colour, ...] = (
-    (213, 94, 0),
-    (240, 228, 66),
-    (86, 180, 233),
-    (0, 158, 115),
-    (230, 159, 0),
-    (204, 121, 167),
-    (0, 114, 178),
-    (255, 255, 255),
-)
 HOLLOW: Colour = (0, 0, 0)  # down the middle of the outlines of the ninth organ and further ones
 COLUMNS, ROWS = 4, 3
 TILE = 300  # the longer side of a slice on the sheet, px
@@ -136,7 +125,7 @@ def _draw_lines(image: Pixels, lines: Sequence[NDArray], organ: int) -> None:
     """Closed lines in the organ's colour; those of a second round of colours are hollow."""
     import cv2
 
-    colour = COLOURS[organ % len(COLOURS)]
+    colour = PALETTE[organ % len(PALETTE)]
     cv2.drawContours(image, lines, -1, colour, LINE)
-    if organ >= len(COLOURS):
+    if organ >= len(PALETTE):
         cv2.drawContours(image, lines, -1, HOLLOW, 1)
