@@ -7,8 +7,8 @@ the lines that declare them in params.yaml. FOLDER is data/example where none is
 are procedural pictures: what a model scores on them says nothing about skin.
 """
 
+import argparse
 import csv
-import sys
 from pathlib import Path
 
 import cv2
@@ -49,4 +49,8 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "data/example"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", default="data/example")
+    main(Path(parser.parse_args().folder))

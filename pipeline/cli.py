@@ -15,8 +15,8 @@ ABOUT = """\
 VM-UNet (Vision Mamba UNet) for the segmentation of skin lesions and of organs in CT.
 
 To train the models and build the paper's tables, use `make tables` or `dvc repro`; to train a
-single cell of the grid, `dvc repro train@isic17-256-base-paper-42`. The names are those that
-`vmunet runs` lists.
+single cell of the grid, `dvc repro train@isic17-256-base-paper-42`. `vmunet runs` lists the names
+that follow the @, `vmunet runs --help` what stands before it.
 """
 
 EXAMPLES = """\
@@ -36,6 +36,20 @@ float32, min-max normalised to 0..255 as `vmunet predict` does it. Output `logit
 the lesion is where they are positive. With several classes (1, classes + 1, PX, PX): the largest
 is the label. Needs the exporter: pip install 'vmunet[export]'. Takes about a minute, and runs
 slower than PyTorch: the scan is a plain loop there.
+"""
+
+RUNS = """\
+List every run that the active profile declares, and whether its weights and metrics are there.
+Run it in the repository's root. `dvc repro STAGE@NAME` makes one of them up to date; STAGE is
+
+  evaluate              the grid's isic views under its protocols
+  evaluate_elsewhere    its other sizes
+  evaluate_sound        its cells under the sound protocol
+  evaluate_volumes      its volumes
+  evaluate_own_images   images of your own
+  evaluate_own_volumes  volumes of your own
+
+and the same with train in place of evaluate trains without scoring.
 """
 
 
@@ -140,13 +154,15 @@ def _parser() -> argparse.ArgumentParser:
         "params.yaml then declares its grid. Run it in the repository's root.",
     )
     profile.set_defaults(command=_profile)
-    profile.add_argument("name", metavar="NAME", nargs="?", help="demo, small or paper")
+    profile.add_argument(
+        "name", metavar="NAME", nargs="?", help="a file of profiles/, without .yaml"
+    )
 
     runs = commands.add_parser(
         "runs",
         help="list the declared grid and what is done",
-        description="List every run that the active profile declares, and whether its weights "
-        "and metrics are there. Run it in the repository's root.",
+        description=RUNS,
+        formatter_class=raw,
     )
     runs.set_defaults(command=_runs)
 

@@ -11,7 +11,6 @@ Writes metrics/<profile>/<view>/<cell>/<protocol>/<seed>/: metrics.json (the sco
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from pipeline.grid import Run, parse_run
 from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
 from pipeline.tracking import FinalScores
-from stages.scoring import heading, read_run, write_metrics
+from stages.scoring import heading, headline, read_run, write_metrics
 from vmunet import class_sheet, contact_sheet
 from vmunet.checkpoints import load_checkpoint
 from vmunet.class_evaluation import ScoredClasses, score_class_run
@@ -74,22 +73,18 @@ def evaluate(run: Run, params: Params) -> None:
         "sound": scored.sound,
     }
     folder = run.metrics_folder(params.profile_name)
-    sheet = _draw_sheet(scored, arrays, metrics, classes)
+    mean = scored.sound["training_size"]["mean_dice"]
+    title = headline(run, params, manifest, len(scored.truth), "image", mean)
+    sheet = _draw_sheet(scored, arrays, title, classes)
     write_metrics(folder, metrics, "per_image.csv", scored.per_image, sheet)
     tracker.log(provenance, metrics, [folder / "contact_sheet.png"])
+    print(f"{title}\nwritten to {folder}")
 
 
 def _draw_sheet(
-    scored: Scored | ScoredClasses, arrays: Path, metrics: dict[str, Any], classes: Sequence[str]
+    scored: Scored | ScoredClasses, arrays: Path, title: str, classes: Sequence[str]
 ) -> contact_sheet.Pixels:
     test = load_test_images(arrays)
-    run, data = metrics["run"], metrics["data"]
-    mean = scored.sound["training_size"]["mean_dice"]  # None where no image has any class
-    title = (
-        f"{run['view']} {run['cell']} {run['protocol']} seed {run['seed']}   profile "
-        f"{run['profile']}   data: {data['source']}, {len(test.ids)} test images   "
-        f"mean Dice {'undefined' if mean is None else f'{mean:.3f}'}"
-    )
     if isinstance(scored, ScoredClasses):
         return class_sheet.draw(
             test.images, scored.truth, scored.prediction, classes, test.ids, scored.dice, title

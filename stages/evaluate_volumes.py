@@ -17,7 +17,7 @@ from pipeline.grid import Run, parse_run
 from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
 from pipeline.tracking import FinalScores
-from stages.scoring import heading, read_run, write_metrics
+from stages.scoring import heading, headline, read_run, write_metrics
 from vmunet import organ_sheet
 from vmunet.checkpoints import load_checkpoint
 from vmunet.data.arrays import load_manifest
@@ -65,16 +65,13 @@ def evaluate(run: Run, params: Params) -> None:
         "paper": scored.paper,
         "sound": scored.sound,
     }
-    mean = scored.sound["dice"]  # None where no case has or is given any organ
-    title = (
-        f"{run.view} {run.cell} {run.protocol} seed {run.seed}   profile {params.profile_name}   "
-        f"data: {manifest['source']}, {len(manifest['test'])} test volumes   "
-        f"mean Dice {'undefined' if mean is None else f'{mean:.3f}'}"
-    )
+    count, mean = len(manifest["test"]), scored.sound["dice"]
+    title = headline(run, params, manifest, count, "volume", mean)
     sheet = organ_sheet.draw_cases(arrays, manifest, manifest["test"], title, scored.predictions)
     folder = run.metrics_folder(params.profile_name)
     write_metrics(folder, metrics, "per_case.csv", scored.rows, sheet)
     tracker.log(provenance, metrics, [folder / "contact_sheet.png"])
+    print(f"{title}\nwritten to {folder}")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,24 @@ def heading(
     }
 
 
+def headline(
+    run: Run, params: Params, data: dict[str, Any], tests: int, thing: str, mean: float | None
+) -> str:
+    """One line on a scored run, for its contact sheet.
+
+    Args:
+        run, params: what was scored, in which profile.
+        data: its manifest.
+        tests: how many test images or volumes there are; `thing` is one of them.
+        mean: their mean Dice, None where no class is in truth or prediction.
+    """
+    return (
+        f"{run.view} {run.cell} {run.protocol} seed {run.seed}   profile {params.profile_name}   "
+        f"data: {data['source']}, {tests} test {thing}{'' if tests == 1 else 's'}   "
+        f"mean Dice {'undefined' if mean is None else f'{mean:.3f}'}"
+    )
+
+
 def write_metrics(
     folder: Path,
     metrics: dict[str, Any],

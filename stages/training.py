@@ -160,6 +160,10 @@ def train_run(run: Run, params: Params, task: Task) -> None:
         write_history(part / "history.csv", progress.history)
         write_json(part / "run.json", record)
     state.rename(finished)
+    print(
+        f"{run.name}: {progress.epoch} epochs in {progress.seconds:.0f} s, weights of epoch "
+        f"{progress.best_epoch}; losses in {run.folder / 'history.csv'}"
+    )
 
 
 def hash_inputs(task: Task, cell: Cell) -> dict[str, str]:

@@ -101,8 +101,8 @@ def test_classes_are_those_named_or_a_lesion():
         (["a", "b/c"], "'b/c' cannot be part"),
         (["a", ""], "'' cannot be part"),
         (["a", "b "], "'b ' cannot be part"),
-        (["Dsc", "b"], "cannot be called 'Dsc'"),
-        (["background", "b"], "cannot be called 'background'"),
+        (["Dsc", "b"], "cannot be called 'Dsc'; .* choose another"),
+        (["background", "b"], "cannot be called 'background'; label 0 is it already"),
         (["wing", "Wing"], "the same name, in wing, Wing"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import runpy
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def test_a_palettes_indices_count_not_its_colours(tmp_path):
 @pytest.mark.parametrize(
     ("classes", "content", "message"),
     [
-        (3, encoded(blob()), r"a\.png: holds 255; with 3 classes a mask holds 0 .* to 3"),
+        (3, encoded(blob()), r"masks/a\.png: holds 255; with 3 classes a mask holds 0 .* to 3"),
         (2, encoded(classes_mask()), r"a\.png: holds 3; with 2 classes"),
         (3, encoded(photograph()), r"a\.png: its pixels are RGB; expected one number of 8 bits"),
         (3, encoded(blob().astype(np.uint16)), r"a\.png: its pixels are I;16; expected"),
@@ -111,7 +112,11 @@ def test_a_palettes_indices_count_not_its_colours(tmp_path):
         (3, b"", r"a\.png: not a readable image"),
         (1, encoded(classes_mask()), r"a\.png: a mask holds 0 and 255 .*this one holds 0, 1, 3"),
         (1, encoded(photograph()), r"a\.png: a colour image"),
-        (1, encoded(blob(20, 32)), r"a\.png is 32x24 pixels but a\.png is 32x20; a mask must"),
+        (
+            1,
+            encoded(blob(20, 32)),
+            r"mask .*masks/a\.png is 32x20 pixels, and its image a\.png 32x24",
+        ),
     ],
 )
 def test_masks_that_are_refused_leave_nothing(tmp_path, classes, content, message):
@@ -205,3 +210,12 @@ def test_the_example_declares_itself_and_is_taken_in(tmp_path, monkeypatch, caps
     assert len(ArrayDataset("data/arrays/lesions/sound", "train").ids.patients) == 36
     with pytest.raises(InputError, match=r"'polyps' is not in params\.yaml's own\.images; it has"):
         own_images.main(["polyps"])
+
+
+def test_the_example_has_a_help_and_writes_nothing_for_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["own_images.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "examples/own_images.py"), run_name="__main__")
+    assert (ended.value.code, list(tmp_path.iterdir())) == (0, [])
+    assert "FOLDER is data/example" in capsys.readouterr().out

@@ -57,7 +57,7 @@ def test_without_a_window_each_volume_is_stretched_by_its_percentiles(tmp_path):
 
 def test_labels_of_no_class_and_other_grids_are_refused(tmp_path):
     sample = write_case(tmp_path, "a", 0)
-    with pytest.raises(InputError, match=r"a\.nii\.gz: holds 2"):
+    with pytest.raises(InputError, match=r"a\.nii\.gz: holds 2, .* 0, 1; name every label"):
         read_case(sample, 1, None)
     save(Path(sample.mask), np.zeros(SHAPE, np.uint8), step=3)
     with pytest.raises(InputError, match="not on the same grid"):

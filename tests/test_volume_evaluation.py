@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import torch
 from medpy import metric
 from torch import Tensor, nn
 
+from pipeline.grid import Run
+from stages import evaluate_volumes as stage
 from vmunet.data.volumes import Case, Pixels, write_volumes
 from vmunet.organ_sheet import choose_slices, draw_cases
 from vmunet.volume_evaluation import score_volumes
@@ -94,6 +97,34 @@ def test_without_a_spacing_no_millimetres(tmp_path: Path) -> None:
     assert scored.sound["organs"]["liver"]["nsd"] is None
     assert scored.paper["hd95"] > 0
     json.dumps([scored.paper, scored.sound, scored.rows], allow_nan=False)
+
+
+def test_a_test_volume_without_any_organ_is_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run, nothing = Run("ct", "scratch", "sound", 1), np.zeros((4, SIZE, SIZE))
+    empty = Pixels(nothing.astype(np.float32), nothing.astype(np.uint8), None)
+    cases = [Case("a", lambda: pixels("a", None)), Case("b", lambda: empty)]
+    write_volumes(
+        Path("data/arrays/ct"), {"source": "own", "size": SIZE}, CLASSES, cases[:1], cases[1:]
+    )
+    run.folder.mkdir(parents=True)
+    for name in ("run.json", "weights.safetensors"):
+        (run.folder / name).write_text("{}")
+    loaded = (ByBrightness(), {"size": SIZE, "classes": CLASSES})
+    monkeypatch.setattr(stage, "load_checkpoint", lambda path: loaded)
+    monkeypatch.setattr(stage, "FinalScores", lambda: SimpleNamespace(log=lambda *a: None))
+    profile = SimpleNamespace(threads=0, evaluate=SimpleNamespace(batch_size=4))
+    params = SimpleNamespace(
+        profile_name="demo",
+        profile=profile,
+        view=lambda name: SimpleNamespace(dataset="ct", size=SIZE),
+    )
+    stage.evaluate(run, params)
+    assert "1 test volume   mean Dice undefined" in capsys.readouterr().out
+    metrics = json.loads((run.metrics_folder("demo") / "metrics.json").read_text())
+    assert metrics["sound"]["dice"] is None
 
 
 def test_the_sheet_shows_every_case(tmp_path: Path) -> None:

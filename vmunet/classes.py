@@ -49,7 +49,12 @@ def classes_of(described: Mapping[str, Any], where: Path | str) -> tuple[str, ..
                 "digits, spaces, points, - and _"
             )
         if name.casefold() in RESERVED:
-            raise InputError(f"{where}: a class cannot be called {name!r}; choose another name")
+            advice = (
+                "label 0 is it already: list the others alone, from label 1 on"
+                if name.casefold() == "background"
+                else "metrics.json has a value of this name: choose another"
+            )
+            raise InputError(f"{where}: a class cannot be called {name!r}; {advice}")
     if len({name.casefold() for name in names}) < len(names):
         raise InputError(f"{where}: two classes have the same name, in {', '.join(names)}")
     return tuple(names)

@@ -159,8 +159,8 @@ def find_weights(path: Path) -> list[Path]:
     found = [inside] if inside.is_file() else sorted(path.glob("*/weights.safetensors"))
     if not found:
         raise InputError(
-            f"{path}: no weights.safetensors in this folder or its subfolders; give a checkpoint, "
-            "the folder of a finished run, or a folder of such runs"
+            f"{path}: no weights.safetensors in this folder or directly in its subfolders; give a "
+            "checkpoint, the folder of a finished run, or a folder of such runs"
         )
     return found
 

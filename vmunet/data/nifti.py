@@ -29,6 +29,7 @@ SUFFIXES = (".nii", ".nii.gz")
 UPRIGHT = orientations.axcodes2ornt(("L", "P", "S"))
 MILLIMETRES = {1: 1e3, 3: 1e-3}  # by xyzt_units: metres, micrometres; any other code means mm
 FLATTEST = 1e-6  # of the volume of a box with the same edges; axes this close to a plane are none
+WRONG_MAP = "give the label map that belongs to the volume"
 GZIP = b"\x1f\x8b"
 # All that nibabel and the decompressors raise on a damaged file.
 DAMAGE = (
@@ -91,18 +92,19 @@ def read_volume(path: Path) -> Volume:
     wrong = int(voxels.size - np.isfinite(voxels).sum())
     if wrong:
         raise InputError(
-            f"{path}: {wrong} of {voxels.size} voxels are NaN or infinite; expected a CT value in "
-            "every voxel: replace them, -1024 where nothing was measured"
+            f"{path}: {wrong} of {voxels.size} voxels are NaN or infinite; expected a number in "
+            "every voxel: replace them, in CT by -1024 where nothing was measured"
         )
     return replace(volume, voxels=np.ascontiguousarray(voxels))
 
 
-def read_labels(path: Path, values: Collection[int]) -> Volume:
+def read_labels(path: Path, values: Collection[int], advice: str = WRONG_MAP) -> Volume:
     """Read a label map.
 
     Args:
         path: as in `read_volume`.
         values: the labels it may hold, 0..255, such as `range(14)`; not all of them need to occur.
+        advice: what to do where it holds others.
 
     Returns:
         Volume with uint8 voxels.
@@ -120,8 +122,7 @@ def read_labels(path: Path, values: Collection[int]) -> Volume:
         whole_range = allowed == list(range(first, last + 1)) and len(allowed) > 2
         expected = f"{first} to {last}" if whole_range else ", ".join(map(str, allowed))
         raise InputError(
-            f"{path}: holds {named}, and labels are whole numbers, here {expected}; give the label "
-            "map that belongs to the volume"
+            f"{path}: holds {named}, and labels are whole numbers, here {expected}; {advice}"
         )
     return replace(volume, voxels=np.ascontiguousarray(volume.voxels, dtype=np.uint8))
 

@@ -97,8 +97,8 @@ def read_pair(sample: Sample, classes: int) -> tuple[Array8, Array8, Facts]:
     image, mask = read_rgb(image_path)[0], read_labels(mask_path, classes)
     if image.shape[:2] != mask.shape:
         raise InputError(
-            f"{image_path.name} is {image.shape[1]}x{image.shape[0]} pixels but {mask_path.name} "
-            f"is {mask.shape[1]}x{mask.shape[0]}; a mask must have its image's size"
+            f"the mask {mask_path} is {mask.shape[1]}x{mask.shape[0]} pixels, and its image "
+            f"{image_path.name} {image.shape[1]}x{image.shape[0]}; a mask has its image's size"
         )
     values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)[1:]) + 1
     present = tuple(int(v) for v in values) if classes > 1 else (1,) * len(values)

@@ -39,7 +39,7 @@ def _read_indices(path: Path, classes: int) -> Labels:
         ) from None
     if labels is None:
         raise InputError(
-            f"{path.name}: its pixels are {mode}; expected one number of 8 bits a pixel, 0 to "
+            f"{path}: its pixels are {mode}; expected one number of 8 bits a pixel, 0 to "
             f"{classes}, as gray or with a palette"
         )
     found = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
@@ -47,7 +47,7 @@ def _read_indices(path: Path, classes: int) -> Labels:
     if wrong:
         values = ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
         raise InputError(
-            f"{path.name}: holds {values}; with {classes} classes a mask holds 0 (the background) "
+            f"{path}: holds {values}; with {classes} classes a mask holds 0 (the background) "
             f"to {classes}, a class's number at each pixel"
         )
     return labels

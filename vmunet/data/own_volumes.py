@@ -9,6 +9,8 @@ from vmunet.data.own_split import Sample
 from vmunet.data.slices import percentiles, window_ct
 from vmunet.data.volumes import Case, Pixels
 
+ADVICE = "name every label in params.yaml's classes, or set the others to 0"
+
 
 def own_cases(
     samples: Sequence[Sample], classes: int, window: Sequence[float] | None
@@ -30,7 +32,7 @@ def read_case(sample: Sample, classes: int, window: Sequence[float] | None) -> P
         InputError: a file is broken, a label is of no class, or the two lie on different grids.
     """
     scan = read_volume(Path(sample.image))
-    labels = read_labels(Path(sample.mask), range(classes + 1))
+    labels = read_labels(Path(sample.mask), range(classes + 1), ADVICE)
     check_same_grid(scan, labels)
     low, high = window or percentiles(scan.voxels)
     return Pixels(window_ct(scan.voxels, low, high), labels.voxels, scan.spacing)
