@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import predict_command
+from pipeline import mlflow_command, predict_command
 
 ABOUT = """\
 VM-UNet (Vision Mamba UNet) for the segmentation of skin lesions and of organs in CT.
@@ -165,6 +165,14 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=raw,
     )
     runs.set_defaults(command=_runs)
+
+    mlflow = commands.add_parser(
+        "mlflow",
+        help="send what MLflow missed, or rebuild its runs",
+        description=mlflow_command.ABOUT,
+        formatter_class=raw,
+    )
+    mlflow_command.add_arguments(mlflow)
 
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(command=_version)

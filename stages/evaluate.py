@@ -18,7 +18,8 @@ import torch
 from pipeline.grid import Run, parse_run
 from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
-from pipeline.tracking import FinalScores
+from pipeline.tracking.scores import FinalScores
+from pipeline.tracking.table_names import tables_of
 from stages.scoring import heading, headline, read_run, write_metrics
 from vmunet import class_sheet, contact_sheet
 from vmunet.checkpoints import load_checkpoint
@@ -56,7 +57,7 @@ def evaluate(run: Run, params: Params) -> None:
             f"{weights} was trained for the classes {', '.join(trained)} and {arrays} holds "
             f"{', '.join(classes)}; train the run again"
         )
-    tracker = FinalScores()
+    tracker = FinalScores(run.folder, provenance, tables_of(run, params))
     settings = params.profile.evaluate
     use_processor(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -77,7 +78,7 @@ def evaluate(run: Run, params: Params) -> None:
     title = headline(run, params, manifest, len(scored.truth), "image", mean)
     sheet = _draw_sheet(scored, arrays, title, classes)
     write_metrics(folder, metrics, "per_image.csv", scored.per_image, sheet)
-    tracker.log(provenance, metrics, [folder / "contact_sheet.png"])
+    tracker.log(metrics, [folder / "contact_sheet.png"])
     print(f"{title}\nwritten to {folder}")
 
 

@@ -16,7 +16,8 @@ import torch
 from pipeline.grid import Run, parse_run
 from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
-from pipeline.tracking import FinalScores
+from pipeline.tracking.scores import FinalScores
+from pipeline.tracking.table_names import tables_of
 from stages.scoring import heading, headline, read_run, write_metrics
 from vmunet import organ_sheet
 from vmunet.checkpoints import load_checkpoint
@@ -48,7 +49,7 @@ def evaluate(run: Run, params: Params) -> None:
                 f"{weights} was trained with the {name} {metadata[name]}{unit} and {arrays} is for "
                 f"{manifest[name]}{unit}; train the run again"
             )
-    tracker = FinalScores()
+    tracker = FinalScores(run.folder, provenance, tables_of(run, params))
     use_processor(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scored = score_volumes(
@@ -70,7 +71,7 @@ def evaluate(run: Run, params: Params) -> None:
     sheet = organ_sheet.draw_cases(arrays, manifest, manifest["test"], title, scored.predictions)
     folder = run.metrics_folder(params.profile_name)
     write_metrics(folder, metrics, "per_case.csv", scored.rows, sheet)
-    tracker.log(provenance, metrics, [folder / "contact_sheet.png"])
+    tracker.log(metrics, [folder / "contact_sheet.png"])
     print(f"{title}\nwritten to {folder}")
 
 

@@ -12,7 +12,7 @@ from vmunet import contact_sheet
 from vmunet.data.files import whole_folder
 from vmunet.errors import InputError
 
-FROM_RUN = ("epoch", "mlflow_run_id", "data_hash", "code_hash", "git")
+FROM_RUN = ("epoch", "mlflow_run_id", "data_hash", "code_hash", "git", "micro_batch")
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def caption(
         warning=phantom_warning(results, datasets),
         text=" ".join(sentences),
         legend=_legend(table, results),
-        notes=_notes(table, params, published["settings"]),
+        notes=(*_notes(table, params, published["settings"]), *_micro_batches(results)),
     )
 
 
@@ -106,7 +106,7 @@ def organs_caption(
     )
     unknown = () if all(result.spacing_known for result in results) else (UNKNOWN_SPACING,)
     title, own = "Honest evaluation of volumes: both conventions", "each with its own block"
-    notes = (*ORGAN_NOTES, nsd, *unknown, T_MAX)
+    notes = (*ORGAN_NOTES, nsd, *unknown, T_MAX, *_micro_batches(results))
     return _honest(title, own, notes, results, params, declared, published)
 
 
@@ -265,3 +265,19 @@ def _notes(table: Table, params: "Params", settings: Mapping[str, Any]) -> tuple
             "(linear, convolution and norm layers), and complete, with SS2D's projections and scan."
         )
     return tuple(notes)
+
+
+def _micro_batches(results: Sequence[Result]) -> list[str]:
+    """Runs on volumes whose batches did not fit into memory, and what that changed.
+
+    Of images nothing is to be said: their loss is a mean over the samples.
+    """
+    taken: dict[int, list[str]] = {}
+    for result in results:
+        if isinstance(result, VolumeResult) and (size := result.checkpoint.get("micro_batch")):
+            taken.setdefault(size, []).append(result.run.name)
+    return [
+        f"{listed(names)}: trained in micro batches of {size}: Dice is pooled over {size} slices "
+        "instead of the batch."
+        for size, names in sorted(taken.items())
+    ]

@@ -6,6 +6,7 @@ its last saved epoch: the state lives in .resume/, under a hash of parameters, d
 """
 
 import csv
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,12 +23,14 @@ from pipeline.provenance import (
     versions,
     write_json,
 )
+from pipeline.stage import OutOfMemoryError
 from vmunet.data.files import whole_folder
 from vmunet.errors import InputError
 from vmunet.settings import TrainSettings
 
 RESUME = Path(".resume")
 KEPT_SECONDS = 3600
+MICRO_BATCH = "VMUNET_MICRO_BATCH"  # environment variable: samples of a batch at once
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ def train_run(run: Run, params: Params, task: Task) -> None:
     """Train, or go on training, and write the run's folder."""
     import torch
 
-    from pipeline.tracking import RunTracker
+    from pipeline.tracking.run import RunTracker, Ticket
+    from pipeline.tracking.table_names import tables_of
     from vmunet.checkpoints import save_checkpoint
     from vmunet.losses import training_loss
     from vmunet.processor import use_processor
@@ -65,11 +69,15 @@ def train_run(run: Run, params: Params, task: Task) -> None:
     from vmunet.training import Progress, train
 
     cell, settings, protocol = params.cell(run.cell), task.settings, PROTOCOLS[run.protocol]
+    micro_batch = micro_batch_of(settings)
+    dataset = params.view(run.view).dataset
     facts = {
-        "run": asdict(run) | {"profile": params.profile_name, "size": task.size},
+        "run": asdict(run)
+        | {"profile": params.profile_name, "dataset": dataset, "size": task.size},
         "cell": cell.model_dump(),
         "train": asdict(settings),
         "protocol": asdict(protocol),
+        "micro_batch": micro_batch,
     }
     hashes = hash_inputs(task, cell)
     use_processor(params.profile.threads)
@@ -85,23 +93,21 @@ def train_run(run: Run, params: Params, task: Task) -> None:
     model, filled = make_model(cell, task)
     train_images, selection_images = task.datasets()
     tracker: RunTracker | None = None
-    revision = git_revision()
+    provenance = hashes | machine | {"git": git_revision(), "dvc_lock": lock_hash()}
     resumed, resumed_from = Progress(), 0
 
     def on_start(progress: Progress) -> None:
         nonlocal tracker, resumed, resumed_from
         resumed_from = progress.epoch
-        provenance = hashes | machine | {"git": revision}
-        tags = {key: str(value) for key, value in (facts["run"] | provenance).items()}
-        flat = {f"{s}.{k}": v for s in ("cell", "train", "protocol") for k, v in facts[s].items()}
-        tracker = RunTracker(params.profile_name, run.name, flat, tags, progress.note)
+        ticket, history = Ticket.read(progress.note), progress.history
+        tables = tables_of(run, params)
+        tracker = RunTracker(facts | provenance, ticket, tables, history, gpu_gauge(device))
         resumed = progress
 
     def on_epoch(row: dict[str, float]) -> None:
         assert tracker is not None
-        resumed.note = tracker.run_id or resumed.note
-        metrics = {key: value for key, value in row.items() if key != "epoch"}
-        tracker.log(metrics, step=int(row["epoch"]))
+        resumed.note = str(tracker.ticket)
+        tracker.log(row)
 
     try:
         progress = train(
@@ -117,17 +123,20 @@ def train_run(run: Run, params: Params, task: Task) -> None:
             on_start,
             on_epoch,
             label=run.name,
+            micro_batch=micro_batch,
         )
     except BaseException as error:
         if tracker is not None:
             tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(no_memory(run, micro_batch or settings.batch_size)) from error
         raise
     assert tracker is not None
     tracker.finish()
 
     record: dict[str, Any] = {
         **facts,
-        **hashes,
+        **provenance,
         "epoch": progress.best_epoch,
         "selection_loss": progress.best_loss,
         "resumed_from": resumed_from,
@@ -135,10 +144,10 @@ def train_run(run: Run, params: Params, task: Task) -> None:
         "train_images": len(train_images),
         "filled": filled,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "mlflow_run_id": tracker.run_id,
-        "git": revision,
+        "mlflow_run_id": tracker.ticket.run_id,
+        "mlflow_key": tracker.ticket.key,
+        "started": tracker.ticket.started,
         "versions": versions(),
-        **machine,
         "seconds": round(progress.seconds, 1),
     }
     if hash_inputs(task, cell) != hashes:
@@ -164,6 +173,66 @@ def train_run(run: Run, params: Params, task: Task) -> None:
         f"{run.name}: {progress.epoch} epochs in {progress.seconds:.0f} s, weights of epoch "
         f"{progress.best_epoch}; losses in {run.folder / 'history.csv'}"
     )
+
+
+def micro_batch_of(settings: TrainSettings) -> int | None:
+    """Samples of a batch to take at once, where the environment says so.
+
+    Raises:
+        InputError: it is not a whole number from 1 to below the batch size.
+    """
+    text = os.environ.get(MICRO_BATCH, "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) < settings.batch_size):
+        raise InputError(
+            f"{MICRO_BATCH}={text}: expected a whole number from 1 to "
+            f"{settings.batch_size - 1}, below the batch size; leave it unset for whole batches"
+        )
+    return int(text)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU or the machine had no memory left."""
+    import torch
+
+    # drivers, kernels and the processor's allocator say it in the words of a RuntimeError
+    words = str(error) if isinstance(error, RuntimeError) else ""
+    in_words = "out of memory" in words or "can't allocate memory" in words
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or in_words
+
+
+def no_memory(run: Run, at_once: int) -> str:
+    """One line on what may help."""
+    if at_once == 1:
+        return f"{run.name}: out of memory with one sample at once; it needs a smaller model"
+    return (
+        f"{run.name}: out of memory with {at_once} samples at once; start it again with "
+        f"{MICRO_BATCH}={at_once // 2}, which adds up the gradients of smaller parts"
+    )
+
+
+def lock_hash() -> str:
+    """SHA-256 of dvc.lock as the run found it; '' where there is none yet."""
+    lock = Path("dvc.lock")
+    return hash_files([lock]) if lock.is_file() else ""
+
+
+def gpu_gauge(device: Any) -> Callable[[], dict[str, float]] | None:
+    """The memory of the run's GPU, for MLflow's system metrics."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+
+    def gauge() -> dict[str, float]:
+        free, total = torch.cuda.mem_get_info(device)
+        return {
+            "gpu_0_memory_usage_megabytes": (total - free) / 1e6,
+            "gpu_0_memory_usage_percentage": 100 * (1 - free / total),
+        }
+
+    return gauge
 
 
 def hash_inputs(task: Task, cell: Cell) -> dict[str, str]:

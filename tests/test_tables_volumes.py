@@ -299,3 +299,19 @@ def test_the_smallest_view_is_the_tables(root):
     folder = made(root, params, runs)
     assert {row["view"] for row in rows_of(folder, "table2") if row["cell"]} == {"synapse-64"}
     assert "synapse-96-base-paper-42" in (folder / "index.md").read_text().split("no table of")[1]
+
+
+def test_micro_batches_are_a_footnote(root, params):
+    runs = volume_runs(params)
+    write_volume_metrics(root, params, runs)
+    change(root, params, runs[1], lambda content: content["checkpoint"].update(micro_batch=4))
+    folder = made(root, params, runs)
+    note = (
+        "synapse-64-base-sound-42: trained in micro batches of 4: Dice is pooled over 4 slices "
+        "instead of the batch."
+    )
+    for name in ("table2", "organs"):
+        assert note in (folder / f"{name}.tex").read_text()
+    assert "micro batches" not in (folder / "table1.tex").read_text()
+    change(root, params, runs[1], lambda content: content["checkpoint"].update(micro_batch=None))
+    assert "micro batches" not in (made(root, params, runs) / "index.md").read_text()

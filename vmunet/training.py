@@ -3,6 +3,12 @@
 Whatever is random in an epoch is drawn from (seed, epoch) alone: the order of the images, their
 augmentation, drop path. No generator's state needs to survive, and a run that was killed and
 resumed ends like one that was not, to the last bit on a CPU.
+
+Where a batch does not fit into memory it can be taken in micro batches, whose gradients add up to
+the batch's before the optimizer steps. That is exact for a loss that is a mean over the samples
+(BCE + Dice of one class), and not for Dice pooled over a batch (several classes), which is then
+pooled over each micro batch. Drop path is drawn for each sample, but layer by layer from one
+generator, so that a micro batch draws other masks of the same distribution.
 """
 
 import math
@@ -62,6 +68,7 @@ def train(
     on_start: Callable[[Progress], None] = lambda progress: None,
     on_epoch: Callable[[Row], None] = lambda row: None,
     label: str = "",
+    micro_batch: int | None = None,
 ) -> Progress:
     """Train `model` in place and return its best weights and history.
 
@@ -75,6 +82,7 @@ def train(
         on_start: called once, before the first epoch, with the progress resumed from.
         on_epoch: called with every new row of the history.
         label: the run's name, for the progress bar and errors.
+        micro_batch: samples that the model sees at once while it trains; by default the batch.
 
     Raises:
         InputError: the loss or a gradient is not finite, or a parameter has no gradient.
@@ -102,7 +110,16 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         train_loss = train_epoch(
-            model, loader(seed, epoch), optimizer, loss, settings, seed, epoch, device, label
+            model,
+            loader(seed, epoch),
+            optimizer,
+            loss,
+            settings,
+            seed,
+            epoch,
+            device,
+            label,
+            micro_batch,
         )
         selection_loss = train_loss
         if selection is not None:
@@ -147,6 +164,7 @@ def train_epoch(
     epoch: int,
     device: torch.device,
     label: str,
+    micro_batch: int | None = None,
 ) -> float:
     """One pass over the training images; their mean loss."""
     model.train()
@@ -156,18 +174,46 @@ def train_epoch(
     for step, (images, targets) in enumerate(bar):
         images = images.to(device, non_blocking=True)
         targets = targets.to(device, non_blocking=True)
-        value = batch_loss(model, images, targets, loss, settings)
-        if not torch.isfinite(value):
-            place = f"in epoch {epoch + 1}, step {step + 1}"
-            raise InputError(diverged(label, value.item(), place))
         optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        try:
+            value = backward(model, images, targets, loss, settings, micro_batch)
+        except FloatingPointError as error:
+            place = f"in epoch {epoch + 1}, step {step + 1}"
+            raise InputError(diverged(label, float(str(error)), place)) from None
         if epoch == 0 and step == 0:
             check_gradients(model, label)
         optimizer.step()
-        total += value.item() * len(images)
+        total += value.item() * len(images)  # not before: a GPU is to go on meanwhile
         count += len(images)
     return total / count
+
+
+def backward(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    loss: Loss,
+    settings: TrainSettings,
+    micro_batch: int | None = None,
+) -> Tensor:
+    """Add the gradients of a batch to the parameters'; its mean loss, a scalar.
+
+    Args:
+        micro_batch: samples at once; each part counts by its share of the batch.
+
+    Raises:
+        FloatingPointError: a loss is not finite; the message is that number.
+    """
+    size, total = micro_batch or len(images), []
+    for part, its_targets in zip(images.split(size), targets.split(size), strict=True):
+        value = batch_loss(model, part, its_targets, loss, settings)
+        if not torch.isfinite(value):
+            raise FloatingPointError(str(value.item()))
+        if len(part) < len(images):
+            value = value * (len(part) / len(images))
+        value.backward()
+        total.append(value.detach())
+    return total[0] if len(total) == 1 else torch.stack(total).sum()
 
 
 @torch.no_grad()
@@ -196,7 +242,7 @@ def batch_loss(
         logits = model(images)
     if not torch.isfinite(logits).all():  # binary cross-entropy would abort the whole GPU context
         return logits.new_tensor(math.nan, dtype=torch.float32)
-    return loss(logits.float(), targets)
+    return loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets)
 
 
 def learning_rate(epoch: int, settings: TrainSettings, protocol: Protocol) -> float:

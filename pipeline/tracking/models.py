@@ -1,0 +1,163 @@
+"""A run's weights as a model of MLflow's registry: a pyfunc with signature and input example.
+
+The registered model is called `<view>-<cell>-<protocol>`; each seed, and each time that it was
+trained, is a version, and the alias `seed-<seed>` points at a seed's newest. Nothing is pickled:
+the model is a script (pipeline/mlflow_model.py) and the safetensors file, which describes itself;
+it needs this project installed where it is served (a copy of the sources in every model would
+compile the CPU kernels anew for each).
+
+In a store on this machine the weights are a hard link to the run's own, and take no room of their
+own until DVC removes those; a server gets a copy. Hence models are logged unless
+VMUNET_MLFLOW_MODEL is 0.
+"""
+
+import base64
+import hashlib
+import os
+import shutil
+import tempfile
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
+
+from pipeline.provenance import ROOT
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+SWITCH = "VMUNET_MLFLOW_MODEL"
+SCRIPT = ROOT / "pipeline" / "mlflow_model.py"
+REQUIREMENTS = (
+    "vmunet",
+    "mlflow",
+    "torch",
+    "numpy",
+    "numba",
+    "pandas",
+    "scipy",
+    "safetensors",
+    "opencv-python-headless",
+    "nibabel",
+    "SimpleITK",
+    "tqdm",
+)
+
+
+def model_entry(run: Any, folder: Path) -> dict[str, Any] | None:
+    """What `send_model` needs of a run (its names) and its folder; None where it is switched off.
+
+    Args:
+        run: with view, cell, protocol and seed.
+    """
+    weights = folder / "weights.safetensors"
+    if os.environ.get(SWITCH) == "0" or not weights.is_file():
+        return None
+    return {
+        "weights": str(weights.absolute()),
+        "hash": sha256(weights),
+        "model": f"{run.view}-{run.cell}-{run.protocol}",
+        "seed": str(run.seed),
+    }
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, as metrics.json names it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def send_model(mlflow: "MlflowClient", run_id: str, entry: dict[str, Any]) -> None:
+    """Log and register a model, unless its run has it or the weights have changed since."""
+    weights, name = Path(entry["weights"]), entry["model"]
+    if not weights.is_file() or sha256(weights) != entry["hash"]:
+        return  # trained again since: that run logs its own
+    tags = {"seed": entry["seed"], "weights": entry["hash"]}
+    versions = mlflow.search_model_versions(f"name = '{name}'")
+    if any(v.run_id == run_id and v.tags.get("weights") == entry["hash"] for v in versions):
+        return
+    experiment = mlflow.get_run(run_id).info.experiment_id
+    model = mlflow.create_logged_model(experiment, name=name, source_run_id=run_id, tags=tags)
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder, "model")
+        _write_model(made, weights, run_id, model.model_id)
+        place = urlparse(model.artifact_location)
+        if place.scheme in ("", "file"):
+            _place(made, weights, Path(unquote(place.path)))
+        else:
+            shutil.copy(weights, made / "artifacts" / weights.name)
+            mlflow.log_model_artifacts(model.model_id, str(made))
+    mlflow.finalize_logged_model(model.model_id, "READY")
+    _register(mlflow, name)
+    made_version = mlflow.create_model_version(
+        name,
+        source=f"models:/{model.model_id}",
+        run_id=run_id,
+        tags=tags,
+        await_creation_for=0,
+        model_id=model.model_id,
+    )
+    mlflow.set_registered_model_alias(name, f"seed-{entry['seed']}", made_version.version)
+
+
+def _write_model(folder: Path, weights: Path, run_id: str, model_id: str) -> None:
+    """The model's folder, but for the weights themselves."""
+    import pandas as pd
+    from mlflow.models import Model
+    from mlflow.models.signature import ModelSignature
+    from mlflow.pyfunc import save_model
+    from mlflow.types import ColSpec, DataType, Schema
+
+    from vmunet.served import Segmenter, example
+
+    segmenter = Segmenter(weights, "cpu")
+    given, gives = ("volume", "labels") if segmenter.volumes else ("image", "mask")
+    numbers = [ColSpec(DataType.double, name) for name in segmenter.amounts]
+    text = base64.b64encode(example(segmenter.volumes)).decode()
+    with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
+        stand_in = Path(place, weights.name)  # save_model copies
+        stand_in.touch()
+        warnings.simplefilter("ignore")  # MLflow on its own type hints, and on pandas
+        save_model(
+            folder,
+            python_model=str(SCRIPT),
+            artifacts={"weights": str(stand_in)},
+            mlflow_model=Model(run_id=run_id, model_id=model_id),
+            signature=ModelSignature(
+                inputs=Schema([ColSpec(DataType.string, given)]),
+                outputs=Schema([ColSpec(DataType.string, gives), *numbers]),
+            ),
+            input_example=pd.DataFrame({given: [text]}),
+            pip_requirements=list(_requirements()),
+        )
+    (folder / "artifacts" / weights.name).unlink()
+
+
+def _requirements() -> Any:
+    for name in REQUIREMENTS:
+        try:
+            yield f"{name}=={version(name).split('+')[0]}"
+        except PackageNotFoundError:
+            continue
+
+
+def _place(made: Path, weights: Path, target: Path) -> None:
+    """Move a model's folder to the local place of its artifacts, and link its weights there."""
+    shutil.copytree(made, target, dirs_exist_ok=True)
+    linked = target / "artifacts" / weights.name
+    linked.unlink(missing_ok=True)
+    try:
+        os.link(weights.resolve(), linked)
+    except OSError:  # another file system
+        shutil.copy(weights, linked)
+
+
+def _register(mlflow: "MlflowClient", name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        mlflow.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
