@@ -2,7 +2,8 @@
 # make tables PROFILE=small   the same after switching the profile
 # make test             set up, then run the tests
 # make gpu              set up, then the tests and benchmarks that need a CUDA device
-# make ui               MLflow's page
+# make sweep            the same as make tables, several cells at once (PROFILE= too)
+# make ui               the pages of MLflow and Prefect
 # make clean            remove resume points of killed runs (kept apart from DVC's cache)
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tables test gpu lint ui clean
+.PHONY: help setup tables sweep test gpu lint ui clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -33,6 +34,12 @@ tables: setup
 	$(if $(PROFILE),$(BIN)/vmunet profile $(PROFILE))
 	$(BIN)/python -c 'from vmunet.scan import cpu; cpu.warm_up()'
 	$(BIN)/dvc repro
+	@echo "Tables: reports/tables/index.md and reports/tables/*.tex"
+
+sweep: setup
+	$(if $(PROFILE),$(BIN)/vmunet profile $(PROFILE))
+	$(BIN)/python -c 'from vmunet.scan import cpu; cpu.warm_up()'
+	$(BIN)/vmunet sweep
 	@echo "Tables: reports/tables/index.md and reports/tables/*.tex"
 
 test: setup
@@ -54,5 +61,4 @@ clean:
 	rm -rf .resume
 
 ui: setup
-	@echo "MLflow: http://127.0.0.1:5000"
-	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000
+	$(BIN)/vmunet ui

@@ -9,14 +9,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import mlflow_command, predict_command
+from pipeline import mlflow_command, predict_command, sweep_command, ui_command
 
 ABOUT = """\
 VM-UNet (Vision Mamba UNet) for the segmentation of skin lesions and of organs in CT.
 
-To train the models and build the paper's tables, use `make tables` or `dvc repro`; to train a
-single cell of the grid, `dvc repro train@isic17-256-base-paper-42`. `vmunet runs` lists the names
-that follow the @, `vmunet runs --help` what stands before it.
+To train the models and build the paper's tables, use `make tables` or `dvc repro`, or several cells
+at once with `vmunet sweep`; to train a single cell of the grid,
+`dvc repro train@isic17-256-base-paper-42`. `vmunet runs` lists the names that follow the @,
+`vmunet runs --help` what stands before it.
 """
 
 EXAMPLES = """\
@@ -28,6 +29,8 @@ examples:
   vmunet profile                                  (which budget is active, and the others)
   vmunet profile small                            (switch; `make tables` then follows it)
   vmunet runs                                     (the declared grid and what is done)
+  vmunet sweep --tables 3,4                       (the cells of two tables, several at once)
+  vmunet ui                                       (the pages of MLflow and Prefect)
 """
 
 EXPORT = """\
@@ -166,6 +169,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     runs.set_defaults(command=_runs)
 
+    sweep = commands.add_parser(
+        "sweep",
+        help="run the cells that are not up to date, several at once",
+        description=sweep_command.ABOUT,
+        epilog=sweep_command.NOTES,
+        formatter_class=raw,
+    )
+    sweep_command.add_arguments(sweep)
+
+    ui = commands.add_parser(
+        "ui",
+        help="start the pages of MLflow and Prefect",
+        description=ui_command.ABOUT,
+        formatter_class=raw,
+    )
+    ui_command.add_arguments(ui)
+
     mlflow = commands.add_parser(
         "mlflow",
         help="send what MLflow missed, or rebuild its runs",
@@ -180,12 +200,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0, 2 for a wrong input, 130 on Ctrl-C."""
+    """Run one command and return its exit status.
+
+    0; 1 where a part of a sweep failed; 2 for a wrong input; 130 on Ctrl-C.
+    """
     arguments = _parser().parse_args(argv)
     from vmunet.errors import InputError
 
+    status = 0
     try:
-        arguments.command(arguments)
+        status = arguments.command(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # the reader of a pipe (head, less) has seen enough; nothing may be flushed into it
@@ -197,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
+    return status or 0
 
 
 def _fail(message: str) -> int:

@@ -6,8 +6,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from stages.table_metrics import ImageResult, Result
-from stages.table_rows import DASH, Figure, Row, Table
+from stages.table_rows import Figure, Row, Table
 from stages.table_scores import SOUND_SIZES, Estimate
+from stages.table_views import DASH
 
 if TYPE_CHECKING:
     from pipeline.params import Params

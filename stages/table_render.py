@@ -21,8 +21,9 @@ from stages.table_layout import (
     sound_head,
 )
 from stages.table_metrics import ImageResult
-from stages.table_rows import DASH, Table
+from stages.table_rows import Table
 from stages.table_scores import SOUND_SCORES, SOUND_SIZES
+from stages.table_views import DASH
 
 _TEX = {
     "\\": r"\textbackslash{}",

@@ -3,19 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from ruamel.yaml import YAML
 
 from stages.table_metrics import Result, summarise
+from stages.table_views import DASH, TableViews
 from vmunet.errors import InputError
 
 if TYPE_CHECKING:
     from pipeline.params import Params
-
-DASH = "--"  # where there is no figure
 
 
 @dataclass(frozen=True)
@@ -71,16 +68,6 @@ class Table:
 _NUMERALS = ("I", "II", "III", "IV", "V", "VI")
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file of reports/. Raises InputError where it is missing or malformed."""
-    try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; restore it from the repository") from None
-    except Exception as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from None
-
-
 def wanted_metrics(declared: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Which metrics, with their units, the tables want of each dataset."""
     wanted: dict[str, dict[str, str]] = {}
@@ -89,31 +76,6 @@ def wanted_metrics(declared: Mapping[str, Any]) -> dict[str, dict[str, str]]:
             units = {name: declared["metrics"][name]["unit"] for name in spec["metrics"]}
             wanted.setdefault(dataset, {}).update(units)
     return wanted
-
-
-def views_by_size(params: "Params", dataset: str, base_size: int) -> dict[float, str]:
-    """The dataset's views, keyed by the published size that each stands for.
-
-    A profile whose base size is s trains s, 1.5 s and 2 s where the paper trained 256, 384 and
-    512: a view stands for its size times 256 / s, `base_size` being the paper's 256 (224 on
-    Synapse). The base view is the one of `grid.isic`; a dataset outside it (Synapse, whose views
-    are `grid.volumes`) has its smallest view as base.
-    """
-    grid = params.grid
-    views: dict[str, Any] = {**grid.views, **grid.volumes}
-    names = (*grid.isic, *grid.elsewhere, *grid.volumes)
-    of_dataset = [name for name in names if views[name].dataset == dataset]
-    if not of_dataset:
-        return {}
-    base = [name for name in grid.isic if views[name].dataset == dataset]
-    if len(base) > 1:
-        raise InputError(
-            f"params.yaml: grid.isic has {len(base)} views of {dataset} ({', '.join(base)}); a "
-            "table shows one base size: move the others to grid.elsewhere"
-        )
-    smallest = min(of_dataset, key=lambda name: views[name].size)
-    size = views[base[0] if base else smallest].size
-    return {views[name].size * base_size / size: name for name in of_dataset}
 
 
 class Assembler:
@@ -131,31 +93,14 @@ class Assembler:
         self.published = published
         self.results = results
         self.summary = summarise(results, declared["metrics"])
-        volumes = {view.dataset for view in params.grid.volumes.values()}
-        self.base_sizes: dict[str, int] = {
-            dataset: published["settings_volumes" if dataset in volumes else "settings"]["size"]
-            for dataset in declared["datasets"]
-        }
-        self.views = {
-            dataset: views_by_size(params, dataset, size)
-            for dataset, size in self.base_sizes.items()
-        }
+        self.views = TableViews(params, declared, published)
 
     def tables(self) -> list[Table]:
         return [self.table(key, spec) for key, spec in self.declared["tables"].items()]
 
     def table(self, key: str, spec: Mapping[str, Any]) -> Table:
-        rows = [row for declared in self._declared_rows(spec) for row in self._rows(spec, declared)]
+        rows = [row for declared in self.views.rows(spec) for row in self._rows(spec, declared)]
         return Table(key, spec, rows)
-
-    def _declared_rows(self, spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """The declared rows; the size table adds a row for each size the paper did not try."""
-        rows = list(spec["rows"])
-        if spec.get("extra") == "size":
-            known = {row["size"] for row in rows}
-            sizes = {size for dataset in spec["datasets"] for size in self.views[dataset]}
-            rows += [{"label": DASH, "cell": "base", "size": s} for s in sorted(sizes - known)]
-        return rows
 
     def _published(self, reference: str | None) -> Mapping[str, Any]:
         if reference is None:
@@ -176,12 +121,7 @@ class Assembler:
             raise InputError(
                 f"reports/tables.yaml: row '{declared['label']}': params.yaml has no cell '{cell}'"
             )
-        row_views = {
-            dataset: view
-            for dataset in spec["datasets"]
-            if cell
-            and (view := self.views[dataset].get(declared.get("size", self.base_sizes[dataset])))
-        }
+        row_views = self.views.of_row(spec, declared)
         cite = reported.get("cite")
         rows = []
         for protocol in ("paper", "sound"):

@@ -32,7 +32,8 @@ from stages.table_render import (
     render_tex,
     sound_frame,
 )
-from stages.table_rows import Assembler, Table, load_yaml, wanted_metrics
+from stages.table_rows import Assembler, Table, wanted_metrics
+from stages.table_views import load_yaml
 from vmunet.data.files import whole_folder
 
 OUTPUT = Path("reports/tables")

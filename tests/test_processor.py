@@ -49,3 +49,12 @@ def test_rounded_products_are_noticed() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert processor._error_of_products() > processor.TOLERANCE
     assert processor._error_of_products() < processor.TOLERANCE
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(0, 1), (1, 1), (3, 1)])
+def test_a_share_of_the_cores_is_a_ceiling(
+    monkeypatch: pytest.MonkeyPatch, threads: int, expected: int
+) -> None:
+    monkeypatch.setenv("VMUNET_THREADS", "1")
+    processor.use_processor(threads)
+    assert torch.get_num_threads() == expected

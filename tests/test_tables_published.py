@@ -7,7 +7,7 @@ from tables_making import ORGANS, rows_of, write_metrics
 
 from pipeline.grid import runs
 from pipeline.params import load_params, load_profile
-from stages.table_rows import load_yaml, views_by_size
+from stages.table_views import load_yaml, views_by_size
 from stages.tables import make_tables
 
 REPOSITORY = Path(__file__).parent.parent

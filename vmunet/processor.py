@@ -1,5 +1,7 @@
 """How PyTorch uses the processor: threads, and the faster of its two float32 matrix products."""
 
+import os
+
 import torch
 
 TOLERANCE = 1e-5  # of the largest value; float32 products are within 2e-6, bfloat16 ones at 4e-3
@@ -8,12 +10,17 @@ TOLERANCE = 1e-5  # of the largest value; float32 products are within 2e-6, bflo
 def use_processor(threads: int = 0) -> None:
     """Set the number of threads, 0 leaving torch's choice, and take oneDNN's matrix product.
 
+    `VMUNET_THREADS`, a process's share of the cores where several run side by side, is a ceiling.
+
     PyTorch multiplies float32 matrices with MKL, which reaches half of the speed of oneDNN on AMD
     processors (a training step takes 1.25 s instead of 0.85 s). The only switch to oneDNN is
     the permission to use bfloat16, which its kernels take up only where the processor multiplies
     bfloat16 tiles. So a product is checked, and where it is not exact to float32 the permission
     is taken back.
     """
+    share = int(os.environ.get("VMUNET_THREADS", 0))
+    if share:
+        threads = min(threads or torch.get_num_threads(), share)
     if threads:
         torch.set_num_threads(threads)
     if not torch.backends.mkldnn.is_available():

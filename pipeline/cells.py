@@ -1,0 +1,151 @@
+"""One stage of a sweep, start to end: ready, run, recorded; and how it ended."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.devices import Devices
+from pipeline.processes import Processes, last_lines, reason
+from pipeline.record import InputsChangedError, Record, Verdict
+from pipeline.schedule import read_json
+from vmunet.errors import InputError
+
+LOGS = Path(".sweep") / "logs"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended, or where it is.
+
+    Attributes:
+        name: the stage's.
+        state: running, done, restored (from the run-cache), unchanged, failed, not run (a stage
+            that it needs failed), stopped.
+        seconds: of the last attempt.
+        attempts: how often its command was started.
+        epoch, loss, mlflow_run_id: of a training, from its run.json.
+        reason: in words, where it failed.
+        lines: the last lines of its log, where it failed.
+    """
+
+    name: str
+    state: str
+    seconds: float = 0.0
+    attempts: int = 0
+    epoch: int | None = None
+    loss: float | None = None
+    mlflow_run_id: str = ""
+    reason: str = ""
+    lines: tuple[str, ...] = ()
+
+
+class CellError(Exception):
+    """A stage failed; it is tried again unless `final`."""
+
+    def __init__(self, message: str, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
+
+
+class Cells:
+    """Runs stages, from any thread, and keeps how each of them ended in `outcomes`."""
+
+    def __init__(
+        self, record: Record, processes: Processes, devices: Devices, say: Callable[[str], None]
+    ) -> None:
+        self.record, self.devices = record, devices
+        self.outcomes: dict[str, Outcome] = {}
+        self.stopping = threading.Event()
+        self._processes, self._say = processes, say
+
+    def log(self, name: str) -> Path:
+        """Where the output of a stage's command goes."""
+        return self.record.root / LOGS / f"{name.replace('/', '_')}.log"
+
+    def attempt(self, name: str, retries: int = 0) -> Outcome:
+        """Run the stage unless it is up to date by now.
+
+        Raises:
+            CellError: it failed, and why. A training goes on from its checkpoint at the next
+                attempt; `retries` says how many there are in all.
+        """
+        before = self.outcomes.get(name, Outcome(name, ""))
+        started = time.monotonic()
+        running = Outcome(name, "running", attempts=before.attempts + 1)
+        self.outcomes[name] = running
+        try:
+            verdict = self._run(name, running.attempts)
+        except BaseException as error:
+            final = not isinstance(error, CellError) or error.final or running.attempts > retries
+            state = "stopped" if self.stopping.is_set() else "failed" if final else "retrying"
+            self.outcomes[name] = replace(
+                running,
+                state=state,
+                seconds=time.monotonic() - started,
+                reason=str(error) or type(error).__name__,
+                lines=tuple(last_lines(self.log(name))) if isinstance(error, CellError) else (),
+            )
+            if state == "retrying":
+                self._say(f"{name}  {error}; trying again")
+            raise
+        ended = replace(running, state=verdict, seconds=time.monotonic() - started)
+        self.outcomes[name] = replace(ended, **self._facts(name))
+        return self.outcomes[name]
+
+    def stop(self) -> None:
+        """End every command; nothing is tried again."""
+        self.stopping.set()
+        self._processes.stop()
+
+    def _run(self, name: str, attempt: int) -> str:
+        if self.stopping.is_set():
+            raise CellError("stopped", final=True)
+        try:
+            verdict = self.record.begin(name)
+        except InputError as error:
+            raise CellError(str(error), final=True) from None
+        if verdict is not Verdict.RUN:
+            return verdict.value
+        try:
+            status = self._command(name, attempt)
+            if self.stopping.is_set() and status:
+                raise CellError("stopped", final=True)
+            if status:
+                raise CellError(reason(status))
+            self.record.finish(name)
+        except InputsChangedError as error:
+            raise CellError(str(error), final=True) from None
+        except InputError as error:
+            raise CellError(str(error)) from None
+        finally:
+            self.record.drop(name)
+        return "done"
+
+    def _command(self, name: str, attempt: int) -> int:
+        commands, options = self.record.command(name)
+        log = self.log(name)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with self.devices.one() as environment, open(log, "ab") as file:
+            gpu = environment.get("CUDA_VISIBLE_DEVICES")
+            where = f" on GPU {gpu}" if gpu else ""
+            again = f" (attempt {attempt})" if attempt > 1 else ""
+            self._say(f"{name}  started{where}{again}")
+            file.write(f"--- {time.strftime('%F %T')}{where}{again}\n".encode())
+            file.flush()
+            options["env"] = {**options["env"], "PYTHONUNBUFFERED": "1", **environment}
+            return self._processes.run(commands, options, file)
+
+    def _facts(self, name: str) -> dict[str, Any]:
+        """What a training's run.json says of it."""
+        for out in self.record.outputs(name):
+            run = read_json(self.record.root / out / "run.json")
+            if run:
+                return {
+                    "epoch": run.get("epoch"),
+                    "loss": run.get("selection_loss"),
+                    "mlflow_run_id": run.get("mlflow_run_id", ""),
+                }
+        return {}

@@ -1,0 +1,82 @@
+"""What a machine has to run cells on: GPUs, one for each cell, or cores, shared out."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+
+from vmunet.errors import InputError
+
+MOST_ON_CPU = 8  # cells side by side by default; each takes memory of its own
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VMUNET_THREADS")
+
+
+class Devices:
+    """Hands out GPUs and says how many cells run side by side.
+
+    Args:
+        parallel: cells side by side; None for one on each GPU, or on each core.
+        gpus: `all`, `none`, or indices as CUDA counts them, such as 0,2.
+
+    Raises:
+        InputError: a GPU that is asked for is not there.
+    """
+
+    def __init__(self, parallel: int | None = None, gpus: str = "all") -> None:
+        present = [] if gpus == "none" else visible_gpus()
+        chosen = present if gpus in ("all", "none") else gpus.split(",")
+        for gpu in chosen:
+            if gpu not in present:
+                here = ", ".join(present) or "none, as nvidia-smi and CUDA_VISIBLE_DEVICES tell"
+                raise InputError(f"--gpus {gpus}: there is no GPU {gpu}; there are: {here}")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self.gpus, self.cores = chosen, cores or 1
+        most = len(chosen) or min(self.cores, MOST_ON_CPU)
+        self.width = parallel if parallel and not chosen else min(parallel or most, most)
+        self.threads = max(1, self.cores // self.width)
+        self._free: SimpleQueue[str] = SimpleQueue()
+        for gpu in chosen:
+            self._free.put(gpu)
+        self._hide = gpus == "none"
+
+    def __str__(self) -> str:
+        if self.gpus:
+            return f"{self.width} at once, one on a GPU ({', '.join(self.gpus)})"
+        return f"{self.width} at once, {self.threads} of {self.cores} cores each"
+
+    @contextmanager
+    def one(self) -> Iterator[dict[str, str]]:
+        """Environment variables of a cell: its GPU, its share of the cores."""
+        environment: dict[str, str] = {}
+        if self.width > 1:  # alone, a cell is left to the library's own choice
+            for name in THREADS:
+                own = os.environ.get(name, "")
+                environment[name] = str(min(self.threads, int(own) if own.isdecimal() else 10**6))
+        if self._hide:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        if not self.gpus:
+            yield environment
+            return
+        gpu = self._free.get()
+        try:
+            yield environment | {"CUDA_VISIBLE_DEVICES": gpu}
+        finally:
+            self._free.put(gpu)
+
+
+def visible_gpus() -> list[str]:
+    """GPUs as CUDA_VISIBLE_DEVICES names them, else as nvidia-smi counts them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [gpu.strip() for gpu in given.split(",") if gpu.strip() not in ("", "-1")]
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    try:
+        query = [tool, "--query-gpu=index", "--format=csv,noheader"]
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip().isdecimal()]

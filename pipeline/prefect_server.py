@@ -1,0 +1,75 @@
+"""Which Prefect server a sweep reports to, if any."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, build_opener
+
+from vmunet.errors import InputError
+
+ADDRESSES = Path(".sweep") / "ui.json"  # written by `vmunet ui` while its servers run
+ANSWER_SECONDS = 3.0
+
+
+def use_server(say: Callable[[str], None]) -> bool:
+    """Choose the server of PREFECT_API_URL, else that of `vmunet ui`; whether there is one.
+
+    Without a server Prefect would start one of its own for the sweep, which takes 8 to 15 s: then
+    a sweep does without Prefect. To be called before prefect is imported.
+
+    Raises:
+        InputError: PREFECT_API_URL is no web address.
+    """
+    given = os.environ.get("PREFECT_API_URL", "")
+    if given and not given.startswith(("http://", "https://")):
+        raise InputError(f"PREFECT_API_URL={given}: expected such as http://127.0.0.1:4200/api")
+    url = given or addresses().get("prefect_api", "")
+    if not url:
+        return False
+    if not answers(url):
+        if given:
+            say(f"warning: no Prefect server answers at PREFECT_API_URL={url}: going on without it")
+        return False
+    os.environ["PREFECT_API_URL"] = url
+    # The terminal has the sweep's own lines; Prefect's go to its server.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    # A server that goes away is tried again for seconds, not for minutes.
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "2")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    return True
+
+
+def addresses() -> dict[str, str]:
+    """Addresses of the servers that `vmunet ui` has started in this clone."""
+    try:
+        return dict(json.loads(ADDRESSES.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers there within 3 s, be it that we may not come in."""
+    local = "://127.0.0.1" in url or "://localhost" in url
+    opener = build_opener(ProxyHandler({})) if local else build_opener()
+    try:
+        opener.open(f"{url.rstrip('/')}/health", timeout=ANSWER_SECONDS).close()
+    except HTTPError as error:
+        return error.code in (401, 403)
+    except OSError:
+        return False
+    return True
+
+
+def still_there() -> bool:
+    """Whether the chosen server answers; True where Prefect found its server by itself."""
+    url = os.environ.get("PREFECT_API_URL", "")
+    return not url or answers(url)
+
+
+def mlflow_page(run_id: str) -> str:
+    """Address of an MLflow run's page, where its server's is known; else nothing."""
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    base = given if given.startswith("http") else addresses().get("mlflow", "")
+    return f"{base.rstrip('/')}/#/runs/{run_id}" if base and run_id else ""

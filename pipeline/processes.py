@@ -1,0 +1,162 @@
+"""Commands of stages as processes: each in a group of its own, its output in a log file.
+
+A group is ended as a whole: a command may have started others. If this process is killed, nobody
+is left to do that; so a watchdog, one small process for all groups, waits for the end of a pipe
+that only this process writes to, and kills the groups that are left.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+GRACE_SECONDS = 10.0
+TAIL_BYTES = 20_000
+
+WATCHDOG = """
+import os, signal, sys
+groups = set()
+for line in sys.stdin:
+    (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
+for group in groups:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except OSError:
+        pass
+"""
+
+
+class Watchdog:
+    """Kills the process groups that are left when this process has ended, however it ended."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", "-E", "-c", WATCHDOG],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C in the terminal, or a kill of the group, spares it
+            cwd="/",
+        )
+
+    def add(self, group: int) -> None:
+        self._tell(f"+{group}\n")
+
+    def forget(self, group: int) -> None:
+        self._tell(f"-{group}\n")
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # without a watchdog the commands are none the worse
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+
+
+class Processes:
+    """Runs commands and can stop all of them.
+
+    Args:
+        inherited: file descriptors that every command keeps open. A lock among them stays locked
+            until the last command has ended, whatever becomes of this process.
+    """
+
+    def __init__(self, inherited: Sequence[int] = ()) -> None:
+        self._inherited = tuple(inherited)
+        self._running: set[int] = set()
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._watchdog = Watchdog()
+
+    def run(
+        self, commands: Sequence[list[str] | str], options: Mapping[str, Any], log: IO[bytes]
+    ) -> int:
+        """Run commands one after the other; the first status that is not 0 ends it.
+
+        Returns:
+            The exit status, negative for a signal.
+        """
+        for command in commands:
+            status = self._run(command, options, log)
+            if status:
+                return status
+        return 0
+
+    def stop(self) -> None:
+        """SIGTERM to every group, after 10 s SIGKILL. Nothing starts any more."""
+        with self._lock:
+            self._stopping = True
+        deadline = time.monotonic() + GRACE_SECONDS
+        self._signal_all(signal.SIGTERM)
+        while self._running and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self._signal_all(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let the watchdog go."""
+        self._watchdog.close()
+
+    def _run(self, command: list[str] | str, options: Mapping[str, Any], log: IO[bytes]) -> int:
+        with self._lock:
+            if self._stopping:
+                return -signal.SIGTERM
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=self._inherited,
+                **options,
+            )
+            self._running.add(process.pid)
+            self._watchdog.add(process.pid)
+        # Not reaped yet, the process keeps its number: the group is nobody else's.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with self._lock:
+            send(process.pid, signal.SIGKILL)  # what it left behind
+            self._running.discard(process.pid)
+            self._watchdog.forget(process.pid)
+        return process.wait()
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        with self._lock:
+            for group in self._running:
+                send(group, number)
+
+
+def send(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # macOS refuses for a group of zombies
+        os.killpg(group, number)
+
+
+def last_lines(log: Path, count: int = 10) -> list[str]:
+    """The last lines that say something; of a progress bar only its last state."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return []
+    lines = (line.rstrip().split("\r")[-1] for line in text.split("\n"))
+    return list(deque((line for line in lines if line.strip()), maxlen=count))
+
+
+def reason(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"exit status {status}"
+    name = signal.Signals(-status).name
+    hint = " (out of memory?)" if status == -signal.SIGKILL else ""
+    return f"killed by {name}{hint}"
