@@ -1,5 +1,6 @@
 """One stage of a sweep, start to end: ready, run, recorded; and how it ended."""
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -11,9 +12,11 @@ from pipeline.devices import Devices
 from pipeline.processes import Processes, last_lines, reason
 from pipeline.record import InputsChangedError, Record, Verdict
 from pipeline.schedule import read_json
+from pipeline.stage import OUT_OF_MEMORY
 from vmunet.errors import InputError
 
 LOGS = Path(".sweep") / "logs"
+MICRO_BATCH = "VMUNET_MICRO_BATCH"
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Cells:
         self.outcomes: dict[str, Outcome] = {}
         self.stopping = threading.Event()
         self._processes, self._say = processes, say
+        self._micro_batch: dict[str, str] = {}  # of stages that ran out of memory
 
     def log(self, name: str) -> Path:
         """Where the output of a stage's command goes."""
@@ -113,6 +117,8 @@ class Cells:
             status = self._command(name, attempt)
             if self.stopping.is_set() and status:
                 raise CellError("stopped", final=True)
+            if status == OUT_OF_MEMORY:
+                raise self._out_of_memory(name)
             if status:
                 raise CellError(reason(status))
             self.record.finish(name)
@@ -123,6 +129,15 @@ class Cells:
         finally:
             self.record.drop(name)
         return "done"
+
+    def _out_of_memory(self, name: str) -> CellError:
+        """The next attempt takes fewer samples at once, as many as the stage's last line says."""
+        lines = last_lines(self.log(name))
+        found = re.search(rf"{MICRO_BATCH}=(\d+)", lines[-1] if lines else "")
+        if not found:
+            return CellError("out of memory, whatever the batch", final=True)
+        self._micro_batch[name] = found[1]
+        return CellError(f"out of memory; {found[1]} samples at once from now on")
 
     def _command(self, name: str, attempt: int) -> int:
         commands, options = self.record.command(name)
@@ -135,6 +150,8 @@ class Cells:
             self._say(f"{name}  started{where}{again}")
             file.write(f"--- {time.strftime('%F %T')}{where}{again}\n".encode())
             file.flush()
+            if name in self._micro_batch:
+                environment[MICRO_BATCH] = self._micro_batch[name]
             options["env"] = {**options["env"], "PYTHONUNBUFFERED": "1", **environment}
             return self._processes.run(commands, options, file)
 

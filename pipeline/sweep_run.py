@@ -1,13 +1,15 @@
 """A sweep from its options to its summary, whatever runs the stages side by side."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipeline.devices import Devices
 from pipeline.fan_out import Runner, Sweep, Threads, one_at_a_time, plan, run, summary
-from pipeline.selection import Options
+from pipeline.params import read_yaml
+from pipeline.selection import CELL, Options
 from vmunet.errors import InputError
 
 MakeRunner = Callable[[int, int], Runner]
@@ -40,10 +42,38 @@ def carry_out(
         say(f"{len(sweep.to_run)} stages to run, {sweep.up_to_date} up to date; {devices}")
         runner = make_runner(devices.width, options["retries"])
         try:
-            run(sweep, runner, devices, lock, options["retries"], say)
+            with in_mlflow(sweep, root):
+                run(sweep, runner, devices, lock, options["retries"], say)
         finally:
             say(summary(sweep))
         return failed(sweep)
+
+
+@contextmanager
+def in_mlflow(sweep: Sweep, root: Path) -> Iterator[None]:
+    """A run of MLflow for the sweep, beneath which its cells log theirs.
+
+    Where nothing is trained there is none; where the store is away, cells log without a parent.
+    """
+    cells = [name for name in sweep.to_run if CELL.fullmatch(name)]
+    path = root / "params.yaml"
+    profile = read_yaml(path).get("profile") if path.is_file() else None
+    if not cells or not profile:
+        yield
+        return
+    from pipeline.tracking import end_sweep, start_sweep
+    from pipeline.tracking.sweeps import PAGE, VARIABLE
+
+    tags = {"stages": str(len(sweep.to_run)), "prefect": os.environ.get(PAGE, "")}
+    run_id = start_sweep(str(profile), f"sweep of {len(cells)} stages", tags)
+    os.environ[VARIABLE] = run_id
+    status = "KILLED"
+    try:
+        yield
+        status = "FAILED" if failed(sweep) else "FINISHED"
+    finally:
+        del os.environ[VARIABLE]
+        end_sweep(run_id, status)
 
 
 def failed(sweep: Sweep) -> bool:

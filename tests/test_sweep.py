@@ -13,6 +13,7 @@ from sweep_making import NAME, ONE, environment, make_project, ran, start, sweep
 
 from pipeline import fan_out
 from pipeline.record import Record
+from pipeline.tracking import client
 from vmunet.errors import InputError
 
 CLEAN = "Data and pipelines are up to date.\n"
@@ -171,6 +172,43 @@ def test_a_cell_that_fails_for_good_stops_only_what_needs_it(tmp_path: Path) -> 
     assert sorted(stale) == [f"evaluate@{NAME}2", "tables", f"train@{NAME}2"]
     sweep(said, retries=0)
     assert ran(tmp_path).count(f"{NAME}1") == 1
+
+
+def test_out_of_memory_is_tried_again_with_fewer_samples_at_once(tmp_path: Path) -> None:
+    train = (
+        f"{ONE} && echo batch $VMUNET_MICRO_BATCH >> ran.txt && "
+        '([ "$VMUNET_MICRO_BATCH" = 8 ] || (now=$VMUNET_MICRO_BATCH; [ "$now" ] || now=32; '
+        "echo out of memory, VMUNET_MICRO_BATCH=$((now / 2)) >&2; exit 75))"
+    )
+    make_project(tmp_path, seeds=1, train=train)
+    said: list[str] = []
+    assert not sweep(said)
+    lines = ran(tmp_path)
+    assert [line for line in lines if line.startswith("batch")] == ["batch", "batch 16", "batch 8"]
+    assert any("out of memory; 16 samples at once from now on" in line for line in said)
+
+
+def test_out_of_memory_with_one_sample_is_final(tmp_path: Path) -> None:
+    make_project(tmp_path, seeds=1, train=f"{ONE} && (echo a smaller model >&2; exit 75)")
+    said: list[str] = []
+    assert sweep(said)
+    assert ran(tmp_path).count(f"{NAME}1") == 1
+    assert "failed after 1 attempts: out of memory, whatever the batch" in said[-1]
+
+
+def test_a_sweep_is_a_run_of_mlflow_above_its_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/store.db")
+    make_project(tmp_path, seeds=1, train=f"{ONE} && echo $VMUNET_SWEEP > parent.txt")
+    (tmp_path / "params.yaml").write_text("rate: 1\nprofile: demo\n")
+    assert not sweep()
+    mlflow = client()
+    run = mlflow.get_run((tmp_path / "parent.txt").read_text().strip())
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["kind"] == "sweep"
+    assert mlflow.get_experiment(run.info.experiment_id).name == "demo"
+    assert "VMUNET_SWEEP" not in os.environ
 
 
 def test_a_command_without_its_output_fails(tmp_path: Path) -> None:

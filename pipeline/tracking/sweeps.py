@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pipeline.tracking.store import client, experiment_id, explain, warn
 
 VARIABLE = "VMUNET_SWEEP"
+PAGE = "VMUNET_SWEEP_PAGE"  # the address of the sweep on Prefect's page
 PARENT = "mlflow.parentRunId"
 
 
@@ -33,6 +34,6 @@ def end_sweep(run_id: str, status: str = "FINISHED") -> None:
 
 
 def parent_tags() -> dict[str, str]:
-    """The tag that puts a run beneath its sweep's, where it is part of one."""
-    parent = os.environ.get(VARIABLE, "")
-    return {PARENT: parent} if parent else {}
+    """The tags that put a run beneath its sweep's and lead to Prefect's page, where it has them."""
+    found = {PARENT: os.environ.get(VARIABLE, ""), "prefect": os.environ.get(PAGE, "")}
+    return {tag: value for tag, value in found.items() if value}
