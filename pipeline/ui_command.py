@@ -93,7 +93,9 @@ def start_mlflow(port: int) -> "subprocess.Popen[bytes]":
         client()  # makes the store, under its lock
         uri = f"sqlite:///{Path('mlflow.db').absolute()}"
     command = ["-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
-    return started([*command, "--backend-store-uri", uri, "--workers", "1"], "mlflow", {})
+    # Seven processes for jobs that no page of ours starts.
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return started([*command, "--backend-store-uri", uri, "--workers", "1"], "mlflow", environment)
 
 
 def start_prefect(port: int) -> "subprocess.Popen[bytes]":

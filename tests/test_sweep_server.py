@@ -8,10 +8,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import pytest
+from browser import dom, needs_browser
 from sweep_making import NAME, ONE, SWEEP, environment, make_project, ran, start, tool
+from tracking_making import record
+
+from pipeline.tracking import client
+from pipeline.tracking.run import RunTracker, Ticket
 
 FAILS_ONCE = (
     f"{ONE} && (echo {{seed}} | grep -qv 2 || [ -f saved ] || (touch saved && kill -9 $$)) && "
@@ -114,6 +120,40 @@ ENDED = ("COMPLETED", "FAILED")
 
 def logs(project: Path) -> list[dict[str, Any]]:
     return ask(project, "/logs/filter", {"limit": 200})
+
+
+@needs_browser
+def test_a_browser_shows_the_sweep(project: Path) -> None:
+    api = json.loads((project / ".sweep/ui.json").read_text())["prefect_api"]
+    (flow,) = ask(project, "/flow_runs/filter", {})
+    page = dom(f"{api.removesuffix('/api')}/runs/flow-run/{flow['id']}")
+    assert flow["name"] in page
+    assert "Failed" in page
+    assert f"train@{NAME}3" in page
+    assert "Can't connect to Server API" not in page
+
+
+@needs_browser
+def test_a_browser_shows_and_compares_runs(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = json.loads((project / ".sweep/ui.json").read_text())["mlflow"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+    for seed in (1, 2):
+        tracker = RunTracker(record(seed), Ticket.read(""), "III", [])
+        for epoch in (1, 2):
+            tracker.log({"epoch": epoch, "train_loss": 1 / epoch, "selection_loss": 1.1 / epoch})
+        tracker.finish()
+    profile = record()["run"]["profile"]
+    experiment = client().get_experiment_by_name(profile).experiment_id
+    table = dom(f"{url}/#/experiments/{experiment}/runs")
+    assert all(f"isic17-32-scratch-paper-{seed}" in table for seed in (1, 2))
+    runs = client().search_runs([experiment])
+    ids = quote(json.dumps([run.info.run_id for run in runs]))
+    compared = dom(f"{url}/#/compare-runs?runs={ids}&experiments={quote(json.dumps([experiment]))}")
+    assert "Comparing 2 Runs" in compared
+    assert "Parallel Coordinates Plot" in compared
 
 
 def test_prefects_page_asks_its_own_server(project: Path) -> None:

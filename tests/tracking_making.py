@@ -30,6 +30,7 @@ class Server:
         command += ["--backend-store-uri", f"sqlite:///{self.folder}/store.db"]
         command += ["--artifacts-destination", f"{self.folder}/artifacts"]
         kept = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+        kept["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
         with open(self.folder / "server.log", "a") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, env=kept, stdout=log, stderr=log, start_new_session=True
