@@ -9,7 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import mlflow_command, predict_command, sweep_command, ui_command
+from pipeline import (
+    mlflow_command,
+    predict_command,
+    search_command,
+    sweep_command,
+    ui_command,
+)
 
 ABOUT = """\
 VM-UNet (Vision Mamba UNet) for the segmentation of skin lesions and of organs in CT.
@@ -30,6 +36,7 @@ examples:
   vmunet profile small                            (switch; `make tables` then follows it)
   vmunet runs                                     (the declared grid and what is done)
   vmunet sweep --tables 3,4                       (the cells of two tables, several at once)
+  vmunet search isic17-64 --trials 30             (better settings, on held-out training images)
   vmunet ui                                       (the pages of MLflow and Prefect)
 """
 
@@ -177,6 +184,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=raw,
     )
     sweep_command.add_arguments(sweep)
+
+    search = commands.add_parser(
+        "search",
+        help="search better settings for a cell",
+        description=search_command.ABOUT,
+        epilog=search_command.NOTES,
+        formatter_class=raw,
+    )
+    search_command.add_arguments(search)
 
     ui = commands.add_parser(
         "ui",

@@ -6,6 +6,7 @@ budget: where the data come from, how wide and how long the models are. Nothing 
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -22,7 +23,7 @@ from ruamel.yaml import YAML, YAMLError
 from pipeline.own import Own, OwnView
 from pipeline.strict import ProtocolName, Strict
 from vmunet.errors import InputError
-from vmunet.settings import TrainSettings
+from vmunet.settings import PUBLISHED, Augmentation, TrainSettings
 
 PROFILES = Path("profiles")
 SECTIONS = ("profile", "grid", "own", "cell", "cells")
@@ -30,13 +31,67 @@ NO_OWN = "own: {cells: [scratch], protocols: [sound], images: {}, volumes: {}}"
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class CellTraining(Strict):
+    """What a cell trains with in place of the profile's `train` or `train_volumes`."""
+
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+
+
+def augmentation(content: Any) -> Augmentation:
+    """A cell's `augment` section; by way of JSON, as `train_settings`."""
+    return TypeAdapter(Augmentation).validate_json(json.dumps(content, default=str), strict=True)
+
+
 class Cell(Strict):
-    """One cell of the ablations: VM-UNet's init, drop path rate and depths (Tables III-V)."""
+    """One cell of the ablations: VM-UNet's init, drop path rate and depths (Tables III-V).
+
+    The other three are for cells that a search has found; without them the profile's settings
+    and the paper's hold.
+
+    Attributes:
+        train: learning rate and weight decay.
+        loss_weights: of cross-entropy and Dice in training; epochs are selected with 1 and 1.
+        augment: probabilities, and the limit of rotations.
+    """
 
     init: Literal["none", "vmamba-t", "vmamba-s"]
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)]
     depths: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=4, max_length=4)]
     depths_decoder: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=4, max_length=4)]
+    train: CellTraining | None = None
+    loss_weights: (
+        Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)] | None
+    ) = None
+    augment: Annotated[Augmentation, BeforeValidator(augmentation)] | None = None
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> "Cell":
+        if self.loss_weights is not None and not any(self.loss_weights):
+            raise ValueError("loss_weights: both are 0")
+        return self
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """Of cross-entropy and Dice."""
+        first, second = self.loss_weights or (1.0, 1.0)
+        return first, second
+
+    @property
+    def augmentation(self) -> Augmentation:
+        return self.augment or PUBLISHED
+
+    def settings(self, budget: TrainSettings) -> TrainSettings:
+        """The profile's settings with the cell's own in their place.
+
+        Raises:
+            InputError: the two contradict each other.
+        """
+        own = self.train.model_dump(exclude_none=True) if self.train else {}
+        try:
+            return replace(budget, **own)
+        except ValueError as error:
+            raise InputError(f"params.yaml: a cell's train: {error} (found {own})") from None
 
 
 class View(Strict):

@@ -10,6 +10,8 @@ from pipeline.grid import Run, parse_run
 from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
 from stages.training import Task, train_run
+from vmunet.protocols import PROTOCOLS, Protocol
+from vmunet.settings import PUBLISHED, Augmentation
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -18,11 +20,13 @@ def main(argv: list[str] | None = None) -> None:
     train_run(run, params, image_task(run, params))
 
 
-def image_task(run: Run, params: Params) -> Task:
-    """The classes of an image's pixels: a lesion, or what the manifest names."""
+def image_task(run: Run, params: Params, protocol: Protocol | None = None) -> Task:
+    """The classes of an image's pixels: a lesion, or what the manifest names.
+
+    `protocol` is the run's, with switches of its own where a search gives it.
+    """
     from vmunet.classes import channels_of, classes_of
     from vmunet.data.arrays import load_manifest
-    from vmunet.protocols import PROTOCOLS
 
     arrays = Path("data/arrays", run.view, run.protocol)
     manifest = load_manifest(arrays)  # one clear error where the arrays are missing
@@ -36,19 +40,27 @@ def image_task(run: Run, params: Params) -> Task:
         settings=params.profile.train,
         classes=channels_of(classes),
         size=params.view(run.view).size,
-        datasets=lambda: datasets(arrays, PROTOCOLS[run.protocol], run.seed, len(classes)),
+        datasets=lambda: datasets(
+            arrays,
+            protocol or PROTOCOLS[run.protocol],
+            run.seed,
+            len(classes),
+            params.cell(run.cell).augmentation,
+        ),
         metadata=metadata,
     )
 
 
-def datasets(arrays: Path, protocol: Any, seed: int, classes: int) -> tuple[Any, Any]:
+def datasets(
+    arrays: Path, protocol: Protocol, seed: int, classes: int, settings: Augmentation = PUBLISHED
+) -> tuple[Any, Any]:
     """Images to train on, augmented, and images whose loss selects the epoch."""
     from torch.utils.data import Subset
 
     from vmunet.data.arrays import ArrayDataset, held_out
     from vmunet.data.augment import augmentation
 
-    augmented = ArrayDataset(arrays, "train", augmentation(protocol, seed), seed, classes)
+    augmented = ArrayDataset(arrays, "train", augmentation(protocol, seed, settings), seed, classes)
     if protocol.selection == "test":
         return augmented, ArrayDataset(arrays, "test", classes=classes)
     kept, held = held_out(augmented.ids)

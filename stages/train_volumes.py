@@ -10,6 +10,8 @@ from pipeline.grid import Run, parse_run
 from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
 from stages.training import Task, train_run
+from vmunet.protocols import PROTOCOLS, Protocol
+from vmunet.settings import PUBLISHED, Augmentation
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -18,10 +20,9 @@ def main(argv: list[str] | None = None) -> None:
     train_run(run, params, organ_task(run, params))
 
 
-def organ_task(run: Run, params: Params) -> Task:
-    """The organs of a volume, slice by slice."""
+def organ_task(run: Run, params: Params, protocol: Protocol | None = None) -> Task:
+    """The organs of a volume, slice by slice; `protocol` as in `stages.train.image_task`."""
     from vmunet.data.arrays import load_manifest
-    from vmunet.protocols import PROTOCOLS
 
     arrays = Path("data/arrays", run.view)
     manifest = load_manifest(arrays)  # one clear error where the arrays are missing
@@ -33,7 +34,12 @@ def organ_task(run: Run, params: Params) -> Task:
         classes=len(manifest["classes"]) + 1,
         size=size,
         datasets=lambda: datasets(
-            arrays, training_cases(manifest), size, PROTOCOLS[run.protocol], run.seed
+            arrays,
+            training_cases(manifest),
+            size,
+            protocol or PROTOCOLS[run.protocol],
+            run.seed,
+            params.cell(run.cell).augmentation,
         ),
         metadata={
             "normalisation": "window" if manifest["window"] else "percentiles",
@@ -52,20 +58,25 @@ def training_cases(manifest: dict[str, Any]) -> list[str]:
 
 
 def datasets(
-    arrays: Path, cases: list[str], size: int, protocol: Any, seed: int
+    arrays: Path,
+    cases: list[str],
+    size: int,
+    protocol: Protocol,
+    seed: int,
+    settings: Augmentation = PUBLISHED,
 ) -> tuple[Any, Any]:
     """Slices to train on, augmented, and slices whose loss selects the epoch, or None."""
     from vmunet.data.arrays import held_out
     from vmunet.data.slice_dataset import SliceDataset
 
+    def augmented(cases: list[str]) -> SliceDataset:
+        return SliceDataset(arrays, cases, size, protocol, True, seed, settings)
+
     if protocol.volume_selection == "training_loss":
-        return SliceDataset(arrays, cases, size, protocol, augmented=True, seed=seed), None
+        return augmented(cases), None
     kept, held = held_out(cases, fraction=1 / 6)  # 3 of Synapse's 18
-    train = [cases[i] for i in kept]
-    return (
-        SliceDataset(arrays, train, size, protocol, augmented=True, seed=seed),
-        SliceDataset(arrays, [cases[i] for i in held], size, protocol),
-    )
+    held_cases = [cases[i] for i in held]
+    return augmented([cases[i] for i in kept]), SliceDataset(arrays, held_cases, size, protocol)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Task:
     Attributes:
         script: the stage's, whose modules a resume state belongs to.
         arrays: folder of the data.
-        settings: how long and how hard to train.
+        settings: how long and how hard to train, where the cell does not say otherwise.
         classes: channels that the model gives: 1 for one class, else the background and each class.
         size: side of the square that the model sees, px.
         datasets: makes the augmented training data and what selects the epoch, or None there.
@@ -68,13 +68,14 @@ def train_run(run: Run, params: Params, task: Task) -> None:
     from vmunet.protocols import PROTOCOLS
     from vmunet.training import Progress, train
 
-    cell, settings, protocol = params.cell(run.cell), task.settings, PROTOCOLS[run.protocol]
+    cell, protocol = params.cell(run.cell), PROTOCOLS[run.protocol]
+    settings = cell.settings(task.settings)
     micro_batch = micro_batch_of(settings)
     dataset = params.view(run.view).dataset
     facts = {
         "run": asdict(run)
         | {"profile": params.profile_name, "dataset": dataset, "size": task.size},
-        "cell": cell.model_dump(),
+        "cell": cell.model_dump(exclude_none=True),
         "train": asdict(settings),
         "protocol": asdict(protocol),
         "micro_batch": micro_batch,
@@ -114,7 +115,7 @@ def train_run(run: Run, params: Params, task: Task) -> None:
             model,
             train_images,
             selection_images,
-            training_loss(task.classes, protocol.loss_input),
+            training_loss(task.classes, protocol.loss_input, cell.weights),
             settings,
             protocol,
             run.seed,
@@ -124,6 +125,7 @@ def train_run(run: Run, params: Params, task: Task) -> None:
             on_epoch,
             label=run.name,
             micro_batch=micro_batch,
+            selection_loss=training_loss(task.classes, protocol.loss_input),
         )
     except BaseException as error:
         if tracker is not None:

@@ -21,6 +21,7 @@ import stages.evaluate
 import stages.training
 from pipeline import cli
 from pipeline.grid import Run
+from pipeline.params import Cell
 from stages.train import image_task
 from vmunet import VMUNet, class_sheet
 from vmunet.checkpoints import load_checkpoint, save_checkpoint
@@ -425,8 +426,8 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pairs = [scene(i, 40 + 5 * i, 60) for i in range(9)]
     write_class_arrays(tmp_path / "data/arrays/shapes-32/sound", SIZE, pairs[:6], pairs[6:])
-    cell = SimpleNamespace(init="none", drop_path_rate=0.0, **SHALLOW)
-    cell.model_dump = lambda: {"init": "none"}
+    shallow = {name: list(depths) for name, depths in SHALLOW.items()}
+    cell = Cell(init="none", drop_path_rate=0.0, **shallow)
     params = SimpleNamespace(
         profile_name="own",
         profile=SimpleNamespace(

@@ -6,6 +6,7 @@ import json
 import pickle
 import random
 import zipfile
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -25,6 +26,7 @@ from vmunet.data.raw import Phantoms, write_raw
 from vmunet.data.resize import min_max, resize_image
 from vmunet.errors import InputError
 from vmunet.protocols import PAPER, PROTOCOLS, SOUND
+from vmunet.settings import Augmentation
 
 SIZE = 64
 
@@ -253,6 +255,26 @@ def test_a_paper_run_has_one_angle_that_follows_from_its_seed():
     ]
     assert all(same)
     assert not all(differ)
+
+
+def test_settings_say_how_often_and_how_far():
+    never = Augmentation(horizontal_flip=0, vertical_flip=0, rotation=0)
+    assert len(outcomes(augmentation(SOUND, 7, never), 50)) == 1
+    mirrored = replace(never, horizontal_flip=1)
+    image, mask = shape_pair()
+    for sample in range(5):
+        got = augmentation(SOUND, 7, mirrored)(image, mask, sample)
+        assert np.array_equal(got[0], image[:, ::-1])
+        assert np.array_equal(got[1], mask[:, ::-1])
+    turned = replace(never, rotation=1, rotation_limit=5.0)
+    corner = np.zeros((101, 101), np.uint8)
+    corner[:50, :50] = 255
+    for sample in range(20):  # by at most 5 degrees: the axis moves by 50 tan 5 = 4.4 px
+        got = augmentation(SOUND, 7, turned)(np.dstack([corner] * 3), corner, sample)[1]
+        assert got[20:40, 20:40].all()
+        assert not got[60:, 60:].any()
+    assert abs(run_angle(3, (-5, 5))) <= 5
+    assert run_angle(3) == run_angle(3, (0, 360))
 
 
 def test_rotation_keeps_the_frame_and_fills_with_zeros():

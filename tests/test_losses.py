@@ -7,7 +7,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from vmunet.errors import InputError
-from vmunet.losses import bce_dice, bce_dice_of_probabilities, binary_dice, ce_dice
+from vmunet.losses import (
+    bce_dice,
+    bce_dice_of_probabilities,
+    binary_dice,
+    ce_dice,
+    training_loss,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 EXPECTED = json.loads((GOLDEN / "losses_metrics.json").read_text())
@@ -126,6 +132,20 @@ def test_binary_loss_is_the_batch_mean_of_its_samples(form):
 def test_empty_target_predicted_empty_costs_nothing():
     logits = torch.full((2, 1, 8, 8), -200.0)
     assert bce_dice(logits, torch.zeros_like(logits), "logits").item() == 0.0
+
+
+@pytest.mark.parametrize("form", ["probabilities", "logits"])
+def test_weights_multiply_the_two_terms(form):
+    generator = torch.Generator().manual_seed(0)
+    for classes in (1, 3):
+        logits = torch.randn(2, classes, 8, 8, generator=generator)
+        target = torch.randint(max(2, classes), (2, 8, 8), generator=generator)
+        target = target[:, None].float() if classes == 1 else target
+        terms = [training_loss(classes, form, w)(logits, target) for w in ((1.0, 0.0), (0.0, 1.0))]
+        both = training_loss(classes, form, (0.5, 1.5))(logits, target)
+        assert torch.allclose(both, 0.5 * terms[0] + 1.5 * terms[1])
+        plain, equal = training_loss(classes, form), training_loss(classes, form, (1.0, 1.0))
+        assert torch.equal(plain(logits, target), equal(logits, target))
 
 
 def test_wrong_input_is_named():

@@ -141,6 +141,11 @@ def test_a_run_names_its_places() -> None:
         (lambda c: c["cells"]["base"].update(init="vmamba-b"), r"cells\.base\.init: .*'vmamba-t'"),
         (lambda c: c["cells"]["base"].update(depths=[2, 2, 2]), r"cells\.base\.depths"),
         (lambda c: c["cells"]["base"].update(droppath=0.1), r"cells\.base\.droppath: Extra"),
+        (lambda c: c["cells"]["base"].update(train={"epochs": 3}), r"base\.train\.epochs: Extra"),
+        (lambda c: c["cells"]["base"].update(loss_weights=[1.0]), r"base\.loss_weights"),
+        (lambda c: c["cells"]["base"].update(loss_weights=[0.0, 0.0]), r"both are 0"),
+        (lambda c: c["cells"]["base"].update(augment={"flip": 1.0}), r"base\.augment"),
+        (lambda c: c["cells"]["base"].update(augment={"rotation": 2.0}), r"must be a probability"),
         (lambda c: c.update(grids={}), r"unknown key 'grids'"),
         (
             lambda c: c["grid"]["volumes"]["synapse-64"].update(size=50),
@@ -279,3 +284,18 @@ def test_mistakes_in_own(root: Path, change, message: str) -> None:
     edit(root / "params.yaml", change)
     with pytest.raises(InputError, match=message):
         load_params(root)
+
+
+def test_a_cell_may_train_in_its_own_way(root: Path) -> None:
+    own = {"learning_rate": 2e-3}
+    edit(root / "params.yaml", lambda c: c["cells"].update(tuned={"train": own}))
+    params = load_params(root)
+    budget = params.profile.train
+    tuned = params.cell("tuned").settings(budget)
+    assert (tuned.learning_rate, tuned.weight_decay) == (2e-3, budget.weight_decay)
+    assert params.cell("base").settings(budget) == budget
+    assert params.cell("base").weights == (1.0, 1.0)
+    own["learning_rate"] = 1e-6
+    edit(root / "params.yaml", lambda c: c["cells"].update(tuned={"train": own}))
+    with pytest.raises(InputError, match=r"a cell's train: .*eta_min.*found"):
+        load_params(root).cell("tuned").settings(budget)

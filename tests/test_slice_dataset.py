@@ -12,6 +12,7 @@ from vmunet import InputError
 from vmunet.data.slice_dataset import SliceDataset, augment
 from vmunet.data.volumes import Case, Pixels, write_volumes
 from vmunet.protocols import PAPER, SOUND
+from vmunet.settings import Augmentation
 
 SIZE = 32
 DEPTHS = {"a": 3, "b": 5, "c": 2}
@@ -146,6 +147,22 @@ def test_samples_are_those_of_the_published_transform(arrays: Path) -> None:
     assert 170 <= count["turned"] <= 230
     assert 74 <= count["rotated"] <= 126
     assert 74 <= count["left"] <= 126
+
+
+def test_settings_say_how_often_and_how_far() -> None:
+    image, labels = pixels("a").image[0], pixels("a").labels[0]
+    never, random = Augmentation(turns=0, rotation=0), np.random.default_rng(0)
+    for protocol in (PAPER, SOUND):
+        assert all(augment(image, labels, protocol, random, never)[0] is image for _ in range(20))
+
+    class Wide(Draws):
+        def uniform(self, low: float, high: float) -> float:
+            assert (low, high) == (-45, 45)
+            return 30.0
+
+    wide = Augmentation(rotation=1, rotation_limit=45)
+    got, _ = augment(image, labels, SOUND, Wide([0.01], []), wide)  # type: ignore[arg-type]
+    assert np.array_equal(got, ndimage.rotate(image, 30, order=1, reshape=False))
 
 
 def test_a_sample_is_a_function_of_seed_epoch_and_index(arrays: Path) -> None:

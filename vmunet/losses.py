@@ -1,9 +1,9 @@
 """The two training losses: BCE + Dice for one class (ISIC), CE + Dice for several (Synapse).
 
-Both are equations 5 and 6 of the paper (section III-D) with both weights 1, as the published
-code computes them. They are computed in float32 (float64 if the logits are), also inside an
-autocast region: half precision cannot sum a batch of pixels, and torch refuses binary
-cross-entropy on probabilities there.
+Both are equations 5 and 6 of the paper (section III-D), with both weights 1, as the published code
+computes them, unless others are given. They are computed in float32 (float64 if the logits are),
+also inside an autocast region: half precision cannot sum a batch of pixels, and torch refuses
+binary cross-entropy on probabilities there.
 """
 
 from collections.abc import Callable
@@ -23,13 +23,24 @@ MULTICLASS_SMOOTH = 1e-5
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, targets) -> a scalar
 
 
-def training_loss(classes: int, loss_input: Literal["probabilities", "logits"]) -> Loss:
+Weights = tuple[float, float]  # of the cross-entropy and of Dice
+EQUAL: Weights = (1.0, 1.0)
+
+
+def training_loss(
+    classes: int, loss_input: Literal["probabilities", "logits"], weights: Weights = EQUAL
+) -> Loss:
     """The loss of a model with so many output channels: `bce_dice` for one, else `ce_dice`."""
-    return partial(bce_dice, loss_input=loss_input) if classes == 1 else ce_dice
+    if classes == 1:
+        return partial(bce_dice, loss_input=loss_input, weights=weights)
+    return partial(ce_dice, weights=weights)
 
 
 def bce_dice(
-    logits: Tensor, target: Tensor, loss_input: Literal["probabilities", "logits"]
+    logits: Tensor,
+    target: Tensor,
+    loss_input: Literal["probabilities", "logits"],
+    weights: Weights = EQUAL,
 ) -> Tensor:
     """Binary cross-entropy plus Dice, the ISIC loss.
 
@@ -40,9 +51,10 @@ def bce_dice(
             does: a logit beyond about +-17 rounds to probability 0 or 1, where the logarithm is
             clamped at -100 and the gradient vanishes. `logits` gives the same value elsewhere
             and stays exact, with a gradient, beyond.
+        weights: of the two terms.
 
     Returns:
-        A scalar: mean cross-entropy over all pixels + `binary_dice`.
+        A scalar: mean cross-entropy over all pixels + `binary_dice`, each times its weight.
 
     Raises:
         InputError: the shapes differ or are not (batch, 1, height, width), or `loss_input` is
@@ -54,13 +66,15 @@ def bce_dice(
     with torch.autocast(logits.device.type, enabled=False):
         logits = _full_precision(logits)
         if loss_input == "probabilities":
-            return bce_dice_of_probabilities(torch.sigmoid(logits), target)
+            return bce_dice_of_probabilities(torch.sigmoid(logits), target, weights)
         target = target.to(logits.dtype)
         cross_entropy = F.binary_cross_entropy_with_logits(logits, target)
-        return cross_entropy + binary_dice(torch.sigmoid(logits), target)
+        return weights[0] * cross_entropy + weights[1] * binary_dice(torch.sigmoid(logits), target)
 
 
-def bce_dice_of_probabilities(probabilities: Tensor, target: Tensor) -> Tensor:
+def bce_dice_of_probabilities(
+    probabilities: Tensor, target: Tensor, weights: Weights = EQUAL
+) -> Tensor:
     """`bce_dice` where the sigmoid was applied before; both (batch, 1, height, width), 0..1.
 
     The cross-entropy is torch's nn.BCELoss, whose logarithms are clamped at -100.
@@ -70,7 +84,7 @@ def bce_dice_of_probabilities(probabilities: Tensor, target: Tensor) -> Tensor:
         probabilities = _full_precision(probabilities)
         target = target.to(probabilities.dtype)
         cross_entropy = F.binary_cross_entropy(probabilities, target)
-        return cross_entropy + binary_dice(probabilities, target)
+        return weights[0] * cross_entropy + weights[1] * binary_dice(probabilities, target)
 
 
 def binary_dice(probabilities: Tensor, target: Tensor) -> Tensor:
@@ -89,7 +103,7 @@ def binary_dice(probabilities: Tensor, target: Tensor) -> Tensor:
     return (1.0 - overlap / (p.sum(1) + t.sum(1) + BINARY_SMOOTH)).mean()
 
 
-def ce_dice(logits: Tensor, target: Tensor) -> Tensor:
+def ce_dice(logits: Tensor, target: Tensor, weights: Weights = EQUAL) -> Tensor:
     """Cross-entropy plus Dice over all classes, background included: the Synapse loss.
 
     Dice is pooled over the batch for each class c: 1 - (2 sum(p_c t_c) + s) / (sum(p_c^2) +
@@ -99,9 +113,10 @@ def ce_dice(logits: Tensor, target: Tensor) -> Tensor:
     Args:
         logits: (batch, classes, height, width), any floating type.
         target: (batch, height, width), integer class indices 0..classes-1.
+        weights: of the two terms.
 
     Returns:
-        A scalar: mean cross-entropy over all pixels + Dice.
+        A scalar: mean cross-entropy over all pixels + Dice, each times its weight.
 
     Raises:
         InputError: the shapes do not belong together or the target does not hold integers.
@@ -123,7 +138,8 @@ def ce_dice(logits: Tensor, target: Tensor) -> Tensor:
         over_batch = (0, 2, 3)
         overlap = 2.0 * (p * one_hot).sum(over_batch) + MULTICLASS_SMOOTH  # (classes,)
         size = (p * p).sum(over_batch) + one_hot.sum(over_batch) + MULTICLASS_SMOOTH
-        return F.nll_loss(log_p, target) + (1.0 - overlap / size).mean()
+        dice = (1.0 - overlap / size).mean()
+        return weights[0] * F.nll_loss(log_p, target) + weights[1] * dice
 
 
 def _full_precision(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How long and how hard to train: the budget that a profile sets, with the paper's values."""
+"""How long and how hard to train, and how samples are augmented, with the paper's values."""
 
 import math
 from dataclasses import dataclass
@@ -45,3 +45,37 @@ class TrainSettings:
             raise ValueError("dims must start at a multiple of 4, 8 or more")
         if any(self.dims[i + 1] != 2 * self.dims[i] for i in range(3)):
             raise ValueError("dims must double from stage to stage")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How often training samples are turned, and how far; a protocol says in which way.
+
+    Attributes:
+        horizontal_flip, vertical_flip: of images, probabilities.
+        turns: of CT slices, probability of quarter turns, where the protocol has them.
+        rotation: probability of a rotation; of slices, where no quarter turn was made.
+        rotation_limit: largest rotation to each side in degrees; None for the published one: the
+            whole circle for images, 20 for slices.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    horizontal_flip: float = 0.5
+    vertical_flip: float = 0.5
+    turns: float = 0.5
+    rotation: float = 0.5
+    rotation_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("horizontal_flip", "vertical_flip", "turns", "rotation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a probability, 0 to 1")
+        if self.rotation_limit is not None and not 1 <= self.rotation_limit <= 180:
+            raise ValueError("rotation_limit must be 1 to 180 degrees")
+
+
+PUBLISHED = Augmentation()

@@ -32,6 +32,10 @@ from vmunet.settings import TrainSettings
 Row = dict[str, float]
 
 
+class DivergedError(InputError):
+    """The loss is no number any more: the settings ask for too much."""
+
+
 @dataclass
 class Progress:
     """Where a run stands after `epoch` whole epochs.
@@ -69,6 +73,7 @@ def train(
     on_epoch: Callable[[Row], None] = lambda row: None,
     label: str = "",
     micro_batch: int | None = None,
+    selection_loss: Loss | None = None,
 ) -> Progress:
     """Train `model` in place and return its best weights and history.
 
@@ -83,9 +88,12 @@ def train(
         on_epoch: called with every new row of the history.
         label: the run's name, for the progress bar and errors.
         micro_batch: samples that the model sees at once while it trains; by default the batch.
+        selection_loss: of the selection images, where it is another than the one to train with:
+            losses of other weights could not be compared.
 
     Raises:
-        InputError: the loss or a gradient is not finite, or a parameter has no gradient.
+        DivergedError: the loss is not finite.
+        InputError: a gradient is not finite, or a parameter has no gradient.
     """
     model.to(device)
     groups = parameter_groups(model, settings.weight_decay, protocol)
@@ -121,28 +129,28 @@ def train(
             label,
             micro_batch,
         )
-        selection_loss = train_loss
+        chosen_by = train_loss
         if selection is not None:
-            selection_loss = mean_loss(model, selection, loss, settings, device)
-        if not math.isfinite(selection_loss):
-            raise InputError(diverged(label, selection_loss, f"after epoch {epoch + 1}"))
+            chosen_by = mean_loss(model, selection, selection_loss or loss, settings, device)
+        if not math.isfinite(chosen_by):
+            raise DivergedError(diverged(label, chosen_by, f"after epoch {epoch + 1}"))
         row = {
             "epoch": epoch + 1,
             "learning_rate": rate,
             "train_loss": train_loss,
-            "selection_loss": selection_loss,
+            "selection_loss": chosen_by,
         }
         progress.epoch = epoch + 1
         progress.seconds += time.monotonic() - began
         progress.history.append(row)
-        if selection_loss < progress.best_loss:
-            progress.best_epoch, progress.best_loss = epoch + 1, selection_loss
+        if chosen_by < progress.best_loss:
+            progress.best_epoch, progress.best_loss = epoch + 1, chosen_by
             progress.best_weights = {
                 name: t.detach().cpu().clone() for name, t in model.state_dict().items()
             }
         on_epoch(row)
         bar.update()
-        bar.set_postfix(train=f"{train_loss:.4f}", selection=f"{selection_loss:.4f}")
+        bar.set_postfix(train=f"{train_loss:.4f}", selection=f"{chosen_by:.4f}")
         # Saving may take at most about a tenth of the time: large models are not saved each epoch.
         due = time.monotonic() - saved_at > 10 * save_seconds or progress.epoch == settings.epochs
         if state is not None and due:
@@ -179,7 +187,7 @@ def train_epoch(
             value = backward(model, images, targets, loss, settings, micro_batch)
         except FloatingPointError as error:
             place = f"in epoch {epoch + 1}, step {step + 1}"
-            raise InputError(diverged(label, float(str(error)), place)) from None
+            raise DivergedError(diverged(label, float(str(error)), place)) from None
         if epoch == 0 and step == 0:
             check_gradients(model, label)
         optimizer.step()

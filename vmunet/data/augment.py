@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmunet.protocols import Protocol
+from vmunet.settings import PUBLISHED, Augmentation
 
 Array8 = NDArray[np.uint8]
 Transform = Callable[[Array8, Array8, int], tuple[Array8, Array8]]
@@ -18,17 +19,20 @@ Transform = Callable[[Array8, Array8, int], tuple[Array8, Array8]]
 ROTATION_STREAM = 0x0A16  # separates the angle's draw from all others made with the run's seed
 
 
-def augmentation(protocol: Protocol, seed: int) -> Transform:
+def augmentation(protocol: Protocol, seed: int, settings: Augmentation = PUBLISHED) -> Transform:
     """The protocol's augmentation for a run.
 
     Horizontal flip with probability 0.5, vertical flip 0.5, then a rotation 0.5 about the centre
     within the same frame, filled with zeros. `one_angle`: the whole run turns by one angle in
     0..360 degrees drawn from its seed (the published code draws it before seeding, when the
     transform is built); `fresh_angle`: a new one for every sample. Masks turn by nearest pixel.
+    These are the published settings; others have other probabilities, or angles from -limit to
+    limit degrees.
 
     Args:
         protocol: reads `rotation` and `rotation_image`.
         seed: the run's.
+        settings: probabilities, and how far to rotate.
 
     Returns:
         transform(image uint8 (h, w, 3), mask uint8 (h, w), sample seed >= 0) -> (image, mask).
@@ -37,15 +41,16 @@ def augmentation(protocol: Protocol, seed: int) -> Transform:
     import albumentations as A
     import cv2
 
-    angles = (0.0, 360.0)
+    limit = settings.rotation_limit
+    angles = (0.0, 360.0) if limit is None else (-limit, limit)
     if protocol.rotation == "one_angle":
-        angle = run_angle(seed)
+        angle = run_angle(seed, angles)
         angles = (angle, angle)
     of_image = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR}[protocol.rotation_image]
     pipeline = A.Compose(
         [
-            A.HorizontalFlip(p=0.5),
-            A.VerticalFlip(p=0.5),
+            A.HorizontalFlip(p=settings.horizontal_flip),
+            A.VerticalFlip(p=settings.vertical_flip),
             A.Rotate(
                 limit=angles,
                 interpolation=of_image,
@@ -53,7 +58,7 @@ def augmentation(protocol: Protocol, seed: int) -> Transform:
                 border_mode=cv2.BORDER_CONSTANT,
                 fill=0,
                 fill_mask=0,
-                p=0.5,
+                p=settings.rotation,
             ),
         ]
     )
@@ -69,6 +74,6 @@ def augmentation(protocol: Protocol, seed: int) -> Transform:
     return transform
 
 
-def run_angle(seed: int) -> float:
-    """The one angle in degrees, 0..360, by which a `paper` run rotates."""
-    return float(np.random.default_rng([ROTATION_STREAM, seed]).uniform(0, 360))
+def run_angle(seed: int, angles: tuple[float, float] = (0.0, 360.0)) -> float:
+    """The one angle in degrees by which a `paper` run rotates, drawn from these."""
+    return float(np.random.default_rng([ROTATION_STREAM, seed]).uniform(*angles))

@@ -19,10 +19,11 @@ from vmunet.data.arrays import STAGE
 from vmunet.data.slices import resize_labels, resize_slice
 from vmunet.errors import InputError
 from vmunet.protocols import Protocol
+from vmunet.settings import PUBLISHED, Augmentation
 
 Slice = NDArray[np.float32]
 Labels = NDArray[np.uint8]
-DEGREES = 20  # largest rotation of a slice
+DEGREES = 20  # largest rotation of a slice, as published
 
 
 class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -39,6 +40,7 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
         protocol: reads `slice_resize`, `slice_turns`, `rotation_image`.
         augmented: turn and rotate at random.
         seed: the run's.
+        settings: how often, and how far.
 
     Raises:
         InputError: the arrays of a case are missing or do not fit one another.
@@ -52,10 +54,11 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
         protocol: Protocol,
         augmented: bool = False,
         seed: int = 0,
+        settings: Augmentation = PUBLISHED,
     ) -> None:
         self.folder, self.cases = Path(folder), list(cases)
         self.size, self.protocol = size, protocol
-        self.augmented, self.seed = augmented, seed
+        self.augmented, self.seed, self.settings = augmented, seed, settings
         # In shared memory: workers that outlive an epoch see `set_epoch` too.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._open()
@@ -87,7 +90,7 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
         image, labels = np.array(images[row]), np.array(masks[row])
         if self.augmented:
             random = np.random.default_rng((self.seed, int(self._epoch[0]), index))
-            image, labels = augment(image, labels, self.protocol, random)
+            image, labels = augment(image, labels, self.protocol, random, self.settings)
         image = resize_slice(image, self.size, self.protocol.slice_resize)
         labels = resize_labels(labels, (self.size, self.size), self.protocol.slice_resize)
         return torch.from_numpy(image)[None], torch.from_numpy(labels.astype(np.int64))
@@ -116,17 +119,27 @@ def open_case(folder: Path, case: str) -> tuple[Slice, Labels]:
 
 
 def augment(
-    image: Slice, labels: Labels, protocol: Protocol, random: np.random.Generator
+    image: Slice,
+    labels: Labels,
+    protocol: Protocol,
+    random: np.random.Generator,
+    settings: Augmentation = PUBLISHED,
 ) -> tuple[Slice, Labels]:
-    """Turn a slice and its labels (height, width) at random, as `Protocol.slice_turns` says."""
+    """Turn a slice and its labels (height, width) at random, as `Protocol.slice_turns` says.
+
+    The published settings turn half of the slices, and rotate half of the others by up to 20
+    degrees.
+    """
+    limit = DEGREES if settings.rotation_limit is None else settings.rotation_limit
     if protocol.slice_turns == "quarter_turns":
-        if random.random() > 0.5:
+        if random.random() > 1 - settings.turns:
             turns, axis = int(random.integers(4)), int(random.integers(2))
             return turn(image, turns, axis), turn(labels, turns, axis)
-        if random.random() > 0.5:
-            return rotate(image, labels, int(random.integers(-DEGREES, DEGREES)), protocol)
-    elif random.random() > 0.5:
-        return rotate(image, labels, random.uniform(-DEGREES, DEGREES), protocol)
+        if random.random() > 1 - settings.rotation:
+            degrees = int(random.integers(-int(limit), int(limit)))
+            return rotate(image, labels, degrees, protocol)
+    elif random.random() > 1 - settings.rotation:
+        return rotate(image, labels, random.uniform(-limit, limit), protocol)
     return image, labels
 
 

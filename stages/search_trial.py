@@ -1,0 +1,195 @@
+"""Train one trial of a search and report each epoch to its study (`vmunet search --help`).
+
+Not a stage of DVC's: nothing here is an output. Run as `python -m stages.search_trial STUDY NUMBER`
+by `vmunet search`, which has drawn the trial's values. Epochs are judged on the held-out part of
+the training images under either protocol, and no file of the test part can be opened.
+"""
+
+import argparse
+import signal
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from optuna.exceptions import TrialPruned
+from optuna.trial import Trial, TrialState
+
+from pipeline.grid import Run
+from pipeline.params import Cell, Params, load_params
+from pipeline.provenance import ROOT, git_revision, hash_files, hash_json, modules_of, versions
+from pipeline.search_data import refuse_to_open, search_data
+from pipeline.search_space import cell_with, overrides
+from pipeline.search_study import Facts, SharedStudy, facts_of
+from pipeline.stage import run_stage
+from pipeline.tracking.plain import PlainRun
+from stages.train import image_task
+from stages.train_volumes import organ_task
+from stages.training import Task, device_name, make_model
+from vmunet.protocols import PROTOCOLS, Protocol
+from vmunet.settings import TrainSettings
+
+SCRIPT = Path("stages/search_trial.py")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train trial NUMBER of STUDY."""
+    parser = argparse.ArgumentParser(prog="python -m stages.search_trial", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("study")
+    parser.add_argument("number", type=int)
+    arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that MLflow learns of the end
+    params = load_params()
+    facts = SharedStudy(arguments.study).facts
+    refuse_to_open(search_data(params, facts.view, facts.protocol).test)
+    # params.yaml or the arrays may be others than when the search began
+    facts = facts_of(params, facts.view, facts.cell, facts.protocol, facts.epochs)
+    study = SharedStudy(arguments.study, facts)
+    run_trial(study, study.attach(arguments.number), params)
+
+
+def run_trial(study: SharedStudy, trial: Trial, params: Params) -> None:
+    """Train, report, and tell the study how it ended."""
+    import torch
+
+    from vmunet.losses import training_loss
+    from vmunet.processor import use_processor
+    from vmunet.training import DivergedError, train
+
+    facts = study.facts
+    changes = overrides(facts.dimensions, trial.params, facts.kind)
+    cell = cell_with(params.cell(facts.cell), changes)
+    task, protocol = task_of(facts, cell, params)
+    settings = replace(cell.settings(task.settings), epochs=facts.epochs)
+    use_processor(params.profile.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    machine = {"device": device_name(device), "threads": torch.get_num_threads()}
+    code = {"code_hash": hash_files(modules_of(SCRIPT), ROOT)}
+    first = trial.user_attrs.get("again", trial.number)
+    key = [asdict(facts), cell.model_dump(exclude_none=True), first, code, machine, versions()]
+    state = study.folder / "states" / f"{hash_json(key)[:32]}.pt"
+
+    torch.manual_seed(facts.seed)
+    model, _ = make_model(cell, task)
+    train_images, selection_images = task.datasets()
+    assert selection_images is not None, "a trial is judged on held-out training images"
+    reports = Reports(study, trial, cell, settings, protocol, machine | code)
+    label, began = f"{study.name}-{trial.number}", time.monotonic()
+    ended = "FAILED"
+    try:
+        progress = train(
+            model,
+            train_images,
+            selection_images,
+            training_loss(task.classes, protocol.loss_input, cell.weights),
+            settings,
+            protocol,
+            facts.seed,
+            device,
+            state,
+            reports.start,
+            reports.epoch,
+            label,
+            training_loss(task.classes, protocol.loss_input),
+        )
+        trial.set_user_attr("epoch", progress.best_epoch)
+        trial.set_user_attr("seconds", round(progress.seconds, 1))
+        study.study.tell(trial.number, progress.best_loss)
+        ended = "FINISHED"
+    except (TrialPruned, DivergedError) as error:
+        # told as pruned, a loss that is no number keeps the sampler away from such settings
+        reason = "" if isinstance(error, TrialPruned) else str(error)
+        trial.set_user_attr("reason", reason)
+        trial.set_user_attr("seconds", round(time.monotonic() - began, 1))
+        study.study.tell(trial.number, state=TrialState.PRUNED)
+        ended = "KILLED" if not reason else "FAILED"
+    except KeyboardInterrupt:
+        ended = "KILLED"
+        raise
+    finally:
+        reports.finish(ended)
+    state.unlink(missing_ok=True)
+
+
+def task_of(facts: Facts, cell: Cell, params: Params) -> tuple[Task, Protocol]:
+    """What a trial learns: the view's task with this cell, judged on held-out training images."""
+    protocol = replace(PROTOCOLS[facts.protocol], selection="held_out", volume_selection="held_out")
+    run = Run(facts.view, facts.cell, facts.protocol, facts.seed)
+    varied = params.model_copy(update={"cells": {**params.cells, facts.cell: cell}})
+    make = image_task if facts.kind == "images" else organ_task
+    return make(run, varied, protocol), protocol
+
+
+class Reports:
+    """Tells MLflow and the study of each epoch, and ends a trial that the pruner gives up."""
+
+    def __init__(
+        self,
+        study: SharedStudy,
+        trial: Trial,
+        cell: Cell,
+        settings: TrainSettings,
+        protocol: Protocol,
+        provenance: dict[str, Any],
+    ) -> None:
+        self._study, self._trial, self._provenance = study, trial, provenance
+        self._facts = {
+            "cell": cell.model_dump(exclude_none=True),
+            "train": asdict(settings),
+            "protocol": asdict(protocol),
+            "trial": trial.params,
+        }
+        self._best = float("inf")
+        self._tracker: PlainRun | None = None
+        self._progress: Any = None
+
+    def start(self, progress: Any) -> None:
+        """Open, or continue, the trial's MLflow run under the study's."""
+        facts, name = self._study.facts, f"{self._study.name}-{self._trial.number}"
+        tags = {
+            "study": self._study.name,
+            "trial": str(self._trial.number),
+            "view": facts.view,
+            "cell": facts.cell,
+            "protocol": facts.protocol,
+            "git": git_revision(),
+            "data_hash": facts.data,
+            **{key: str(value) for key, value in self._provenance.items()},
+        }
+        parent = self._study.study.user_attrs.get("mlflow_run_id")
+        if parent:
+            tags["mlflow.parentRunId"] = parent
+        flat = {f"{part}.{k}": v for part, values in self._facts.items() for k, v in values.items()}
+        self._tracker = PlainRun(facts.profile, name, flat, tags, progress.note)
+        self._progress = progress
+        for row in progress.history:  # of an interrupted trial, which had another number
+            self._report(row)
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """After each epoch; a pruned trial ends here.
+
+        Raises:
+            TrialPruned: the study gives it up.
+        """
+        assert self._tracker is not None
+        self._progress.note = self._tracker.run_id or self._progress.note
+        metrics = {key: value for key, value in row.items() if key != "epoch"}
+        self._tracker.log(metrics, step=int(row["epoch"]))
+        self._report(row)
+
+    def finish(self, status: str) -> None:
+        if self._tracker is not None:
+            self._tracker.finish(status)
+
+    def _report(self, row: dict[str, float]) -> None:
+        """The lowest loss so far: what the trial is worth if it ends here."""
+        epoch = int(row["epoch"])
+        self._best = min(self._best, row["selection_loss"])
+        self._trial.report(self._best, epoch)
+        if epoch < self._study.facts.epochs and self._trial.should_prune():
+            raise TrialPruned
+
+
+if __name__ == "__main__":
+    run_stage(main)
