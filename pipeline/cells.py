@@ -3,15 +3,17 @@
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 from pipeline.devices import Devices
+from pipeline.exchange import RemoteError
 from pipeline.processes import Processes, last_lines, reason
 from pipeline.record import InputsChangedError, Record, Verdict
 from pipeline.schedule import read_json
+from pipeline.selection import CELL
 from pipeline.stage import OUT_OF_MEMORY
 from vmunet.errors import InputError
 
@@ -53,21 +55,47 @@ class CellError(Exception):
         self.final = final
 
 
+class Elsewhere(Protocol):
+    """Other machines, in clones of their own."""
+
+    def run(
+        self, name: str, started: Callable[[str], None], log: IO[bytes], more: Mapping[str, str]
+    ) -> int:
+        """Run a stage's command there and bring its outputs here; its exit status.
+
+        Args:
+            started: to be called with words for the place.
+            log: where the command's output goes.
+        """
+
+    def stop(self) -> None:
+        """End every command there."""
+
+
 class Cells:
-    """Runs stages, from any thread, and keeps how each of them ended in `outcomes`."""
+    """Runs stages, from any thread, and keeps how each of them ended in `outcomes`.
+
+    Args:
+        elsewhere: where trainings and evaluations run; else, as all other stages, here.
+    """
 
     def __init__(
-        self, record: Record, processes: Processes, devices: Devices, say: Callable[[str], None]
+        self,
+        record: Record,
+        processes: Processes,
+        devices: Devices,
+        say: Callable[[str], None],
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.record, self.devices = record, devices
         self.outcomes: dict[str, Outcome] = {}
         self.stopping = threading.Event()
-        self._processes, self._say = processes, say
+        self._processes, self._say, self._elsewhere = processes, say, elsewhere
         self._micro_batch: dict[str, str] = {}  # of stages that ran out of memory
 
     def log(self, name: str) -> Path:
         """Where the output of a stage's command goes."""
-        return self.record.root / LOGS / f"{name.replace('/', '_')}.log"
+        return log_of(self.record.root, name)
 
     def attempt(self, name: str, retries: int = 0) -> Outcome:
         """Run the stage unless it is up to date by now.
@@ -102,6 +130,8 @@ class Cells:
     def stop(self) -> None:
         """End every command; nothing is tried again."""
         self.stopping.set()
+        if self._elsewhere is not None:
+            self._elsewhere.stop()
         self._processes.stop()
 
     def _run(self, name: str, attempt: int) -> str:
@@ -111,6 +141,8 @@ class Cells:
             verdict = self.record.begin(name)
         except InputError as error:
             raise CellError(str(error), final=True) from None
+        except RemoteError as error:
+            raise CellError(str(error)) from None
         if verdict is not Verdict.RUN:
             return verdict.value
         try:
@@ -140,20 +172,26 @@ class Cells:
         return CellError(f"out of memory; {found[1]} samples at once from now on")
 
     def _command(self, name: str, attempt: int) -> int:
-        commands, options = self.record.command(name)
         log = self.log(name)
         log.parent.mkdir(parents=True, exist_ok=True)
-        with self.devices.one() as environment, open(log, "ab") as file:
-            gpu = environment.get("CUDA_VISIBLE_DEVICES")
-            where = f" on GPU {gpu}" if gpu else ""
-            again = f" (attempt {attempt})" if attempt > 1 else ""
-            self._say(f"{name}  started{where}{again}")
-            file.write(f"--- {time.strftime('%F %T')}{where}{again}\n".encode())
-            file.flush()
-            if name in self._micro_batch:
-                environment[MICRO_BATCH] = self._micro_batch[name]
-            options["env"] = {**options["env"], "PYTHONUNBUFFERED": "1", **environment}
-            return self._processes.run(commands, options, file)
+        more = {MICRO_BATCH: self._micro_batch[name]} if name in self._micro_batch else {}
+        with open(log, "ab") as file:
+
+            def started(where: str) -> None:
+                again = f" (attempt {attempt})" if attempt > 1 else ""
+                self._say(f"{name}  started{where}{again}")
+                file.write(f"--- {time.strftime('%F %T')}{where}{again}\n".encode())
+                file.flush()
+
+            if self._elsewhere is not None and CELL.fullmatch(name):
+                return self._elsewhere.run(name, started, file, more)
+            commands, options = self.record.command(name)
+            with self.devices.one() as environment:
+                gpu = environment.get("CUDA_VISIBLE_DEVICES")
+                started(f" on GPU {gpu}" if gpu else "")
+                unbuffered = {"PYTHONUNBUFFERED": "1"}
+                options["env"] = {**options["env"], **unbuffered, **environment, **more}
+                return self._processes.run(commands, options, file)
 
     def _facts(self, name: str) -> dict[str, Any]:
         """What a training's run.json says of it."""
@@ -166,3 +204,8 @@ class Cells:
                     "mlflow_run_id": run.get("mlflow_run_id", ""),
                 }
         return {}
+
+
+def log_of(root: Path, name: str) -> Path:
+    """Where the output of a stage's command goes."""
+    return root / LOGS / f"{name.replace('/', '_')}.log"

@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
 
-from pipeline.cells import CellError, Cells, Outcome
+from pipeline.cells import CellError, Cells, Elsewhere, Outcome
 from pipeline.devices import Devices
 from pipeline.processes import Processes
 from pipeline.record import Record, Verdict
@@ -129,6 +129,7 @@ def run(
     lock: int,
     retries: int,
     say: Callable[[str], None],
+    elsewhere: Elsewhere | None = None,
 ) -> None:
     """Run what the plan says; `sweep.outcomes` tells how it went.
 
@@ -138,9 +139,10 @@ def run(
     Args:
         lock: file descriptor of the clone's lock, which the commands share.
         retries: further attempts for a stage that fails.
+        elsewhere: other machines, for the trainings and evaluations.
     """
     processes = Processes([lock])
-    cells = Cells(sweep.record, processes, devices, say)
+    cells = Cells(sweep.record, processes, devices, say, elsewhere)
     cells.outcomes = sweep.outcomes
     schedule = Schedule(sweep.to_run, sweep.seconds)
     ended: SimpleQueue[str] = SimpleQueue()

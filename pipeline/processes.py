@@ -141,14 +141,19 @@ def send(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def last_lines(log: Path, count: int = 10) -> list[str]:
-    """The last lines that say something; of a progress bar only its last state."""
+def tail(log: Path) -> bytes:
+    """The end of a log, nothing where there is none."""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL_BYTES))
-            text = file.read().decode(errors="replace")
+            return file.read()
     except FileNotFoundError:
-        return []
+        return b""
+
+
+def last_lines(log: Path, count: int = 10) -> list[str]:
+    """The last lines that say something; of a progress bar only its last state."""
+    text = tail(log).decode(errors="replace")
     lines = (line.rstrip().split("\r")[-1] for line in text.split("\n"))
     return list(deque((line for line in lines if line.strip()), maxlen=count))
 

@@ -36,6 +36,8 @@ from vmunet.errors import InputError
 if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
+    from pipeline.exchange import Exchange, Outputs
+
 BUSY_SECONDS = 0.5
 T = TypeVar("T")
 
@@ -58,17 +60,25 @@ class Record:
     Args:
         root: the repository's root.
         say: told, once for each wait, that another process holds DVC's lock.
+        writes_lock: whether `finish` enters the stage in dvc.lock. A clone that works for another
+            leaves the file as git has it: the other's dvc.lock is the record.
 
     Raises:
         InputError: not a DVC repository, or dvc.yaml has a mistake.
     """
 
-    def __init__(self, root: Path = Path("."), say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        root: Path = Path("."),
+        say: Callable[[str], None] = print,
+        writes_lock: bool = True,
+    ) -> None:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
         from dvc.repo.reproduce import get_active_graph
 
-        self.root, self._say = root.resolve(), say
+        self.root, self._say, self._writes_lock = root.resolve(), say, writes_lock
+        self.exchange: Exchange | None = None
         self._mutex = threading.Lock()
         self._held: dict[str, ExitStack] = {}
         self._inputs: dict[str, dict[str, Any]] = {}
@@ -106,6 +116,52 @@ class Record:
         outs = self.stages[name].outs
         return [Path(out.fs_path).relative_to(self.root) for out in outs if out.is_in_repo]
 
+    def share(self) -> "Exchange":
+        """Share results through the DVC remote from now on: `begin` looks there too.
+
+        Raises:
+            InputError: no remote is configured.
+        """
+        from pipeline.exchange import Exchange
+
+        self.exchange = Exchange(self._repo)
+        return self.exchange
+
+    def bring(self, name: str, outputs: "Outputs") -> None:
+        """Put outputs that another clone made, by their hashes, where the stage has its own.
+
+        Raises:
+            RemoteError: the remote did not give them.
+        """
+        assert self.exchange is not None
+        stage = self.stages[name]
+        self.exchange.fetch(stage, outputs)
+
+        def place() -> None:
+            if name in self._held:  # its rwlock entry is ours, and would keep us out too
+                for out in stage.outs:
+                    out.checkout(force=True)
+            elif any(out.workspace_status() for out in stage.outs):
+                stage.checkout(force=True)
+
+        self._patiently(place)
+
+    def inputs(self, name: str, afresh: bool = False) -> dict[str, Any]:
+        """Hash or values of each dependency: at `begin`, or as they are now.
+
+        Raises:
+            InputError: a dependency is missing.
+        """
+        from dvc.dependency.base import DependencyDoesNotExistError
+
+        def look() -> dict[str, Any]:
+            try:
+                return self._look(name)
+            except DependencyDoesNotExistError as error:
+                raise InputError(f"{name}: {one_line(error)}") from None
+
+        return self._patiently(look) if afresh else self._inputs[name]
+
     def changed(self, names: Iterable[str]) -> set[str]:
         """Those of the stages that are not up to date, by DVC's own rules.
 
@@ -137,6 +193,7 @@ class Record:
 
         Raises:
             InputError: a dependency is missing.
+            RemoteError: results are shared, and the remote does not answer.
         """
         return self._patiently(lambda: self._begin(name))
 
@@ -196,15 +253,19 @@ class Record:
             if not stage.changed():
                 return Verdict.UNCHANGED
             stage.remove_outs(ignore_remove=False, force=False)
+            with as_recorded(stage):
+                if self.exchange is not None:
+                    stage.save_deps()
+                    self.exchange.fetch_run(stage)
             try:
-                self._repo.stage_cache.restore(stage)
+                with as_recorded(stage):
+                    self._repo.stage_cache.restore(stage)
                 self._write(name)
                 return Verdict.RESTORED
             except RunCacheNotFoundError:
-                stage.save_deps()
+                self._inputs[name] = self._look(name)
         except DependencyDoesNotExistError as error:
             raise InputError(f"{name}: {one_line(error)}") from None
-        self._inputs[name] = self._hashes(name)
         self._hold(name)
         return Verdict.RUN
 
@@ -213,11 +274,10 @@ class Record:
         from dvc.lock import LockError
         from dvc.output import OutputDoesNotExistError
 
-        stage, before = self.stages[name], self._inputs[name]
+        before = self._inputs[name]
         self._release(name)
         try:
-            stage.save_deps()
-            after = self._hashes(name)
+            after = self._look(name)
             changed = [path for path in before if before[path] != after[path]]
             if changed:
                 raise InputsChangedError(
@@ -264,18 +324,29 @@ class Record:
 
     def _write(self, name: str) -> None:
         """What `Repo.commit(name, force=True)` does, but for the way dvc.lock is written."""
+        with as_recorded(self.stages[name]) as keep:
+            self._save(name)
+            keep()
+
+    def _save(self, name: str) -> None:
         stage = self.stages[name]
         uncached = any(not (o.use_cache or o.is_metric or o.is_plot) for o in stage.outs)
         stage.save(run_cache=not uncached)
         stage.commit()
+        if not self._writes_lock:
+            return
         from dvc.stage.serialize import to_lockfile
 
         write_entry(Path(stage.dvcfile._lockfile.path), stage.name, to_lockfile(stage)[stage.name])
 
-    def _hashes(self, name: str) -> dict[str, Any]:
-        """Hash or values of each dependency, as last saved."""
-        deps = self.stages[name].deps
-        return {str(dep): json.dumps(dep.hash_info.value, default=str) for dep in deps}
+    def _look(self, name: str) -> dict[str, Any]:
+        """Hash or values of each dependency, as they are now."""
+        stage = self.stages[name]
+        with as_recorded(stage):
+            stage.save_deps()
+            return {
+                dep.def_path: json.dumps(dep.hash_info.value, default=str) for dep in stage.deps
+            }
 
     def _hold(self, name: str) -> None:
         """Enter the stage's paths in DVC's rwlock, as `dvc repro` does while a command runs."""
@@ -295,6 +366,28 @@ class Record:
         held = self._held.pop(name, None)
         if held is not None:
             held.close()
+
+
+@contextmanager
+def as_recorded(stage: "PipelineStage") -> Iterator[Callable[[], None]]:
+    """Leave the stage's hashes as its entry in dvc.lock has them, unless the call says to keep.
+
+    The dependencies of now beside the outputs of then would look like a result: DVC would restore
+    the old outputs, when the stage is tried again, for the new dependencies.
+    """
+    names = ("hash_info", "hash_name", "meta", "obj", "files")
+    items = [*stage.deps, *stage.outs]
+    before = [
+        {name: getattr(item, name) for name in names if hasattr(item, name)} for item in items
+    ]
+    kept: list[bool] = []
+    try:
+        yield lambda: kept.append(True)
+    finally:
+        if not kept:
+            for item, values in zip(items, before, strict=True):
+                for name, value in values.items():
+                    setattr(item, name, value)
 
 
 def write_entry(lock: Path, name: str, entry: Mapping[str, Any]) -> None:

@@ -60,6 +60,8 @@ def sweep(
     parallel: int | None = None,
     gpus: str = "all",
     retries: int = 2,
+    runner: str = "local",
+    address: str = "",
 ) -> None:
     """Run what is not up to date: `vmunet sweep --help` says more of each parameter.
 
@@ -74,6 +76,8 @@ def sweep(
         "parallel": parallel,
         "gpus": gpus,
         "retries": retries,
+        "runner": runner,
+        "address": address,
     }
     check(options)
     logger = get_run_logger()

@@ -26,6 +26,7 @@ examples:
   vmunet sweep --cells 'isic17-*-base-*'       (cells by name; `vmunet runs` lists them)
   vmunet sweep --seeds 1,2                     (seeds that params.yaml declares in grid.seeds)
   vmunet sweep --parallel 4 --gpus 0,1,2,3
+  vmunet sweep --runner dask --address tcp://10.0.0.5:8786   (on more machines: docs/cluster.md)
 
 The tables need the scores of all cells: a sweep of some makes them where the others are up to date.
 
@@ -67,6 +68,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=2,
         help="further attempts for a stage that fails, after 5 s, 10 s, ... (default: 2)",
     )
+    parser.add_argument(
+        "--runner",
+        metavar="dask",
+        default="local",
+        help="where the cells run: `local`, on this machine, or `dask`, on a cluster's workers, "
+        "each in a clone of its own (docs/cluster.md)",
+    )
+    parser.add_argument(
+        "--address", metavar="tcp://HOST:8786", default="", help="of the Dask scheduler"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list what would run, run nothing")
 
 
@@ -83,6 +94,8 @@ def sweep(arguments: argparse.Namespace) -> int:
         "parallel": arguments.parallel,
         "gpus": arguments.gpus,
         "retries": arguments.retries,
+        "runner": arguments.runner,
+        "address": arguments.address,
     }
     check(options)
     if arguments.dry_run:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.devices import Devices
 from pipeline.fan_out import Runner, Sweep, Threads, one_at_a_time, plan, run, summary
@@ -12,6 +12,12 @@ from pipeline.params import read_yaml
 from pipeline.selection import CELL, Options
 from vmunet.errors import InputError
 
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from pipeline.cluster import Cluster
+
+RUNNERS = ("local", "dask")
 MakeRunner = Callable[[int, int], Runner]
 
 
@@ -24,7 +30,8 @@ def carry_out(
     """Plan, run and summarise a sweep; whether anything failed.
 
     Args:
-        options: those of `vmunet sweep`: tables, cells, seeds, parallel, gpus, retries.
+        options: those of `vmunet sweep`: tables, cells, seeds, parallel, gpus, retries,
+            runner, address.
         say: told each event, in a line.
         make_runner: gives a runner for a width and a number of retries.
 
@@ -33,19 +40,23 @@ def carry_out(
     """
     if os.name != "posix":
         raise InputError("a sweep needs process groups and file locks as Linux and macOS have them")
-    devices = Devices(options["parallel"], options["gpus"])
-    with one_at_a_time(root, say) as lock:
+    parallel = options["parallel"]
+    with dask(options) as client, one_at_a_time(root, say) as lock:
+        devices = Devices(parallel, options["gpus"])
         sweep = plan(selected(options), root, say)
         if not sweep.to_run:
             say(summary(sweep))
             return False
-        say(f"{len(sweep.to_run)} stages to run, {sweep.up_to_date} up to date; {devices}")
-        runner = make_runner(devices.width, options["retries"])
-        try:
-            with in_mlflow(sweep, root):
-                run(sweep, runner, devices, lock, options["retries"], say)
-        finally:
-            say(summary(sweep))
+        counts = f"{len(sweep.to_run)} stages to run, {sweep.up_to_date} up to date"
+        with in_mlflow(sweep, root), cluster(client, sweep, say) as workers:
+            if workers is not None:
+                devices = Devices(parallel or workers.width, "none")
+            say(f"{counts}; {devices if workers is None else workers}")
+            runner = make_runner(devices.width, options["retries"])
+            try:
+                run(sweep, runner, devices, lock, options["retries"], say, workers)
+            finally:
+                say(summary(sweep))
         return failed(sweep)
 
 
@@ -76,6 +87,38 @@ def in_mlflow(sweep: Sweep, root: Path) -> Iterator[None]:
         end_sweep(run_id, status)
 
 
+@contextmanager
+def dask(options: Mapping[str, Any]) -> Iterator["Client | None"]:
+    """A client of the Dask scheduler, where the cells are to run on its workers."""
+    if options.get("runner", "local") != "dask":
+        yield None
+        return
+    from pipeline.cluster import connect, leave
+
+    client = connect(options["address"])
+    try:
+        yield client
+    finally:
+        leave(client)
+
+
+@contextmanager
+def cluster(
+    client: "Client | None", sweep: Sweep, say: Callable[[str], None]
+) -> Iterator["Cluster | None"]:
+    """The client's workers, made ready for the sweep."""
+    if client is None:
+        yield None
+        return
+    from pipeline.cluster import Cluster
+
+    workers = Cluster(client, sweep.record, say)
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
 def failed(sweep: Sweep) -> bool:
     return bool(sweep.ended("failed", "not run", "stopped"))
 
@@ -85,7 +128,7 @@ def selected(options: Mapping[str, Any]) -> Options:
 
 
 def check(options: Mapping[str, Any]) -> None:
-    """Refuse numbers that make no sense.
+    """Refuse numbers, and combinations, that make no sense.
 
     Raises:
         InputError: naming the option.
@@ -93,3 +136,12 @@ def check(options: Mapping[str, Any]) -> None:
     for name, least in (("parallel", 1), ("retries", 0)):
         if options[name] is not None and options[name] < least:
             raise InputError(f"--{name} {options[name]}: expected at least {least}")
+    runner, address = options.get("runner", "local"), options.get("address", "")
+    if runner not in RUNNERS:
+        raise InputError(f"--runner {runner}: expected {' or '.join(RUNNERS)}")
+    if address and runner != "dask":
+        raise InputError(f"--address {address}: goes with --runner dask")
+    if runner == "dask" and options["gpus"] not in ("all", "none"):
+        raise InputError(
+            f"--gpus {options['gpus']}: a Dask worker has the GPU of its own CUDA_VISIBLE_DEVICES"
+        )

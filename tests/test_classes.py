@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader
 
-import pipeline.tracking
+import pipeline.tracking.run
 import stages.evaluate
 import stages.training
 from pipeline import cli
@@ -436,9 +436,10 @@ def project(tmp_path, monkeypatch):
         view=lambda name: SimpleNamespace(dataset="shapes", size=SIZE),
         cell=lambda name: cell,
     )
-    quiet = SimpleNamespace(run_id="", log=lambda *a, **k: None, finish=lambda *a: None)
-    monkeypatch.setattr(pipeline.tracking, "RunTracker", lambda *a: quiet)
-    monkeypatch.setattr(stages.evaluate, "FinalScores", lambda: quiet)
+    ticket = pipeline.tracking.run.Ticket.read("")
+    quiet = SimpleNamespace(ticket=ticket, log=lambda *a: None, finish=lambda *a: None)
+    monkeypatch.setattr(pipeline.tracking.run, "RunTracker", lambda *a: quiet)
+    monkeypatch.setattr(stages.evaluate, "FinalScores", lambda *a: quiet)
     monkeypatch.setattr(stages.training, "hash_inputs", lambda *a: {})
     run = Run("shapes-32", "base", "sound", 1)
     return SimpleNamespace(root=tmp_path, params=params, run=run)

@@ -84,6 +84,17 @@ def test_going_back_to_earlier_params_runs_nothing(tmp_path: Path) -> None:
     assert tool(tmp_path, "dvc", "status") == CLEAN
 
 
+def test_a_second_attempt_does_not_bring_back_an_older_result(tmp_path: Path) -> None:
+    """What dvc.lock has for other params: the first attempt looks at the new ones, and fails."""
+    make_project(tmp_path, seeds=1, train=f"{ONE} && [ ! -f fail ] || (rm fail && exit 1)")
+    assert not sweep()
+    (tmp_path / "params.yaml").write_text("rate: 2\n")
+    (tmp_path / "fail").touch()
+    assert not sweep()
+    assert ran(tmp_path).count(f"{NAME}1") == 3
+    assert tool(tmp_path, "dvc", "status") == CLEAN
+
+
 def test_eight_cells_that_end_together_are_all_recorded_ten_times(tmp_path: Path) -> None:
     """300 cells declared; 80 run in blocks of 8, none of which ends before all 8 have started."""
     together = (
