@@ -91,7 +91,7 @@ def run_trial(study: SharedStudy, trial: Trial, params: Params) -> None:
             reports.start,
             reports.epoch,
             label,
-            training_loss(task.classes, protocol.loss_input),
+            selection_loss=training_loss(task.classes, protocol.loss_input),
         )
         trial.set_user_attr("epoch", progress.best_epoch)
         trial.set_user_attr("seconds", round(progress.seconds, 1))

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import pipeline.tracking.run
+import pipeline.tracking.table_names
 import stages.evaluate
 import stages.training
 from pipeline import cli
@@ -440,6 +441,8 @@ def project(tmp_path, monkeypatch):
     quiet = SimpleNamespace(ticket=ticket, log=lambda *a: None, finish=lambda *a: None)
     monkeypatch.setattr(pipeline.tracking.run, "RunTracker", lambda *a: quiet)
     monkeypatch.setattr(stages.evaluate, "FinalScores", lambda *a: quiet)
+    monkeypatch.setattr(stages.evaluate, "tables_of", lambda *a: "")
+    monkeypatch.setattr(pipeline.tracking.table_names, "tables_of", lambda *a: "")
     monkeypatch.setattr(stages.training, "hash_inputs", lambda *a: {})
     run = Run("shapes-32", "base", "sound", 1)
     return SimpleNamespace(root=tmp_path, params=params, run=run)

@@ -348,7 +348,7 @@ def test_a_diverged_trial_counts_as_pruned(
 ) -> None:
     import vmunet.training
 
-    def diverge(*_: object) -> None:
+    def diverge(*_: object, **more: object) -> None:
         raise vmunet.training.DivergedError("s-0: the loss became nan")
 
     monkeypatch.setattr(vmunet.training, "train", diverge)
