@@ -41,7 +41,9 @@ class Artifacts:
         self._news, self._closing = threading.Event(), threading.Event()
         # the flow's context says which run the artifacts belong to
         run = contextvars.copy_context().run
-        self._thread = threading.Thread(target=run, args=(self._send,), name="artifacts")
+        self._thread = threading.Thread(
+            target=run, args=(self._send,), name="artifacts", daemon=True
+        )
         self._thread.start()
 
     def show(self, sweep: Sweep) -> None:

@@ -163,13 +163,16 @@ class Cells:
         return "done"
 
     def _out_of_memory(self, name: str) -> CellError:
-        """The next attempt takes fewer samples at once, as many as the stage's last line says."""
-        lines = last_lines(self.log(name))
-        found = re.search(rf"{MICRO_BATCH}=(\d+)", lines[-1] if lines else "")
+        """The next attempt takes fewer samples at once, as many as the stage's last words say.
+
+        It starts over: another micro batch is another run.
+        """
+        own = "\n".join(last_lines(self.log(name))).rpartition("\n--- ")[2]  # of this attempt
+        found = re.findall(rf"{MICRO_BATCH}=(\d+)", own)
         if not found:
             return CellError("out of memory, whatever the batch", final=True)
-        self._micro_batch[name] = found[1]
-        return CellError(f"out of memory; {found[1]} samples at once from now on")
+        self._micro_batch[name] = found[-1]
+        return CellError(f"out of memory; {found[-1]} samples at once from now on")
 
     def _command(self, name: str, attempt: int) -> int:
         log = self.log(name)

@@ -35,7 +35,13 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 10
 LOOK_SECONDS = 1.0
-SENT_ALONG = ("MLFLOW_TRACKING_URI", "VMUNET_SWEEP", "VMUNET_SWEEP_PAGE")
+SENT_ALONG = (
+    "MLFLOW_TRACKING_URI",
+    "VMUNET_SWEEP",
+    "VMUNET_SWEEP_PAGE",
+    "VMUNET_MICRO_BATCH",
+    "VMUNET_MLFLOW_MODEL",
+)
 
 
 def connect(address: str) -> "Client":
@@ -47,7 +53,7 @@ def connect(address: str) -> "Client":
     try:
         from distributed import Client
     except ImportError:
-        raise InputError("--runner dask needs Dask: pip install 'vmunet[cluster]'") from None
+        raise InputError("--runner dask needs Dask: pip install -e '.[cluster]'") from None
     if not address:
         raise InputError("--runner dask needs the scheduler's address: --address tcp://HOST:8786")
     try:

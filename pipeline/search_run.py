@@ -85,7 +85,7 @@ class Search:
         """Start trials until there are enough; Ctrl-C ends those that run, to be queued again."""
         done: SimpleQueue[int] = SimpleQueue()
         running: set[int] = set()
-        tracker = self._tracker()
+        tracker: PlainRun | None = None
 
         def start() -> None:
             while len(running) < self._devices.width and self._more():
@@ -101,6 +101,7 @@ class Search:
 
         status = "KILLED"
         try:
+            tracker = self._tracker()
             start()
             while running:
                 number = done.get()
@@ -118,7 +119,8 @@ class Search:
                 self._settle(done.get(), tracker)
             self._processes.close()
             self.study.leave()
-            tracker.finish(status)
+            if tracker is not None:
+                tracker.finish(status)
 
     def _more(self) -> bool:
         if time.monotonic() > self._deadline:
@@ -155,7 +157,7 @@ class Search:
         """Where the output of a trial goes."""
         return self.study.folder / "logs" / f"trial-{number}.log"
 
-    def _settle(self, number: int, tracker: PlainRun) -> None:
+    def _settle(self, number: int, tracker: PlainRun | None) -> None:
         trial, best = self.study.trial(number), self.study.best()
         if trial.state is TrialState.RUNNING:  # its runner could not start it
             if self._stopping.is_set():
@@ -175,7 +177,7 @@ class Search:
         metrics = {"best_loss": best.value} if best and best.value is not None else {}
         if trial.state is TrialState.COMPLETE and trial.value is not None:
             metrics["loss"] = trial.value
-        if metrics:
+        if metrics and tracker is not None:
             tracker.log(metrics, step=number)
 
     def _tracker(self) -> PlainRun:

@@ -48,7 +48,8 @@ def carry_out(
             say(summary(sweep))
             return False
         counts = f"{len(sweep.to_run)} stages to run, {sweep.up_to_date} up to date"
-        with in_mlflow(sweep, root), cluster(client, sweep, say) as workers:
+        shared = client is None or os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
+        with in_mlflow(sweep, root, shared), cluster(client, sweep, say) as workers:
             if workers is not None:
                 devices = Devices(parallel or workers.width, "none")
             say(f"{counts}; {devices if workers is None else workers}")
@@ -61,15 +62,16 @@ def carry_out(
 
 
 @contextmanager
-def in_mlflow(sweep: Sweep, root: Path) -> Iterator[None]:
+def in_mlflow(sweep: Sweep, root: Path, shared: bool) -> Iterator[None]:
     """A run of MLflow for the sweep, beneath which its cells log theirs.
 
-    Where nothing is trained there is none; where the store is away, cells log without a parent.
+    Where nothing is trained, or the cells log to other stores than this one (not `shared`), there
+    is none; where the store is away, cells log without a parent.
     """
     cells = [name for name in sweep.to_run if CELL.fullmatch(name)]
     path = root / "params.yaml"
     profile = read_yaml(path).get("profile") if path.is_file() else None
-    if not cells or not profile:
+    if not (cells and profile and shared):
         yield
         return
     from pipeline.tracking import end_sweep, start_sweep

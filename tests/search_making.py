@@ -18,7 +18,7 @@ COMMAND = "import sys; from pipeline.cli import main; sys.exit(main())"
 FAKE = f"""
 import sys; sys.path.insert(0, {str(Path(FAKE_TRIAL).parent)!r})
 import fake_trial, pipeline.search_report, pipeline.search_run as run
-run.TRIAL, run.RunTracker = [{sys.executable!r}, {FAKE_TRIAL!r}], fake_trial.Tracker
+run.TRIAL, run.PlainRun = [{sys.executable!r}, {FAKE_TRIAL!r}], fake_trial.Tracker
 pipeline.search_report.draw = lambda *_: {{}}
 {COMMAND}
 """

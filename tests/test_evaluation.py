@@ -269,8 +269,15 @@ def project(tmp_path, masks, monkeypatch):
     logged = []
     monkeypatch.setattr(stage, "load_params", lambda: params)
     tracker = SimpleNamespace(log=lambda *args: logged.append(args))
-    monkeypatch.setattr(stage, "FinalScores", lambda: tracker)
-    return SimpleNamespace(root=tmp_path, run=run, logged=logged)
+    tracked = []
+
+    def final_scores(folder, provenance, tables):
+        tracked.append((folder, provenance))
+        return tracker
+
+    monkeypatch.setattr(stage, "FinalScores", final_scores)
+    monkeypatch.setattr(stage, "tables_of", lambda *args: "")
+    return SimpleNamespace(root=tmp_path, run=run, logged=logged, tracked=tracked)
 
 
 ARGUMENTS = ["isic17-32", "base", "paper", "42"]
@@ -298,7 +305,9 @@ def test_stage_writes_metrics_table_and_sheet(project):
     assert [row["id"] for row in rows] == [f"ISIC_{i:07d}" for i in range(len(NATIVE))]
     dice = np.mean([float(row["native_size_dice"]) for row in rows])
     assert metrics["sound"]["native_size"]["mean_dice"] == pytest.approx(dice)
-    (provenance, logged, files) = project.logged[0]
+    logged, files = project.logged[0]
+    (tracked, provenance) = project.tracked[0]
+    assert tracked == project.run.folder
     assert provenance["mlflow_run_id"] == "abc"
     assert logged == metrics
     assert all(path.is_file() for path in files)

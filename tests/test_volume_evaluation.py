@@ -114,7 +114,8 @@ def test_a_test_volume_without_any_organ_is_scored(
         (run.folder / name).write_text("{}")
     loaded = (ByBrightness(), {"size": SIZE, "classes": CLASSES})
     monkeypatch.setattr(stage, "load_checkpoint", lambda path: loaded)
-    monkeypatch.setattr(stage, "FinalScores", lambda: SimpleNamespace(log=lambda *a: None))
+    monkeypatch.setattr(stage, "FinalScores", lambda *a: SimpleNamespace(log=lambda *a: None))
+    monkeypatch.setattr(stage, "tables_of", lambda *a: "")
     profile = SimpleNamespace(threads=0, evaluate=SimpleNamespace(batch_size=4))
     params = SimpleNamespace(
         profile_name="demo",

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.tracking.outbox import RunHeader
 from pipeline.tracking.run import Ticket
 from pipeline.tracking.sender import Sender
+from pipeline.tracking.sweeps import page_tag
 
 
 class PlainRun:
@@ -36,7 +37,7 @@ class PlainRun:
                 key=ticket.key,
                 started=ticket.started,
                 params=params,
-                tags=tags,
+                tags={**tags, **page_tag()},
                 run_id=ticket.run_id,
             )
         )

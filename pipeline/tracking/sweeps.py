@@ -33,7 +33,13 @@ def end_sweep(run_id: str, status: str = "FINISHED") -> None:
         warn(run_id, f"the sweep's run in MLflow stays open ({explain(error)})")
 
 
+def page_tag() -> dict[str, str]:
+    """The tag that leads to Prefect's page, where there is one."""
+    page = os.environ.get(PAGE, "")
+    return {"prefect": page} if page else {}
+
+
 def parent_tags() -> dict[str, str]:
     """The tags that put a run beneath its sweep's and lead to Prefect's page, where it has them."""
-    found = {PARENT: os.environ.get(VARIABLE, ""), "prefect": os.environ.get(PAGE, "")}
-    return {tag: value for tag, value in found.items() if value}
+    parent = os.environ.get(VARIABLE, "")
+    return page_tag() | ({PARENT: parent} if parent else {})
