@@ -148,7 +148,7 @@ def trained(project, monkeypatch):
     )
     (folder / "run.json").write_text("{}")
     sent = SimpleNamespace(log=lambda *arguments: None)
-    monkeypatch.setattr(evaluate_volumes, "FinalScores", lambda: sent)
+    monkeypatch.setattr(evaluate_volumes, "FinalScores", lambda *a: sent)
     return ["mr", "scratch", "sound", "1"]
 
 
