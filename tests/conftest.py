@@ -1,10 +1,15 @@
 """Before any test imports torch: the same environment as the stages have."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 import pipeline  # noqa: F401  (idle threads sleep, so that a busy machine does not crawl)
+
+# A shell's background job ignores SIGINT, and what the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

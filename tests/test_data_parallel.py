@@ -45,12 +45,7 @@ def internet(tmp_path) -> Internet:
 def start(folder: Path, server: Server, *names: str, limit: int = 0) -> subprocess.Popen:
     """A process that downloads these files into `folder`/d."""
     command = [sys.executable, "-c", FETCH, str(folder), server.base, str(limit), *names]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts)
-
-
-def hear_interrupts() -> None:
-    """A shell's background job ignores SIGINT, and what it starts inherits that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def wanted(server: Server, *names: str) -> list[Wanted]:
