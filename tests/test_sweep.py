@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from sweep_making import NAME, ONE, environment, make_project, ran, start, sweep, tool
 
@@ -331,5 +332,5 @@ def test_cores_are_shared_out(tmp_path: Path) -> None:
 
 def running(command: str) -> list[str]:
     """Processes of this command, by their command lines."""
-    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    return [line for line in found.splitlines() if line.strip() == command]
+    lines = (" ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"]))
+    return [line for line in lines if line.strip() == command]

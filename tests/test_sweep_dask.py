@@ -14,6 +14,8 @@ from sweep_making import NAME, ONE, environment, make_project, ran, start, sweep
 
 from vmunet.errors import InputError
 
+pytestmark = pytest.mark.slow  # a cluster's schedulers and workers start for each test
+
 Client = pytest.importorskip("distributed").Client
 
 IGNORED = """\
@@ -195,7 +197,6 @@ def test_killing_a_worker_loses_nothing(machines: Machines) -> None:
     assert tool(machines.project, "dvc", "status") == CLEAN
 
 
-@pytest.mark.slow
 def test_commands_end_with_the_sweep(machines: Machines) -> None:
     machines.make(seeds=2, train=WAITS)
     clone = machines.clone("one")

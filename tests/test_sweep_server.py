@@ -19,6 +19,8 @@ from tracking_making import record
 from pipeline.tracking import client
 from pipeline.tracking.run import RunTracker, Ticket
 
+pytestmark = pytest.mark.slow  # both servers start, which takes up to a minute
+
 FAILS_ONCE = (
     f"{ONE} && (echo {{seed}} | grep -qv 2 || [ -f saved ] || (touch saved && kill -9 $$)) && "
     "(echo {seed} | grep -qv 3 || (echo NaN in epoch 3 && exit 1))"
@@ -169,7 +171,6 @@ def test_a_taken_port_is_said_to_be(project: Path) -> None:
     assert output.startswith(f"error: port {port}, for MLflow, is taken; choose another: vmunet ui")
 
 
-@pytest.mark.slow
 def test_a_server_that_goes_away_costs_no_result(tmp_path: Path) -> None:
     """Only Prefect's: it is killed while the cells run."""
     folder = make_project(tmp_path, seeds=3, train=f"{ONE} && sleep 2")

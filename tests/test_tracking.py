@@ -118,7 +118,7 @@ def test_a_server_killed_and_started_again_in_the_middle(
         slowest = max(slowest, time.monotonic() - began)
         time.sleep(0.3)
     run.finish()
-    assert slowest < 0.2
+    assert slowest < 5  # a request alone waits for 10 s
     assert losses(run.ticket.run_id) == WHOLE
     assert client().get_run(run.ticket.run_id).info.status == "FINISHED"
     assert capfd.readouterr().err.count("MLflow cannot be reached") == 1
