@@ -6,7 +6,7 @@ Reads  runs/<view>/<cell>/<protocol>/<seed>/{weights.safetensors,run.json} and
        data/arrays/<view>/<protocol>/.
 Writes metrics/<profile>/<view>/<cell>/<protocol>/<seed>/: metrics.json (the scores of both
        protocols, with what they were measured on and from), per_image.csv (with several classes
-       a row for each image and class), contact_sheet.png.
+       a row for each image and class), contact_sheet.png, predictions.npz (masks, or labels).
 """
 
 from collections.abc import Sequence
@@ -29,6 +29,7 @@ from vmunet.data.arrays import load_manifest
 from vmunet.errors import InputError
 from vmunet.evaluation import Scored, foreground, load_test_images, score_run
 from vmunet.processor import use_processor
+from vmunet.stored_predictions import write_labels, write_masks
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,7 +78,14 @@ def evaluate(run: Run, params: Params) -> None:
     mean = scored.sound["training_size"]["mean_dice"]
     title = headline(run, params, manifest, len(scored.truth), "image", mean)
     sheet = _draw_sheet(scored, arrays, title, classes)
-    write_metrics(folder, metrics, "per_image.csv", scored.per_image, sheet)
+    write_metrics(
+        folder,
+        metrics,
+        "per_image.csv",
+        scored.per_image,
+        sheet,
+        lambda path: _write_predictions(path, scored, arrays),
+    )
     tracker.log(metrics, [folder / "contact_sheet.png"])
     print(f"{title}\nwritten to {folder}")
 
@@ -93,6 +101,14 @@ def _draw_sheet(
     dice = np.array([row["training_size_dice"] for row in scored.per_image])
     prediction = foreground(scored.probabilities)
     return contact_sheet.draw(test.images, scored.truth, prediction, test.ids, dice, title)
+
+
+def _write_predictions(path: Path, scored: Scored | ScoredClasses, arrays: Path) -> None:
+    ids = load_test_images(arrays).ids
+    if isinstance(scored, ScoredClasses):
+        write_labels(path, dict(zip(ids, scored.prediction, strict=True)))
+    else:
+        write_masks(path, ids, foreground(scored.probabilities), scored.truth)
 
 
 if __name__ == "__main__":

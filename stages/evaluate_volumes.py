@@ -5,7 +5,8 @@
 Reads  runs/<view>/<cell>/<protocol>/<seed>/{weights.safetensors,run.json} and
        data/arrays/<view>/.
 Writes metrics/<profile>/<view>/<cell>/<protocol>/<seed>/: metrics.json (the scores of both
-       conventions, with what they were measured on and from), per_case.csv, contact_sheet.png.
+       conventions, with what they were measured on and from), per_case.csv, contact_sheet.png,
+       predictions.npz (labels).
 """
 
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from vmunet.data.arrays import load_manifest
 from vmunet.errors import InputError
 from vmunet.processor import use_processor
 from vmunet.protocols import PROTOCOLS
+from vmunet.stored_predictions import write_labels
 from vmunet.volume_evaluation import score_volumes
 
 
@@ -70,7 +72,14 @@ def evaluate(run: Run, params: Params) -> None:
     title = headline(run, params, manifest, count, "volume", mean)
     sheet = organ_sheet.draw_cases(arrays, manifest, manifest["test"], title, scored.predictions)
     folder = run.metrics_folder(params.profile_name)
-    write_metrics(folder, metrics, "per_case.csv", scored.rows, sheet)
+    write_metrics(
+        folder,
+        metrics,
+        "per_case.csv",
+        scored.rows,
+        sheet,
+        lambda path: write_labels(path, scored.predictions),
+    )
     tracker.log(metrics, [folder / "contact_sheet.png"])
     print(f"{title}\nwritten to {folder}")
 

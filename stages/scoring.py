@@ -3,16 +3,29 @@
 import csv
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline.grid import Run
 from pipeline.params import Params
-from vmunet import contact_sheet
+from vmunet import contact_sheet, stored_predictions
 from vmunet.data.files import whole_folder
 from vmunet.errors import InputError
 
-FROM_RUN = ("epoch", "mlflow_run_id", "data_hash", "code_hash", "git", "micro_batch")
+FROM_RUN = (
+    "epoch",
+    "mlflow_run_id",
+    "data_hash",
+    "code_hash",
+    "git",
+    "micro_batch",
+    "device",
+    "threads",
+    "started",
+    "seconds",
+    "versions",
+)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -83,9 +96,20 @@ def write_metrics(
     table: str,
     rows: list[dict[str, Any]],
     sheet: contact_sheet.Pixels,
+    write_predictions: Callable[[Path], None],
 ) -> None:
-    """Write metrics.json, the rows as the CSV `table`, and contact_sheet.png, whole."""
+    """Write the metrics folder whole: metrics.json, contact_sheet.png, predictions.npz, `table`.
+
+    Args:
+        folder: its place.
+        metrics: of metrics.json.
+        table: name of the CSV of `rows`.
+        rows: one for each image or case, at least one.
+        sheet: the picture.
+        write_predictions: is given the path of predictions.npz.
+    """
     with whole_folder(folder) as part:
+        write_predictions(part / stored_predictions.NAME)
         contact_sheet.write(part / "contact_sheet.png", sheet)
         with (part / table).open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")

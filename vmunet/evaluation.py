@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from vmunet.calibration import reliability
 from vmunet.data.arrays import STAGE
 from vmunet.errors import InputError
 from vmunet.metrics import (
@@ -168,12 +169,12 @@ def score_probabilities(
 ) -> Scored:
     """Score probabilities (images, size, size) that a model gave for `test`; see `score_run`."""
     counts, native_sizes, truth = _count_all(probabilities, test)
+    sound: dict[str, Any] = {
+        name: _sound_scores(counts[name], resamples) for name in ("training_size", "native_size")
+    }
     return Scored(
         paper=_paper_scores(counts["paper"]),
-        sound={
-            name: _sound_scores(counts[name], resamples)
-            for name in ("training_size", "native_size")
-        },
+        sound=sound | {"calibration": reliability(probabilities, truth)},
         per_image=_per_image_rows(test.ids, native_sizes, counts),
         probabilities=probabilities,
         truth=truth,
