@@ -9,8 +9,9 @@ from typing import Any
 
 from pipeline.grid import Run
 from pipeline.params import Params
+from stages import model_card
 from vmunet import contact_sheet, stored_predictions
-from vmunet.data.files import whole_folder
+from vmunet.data.files import whole_file, whole_folder
 from vmunet.errors import InputError
 
 FROM_RUN = (
@@ -88,6 +89,17 @@ def headline(
         f"data: {data['source']}, {tests} test {thing}{'' if tests == 1 else 's'}   "
         f"mean Dice {'undefined' if mean is None else f'{mean:.3f}'}"
     )
+
+
+def write_card(run: Run, metrics: dict[str, Any], record: dict[str, Any]) -> Path:
+    """Write the model card into the run's folder, beside the weights; its path.
+
+    `record` is the run's run.json.
+    """
+    path = run.folder / model_card.NAME
+    with whole_file(path) as part:
+        part.write_text(model_card.model_card(metrics, record), encoding="utf-8", newline="\n")
+    return path
 
 
 def write_metrics(

@@ -23,6 +23,7 @@ from vmunet.evaluation import (
     score_run,
 )
 from vmunet.metrics import confusion_counts
+from vmunet.stored_predictions import read_masks
 
 SIZE = 32
 NATIVE = [(32, 32), (90, 70), (41, 160), (20, 24), (64, 64)]  # (height, width)
@@ -290,7 +291,9 @@ def test_stage_writes_metrics_table_and_sheet(project):
         "metrics.json",
         "per_image.csv",
         "contact_sheet.png",
+        "predictions.npz",
     }
+    stored = read_masks(folder / "predictions.npz")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["run"] == {
         "profile": "demo", "view": "isic17-32", "dataset": "isic17", "size": SIZE, "cell": "base",
@@ -303,6 +306,13 @@ def test_stage_writes_metrics_table_and_sheet(project):
     assert pixels == len(NATIVE) * SIZE * SIZE
     rows = list(csv.DictReader((folder / "per_image.csv").open()))
     assert [row["id"] for row in rows] == [f"ISIC_{i:07d}" for i in range(len(NATIVE))]
+    assert stored.ids == [row["id"] for row in rows]
+    for place, row in enumerate(rows):  # the masks kept are the masks scored
+        both = np.count_nonzero(stored.masks[place] & stored.truth[place])
+        assert both == int(row["training_size_tp"])
+        assert np.count_nonzero(stored.masks[place]) - both == int(row["training_size_fp"])
+    assert sum(metrics["sound"]["calibration"]["pixels"]) == pixels
+    assert "## Scores" in (project.run.folder / "MODEL_CARD.md").read_text()
     dice = np.mean([float(row["native_size_dice"]) for row in rows])
     assert metrics["sound"]["native_size"]["mean_dice"] == pytest.approx(dice)
     logged, files = project.logged[0]
