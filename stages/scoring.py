@@ -47,10 +47,27 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not JSON ({error}); train the run again") from None
 
 
+def read_history(folder: Path) -> dict[str, list[float]]:
+    """The columns of a run's history.csv: epoch, learning_rate, train_loss, selection_loss.
+
+    Raises:
+        InputError: it is not there, or no table of numbers.
+    """
+    path = folder / "history.csv"
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {name: [float(row[name]) for row in rows] for name in rows[0]}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; train the run again") from None
+    except (ValueError, TypeError, IndexError) as error:
+        raise InputError(f"{path}: no table of numbers ({error}); train the run again") from None
+
+
 def heading(
     run: Run, params: Params, data: dict[str, Any], provenance: dict[str, Any]
 ) -> dict[str, Any]:
-    """What metrics.json says before the scores: the run, its data, its checkpoint."""
+    """What metrics.json says before the scores: the run, its data, its checkpoint, its losses."""
     view, weights = params.view(run.view), run.folder / "weights.safetensors"
     with weights.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -70,6 +87,7 @@ def heading(
             "sha256": sha256,
             **{name: provenance.get(name) for name in FROM_RUN},
         },
+        "history": read_history(run.folder),
     }
 
 

@@ -261,6 +261,7 @@ def project(tmp_path, masks, monkeypatch):
     save_checkpoint(run.folder / "weights.safetensors", model, {"size": SIZE})
     provenance = {"epoch": 3, "mlflow_run_id": "abc", "data_hash": "d", "code_hash": "c"}
     (run.folder / "run.json").write_text(json.dumps(provenance))
+    (run.folder / "history.csv").write_text("epoch,train_loss\n1,0.5\n2,0.25\n")
     view = SimpleNamespace(dataset="isic17", size=SIZE)
     params = SimpleNamespace(
         profile_name="demo",
@@ -302,6 +303,7 @@ def test_stage_writes_metrics_table_and_sheet(project):
     assert metrics["data"]["n_test"] == len(NATIVE)
     assert metrics["checkpoint"]["epoch"] == 3
     assert len(metrics["checkpoint"]["sha256"]) == 64
+    assert metrics["history"] == {"epoch": [1, 2], "train_loss": [0.5, 0.25]}
     pixels = sum(metrics["paper"][name] for name in ("tp", "fp", "fn", "tn"))
     assert pixels == len(NATIVE) * SIZE * SIZE
     rows = list(csv.DictReader((folder / "per_image.csv").open()))
