@@ -42,7 +42,7 @@ PERMUTATION_SEED = 0
 CHUNK = 1000  # draws at a time; bounds the memory, part of what the seed means
 # Sums in another order differ by rounding: a difference this near the observed one is equal to it.
 TIE = 1e-10
-MEAN = "mean"
+MEAN = ""  # the mean over the organs; no organ has an empty name
 
 Verdict = Literal["inside", "above", "below"]
 
@@ -110,7 +110,7 @@ class ImageSample:
 
 @dataclass(frozen=True)
 class CaseSample:
-    """Values per case and organ: each organ's mean over the cases, and `mean` over the organs.
+    """Values per case and organ: each organ's mean over the cases, and `MEAN` over the organs.
 
     Attributes:
         values: (seeds, cases, organs); nan where undefined, which leaves the value out. An organ
