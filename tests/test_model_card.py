@@ -6,7 +6,7 @@ import re
 
 import pytest
 from ruamel.yaml import YAML
-from tables_making import all_runs, make_params, metrics_file, write_metrics
+from tables_making import all_runs, make_params, metrics_file, volume_runs, write_metrics
 
 from stages.model_card import PHANTOM_LIMIT, model_card
 
@@ -58,3 +58,16 @@ def test_what_is_undefined_is_a_dash(metrics):
     assert row.endswith("| -- |")
     assert "- git: --" in text
     assert not re.search(r"\bnan\b|None", text)
+
+
+def test_a_card_of_volumes_has_its_organs_with_intervals(tmp_path):
+    params = make_params(volumes=(64,))
+    run = volume_runs(params)[0]
+    write_metrics(tmp_path, params, [run])
+    metrics = json.loads(metrics_file(tmp_path, params, run).read_text())
+    metrics["sound"]["organs"]["liver"]["intervals"] = {"dice": [0.5, 0.75]}
+    dice = metrics["sound"]["organs"]["liver"]["dice"]
+    text = model_card(metrics, RECORD)
+    assert f"| {100 * dice:.2f} [50.00, 75.00] |" in text
+    assert "18 cases (520 slices) to train" in text
+    assert "Slices are segmented one by one" in text

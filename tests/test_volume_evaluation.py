@@ -85,6 +85,11 @@ def test_scores_are_medpys(tmp_path: Path) -> None:
     assert scored.sound["organs"]["spleen"]["absent"] == 1
     means = [np.mean([expected[c, o][0] for c in "bc" if (c, o) in expected]) for o in CLASSES]
     assert scored.sound["dice"] == pytest.approx(np.mean(means), abs=1e-12)
+    low, high = scored.sound["intervals"]["dice"]
+    assert low <= scored.sound["dice"] <= high
+    for organ in scored.sound["organs"].values():
+        low, high = organ["intervals"]["dice"]
+        assert low <= organ["dice"] <= high
     assert scored.sound["spacing_known"] is True
     json.dumps([scored.paper, scored.sound, scored.rows], allow_nan=False)
 
