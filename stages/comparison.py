@@ -152,9 +152,10 @@ def _lines(a: Sequence[RunUnits], b: Sequence[RunUnits], volumes: bool) -> list[
     for label, key, name in wanted:
         pair, lower = found[key][name], "hd95" in key
         scale = 1 if lower else 100
-        values = (*(of[name] for of in scores[key]), pair.difference, pair.low, pair.high)
+        one, other = (scale * of[name] for of in scores[key])
+        difference, low, high = (scale * v for v in (pair.difference, pair.low, pair.high))
         p = None if np.isnan(pair.p) else pair.p
-        lines.append(Line(label, lower, *(scale * value for value in values), p))
+        lines.append(Line(label, lower, one, other, difference, low, high, p))
     return lines
 
 
