@@ -146,7 +146,7 @@ def comparison_sheet(
         ),
         head=("Row", "Tables", "publ.", "meas.", "95% interval", "diff.", "95% interval", "verdict", "p"),
         blocks=tuple(Block(title, tuple(lines)) for title, lines in blocks.items()),
-        spans=((Span("Figure", 3, 5), Span("Measured minus published", 6, 8)),),
+        spans=((Span("Value", 3, 5), Span("Measured minus published", 6, 8)),),
         left=2,
     )
 

@@ -73,7 +73,6 @@ def render_tex(templates: jinja2.Environment, sheet: Sheet) -> str:
         pages=sheet.pages(),
         total=len(sheet.head),
         columns=_columns(sheet),
-        stars=any(cell.star for b in sheet.blocks for line in b.lines for cell in line.cells),
     )
 
 
@@ -83,7 +82,7 @@ def _columns(sheet: Sheet) -> str:
     for column in range(2, len(sheet.head) + 1):
         side = "l" if column <= sheet.left else "r"
         parts.append(rf"@{{\hspace{{{sheet.space(column)}}}}}{side}")
-    return "".join(parts) + "@{}"
+    return "".join(parts) + (r"@{\hspace{.5em}}" if sheet.stars else "@{}")
 
 
 def render_markdown(sheet: Sheet) -> list[tuple[str, str]]:

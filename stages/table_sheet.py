@@ -82,7 +82,12 @@ class Sheet:
 
     def space(self, column: int) -> str:
         """Between the column and the one before it; in em, so that it shrinks with the type."""
-        return "1.1em" if column in self.wide else ".7em"
+        return "1.2em" if column in self.wide else ".9em" if self.stars else ".7em"
+
+    @property
+    def stars(self) -> bool:
+        """Whether any figure bears one, which needs a little room beside it."""
+        return any(c.star for block in self.blocks for line in block.lines for c in line.cells)
 
     def pages(self) -> list[tuple[Block, ...]]:
         """The blocks of each float: about `LINES_PER_FLOAT` lines, evenly filled."""
