@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.table_data import BOTH, LESIONS, ORGANS, count, data_sentences, listed, phantom_warning, px
+from stages.table_data import (
+    BOTH,
+    LESIONS,
+    ORGANS,
+    count,
+    data_sentences,
+    listed,
+    phantom_warning,
+    px,
+)
 from stages.table_metrics import ImageResult, Result, VolumeResult
 from stages.table_rows import Table
 

@@ -191,8 +191,7 @@ def cost_frame(table: Table, params: "Params", speed: Speed | None) -> pd.DataFr
             own = speed.architectures.get(name, {}) if speed else {}
             record: dict[str, Any] = {"row": row.label, "cell": row.cell, "architecture": name}
             record |= {
-                n: None if text == DASH else text
-                for n, text in zip(COST, row.extra, strict=True)
+                n: None if text == DASH else text for n, text in zip(COST, row.extra, strict=True)
             }
             record |= {field: own.get(field) for field in (*RATES, *PEAKS)}
             record |= {

@@ -213,7 +213,13 @@ def protocols_sheet(
         ),
         head=("Metric", *(("Figure", "95% interval") * 3), "p"),
         blocks=tuple(Block(title, tuple(lines), whole=True) for title, lines in blocks.items()),
-        spans=((Span("Paper protocol", 2, 3), Span("Sound protocol", 4, 5), Span("Sound minus paper", 6, 8)),),
+        spans=(
+            (
+                Span("Paper protocol", 2, 3),
+                Span("Sound protocol", 4, 5),
+                Span("Sound minus paper", 6, 8),
+            ),
+        ),
     )
 
 
@@ -231,7 +237,8 @@ def protocols_frame(found: Sequence[Pair]) -> pd.DataFrame:
             record |= {f"{protocol}_low": low, f"{protocol}_high": high}
         record["difference"] = pair.difference
         record |= {
-            f"difference_{name}": getattr(known, name) if known else None for name in ("low", "high")
+            f"difference_{name}": getattr(known, name) if known else None
+            for name in ("low", "high")
         }
         record["p"] = known.p if known else None
         record["seeds"] = " ".join(str(result.run.seed) for result in pair.paper)
