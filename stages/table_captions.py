@@ -103,7 +103,7 @@ def _order(result: Result) -> tuple[str, int, str]:
     return result.dataset, result.size, result.path
 
 
-def _runs(results: list[Result]) -> str:
+def _runs(results: Sequence[Result]) -> str:
     """How many runs, under which protocols; without a full stop."""
     protocols = [
         f"{number} under the {protocol} protocol"
@@ -113,7 +113,7 @@ def _runs(results: list[Result]) -> str:
     return f"{count(len(results), 'run')}: {listed(protocols)}"
 
 
-def _seeds(results: list[Result]) -> str:
+def _seeds(results: Sequence[Result]) -> str:
     """What a figure is over the seeds."""
     seeds = sorted({result.run.seed for result in results})
     numbers = ", ".join(str(seed) for seed in seeds)
@@ -122,7 +122,7 @@ def _seeds(results: list[Result]) -> str:
     return f"Mean ± sample standard deviation over {len(seeds)} seeds ({numbers})."
 
 
-def _models(params: "Params", results: list[Result], published: Mapping[str, Any]) -> str:
+def _models(params: "Params", results: Sequence[Result], published: Mapping[str, Any]) -> str:
     """Width, schedule and initial weights of the trained models, beside the paper's."""
     train, settings = params.profile.train, published["settings"]
     if isinstance(results[0], VolumeResult):
@@ -135,8 +135,8 @@ def _models(params: "Params", results: list[Result], published: Mapping[str, Any
         (f"T_max {train.t_max}", train.t_max, settings["t_max"]),
     )
     if all(here == paper for _, here, paper in (width, epochs, *schedule)):
-        others = ", ".join(words for words, _, _ in schedule)
-        text = f"Models of {width[0]} trained for {epochs[0]} ({others}), as in the paper."
+        same = ", ".join(words for words, _, _ in schedule)
+        text = f"Models of {width[0]} trained for {epochs[0]} ({same}), as in the paper."
     else:
         shown = [f"{words} (paper: {paper:g})" for words, _, paper in (width, epochs)]
         text = f"Models of {shown[0]} trained for {shown[1]}"

@@ -10,7 +10,8 @@ import pandas as pd
 from stages.table_captions import caption
 from stages.table_comparison import compared, comparison_frame, comparison_sheet
 from stages.table_cost import cost_frame, cost_sheet, read_speed
-from stages.table_cross import cross_frame, cross_sheet, read_cross
+from stages.table_cross import cross_frame, cross_sheet
+from stages.table_cross_scores import read_cross
 from stages.table_frame import frame
 from stages.table_layout import paper_sheet
 from stages.table_metrics import ImageResult, Result, VolumeResult

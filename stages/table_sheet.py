@@ -90,7 +90,7 @@ class Sheet:
 
     def space(self, column: int) -> str:
         r"""Between the column and the one before it, in parts of \tabcolsep."""
-        part = "1.2" if column in self.wide else ".9" if self.stars else ".7"
+        part = "1.2" if column in self.wide else ".9" if self.stars else ".8"
         return rf"{part}\tabcolsep"
 
     @property

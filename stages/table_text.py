@@ -125,7 +125,7 @@ def _character(character: str) -> str:
         return _TEX[character]
     if " " <= character <= "\x7e":
         return character
-    letter, *marks = unicodedata.normalize("NFD", character)
+    letter, *marks = list(unicodedata.normalize("NFD", character))
     if letter.isascii() and letter.isalpha() and len(marks) == 1 and marks[0] in _ACCENTS:
         # i and j lose their dot under an accent above.
         dotless = rf"\{letter}" if letter in "ij" and marks[0] != "\u0327" else letter

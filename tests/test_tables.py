@@ -6,13 +6,10 @@ from pathlib import Path
 
 import pytest
 from tables_making import (
-    MadeUpStatistics,
     Run,
     all_runs,
     made,
     made_up,
-    made_up_difference,
-    make_everything,
     make_params,
     metrics_file,
     prepare,
@@ -20,6 +17,7 @@ from tables_making import (
     sound_scores,
     write_metrics,
 )
+from tables_measuring import MadeUpStatistics, made_up_difference, make_everything
 
 from stages.table_render import environment
 from stages.table_sheet import Cell, number, signed
@@ -250,7 +248,7 @@ def test_the_sound_metrics_of_every_run(root):
     line = "base & sound & 2 & 79.80 & 79.90 & 80.90 [79.40, 82.90] & 88.90 [87.40, 90.90]"
     assert line in (folder / "sound-native.tex").read_text().replace("{[}", "[")
     assert r"\textbf{Phantom data: these figures say nothing about skin lesions.}" in tex
-    assert "#### ISIC18 at 64×64" in (folder / "index.md").read_text()
+    assert "\n### ISIC18 at 64×64\n" in (folder / "index.md").read_text()
 
 
 def test_undefined_sound_metrics_are_dashes(root):
@@ -398,6 +396,25 @@ def test_an_unknown_cell_or_published_row_is_named(root):
     path.write_text(text.replace("published: I.sanet}", "published: I.sannet}"))
     with pytest.raises(InputError, match=r"I\.sannet"):
         make_tables(root, params, runs)
+
+
+def test_a_cell_that_params_renamed_is_named(root):
+    params = make_params()
+    params.cells["from-scratch"] = params.cells.pop("scratch")
+    runs = all_runs(params, cells=["base"])
+    write_metrics(root, params, runs)
+    with pytest.raises(InputError, match=r"reports/tables\.yaml: row .* no cell 'scratch'"):
+        make_tables(root, params, runs)
+
+
+def test_the_last_section_says_where_the_figures_come_from(root):
+    folder = make_everything(root)
+    for name, end in (("all.tex", r"\end{document}"), ("index.md", "Each table's figures")):
+        text = (folder / name).read_text()
+        last = text.split("Where these figures come from")[1].split(end)[0]
+        for words in ("demo: A made-up profile", "seeds 1, 2 and 3", "revision"):
+            assert words in last, (name, words)
+        assert "about skin lesions" in last
 
 
 def test_an_empty_grid_gives_the_published_figures(root):

@@ -5,19 +5,12 @@ import shutil
 import subprocess
 
 import pytest
-from tables_making import (
-    CELLS,
+from tables_making import CELLS, Run, all_runs, made, made_up, make_params, prepare, write_metrics
+from tables_measuring import (
     MadeUpStatistics,
-    Run,
-    all_runs,
-    made,
-    made_up,
     made_up_difference,
     make_everything,
-    make_params,
-    prepare,
     write_cross,
-    write_metrics,
     write_speed,
 )
 
