@@ -53,10 +53,16 @@ class Run:
 
 
 def make_params(
-    sizes=(64, 96, 128), source="phantom", dims=(8, 16, 32, 64), epochs=12, batch_size=4, volumes=()
+    sizes=(64, 96, 128),
+    source="phantom",
+    dims=(8, 16, 32, 64),
+    epochs=12,
+    batch_size=4,
+    volumes=(),
+    cross=(),
 ):
     """Parameters with two datasets at sizes[0], ISIC17 alone at the others, and Synapse at
-    `volumes`, which the same settings train with another T_max."""
+    `volumes`, which the same settings train with another T_max; `cross` names cross tests."""
     views = {f"isic17-{s}": SimpleNamespace(dataset="isic17", size=s) for s in sizes}
     views[f"isic18-{sizes[0]}"] = SimpleNamespace(dataset="isic18", size=sizes[0])
     cells = {
@@ -83,6 +89,7 @@ def make_params(
             isic=[f"isic17-{sizes[0]}", f"isic18-{sizes[0]}"],
             elsewhere=[f"isic17-{size}" for size in sizes[1:]],
             volumes=organs,
+            cross=dict.fromkeys(cross),
         ),
         cells=cells,
     )
@@ -206,7 +213,7 @@ def write(root, params, run, data, native, paper, sound):
         "sound": sound,
     }
     path = metrics_file(root, params, run)
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
 
 
@@ -223,8 +230,8 @@ def prepare(root, setitem):
     setitem(sys.modules, "vmunet.complexity", module)
 
 
-def made(root, params, runs):
-    make_tables(root, params, runs)
+def made(root, params, runs, statistics=None, paired=None):
+    make_tables(root, params, runs, statistics, paired)
     return root / "reports" / "tables"
 
 
