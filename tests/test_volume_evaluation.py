@@ -112,6 +112,7 @@ def test_a_test_volume_without_any_organ_is_scored(
     run.folder.mkdir(parents=True)
     for name in ("run.json", "weights.safetensors"):
         (run.folder / name).write_text("{}")
+    (run.folder / "history.csv").write_text("epoch,train_loss\n1,0.5\n")
     loaded = (ByBrightness(), {"size": SIZE, "classes": CLASSES})
     monkeypatch.setattr(stage, "load_checkpoint", lambda path: loaded)
     monkeypatch.setattr(stage, "FinalScores", lambda *a: SimpleNamespace(log=lambda *a: None))
