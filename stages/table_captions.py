@@ -20,33 +20,10 @@ T_MAX = (
     "T_max belongs to the paper protocol; under the sound one the learning rate falls once "
     "over the run."
 )
-SOUND_NOTES = (
-    "Scores are percentages of the test images. Paper's mIoU: the lesion's IoU of one confusion "
-    "matrix over all pixels, at the training size against bilinearly resized masks, as published.",
-    "Pooled mIoU: likewise, against masks resized to the nearest pixel (training size) or as they "
-    "are stored (own size: the probabilities are resized to each mask).",
-    "Mean IoU and mean Dice: over images, in brackets their 95% bootstrap interval over the test "
-    "images, which says nothing of the spread between seeds; 100 for an image with neither lesion "
-    "nor prediction, 0 for one with only one of the two.",
-    "Thr. J: the ISIC 2018 challenge's thresholded Jaccard, the mean over images of the IoU with 0 "
-    "for an IoU below 65.",
-    T_MAX,
-)
-ORGAN_NOTES = (
-    "Both conventions score the same predictions, case by case and organ by organ at the volumes' "
-    "own pixels. An organ's figure is a mean over the cases, the last row's the mean of the "
-    "organs' figures. Dice and NSD are percentages.",
-    "Paper's convention, as the published code computes it: (Dice, HD95) is (100, 0) where an "
-    "organ is predicted but absent, (0, 0) where it is missed or absent in both; HD95 in voxels, "
-    "whatever their shape.",
-    "Sound convention: an organ that is absent in both is left out and counted (last row: over "
-    "all organs); one that is predicted but absent, or missed, has Dice 0 and NSD 0 but no HD95, "
-    "so that a distance is to be read with its n.",
-    "n counts the cases that define the figure before it (last row: the organs that do).",
-)
-UNKNOWN_SPACING = (
-    "Where voxel spacing is not known, as in TransUNet's prepared arrays, HD95 in mm and NSD are "
-    "not defined: a dash."
+STAR = (
+    "* marks a figure that differs from VM-UNet's under the paper protocol (p < 0.05): paired "
+    "permutation test over the test images or cases, corrected by Holm within the table, dataset "
+    "and metric. It speaks of the choice of test images, not of the randomness of training."
 )
 
 
@@ -76,64 +53,40 @@ def caption(
         warning=phantom_warning(results, datasets),
         text=" ".join(sentences),
         legend=_legend(table, results),
-        notes=(*_notes(table, params, published["settings"]), *_micro_batches(results)),
+        notes=(*table.spec["notes"], *_micro_batches(results)),
     )
 
 
-def sound_caption(
-    results: Sequence[ImageResult],
-    params: "Params",
-    declared: Mapping[str, Any],
-    published: Mapping[str, Any],
-) -> Caption:
-    """The caption of the images' sound metrics, which have a row for each run."""
-    title, own = "Honest evaluation", "each with its own row"
-    return _honest(title, own, SOUND_NOTES, results, params, declared, published)
-
-
-def organs_caption(
-    results: Sequence[VolumeResult],
-    params: "Params",
-    declared: Mapping[str, Any],
-    published: Mapping[str, Any],
-) -> Caption:
-    """The caption of the volumes' scores by organ, which have a block for each run."""
-    from vmunet.volume_metrics import TOLERANCE
-
-    nsd = (
-        "NSD: normalised surface distance, the part of both surfaces that lies within "
-        f"{TOLERANCE:g} mm of the other."
-    )
-    unknown = () if all(result.spacing_known for result in results) else (UNKNOWN_SPACING,)
-    title, own = "Honest evaluation of volumes: both conventions", "each with its own block"
-    notes = (*ORGAN_NOTES, nsd, *unknown, T_MAX, *_micro_batches(results))
-    return _honest(title, own, notes, results, params, declared, published)
-
-
-def _honest(
+def runs_caption(
     title: str,
-    own: str,
-    notes: tuple[str, ...],
+    notes: Sequence[str],
     results: Sequence[Result],
     params: "Params",
     declared: Mapping[str, Any],
     published: Mapping[str, Any],
+    own: str = "",
 ) -> Caption:
-    results = sorted(results, key=_order)
-    shown = {result.dataset for result in results}
-    datasets = {key: name for key, name in declared["datasets"].items() if key in shown}
-    sentences = [f"Profile {params.profile_name}.", *data_sentences(results, datasets)]
-    if results:
-        sentences.append(f"{_runs(results)}, {own}.")
-        sentences.append(_models(params, results, published))
-    else:
-        sentences.append("The grid runs nothing on images.")
+    """The caption of a table of `results`, which means over the seeds show or, as `own` says, runs.
+
+    Results of images and of volumes, where it has both, have sentences of their own.
+    """
+    sentences, warnings = [f"Profile {params.profile_name}."], []
+    for kind in (ImageResult, VolumeResult):
+        found = sorted((r for r in results if isinstance(r, kind)), key=_order)
+        if found:
+            shown = {result.dataset for result in found}
+            datasets = {key: name for key, name in declared["datasets"].items() if key in shown}
+            sentences += data_sentences(found, datasets)
+            sentences.append(f"{_runs(found)}, {own}." if own else f"{_runs(found)}.")
+            sentences += [] if own else [_seeds(found)]
+            sentences.append(_models(params, found, published))
+            warnings.append(phantom_warning(found, datasets))
     return Caption(
         title=title,
-        warning=phantom_warning(results, datasets),
+        warning=" ".join(warning for warning in warnings if warning),
         text=" ".join(sentences),
         legend=(),
-        notes=notes,
+        notes=(*notes, *_micro_batches(results)),
     )
 
 
@@ -191,7 +144,7 @@ def _models(params: "Params", results: list[Result], published: Mapping[str, Any
 
 _SOUND = (
     "lowers the learning rate once over the run, whatever T_max; it is scored with the same "
-    "metrics, and compared with the published figure of the row above."
+    "metrics."
 )
 
 
@@ -201,18 +154,23 @@ def _legend(table: Table, results: list[Result]) -> tuple[str, ...]:
     if any(row.reference for row in table.rows):
         legend.append("Numbers in brackets are the paper's references.")
     if table.spec["layout"] != "stacked":
-        legend.append(
-            "publ.: as the paper reports; meas.: measured here; diff.: measured minus published, "
-            "in points."
-        )
+        legend.append("publ.: as the paper reports; meas.: measured here.")
+    legend.append("Bold: the best of the column as printed, published and measured apart.")
+    if any(
+        figure.inference is not None and figure.inference.p is not None
+        for row in table.rows
+        for figures in row.figures.values()
+        for figure in figures.values()
+    ):
+        legend.append(STAR)
     if results:
         volumes = isinstance(results[0], VolumeResult)
         protocols = {result.run.protocol for result in results}
-        legend += _volume_legend(protocols) if volumes else _image_legend(protocols)
+        legend += volume_legend(protocols) if volumes else image_legend(protocols)
     return tuple(legend)
 
 
-def _image_legend(protocols: set[str]) -> list[str]:
+def image_legend(protocols: set[str]) -> list[str]:
     legend = [
         "Scores of images are percentages of one confusion matrix over all test pixels at the "
         "training size; mIoU is the lesion's IoU, as in the published code."
@@ -230,14 +188,14 @@ def _image_legend(protocols: set[str]) -> list[str]:
     return legend
 
 
-def _volume_legend(protocols: set[str]) -> list[str]:
+def volume_legend(protocols: set[str]) -> list[str]:
     legend = [
         "Scores of volumes are taken at the volumes' own pixels, DSC in percent, and are means "
         "over the test cases, then over the organs, by the published code's convention: an organ "
         "that is predicted but absent counts as DSC 100 and HD95 0, one that is missed or absent "
         "in both as DSC 0 and HD95 0, which flatters the distance.",
         "Measured HD95 is in voxels, as the published code computes it, where the paper's text "
-        "says mm; the difference takes the published figure for voxels too.",
+        "says mm.",
     ]
     if "paper" in protocols:
         legend.append(
@@ -250,21 +208,6 @@ def _volume_legend(protocols: set[str]) -> list[str]:
             f"cases and {_SOUND}"
         )
     return legend
-
-
-def _notes(table: Table, params: "Params", settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """What this table alone has to explain."""
-    notes = list(table.spec["notes"])
-    if table.spec.get("extra") == "complexity":
-        paper_width, size = settings["dims"][0], settings["size"]
-        width = params.profile.train.dims[0]
-        trained = "" if width == paper_width else f"; the models trained here have width {width}"
-        notes.append(
-            f"#Params and FLOPs are computed at the paper's width {paper_width} and "
-            f"{px(size, size)}{trained}. FLOPs are multiply-accumulates: the paper's way "
-            "(linear, convolution and norm layers), and complete, with SS2D's projections and scan."
-        )
-    return tuple(notes)
 
 
 def _micro_batches(results: Sequence[Result]) -> list[str]:

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import pandas as pd
 
-from stages.table_captions import Caption
-from stages.table_layout import number, run_order
+from stages.table_captions import T_MAX, runs_caption
 from stages.table_metrics import VolumeResult
-from stages.table_render import Blocks, markdown_table, percent
 from stages.table_scores import OrganScores
+from stages.table_sheet import Block, Line, Sheet, Span, number, percent, plain
+from stages.table_sound import run_order
 
 if TYPE_CHECKING:
     from pipeline.params import Params
@@ -27,18 +26,62 @@ HEADINGS = (
 )
 
 
-def organ_blocks(
-    params: "Params", declared: Mapping[str, Any], results: Sequence[VolumeResult]
-) -> Blocks:
-    """A block for each run, which its title names; a row of texts for each organ and their mean."""
-    return [
-        (
-            f"{declared['datasets'][result.dataset]} at {result.size}×{result.size}: "
-            f"{result.run.cell}, {result.run.protocol} protocol, seed {result.run.seed}",
-            [_row(name, scores) for name, scores in _all(result).items()],
-        )
-        for result in sorted(results, key=run_order(params, declared))
-    ]
+NOTES = (
+    "Both conventions score the same predictions, case by case and organ by organ at the volumes' "
+    "own pixels. An organ's figure is a mean over the cases, the last row's the mean of the "
+    "organs' figures. Dice and NSD are percentages.",
+    "Paper's convention, as the published code computes it: (Dice, HD95) is (100, 0) where an "
+    "organ is predicted but absent, (0, 0) where it is missed or absent in both; HD95 in voxels, "
+    "whatever their shape.",
+    "Sound convention: an organ that is absent in both is left out and counted (last row: over "
+    "all organs); one that is predicted but absent, or missed, has Dice 0 and NSD 0 but no HD95, "
+    "so that a distance is to be read with its n.",
+    "n counts the cases that define the figure before it (last row: the organs that do).",
+)
+UNKNOWN_SPACING = (
+    "Where voxel spacing is not known, as in TransUNet's prepared arrays, HD95 in mm and NSD are "
+    "not defined: a dash."
+)
+
+
+def organs_sheet(
+    params: "Params",
+    declared: Mapping[str, Any],
+    published: Mapping[str, Any],
+    results: Sequence[VolumeResult],
+) -> Sheet:
+    """A block for each run, which its title names; a row for each organ and one for their mean."""
+    from vmunet.volume_metrics import TOLERANCE
+
+    nsd = (
+        "NSD: normalised surface distance, the part of both surfaces that lies within "
+        f"{TOLERANCE:g} mm of the other."
+    )
+    unknown = () if all(result.spacing_known for result in results) else (UNKNOWN_SPACING,)
+    title, own = "Honest evaluation of volumes: both conventions", "each with its own block"
+    notes = (*NOTES, nsd, *unknown, T_MAX)
+    spans, head = [], ["Organ"]
+    for convention, columns in HEADINGS:
+        spans.append(Span(convention, len(head) + 1, len(head) + len(columns)))
+        head += columns
+    return Sheet(
+        name="organs",
+        caption=runs_caption(title, notes, results, params, declared, published, own),
+        head=tuple(head),
+        blocks=tuple(
+            Block(
+                f"{declared['datasets'][result.dataset]} at {result.size}×{result.size}: "
+                f"{result.run.cell}, {result.run.protocol} protocol, seed {result.run.seed}",
+                tuple(
+                    Line(plain(_row(name, scores)), apart=name == MEAN)
+                    for name, scores in _all(result).items()
+                ),
+                whole=True,
+            )
+            for result in sorted(results, key=run_order(params, declared))
+        ),
+        spans=(tuple(spans),),
+    )
 
 
 def _all(result: VolumeResult) -> dict[str, OrganScores]:
@@ -58,22 +101,6 @@ def _row(name: str, scores: OrganScores) -> list[str]:
         str(scores.nsd_n),
         str(scores.absent),
     ]
-
-
-def render_organs_tex(templates: jinja2.Environment, blocks: Blocks, caption: Caption) -> str:
-    """The blocks as a `longtable`, to be \\input by a document that loads it."""
-    return templates.get_template("organs.tex.j2").render(
-        blocks=blocks, headings=HEADINGS, caption=caption
-    )
-
-
-def organs_markdown(blocks: Blocks) -> list[tuple[str, str]]:
-    """Each block's title and its Markdown table."""
-    head = ["Organ"]
-    for convention, columns in HEADINGS:
-        first, *others = columns
-        head += [f"{convention}: {first}", *others]
-    return [(title, markdown_table(head, rows)) for title, rows in blocks]
 
 
 def organs_frame(results: Sequence[VolumeResult]) -> pd.DataFrame:

@@ -1,11 +1,18 @@
-"""Render every table of the paper from the declared grid: published beside measured.
+"""Render every table of the report from the declared grid: published beside measured.
 
-Reads params.yaml, reports/published.yaml, reports/tables.yaml, reports/templates/ and the metrics
-file of each run of the grid; writes reports/tables/: table1..6, sound (every run on images under
-the sound metrics) and, where the grid has runs on volumes, organs (each of them under both
-conventions) as .tex and .csv, all.tex (a document of all of them), index.md (the same for a
-terminal), and runs.csv, which leads from each run to its metrics file, checkpoint, data hash, code
-revision and MLflow run.
+Reads params.yaml, reports/published.yaml, reports/tables.yaml, reports/templates/ and the files of
+each run of the grid in metrics/; writes reports/tables/, each table as .tex and .csv:
+
+table1 to table6: the paper's, published beside measured, and table5-cost: parameters, FLOPs, speed.
+comparison: every measured row with its interval, difference, verdict and test.
+protocols: the paper protocol against the sound one.
+cross: models on the other dataset's images, where the grid has such tests.
+reproductions: what others report of the published code.
+sound, sound-native: every run on images under the sound metrics (one sound.csv).
+organs: every run on volumes under both conventions.
+
+all.tex is a document of all of them, index.md the same for a terminal, and runs.csv leads from each
+run to its metrics file, checkpoint, data hash, code revision and MLflow run.
 """
 
 import argparse
@@ -18,60 +25,47 @@ import pandas as pd
 from pipeline.grid import Run, runs
 from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
-from stages.table_captions import caption, organs_caption, sound_caption
-from stages.table_layout import sound_blocks
 from stages.table_metrics import ImageResult, Result, VolumeResult, read_results
-from stages.table_organs import organ_blocks, organs_frame, organs_markdown, render_organs_tex
-from stages.table_render import (
-    environment,
-    frame,
-    percent,
-    render_markdown,
-    render_sound_markdown,
-    render_sound_tex,
-    render_tex,
-    sound_frame,
-)
+from stages.table_parts import Report
+from stages.table_protocols import Paired, paired_by
+from stages.table_render import environment, render_markdown, render_tex
 from stages.table_rows import Assembler, Table, wanted_metrics
+from stages.table_sheet import percent
+from stages.table_statistics import Statistics
 from stages.table_views import load_yaml
 from vmunet.data.files import whole_folder
 
 OUTPUT = Path("reports/tables")
 
 
-def make_tables(root: Path, params: Params, declared_runs: Sequence[Run]) -> None:
+def make_tables(
+    root: Path,
+    params: Params,
+    declared_runs: Sequence[Run],
+    statistics: Statistics | None = None,
+    paired: Paired | None = None,
+) -> None:
     """Write reports/tables/ under `root`, whole or not at all.
 
+    `statistics` brings the figures' intervals and tests, `paired` those of the two protocols'
+    difference; without them these are dashes.
+
     Raises InputError where a run of the grid has no metrics, a score is not a number in range,
-    or reports/*.yaml name what does not exist.
+    a measurement's file is broken, or reports/*.yaml name what does not exist.
     """
     declared = load_yaml(root / "reports/tables.yaml")
     published = load_yaml(root / "reports/published.yaml")
     results = read_results(root, params, declared_runs, wanted_metrics(declared))
-    images = [result for result in results if isinstance(result, ImageResult)]
-    volumes = [result for result in results if isinstance(result, VolumeResult)]
-    tables = Assembler(params, declared, published, results).tables()
-    captions = {table.key: caption(table, params, declared, published) for table in tables}
+    tables = Assembler(params, declared, published, results, statistics).tables()
+    parts = Report(root, params, declared, published, results, tables, paired).parts()
     templates = environment(root / "reports/templates")
-    files: dict[str, str] = {}
-    for table in tables:
-        files[f"{table.name}.tex"] = render_tex(templates, table, captions[table.key], declared)
-        files[f"{table.name}.csv"] = _csv(frame(table))
-    blocks = sound_blocks(params, declared, images)
-    honest = sound_caption(images, params, declared, published)
-    files["sound.tex"] = render_sound_tex(templates, blocks, honest)
-    files["sound.csv"] = _csv(sound_frame(images))
-    by_organ = organ_blocks(params, declared, volumes)
-    organs = organs_caption(volumes, params, declared, published) if volumes else None
-    if organs:
-        files["organs.tex"] = render_organs_tex(templates, by_organ, organs)
-        files["organs.csv"] = _csv(organs_frame(volumes))
+    files = {f"{part.sheet.name}.tex": render_tex(templates, part.sheet) for part in parts}
+    files |= {f"{p.sheet.name}.csv": _csv(p.frame) for p in parts if p.frame is not None}
     files["runs.csv"] = _csv(_trace(results, tables))
     shared = {
-        "tables": tables,
-        "captions": captions,
+        "parts": parts,
         "profile": params.profile_name,
-        "organs": organs,
+        "provenance": _provenance(params, results),
     }
     files["all.tex"] = templates.get_template("all.tex.j2").render(
         **shared, references=_references(published), paper=published["paper"]
@@ -79,21 +73,22 @@ def make_tables(root: Path, params: Params, declared_runs: Sequence[Run]) -> Non
     files["index.md"] = templates.get_template("index.md.j2").render(
         **shared,
         about=params.profile.about,
-        names=declared["datasets"],
-        legend=list(dict.fromkeys(line for c in captions.values() for line in c.legend)),
-        body={
-            (table.key, dataset): render_markdown(table, declared, dataset)
-            for table in tables
-            for dataset in table.spec["datasets"]
-        },
-        honest=honest,
-        honest_body=render_sound_markdown(blocks),
-        organs_body=organs_markdown(by_organ),
+        legend=list(dict.fromkeys(line for p in parts for line in p.sheet.caption.legend)),
+        render=render_markdown,
         shown_nowhere=_shown_nowhere(results, tables),
     )
     with whole_folder(root / OUTPUT) as folder:
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+def _provenance(params: Params, results: list[Result]) -> Any:
+    """What the last section says: revision, versions, devices; None before they are recorded."""
+    try:
+        from stages.table_provenance import provenance_of
+    except ImportError:
+        return None
+    return provenance_of(params, results)
 
 
 def _csv(table: pd.DataFrame) -> str:
@@ -140,9 +135,12 @@ def _references(published: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    argparse.ArgumentParser(prog="python -m stages.tables", description=__doc__).parse_args(argv)
-    params = load_params()
-    make_tables(Path(), params, runs(params))
+    parser = argparse.ArgumentParser(prog="python -m stages.tables", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.parse_args(argv)
+    params, root = load_params(), Path()
+    statistics = Statistics(root)
+    make_tables(root, params, runs(params), statistics, paired_by(root, statistics))
 
 
 if __name__ == "__main__":

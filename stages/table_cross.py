@@ -1,0 +1,252 @@
+"""How models do on the other dataset's test images: cross-dataset generalisation."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from stages.table_captions import runs_caption
+from stages.table_metrics import ImageResult
+from stages.table_protocols import mean_and_std
+from stages.table_sheet import Block, Cell, Line, Sheet, Span, number, plain
+from stages.table_sound import run_order
+from stages.table_views import DASH
+from vmunet.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.params import Params
+
+COUNTS = ("paper_tp", "paper_fp", "paper_fn")
+METRICS = {"miou": "mIoU", "dsc": "DSC", "mean_dice": "Mean Dice"}
+NOTES = (
+    "Both columns score the same test images: those of the test set that show no picture which "
+    "the other dataset's training or selection has seen. Models trained on the dataset's own "
+    "training images are scored again on these images alone, so that their figures are not those "
+    "of the other tables.",
+    "mIoU and DSC: the lesion's, percentages of one confusion matrix over all pixels at the "
+    "training size, as published; mean Dice: over images, at the masks' own size.",
+    "A dash: no such run.",
+)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Percentages on the shared-free images: `METRICS`, in order."""
+
+    miou: float | None
+    dsc: float | None
+    mean_dice: float | None
+
+
+@dataclass(frozen=True)
+class CrossRow:
+    """One cell under one protocol, tested on `test`, by seed: trained there, trained elsewhere."""
+
+    name: str
+    train: str
+    test: str
+    cell: str
+    protocol: str
+    images: int
+    left_out: int
+    same: Mapping[int, Scores]
+    other: Mapping[int, Scores]
+    results: Sequence[ImageResult]
+
+    def figure(self, which: str, metric: str) -> tuple[float | None, float | None]:
+        """Mean and sample standard deviation over the seeds."""
+        own: Mapping[int, Scores] = getattr(self, which)
+        return mean_and_std([getattr(scores, metric) for scores in own.values()])
+
+
+def read_cross(
+    root: Path, params: "Params", declared: Mapping[str, Any], results: Sequence[ImageResult]
+) -> list[CrossRow]:
+    """The cross tests that params.yaml's `grid.cross` declares and that were made.
+
+    Raises:
+        InputError: a file of one is missing beside the other, broken, or of other images or runs.
+    """
+    ordered = sorted(results, key=run_order(params, declared))
+    rows = []
+    for name in getattr(params.grid, "cross", None) or {}:
+        folder = Path("metrics", params.profile_name, "cross", name)
+        if (root / folder / "metrics.json").is_file():
+            rows += _rows(root, name, folder, ordered)
+    return rows
+
+
+def _rows(
+    root: Path, name: str, folder: Path, results: Sequence[ImageResult]
+) -> list[CrossRow]:
+    path = (folder / "metrics.json").as_posix()
+    again = f"measure the cross test {name} again"
+    content = _content(root, path, again)
+    shared = set(content["shared"])
+    table = _per_image(root, (folder / "per_image.csv").as_posix(), again, with_run=True)
+    tested = list(dict.fromkeys(table["id"]))
+    if len(tested) != content["tested"] or shared & set(tested):
+        raise InputError(
+            f"{path}: field 'tested' is {content['tested']}, but per_image.csv beside it has "
+            f"{len(tested)} images, {len(shared & set(tested))} of them among the shared; {again}"
+        )
+    by_run = dict(list(table.groupby("run")))
+    if set(by_run) != set(content["runs"]):
+        raise InputError(f"{path}: field 'runs' names other runs than per_image.csv; {again}")
+    found: dict[tuple[str, str], dict[int, Scores]] = {}
+    trained = [result for result in results if result.run.view == content["train"]]
+    for result in trained:
+        run = result.run
+        key = f"{run.cell}-{run.protocol}-{run.seed}"
+        if key in by_run:
+            own = by_run[key].set_index("id")
+            found.setdefault((run.cell, run.protocol), {})[run.seed] = _scores(own, tested, path)
+    rows = []
+    for (cell, protocol), other in found.items():
+        homes = [
+            r
+            for r in results
+            if (r.run.view, r.run.cell, r.run.protocol) == (content["test"], cell, protocol)
+            and r.run.seed in other
+        ]
+        used = [r for r in trained if (r.run.cell, r.run.protocol) == (cell, protocol)]
+        rows.append(
+            CrossRow(
+                name=name,
+                train=content["train"],
+                test=content["test"],
+                cell=cell,
+                protocol=protocol,
+                images=len(tested),
+                left_out=len(shared),
+                same={r.run.seed: _at_home(root, r, tested) for r in homes},
+                other=other,
+                results=[*homes, *(r for r in used if r.run.seed in other)],
+            )
+        )
+    return rows
+
+
+def _at_home(root: Path, result: ImageResult, tested: Sequence[str]) -> Scores:
+    """The scores of a run on its own dataset, on the tested images alone."""
+    run = result.run
+    path = Path(result.path).with_name("per_image.csv").as_posix()
+    again = f"run `python -m stages.evaluate {run.view} {run.cell} {run.protocol} {run.seed}`"
+    return _scores(_per_image(root, path, again).set_index("id"), tested, path)
+
+
+def _scores(own: pd.DataFrame, tested: Sequence[str], path: str) -> Scores:
+    missing = [one for one in tested if one not in own.index]
+    if missing or own.index.has_duplicates:
+        raise InputError(
+            f"{path}: image {missing[0] if missing else own.index[own.index.duplicated()][0]} is "
+            "missing or there twice among a run's; evaluate the run and the cross test again"
+        )
+    own = own.loc[list(tested)]
+    tp, fp, fn = (float(own[column].sum()) for column in COUNTS)
+    union, sizes = tp + fp + fn, 2 * tp + fp + fn
+    dice = own["native_size_dice"].mean()  # nan is an image without the score
+    return Scores(
+        miou=100 * tp / union if union else None,
+        dsc=100 * 2 * tp / sizes if sizes else None,
+        mean_dice=None if pd.isna(dice) else 100 * float(dice),
+    )
+
+
+def _per_image(root: Path, path: str, again: str, with_run: bool = False) -> pd.DataFrame:
+    wanted = [*(["run"] if with_run else []), "id", *COUNTS, "native_size_dice"]
+    try:
+        table = pd.read_csv(root / path, dtype={"id": str, "run": str})
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; {again}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not a CSV of scores ({error}); {again}") from None
+    for column in wanted:
+        if column not in table or (column in COUNTS and not _counts(table[column])):
+            raise InputError(f"{path}: column '{column}' is missing or holds no counts; {again}")
+    dice = pd.to_numeric(table["native_size_dice"], errors="coerce")
+    if ((dice < 0) | (dice > 1)).any() or (dice.isna() & table["native_size_dice"].notna()).any():
+        raise InputError(f"{path}: column 'native_size_dice' is not in 0..1; {again}")
+    return table[wanted]
+
+
+def _counts(column: pd.Series) -> bool:
+    numbers = pd.to_numeric(column, errors="coerce")
+    return bool(numbers.notna().all() and (numbers >= 0).all())
+
+
+def _content(root: Path, path: str, again: str) -> dict[str, Any]:
+    try:
+        content = json.loads((root / path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); delete it and {again}") from None
+    kinds = {"train": str, "test": str, "tested": int, "shared": list, "runs": dict}
+    for field, kind in kinds.items():
+        if not isinstance(content, dict) or not isinstance(content.get(field), kind):
+            raise InputError(f"{path}: field '{field}' is missing or no {kind.__name__}; {again}")
+    return content
+
+
+def cross_sheet(
+    params: "Params",
+    declared: Mapping[str, Any],
+    published: Mapping[str, Any],
+    rows: Sequence[CrossRow],
+) -> Sheet:
+    """A block for each cross test, a row for each cell and protocol."""
+    names = declared["datasets"]
+    blocks: dict[str, list[Line]] = {}
+    for row in rows:
+        test, train = params.view(row.test), params.view(row.train)
+        title = (
+            f"Tested on {names[test.dataset]} at {test.size}×{test.size}, {row.images} images "
+            f"({row.left_out} shared ones left out); other: {names[train.dataset]}"
+        )
+        cells = [
+            Cell(number(*row.figure(which, metric)) if getattr(row, which) else DASH)
+            for which in ("same", "other")
+            for metric in METRICS
+        ]
+        blocks.setdefault(title, []).append(Line((*plain((row.cell, row.protocol)), *cells)))
+    results = {result.path: result for row in rows for result in row.results}
+    width = len(METRICS)
+    return Sheet(
+        name="cross",
+        caption=runs_caption(
+            "Generalisation to the other dataset",
+            NOTES,
+            list(results.values()),
+            params,
+            declared,
+            published,
+        ),
+        head=("Cell", "Protocol", *METRICS.values(), *METRICS.values()),
+        blocks=tuple(Block(title, tuple(lines)) for title, lines in blocks.items()),
+        spans=(
+            (
+                Span("Trained on the same dataset", 3, 2 + width),
+                Span("Trained on the other dataset", 3 + width, 2 + 2 * width),
+            ),
+        ),
+        left=2,
+    )
+
+
+def cross_frame(rows: Sequence[CrossRow]) -> pd.DataFrame:
+    """Tidy: a line for each cross test, cell and protocol; percent, rounded to 4 decimals."""
+    records = []
+    for row in rows:
+        record: dict[str, Any] = {
+            field: getattr(row, field)
+            for field in ("name", "train", "test", "cell", "protocol", "images", "left_out")
+        }
+        for which in ("same", "other"):
+            for metric in METRICS:
+                mean, std = row.figure(which, metric)
+                record |= {f"{which}_{metric}": mean, f"{which}_{metric}_std": std}
+            record[f"{which}_seeds"] = " ".join(map(str, getattr(row, which)))
+        records.append(record)
+    return pd.DataFrame(records).round(4)

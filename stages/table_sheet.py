@@ -1,0 +1,173 @@
+"""What a table prints, before LaTeX or Markdown: headings, blocks of lines, cells."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from stages.table_captions import Caption
+from stages.table_views import DASH
+
+LINES_PER_FLOAT = 36  # printed lines under the headings; more do not fit on a page with its notes
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    bold: bool = False
+    star: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A printed row: `cells` has one for each column, the label first.
+
+    `under` is a row of the sound protocol, which stands under that of its cell and whose label
+    LaTeX need not repeat; `apart` leaves a little space above.
+    """
+
+    cells: tuple[Cell, ...]
+    under: bool = False
+    apart: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """Lines under a title, which may be empty; `whole` is not parted between two floats."""
+
+    title: str
+    lines: tuple[Line, ...]
+    whole: bool = False
+
+    @property
+    def height(self) -> int:
+        return len(self.lines) + bool(self.title)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A heading over columns `first` to `last`, counted from 1."""
+
+    text: str
+    first: int
+    last: int
+
+    @property
+    def width(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as it is printed.
+
+    Attributes:
+        name: of its files, and of its label: `tab:<name>`.
+        source: where a person changes it, for the first line of its file.
+        spans: rows of headings above the columns' own, from the top.
+        head: a heading for each column.
+        left: how many columns, from the first, are set flush left.
+    """
+
+    name: str
+    caption: Caption
+    head: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    spans: tuple[tuple[Span, ...], ...] = ()
+    left: int = 1
+    source: str = "reports/tables.yaml"
+
+    @property
+    def wide(self) -> set[int]:
+        """The columns, counted from 1, that more space sets apart: the first under a heading."""
+        return {span.first for span in self.spans[-1]} if self.spans else set()
+
+    def space(self, column: int) -> str:
+        """Between the column and the one before it; in em, so that it shrinks with the type."""
+        return "1.1em" if column in self.wide else ".7em"
+
+    def pages(self) -> list[tuple[Block, ...]]:
+        """The blocks of each float: about `LINES_PER_FLOAT` lines, evenly filled."""
+        return pages(self.blocks, LINES_PER_FLOAT)
+
+
+def plain(texts: Iterable[str]) -> tuple[Cell, ...]:
+    return tuple(Cell(text) for text in texts)
+
+
+def number(value: float | None, std: float | None = None) -> str:
+    if value is None:
+        return DASH
+    return f"{value:.2f}" if std is None else f"{value:.2f} ± {std:.2f}"
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign (a true minus); a rounded zero has none."""
+    if value is None:
+        return DASH
+    text = f"{abs(value):.2f}"
+    if text == "0.00":
+        return text
+    return ("+" if value > 0 else "\u2212") + text
+
+
+def bracketed(low: float | None, high: float | None, sign: bool = False) -> str:
+    """An interval."""
+    if low is None or high is None:
+        return DASH
+    write = signed if sign else number
+    return f"[{write(low)}, {write(high)}]"
+
+
+def probability(p: float | None) -> str:
+    if p is None:
+        return DASH
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def percent(fraction: float | None) -> float | None:
+    """A fraction 0..1 in percent, to 4 decimals."""
+    return None if fraction is None else round(100 * fraction, 4)
+
+
+def pages(blocks: Sequence[Block], limit: int) -> list[tuple[Block, ...]]:
+    """Blocks in order, in as few parts of at most `limit` lines as can be.
+
+    A block that does not fit goes on in the next part, its title repeated, unless it is `whole`:
+    then it starts there. No part is left with a title alone.
+    """
+    total = sum(block.height for block in blocks)
+    if total > limit:  # parts of about the same height
+        limit = min(limit, -(-total // -(-total // limit)) + 2)
+    found: list[list[Block]] = [[]]
+    room = limit
+    for block in blocks:
+        rest = block
+        while rest.lines:
+            fits = room - bool(rest.title)
+            if rest.height <= room:
+                found[-1].append(rest)
+                room -= rest.height
+                break
+            if room < limit and (rest.whole or fits < 2):
+                found.append([])
+                room = limit
+                continue
+            cut = len(rest.lines) if rest.whole else fits
+            found[-1].append(replace(rest, lines=rest.lines[:cut]))
+            title = f"{block.title} (continued)" if block.title else ""
+            rest = replace(rest, title=title, lines=rest.lines[cut:])
+            found.append([])
+            room = limit
+    return [tuple(part) for part in found if part]
+
+
+def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Padded, the first column to the left and the others to the right."""
+    # A rule needs a dash beside its colon.
+    widths = [max(2, *(len(row[i]) for row in [head, *body])) for i in range(len(head))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+
+    def padded(row: Sequence[str]) -> str:
+        rest = [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
+        return f"| {' | '.join([row[0].ljust(widths[0]), *rest])} |"
+
+    return "\n".join(padded(row) for row in [head, rule, *body])

@@ -1,0 +1,129 @@
+"""Plain text as LaTeX or Markdown: whatever a name or a caption holds, the document compiles.
+
+A bare `article` knows neither fontenc nor inputenc: the LaTeX is ASCII alone, in signs that every
+encoding prints as they are meant.
+"""
+
+import re
+import unicodedata
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "[": "{[}",  # after a row end it would open an optional argument
+    "*": "{*}",  # likewise
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "`": r"\textquoteleft{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "µ": r"$\mu$",
+    "°": r"$^\circ$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "≈": r"$\approx$",
+    "→": r"$\rightarrow$",
+    "\u2212": r"$-$",
+    "–": "--",
+    "—": "---",
+    "‘": r"\textquoteleft{}",
+    "’": "'",
+    "“": "``",
+    "”": "''",
+    "…": r"\ldots{}",
+    "\u00a0": "~",
+    "\u2011": "-",
+    "\u200b": r"\penalty500{}",  # here a word may be broken, where nothing better is to be had
+    "ß": r"\ss{}",
+    "æ": r"\ae{}",
+    "Æ": r"\AE{}",
+    "œ": r"\oe{}",
+    "Œ": r"\OE{}",
+    "ø": r"\o{}",
+    "Ø": r"\O{}",
+    "ł": r"\l{}",
+    "Ł": r"\L{}",
+    "ı": r"\i{}",
+}
+_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi"
+_TEX |= {chr(0x3B1 + i): rf"$\{name}$" for i, name in enumerate(_GREEK.split())}
+_TEX |= {
+    chr(0x3C0 + i): rf"$\{name}$"
+    for i, name in enumerate("pi rho varsigma sigma tau upsilon phi chi psi omega".split())
+}
+_TEX |= {
+    letter: rf"$\{name}$"
+    for letter, name in zip(
+        "ΓΔΘΛΞΠΣΦΨΩ", "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split(), strict=True
+    )
+}
+# Combining marks that a letter can bear in every encoding.
+_ACCENTS = {
+    "\u0300": "`",
+    "\u0301": "'",
+    "\u0302": "^",
+    "\u0303": "~",
+    "\u0304": "=",
+    "\u0306": "u",
+    "\u0307": ".",
+    "\u0308": '"',
+    "\u030a": "r",
+    "\u030b": "H",
+    "\u030c": "v",
+    "\u0327": "c",
+}
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|])")
+
+
+def escape_tex(text: object) -> str:
+    """Plain text as LaTeX: its specials, accents, and the signs that pdflatex does not know.
+
+    A character that has no form here is named by its code point, as [U+809D]; white space,
+    line ends included, is one space.
+    """
+    quoted = re.sub(r'"([^"]*)"', "“\\1”", one_line(text))
+    return "".join(_character(character) for character in unicodedata.normalize("NFC", quoted))
+
+
+def escape_markdown(text: object) -> str:
+    return _MARKDOWN.sub(r"\\\1", one_line(text))
+
+
+def one_line(text: object) -> str:
+    """Every run of white space but the no-break space as one space, none at the ends."""
+    return re.sub(r"[^\S\u00a0]+", " ", str(text)).strip(" ")
+
+
+def breakable(text: str, longest: int) -> str:
+    """The text with a place to break at, U+200B, in every word longer than `longest`."""
+    words = one_line(text).split(" ")
+    return " ".join(
+        "\u200b".join(word[i : i + 10] for i in range(0, len(word), 10))
+        if len(word) > longest
+        else word
+        for word in words
+    )
+
+
+def _character(character: str) -> str:
+    if character in _TEX:
+        return _TEX[character]
+    if " " <= character <= "\x7e":
+        return character
+    letter, *marks = unicodedata.normalize("NFD", character)
+    if letter.isascii() and letter.isalpha() and len(marks) == 1 and marks[0] in _ACCENTS:
+        # i and j lose their dot under an accent above.
+        dotless = rf"\{letter}" if letter in "ij" and marks[0] != "\u0327" else letter
+        return rf"\{_ACCENTS[marks[0]]}{{{dotless}}}"
+    return f"{{[}}U+{ord(character):04X}]"
