@@ -4,7 +4,8 @@ Reads params.yaml, reports/published.yaml, reports/tables.yaml, reports/template
 file of each run of the grid, the stored predictions and test arrays of the main cell's runs,
 reports/tables/*.csv and reports/figures/; writes reports/index.html: provenance, every table with
 links from each figure to its metrics file and MLflow run, every figure, and every test case with
-truth and prediction. Scripts, styles and pictures are inside; the page asks no network for anything.
+truth and prediction. Scripts, styles and pictures are inside: the page asks no network for
+anything.
 """
 
 import argparse
@@ -26,10 +27,11 @@ from stages.page_figures import pictures
 from stages.page_layout import DASH
 from stages.page_tables import INFERENCE, LEGEND, has_inference, sections
 from stages.page_volumes import volume_views
-from stages.table_captions import caption
 from stages.table_metrics import read_results
+from stages.table_parts import Report
 from stages.table_provenance import provenance_of
 from stages.table_rows import Assembler, wanted_metrics
+from stages.table_statistics import Statistics
 from stages.table_views import load_yaml
 from vmunet.data.files import whole_file
 
@@ -38,8 +40,15 @@ TEMPLATES = Path("reports/templates/page")
 TABLES, FIGURES = Path("reports/tables"), Path("reports/figures")
 
 
-def make_page(root: Path, params: Params, declared_runs: Sequence[Run]) -> None:
+def make_page(
+    root: Path,
+    params: Params,
+    declared_runs: Sequence[Run],
+    statistics: Statistics | None = None,
+) -> None:
     """Write reports/index.html under `root`, whole or not at all.
+
+    `statistics` brings the figures' intervals and tests; without them there are none.
 
     Raises InputError where what the page shows is missing, malformed or does not fit together.
     """
@@ -47,15 +56,16 @@ def make_page(root: Path, params: Params, declared_runs: Sequence[Run]) -> None:
     published = load_yaml(root / "reports/published.yaml")
     names = declared["datasets"]
     results = read_results(root, params, declared_runs, wanted_metrics(declared))
-    tables = Assembler(params, declared, published, results).tables()
-    captions = {table.key: caption(table, params, declared, published) for table in tables}
+    tables = Assembler(params, declared, published, results, statistics).tables()
+    parts = Report(root, params, declared, published, results, tables, None).parts()
+    captions = {part.sheet.name: part.sheet.caption for part in parts}
     references = published["references"].values()
     text = render(
         root / TEMPLATES,
         provenance=provenance_of(params, results, names),
         sections=sections(tables, captions, declared),
         legend=[LEGEND, INFERENCE] if has_inference(tables) else [LEGEND],
-        further=further_tables(root / TABLES),
+        further=further_tables(root / TABLES, captions),
         figures=pictures(root, FIGURES),
         views=[
             *image_views(root, results, params.grid.isic, names),
@@ -101,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the page of the declared grid."""
     argparse.ArgumentParser(prog="python -m stages.page", description=__doc__).parse_args(argv)
     params = load_params()
-    make_page(Path(), params, runs(params))
+    make_page(Path(), params, runs(params), Statistics(Path()))
     print(f"written to {OUTPUT}")
 
 

@@ -2,48 +2,63 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from stages.page_layout import DASH, Cell, Column, PageTable, Source, linked, mlflow_page
+from stages.table_captions import Caption
 from vmunet.errors import InputError
 
-# In this order; files that are not named here follow, under their own names.
+# Of what no caption of the tables speaks, or of more than its caption says.
 TITLES = {
-    "sound": "Honest evaluation of images",
-    "organs": "Honest evaluation of volumes, by organ",
-    "comparison": "Paired comparisons with VM-UNet",
-    "protocols": "What the protocol changes",
-    "cross": "Trained on one dataset, tested on the other",
-    "reproductions": "Published figures beside reproductions",
+    "sound": "Honest evaluation at both sizes",
     "runs": "Every run, and the way back from it",
 }
 PAPER_TABLE = re.compile(r"table\d+")  # shown above, from the same figures
 PATHS = ("metrics_file", "metrics_files", "checkpoint_path")
+TEXTS = re.compile(r"git|.*_(id|hash|sha256)|metrics_files?|seeds?|runs")  # whatever they look like
 SHORT = 10  # letters of a hash that are shown
 HASH = re.compile(r"[0-9a-f]{20,}")
 
 
-def further_tables(folder: Path) -> list[tuple[str, PageTable]]:
-    """Title and table of each CSV file of `folder` that holds none of the paper's tables.
+@dataclass(frozen=True)
+class Further:
+    """A table that the paper does not have; `caption` is None where nobody wrote one."""
+
+    key: str
+    title: str
+    caption: Caption | None
+    table: PageTable
+
+
+def further_tables(folder: Path, captions: Mapping[str, Caption]) -> list[Further]:
+    """Each CSV file of `folder` that holds none of the paper's tables.
+
+    They stand in the order of `captions`, which are by the files' names; then come those without.
 
     Raises:
         InputError: a file is not CSV.
     """
-    order = list(TITLES)
-    paths = [path for path in folder.glob("*.csv") if not PAPER_TABLE.fullmatch(path.stem)]
-    known = [path for name in order for path in paths if path.stem == name]
-    others = sorted(path for path in paths if path.stem not in TITLES)
-    return [(title_of(path), read_table(path)) for path in (*known, *others)]
+    paths = {p.stem: p for p in sorted(folder.glob("*.csv")) if not PAPER_TABLE.fullmatch(p.stem)}
+    names = [*(name for name in captions if name in paths), *paths]
+    return [
+        Further(
+            key=f"further-{name}",
+            title=title_of(name, captions.get(name)),
+            caption=captions.get(name),
+            table=read_table(paths[name]),
+        )
+        for name in dict.fromkeys(names)
+    ]
 
 
-def title_of(path: Path) -> str:
-    """The title of a file: a known one, or its name in words."""
-    words = path.stem.replace("_", " ").replace("-", " ")
-    return TITLES.get(path.stem, words[:1].upper() + words[1:])
+def title_of(name: str, caption: Caption | None) -> str:
+    """The title of a file: its caption's, or its name in words."""
+    words = name.replace("_", " ").replace("-", " ")
+    return TITLES.get(name) or (caption.title if caption else words[:1].upper() + words[1:])
 
 
 def read_table(path: Path) -> PageTable:
@@ -64,7 +79,9 @@ def read_table(path: Path) -> PageTable:
         ) from None
     written = pd.read_csv(path, dtype=str, keep_default_na=False) if len(frame.columns) else frame
     numeric = {
-        name: pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+        name: pd.api.types.is_numeric_dtype(column)
+        and not pd.api.types.is_bool_dtype(column)
+        and not TEXTS.fullmatch(str(name))
         for name, column in frame.items()
     }
     cells = {name: _cells(str(name), frame[name], written[name], numeric) for name in frame}
@@ -73,7 +90,7 @@ def read_table(path: Path) -> PageTable:
         if numeric[name] and numeric.get(low) and numeric.get(high):
             ends = zip(cells.pop(low), cells.pop(high), strict=True)
             cells[name] = [
-                replace(cell, small=f"[{one.text}, {other.text}]")
+                replace(cell, small=(f"[{one.text}, {other.text}]",))
                 for cell, (one, other) in zip(cells[name], ends, strict=True)
             ]
     return PageTable(

@@ -28,7 +28,7 @@ class Cell:
         sort: the number by which its column is sorted; a cell without one is sorted by its text,
             and an empty one (`DASH`) comes last.
         star: what its star says, '' where it has none.
-        small: a line beneath.
+        small: lines beneath.
         full: the whole of a text that is shown cut.
     """
 
@@ -36,7 +36,7 @@ class Cell:
     sort: float | None = None
     bold: bool = False
     star: str = ""
-    small: str = ""
+    small: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
     href: str = ""
     full: str = ""

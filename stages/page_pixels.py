@@ -60,4 +60,8 @@ def _reduced(pixels: NDArray, interpolation: int) -> NDArray:
     scale = min(1.0, SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     same = size == (width, height)
-    return np.ascontiguousarray(pixels) if same else cv2.resize(pixels, size, interpolation=interpolation)
+    return (
+        np.ascontiguousarray(pixels)
+        if same
+        else cv2.resize(pixels, size, interpolation=interpolation)
+    )

@@ -6,8 +6,10 @@ from typing import Any
 
 from stages.page_layout import DASH, Cell, Column, PageTable, best, source
 from stages.table_captions import Caption
-from stages.table_layout import extra_columns, number, signed
+from stages.table_layout import extra_columns
 from stages.table_rows import Figure, Row, Table
+from stages.table_sheet import bracketed, number, probability, signed
+from stages.table_views import DASH as NOTHING
 
 VERDICTS = {"inside": "\u2248 inside", "above": "\u25b2 above", "below": "\u25bc below"}
 LEGEND = (
@@ -17,10 +19,10 @@ LEGEND = (
     "heading, or press Enter on it."
 )
 INFERENCE = (
-    "In brackets: the 95% bootstrap interval of the measured figure over the test images or cases, "
-    "and, below a difference, where it lies: inside (it holds the published value), above or below "
-    "it. \u2605: differs from VM-UNet's own row in a paired permutation test (p < 0.05 after Holm's "
-    "correction)."
+    "In brackets: the 95% bootstrap interval of the measured figure over the test images or cases; "
+    "below a difference, where that interval lies: inside (it holds the published value), above or "
+    "below it. \u2605: differs from VM-UNet's own row in a paired permutation test (p < 0.05 after "
+    "Holm's correction)."
 )
 
 
@@ -37,12 +39,12 @@ class Section:
 def sections(
     tables: Sequence[Table], captions: Mapping[str, Caption], declared: Mapping[str, Any]
 ) -> list[Section]:
-    """A section for each table of the paper."""
+    """A section for each table of the paper; captions are by the tables' names."""
     return [
         Section(
             key=table.name,
-            title=f"Table {table.key}. {captions[table.key].title}",
-            caption=captions[table.key],
+            title=f"Table {table.key}. {captions[table.name].title}",
+            caption=captions[table.name],
             tables=_parts(table, declared),
         )
         for table in tables
@@ -52,7 +54,7 @@ def sections(
 def has_inference(tables: Sequence[Table]) -> bool:
     """Whether any figure has an interval or a test to explain."""
     return any(
-        _inference(figure) is not None
+        figure.inference is not None
         for table in tables
         for row in table.rows
         for figures in row.figures.values()
@@ -68,20 +70,17 @@ def _parts(table: Table, declared: Mapping[str, Any]) -> list[PageTable]:
     return [_side_by_side(table, declared, group) for group in groups]
 
 
-def _side_by_side(
-    table: Table, declared: Mapping[str, Any], datasets: Sequence[str]
-) -> PageTable:
+def _side_by_side(table: Table, declared: Mapping[str, Any], datasets: Sequence[str]) -> PageTable:
     """Published, measured and difference beside one another under each metric."""
     rows = _rows(table, datasets)
     names, metrics = declared["datasets"], table.spec["metrics"]
-    extra = extra_columns(table)
-    columns = [Column(table.spec["heading"], number=False)]
-    upper, lower = [("", 1)], [("", 1)]
-    for top, subs in extra:
-        columns += [Column(sub, of=top) for sub in subs]
-        upper.append(("", len(subs)))
-        lower.append((top, len(subs)))
-    cells = [[Cell(row.label), *_extra(row, len(columns) - 1)] for row in rows]
+    extra = list(extra_columns(table))
+    columns = [Column(text, number=False) for text in (table.spec["heading"], *extra)]
+    upper, lower = [("", len(columns))], [("", len(columns))]
+    cells = [[Cell(row.label)] for row in rows]
+    for row, of_row in zip(rows, cells, strict=True):
+        if extra:
+            of_row += [_plain(text) for text in row.extra or (DASH,) * len(extra)]
     for dataset in datasets:
         upper.append((names[dataset], 3 * len(metrics)))
         for metric in metrics:
@@ -140,17 +139,9 @@ def _rows(table: Table, datasets: Sequence[str]) -> list[Row]:
     return [row for row in table.rows if any(dataset in row.figures for dataset in datasets)]
 
 
-def _extra(row: Row, count: int) -> list[Cell]:
-    texts = row.extra or (DASH,) * count
-    return [_plain(text) for text in texts]
-
-
 def _plain(text: str) -> Cell:
-    """A text that may be a number; the tables' dash is the page's."""
-    try:
-        return Cell(text, sort=float(text))
-    except ValueError:
-        return Cell(DASH if text == "--" else text)
+    """A text whose dash, where it is one, becomes the page's."""
+    return Cell(DASH if text == NOTHING else text)
 
 
 def _three(
@@ -182,12 +173,13 @@ def _figure(value: float | None, bold: bool) -> Cell:
 def _measured(row: Row, dataset: str, figure: Figure, bold: bool) -> Cell:
     if figure.measured is None:
         return Cell(DASH)
-    found = _inference(figure)
-    interval = star = ""
-    if found is not None and found.low is not None and found.high is not None:
-        interval = f"[{number(found.low)}, {number(found.high)}]"
+    found = figure.inference
+    interval: tuple[str, ...] = ()
+    star = ""
+    if found is not None and found.low is not None:
+        interval = (bracketed(found.low, found.high),)
     if found is not None and found.significant:
-        star = f"differs from VM-UNet's row, p = {found.p:.2g}"
+        star = f"differs from VM-UNet's row, p {_p(found.p)}"
     return Cell(
         number(figure.measured, figure.std),
         sort=figure.measured,
@@ -201,21 +193,23 @@ def _measured(row: Row, dataset: str, figure: Figure, bold: bool) -> Cell:
 def _difference(figure: Figure) -> Cell:
     if figure.difference is None:
         return Cell(DASH)
-    found = _inference(figure)
-    small = VERDICTS[found.verdict] if found is not None and found.verdict else ""
+    found = figure.inference
+    small = (VERDICTS[found.verdict],) if found is not None and found.verdict else ()
     return Cell(signed(figure.difference), sort=figure.difference, small=small)
 
 
 def _beneath(measured: Cell, difference: Cell) -> Cell:
-    """A measured figure with its difference in the line beneath."""
-    words = [measured.small, difference.text, difference.small] if measured.text != DASH else []
-    small = " ".join(word for word in words if word and word != DASH)
-    return replace(measured, small=small)
+    """A measured figure with its difference in a line beneath."""
+    if difference.text == DASH:
+        return measured
+    below = " ".join([difference.text, *difference.small])
+    return replace(measured, small=(*measured.small, below))
 
 
-def _inference(figure: Figure) -> Any:
-    """The figure's interval and test, None where it has none."""
-    return getattr(figure, "inference", None)
+def _p(p: float | None) -> str:
+    """A probability after a sign of its own."""
+    text = probability(p)
+    return text if text.startswith("<") else f"= {text}"
 
 
 def _text(value: float | None) -> str:

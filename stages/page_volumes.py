@@ -43,9 +43,7 @@ def volume_views(
 
 
 def _view(root: Path, view: str, runs: Sequence[VolumeResult], dataset: str) -> dict[str, Any]:
-    predictions = [
-        (result, read_labels(root / Path(result.path).parent / NAME)) for result in runs
-    ]
+    predictions = [(result, read_labels(root / Path(result.path).parent / NAME)) for result in runs]
     cases = sorted(predictions[0][1])
     slices = {}
     for case in cases:
