@@ -46,7 +46,7 @@ def further_tables(folder: Path, captions: Mapping[str, Caption]) -> list[Furthe
     names = [*(name for name in captions if name in paths), *paths]
     return [
         Further(
-            key=f"further-{name}",
+            key=f"further-{_key(name)}",
             title=title_of(name, captions.get(name)),
             caption=captions.get(name),
             table=read_table(paths[name]),
@@ -94,13 +94,18 @@ def read_table(path: Path) -> PageTable:
                 for cell, (one, other) in zip(cells[name], ends, strict=True)
             ]
     return PageTable(
-        key=f"csv-{path.stem}",
+        key=f"csv-{_key(path.stem)}",
         caption=path.name,
         groups=[],
         columns=[Column(str(name).replace("_", " "), number=numeric[name]) for name in cells],
         rows=[[column[i] for column in cells.values()] for i in range(len(frame))],
         references=[None] * len(frame),
     )
+
+
+def _key(name: str) -> str:
+    """A name as the id of an element: without spaces."""
+    return re.sub(r"[^\w-]+", "-", name)
 
 
 def _cells(

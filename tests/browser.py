@@ -65,7 +65,11 @@ class Browser:
         self.http = requests.Session()
         self.http.trust_env = False
         self.base = f"http://127.0.0.1:{port}"
-        arguments = [*FLAGS, f"--user-data-dir={self.profile.name}", "--force-device-scale-factor=1"]
+        arguments = [
+            *FLAGS,
+            f"--user-data-dir={self.profile.name}",
+            "--force-device-scale-factor=1",
+        ]
         arguments.append("--host-resolver-rules=MAP * ~NOTFOUND")
         wanted = {
             "goog:chromeOptions": {"binary": CHROMIUM, "args": arguments},
