@@ -65,7 +65,7 @@ if ($("larger")) {
 }
 
 window.addEventListener("beforeprint", () => {
-  document.querySelectorAll("main details").forEach((details) => (details.open = true));
+  document.querySelectorAll("details.notes, details.table").forEach((details) => (details.open = true));
 });
 
 // ---- Test cases. A view's data are parsed when it is chosen; a picture is decoded when it is shown.
