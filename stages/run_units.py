@@ -7,7 +7,7 @@ classes has scores for each class, and a case of CT for each organ.
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,17 @@ import numpy.typing as npt
 from stages.table_metrics import score_again
 from vmunet.errors import InputError
 from vmunet.metrics import COUNTS
-from vmunet.statistics import MEAN, CaseSample, ImageSample, Sample
+from vmunet.samples import MEAN, CaseSample, ImageSample, Sample
 
 if TYPE_CHECKING:
     from pipeline.grid import Run
 
 COMPARISONS = ("paper", "training_size", "native_size")
 CLASS_SCORES = ("training_size_dice", "training_size_iou", "native_size_dice")
+CLASS_TRUTH = ("native_size_tp", "native_size_fn")
 CASE_SCORES = ("paper_dice", "paper_hd95_voxels", "dice", "hd95_mm", "nsd")
+SAME_DATA = "train and evaluate both from the same data"
+TP, FN = COUNTS.index("tp"), COUNTS.index("fn")
 FAR = 1e-9  # a score that differs by more from the counts' is another evaluation's
 
 
@@ -36,6 +39,8 @@ class RunUnits:
         path: the file they are from; `unit` its column of ids.
         ids: of the images or cases, in the file's order.
         classes: the organs, or the classes of images where there are several; else empty.
+        truth: (units, classes or 1), the lesion's, class's or organ's pixels in the truth at its
+            own size, the same for every model.
         values: by comparison counts (images, 4); with classes by column (units, classes), nan
             where undefined.
     """
@@ -44,27 +49,32 @@ class RunUnits:
     unit: str
     ids: tuple[str, ...]
     classes: tuple[str, ...]
+    truth: npt.NDArray[np.int64]
     values: Mapping[str, npt.NDArray]
 
-    def in_order(self, ids: Sequence[str], reference: str) -> "RunUnits":
-        """The same with its units in the order of `ids`, those of the file `reference`.
+    def in_order_of(self, reference: "RunUnits") -> "RunUnits":
+        """The same with its units in the order of another run's.
 
         Raises:
-            InputError: the two do not have the same ids.
+            InputError: the two do not have the same ids, classes and truth.
         """
-        if tuple(ids) == self.ids:
-            return self
         place = {name: i for i, name in enumerate(self.ids)}
-        other = sorted(set(ids) ^ place.keys())
+        other = sorted(set(reference.ids) ^ place.keys())
         if other:
-            where = self.path if other[0] in place else reference
+            where = self.path if other[0] in place else reference.path
             raise InputError(
-                f"{self.path} has other {self.unit}s than {reference} ({other[0]} is in {where} "
-                "alone); train and evaluate both from the same data"
+                f"{self.path} has other {self.unit}s than {reference.path} ({other[0]} is in "
+                f"{where} alone); {SAME_DATA}"
             )
-        order = [place[name] for name in ids]
+        order = [place[name] for name in reference.ids]
+        truth = self.truth[order]
+        if self.classes != reference.classes or not np.array_equal(truth, reference.truth):
+            raise InputError(
+                f"{self.path} was measured against other masks than {reference.path} (the sizes of "
+                f"the truth differ); {SAME_DATA}"
+            )
         values = {name: table[order] for name, table in self.values.items()}
-        return RunUnits(self.path, self.unit, tuple(ids), self.classes, values)
+        return replace(self, ids=reference.ids, truth=truth, values=values)
 
 
 def sample(seeds: Sequence[RunUnits], name: str) -> Sample:
@@ -99,12 +109,12 @@ def read_units(
     )
     classes = tuple(data.get("classes", ()))
     if volumes:
-        units = file.values(root, "organ", classes, CASE_SCORES)
+        units = file.values(root, "organ", classes, CASE_SCORES, ["truth_voxels"])
         dice = sample([units], "paper_dice").scores()
         found = {**dice, "dsc": dice[MEAN]}
         found["hd95"] = sample([units], "paper_hd95_voxels").scores()[MEAN]
     elif len(classes) > 1:
-        units = file.values(root, "class", classes, CLASS_SCORES)
+        units = file.values(root, "class", classes, CLASS_SCORES, CLASS_TRUTH)
         found = {"mean_dice": sample([units], "native_size_dice").scores()[MEAN]}
     else:
         units = file.counts(root)
@@ -145,13 +155,22 @@ class _File:
         if not each.sum(-1).all():
             raise self.wrong("has an image without pixels: four counts that are 0")
         values = {name: each[:, i] for i, name in enumerate(COMPARISONS)}
-        return RunUnits(self.path, self.unit, ids, (), values)
+        truth = each[:, -1, [TP, FN]].sum(1, keepdims=True)
+        return RunUnits(self.path, self.unit, ids, (), truth, values)
 
     def values(
-        self, root: Path, label: str, classes: tuple[str, ...], columns: Sequence[str]
+        self,
+        root: Path,
+        label: str,
+        classes: tuple[str, ...],
+        columns: Sequence[str],
+        truth: Sequence[str],
     ) -> RunUnits:
-        """Scores in `columns`, a row for each unit and each of the classes, named by `label`."""
-        rows = self._rows(root, (self.unit, label, *columns))
+        """Scores in `columns`, a row for each unit and each of the classes, named by `label`.
+
+        The sum of the columns `truth` is the truth's size.
+        """
+        rows = self._rows(root, (self.unit, label, *columns, *truth))
         ids = tuple(dict.fromkeys(row[self.unit] for row in rows))
         wanted = [(name, one) for name in ids for one in classes]
         found = {(row[self.unit], row[label]): row for row in rows}
@@ -166,7 +185,9 @@ class _File:
             )
             for column in columns
         }
-        return RunUnits(self.path, self.unit, ids, classes, values)
+        counts = [sum(self._count(found[key], column) for column in truth) for key in wanted]
+        sizes = np.array(counts).reshape(len(ids), len(classes))
+        return RunUnits(self.path, self.unit, ids, classes, sizes, values)
 
     def _rows(self, root: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         try:

@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.table_data import count, data_sentences, listed, phantom_warning, px
+from stages.table_data import (
+    BOTH,
+    LESIONS,
+    ORGANS,
+    count,
+    data_sentences,
+    listed,
+    phantom_warning,
+    px,
+)
 from stages.table_metrics import ImageResult, Result, VolumeResult
 from stages.table_rows import Table
 
@@ -83,7 +92,7 @@ def runs_caption(
             warnings.append(phantom_warning(found, datasets))
     return Caption(
         title=title,
-        warning=" ".join(warning for warning in warnings if warning),
+        warning=BOTH if warnings == [LESIONS, ORGANS] else " ".join(filter(None, warnings)),
         text=" ".join(sentences),
         legend=(),
         notes=(*notes, *_micro_batches(results)),

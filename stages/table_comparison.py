@@ -85,7 +85,9 @@ def compared(tables: Sequence[Table], declared: Mapping[str, Any]) -> list[Compa
                     one = Compared((table.key,), name, dataset, metric, row, figure, results)
                     found.setdefault(key, []).append(one)
     order = [
-        (dataset, metric) for dataset, metrics in declared["comparison"].items() for metric in metrics
+        (dataset, metric)
+        for dataset, metrics in declared["comparison"].items()
+        for metric in metrics
     ]
     rows = [_merged(shown) for shown in found.values()]
     return sorted(rows, key=lambda one: order.index((one.dataset, one.metric)))
@@ -144,9 +146,19 @@ def comparison_sheet(
         caption=runs_caption(
             "Measured against published", notes, list(results), params, declared, published
         ),
-        head=("Row", "Tables", "publ.", "meas.", "95% interval", "diff.", "95% interval", "verdict", "p"),
+        head=(
+            "Row",
+            "Tables",
+            "publ.",
+            "meas.",
+            "95% interval",
+            "diff.",
+            "95% interval",
+            "verdict",
+            "p",
+        ),
         blocks=tuple(Block(title, tuple(lines)) for title, lines in blocks.items()),
-        spans=((Span("Figure", 3, 5), Span("Measured minus published", 6, 8)),),
+        spans=((Span("Value", 3, 5), Span("Measured minus published", 6, 8)),),
         left=2,
     )
 

@@ -126,7 +126,7 @@ def cost_sheet(
             peaks = [_mib(own.get(name)) for name in PEAKS]
             lines.append(Line(plain((row.label, *row.extra, *rates, *peaks))))
     head = ("publ.", "comp.", "publ.", "paper's way", "complete", *(("infer.", "train.") * 2))
-    spans = (("#Params (M)", 2), ("FLOPs (G)", 3), ("Images per second", 2), ("Peak memory (MiB)", 2))
+    spans = (("#Params (M)", 2), ("FLOPs (G)", 3), ("Images/s", 2), ("Peak MiB", 2))
     places, column = [], 2
     for text, width in spans:
         places.append(Span(text, column, column + width - 1))
@@ -155,7 +155,7 @@ def _caption(
     else:
         batches = speed.batch_size
         notes.append(
-            f"Speed and peak memory: measured on {speed.device} with "
+            f"Images/s: images a second. Speed and peak memory: measured on {speed.device} with "
             f"{count(speed.threads, 'thread')}, with models of width {speed.width} at "
             f"{px(speed.size, speed.size)}, batch size {batches['inference']} in inference and "
             f"{batches['training']} in training."
@@ -191,8 +191,7 @@ def cost_frame(table: Table, params: "Params", speed: Speed | None) -> pd.DataFr
             own = speed.architectures.get(name, {}) if speed else {}
             record: dict[str, Any] = {"row": row.label, "cell": row.cell, "architecture": name}
             record |= {
-                n: None if text == DASH else text
-                for n, text in zip(COST, row.extra, strict=True)
+                n: None if text == DASH else text for n, text in zip(COST, row.extra, strict=True)
             }
             record |= {field: own.get(field) for field in (*RATES, *PEAKS)}
             record |= {

@@ -6,6 +6,7 @@ from stages.table_metrics import SOURCES, VOLUME_SOURCES, Result, VolumeResult
 
 LESIONS = "Phantom data: these figures say nothing about skin lesions."
 ORGANS = "Phantom data: these figures say nothing about organs in real CT."
+BOTH = "Phantom data: these figures say nothing about skin lesions or about organs in real CT."
 
 
 def data_sentences(results: Sequence[Result], datasets: Mapping[str, str]) -> list[str]:

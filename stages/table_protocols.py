@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stages.run_units import read_units, sample
+from stages.run_units import MEAN, read_units, sample
 from stages.table_captions import runs_caption
 from stages.table_metrics import ImageResult, Result, VolumeResult
 from stages.table_sheet import (
@@ -26,7 +26,8 @@ from stages.table_sheet import (
 )
 from stages.table_sound import run_order
 from stages.table_statistics import Statistics
-from vmunet.statistics import MEAN, intervals
+from vmunet.errors import InputError
+from vmunet.statistics import intervals
 
 if TYPE_CHECKING:
     from pipeline.params import Params
@@ -99,8 +100,15 @@ def paired_by(root: Path, statistics: Statistics) -> Paired:
 def _interval(
     root: Path, results: Sequence[Result], comparison: str
 ) -> dict[str, tuple[float, float]]:
+    """Of one cell's runs: their files have the arrays' order, the same for every seed."""
     units = [read_units(root, r.run, r.path, r.data, r.scores) for r in results]
-    return intervals(sample([one.in_order_of(units[0]) for one in units], comparison))
+    for one in units:
+        if one.ids != units[0].ids:
+            raise InputError(
+                f"{one.path} has other images, or in another order, than {units[0].path}; evaluate "
+                "both runs again"
+            )
+    return intervals(sample(units, comparison))
 
 
 def _percent(value: float) -> float | None:
@@ -205,7 +213,13 @@ def protocols_sheet(
         ),
         head=("Metric", *(("Figure", "95% interval") * 3), "p"),
         blocks=tuple(Block(title, tuple(lines), whole=True) for title, lines in blocks.items()),
-        spans=((Span("Paper protocol", 2, 3), Span("Sound protocol", 4, 5), Span("Sound minus paper", 6, 8)),),
+        spans=(
+            (
+                Span("Paper protocol", 2, 3),
+                Span("Sound protocol", 4, 5),
+                Span("Sound minus paper", 6, 8),
+            ),
+        ),
     )
 
 
@@ -223,7 +237,8 @@ def protocols_frame(found: Sequence[Pair]) -> pd.DataFrame:
             record |= {f"{protocol}_low": low, f"{protocol}_high": high}
         record["difference"] = pair.difference
         record |= {
-            f"difference_{name}": getattr(known, name) if known else None for name in ("low", "high")
+            f"difference_{name}": getattr(known, name) if known else None
+            for name in ("low", "high")
         }
         record["p"] = known.p if known else None
         record["seeds"] = " ".join(str(result.run.seed) for result in pair.paper)

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import jinja2
 
-from stages.table_sheet import Cell, Line, Sheet, markdown_table
+from stages.table_sheet import LONG, Cell, Line, Sheet, markdown_table
 from stages.table_text import breakable, escape_markdown, escape_tex
-
-LONG = 34  # characters of a label beyond which it is broken into lines
 
 
 def _cell_tex(cell: Cell) -> str:
@@ -21,7 +19,7 @@ def _label_tex(line: Line) -> str:
     return r"\quad sound protocol" if line.under else wrap_tex(line.cells[0].text)
 
 
-def wrap_tex(text: str, width: str = "15em", place: str = "t") -> str:
+def wrap_tex(text: str, width: str = "13em", place: str = "t") -> str:
     r"""A text of a column of its own; in a \parbox of `width` where it is long."""
     if len(text) <= LONG:
         return escape_tex(text)
@@ -73,17 +71,16 @@ def render_tex(templates: jinja2.Environment, sheet: Sheet) -> str:
         pages=sheet.pages(),
         total=len(sheet.head),
         columns=_columns(sheet),
-        stars=any(cell.star for b in sheet.blocks for line in b.lines for cell in line.cells),
     )
 
 
 def _columns(sheet: Sheet) -> str:
-    """The column declaration; spaces in em, so that they shrink with the type."""
+    """The column declaration."""
     parts = ["@{}l"]
     for column in range(2, len(sheet.head) + 1):
         side = "l" if column <= sheet.left else "r"
         parts.append(rf"@{{\hspace{{{sheet.space(column)}}}}}{side}")
-    return "".join(parts) + "@{}"
+    return "".join(parts) + (r"@{\hspace{.5\tabcolsep}}" if sheet.stars else "@{}")
 
 
 def render_markdown(sheet: Sheet) -> list[tuple[str, str]]:
@@ -91,10 +88,10 @@ def render_markdown(sheet: Sheet) -> list[tuple[str, str]]:
     head = list(sheet.head)
     for spans in reversed(sheet.spans):
         for span in spans:
-            head[span.first - 1] = f"{span.text} {head[span.first - 1]}".strip()
+            head[span.first - 1] = f"{span.text}: {head[span.first - 1]}"
     head = [escape_markdown(text) for text in head]
     return [
-        (block.title, markdown_table(head, [_markdown(line) for line in block.lines]))
+        (block.title, markdown_table(head, [_markdown(line) for line in block.lines], sheet.left))
         for block in sheet.blocks
     ]
 

@@ -56,8 +56,7 @@ def reproductions(
             row
             for table in tables
             for row in table.rows
-            if row.published == entry["published"]
-            and metric in row.figures.get(dataset, {})
+            if row.published == entry["published"] and metric in row.figures.get(dataset, {})
         ]
         if not rows:
             raise InputError(

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from stages.table_captions import Caption
 from stages.table_views import DASH
 
+LONG = 34  # characters of a label beyond which LaTeX breaks it into lines
+BROKEN = 22  # characters that such a line holds at least
 LINES_PER_FLOAT = 36  # printed lines under the headings; more do not fit on a page with its notes
 
 
@@ -28,6 +31,11 @@ class Line:
     under: bool = False
     apart: bool = False
 
+    @property
+    def height(self) -> int:
+        """In printed lines."""
+        return lines_of(self.cells[0].text)
+
 
 @dataclass(frozen=True)
 class Block:
@@ -39,7 +47,7 @@ class Block:
 
     @property
     def height(self) -> int:
-        return len(self.lines) + bool(self.title)
+        return sum(line.height for line in self.lines) + bool(self.title)
 
 
 @dataclass(frozen=True)
@@ -81,8 +89,14 @@ class Sheet:
         return {span.first for span in self.spans[-1]} if self.spans else set()
 
     def space(self, column: int) -> str:
-        """Between the column and the one before it; in em, so that it shrinks with the type."""
-        return "1.1em" if column in self.wide else ".7em"
+        r"""Between the column and the one before it, in parts of \tabcolsep."""
+        part = "1.2" if column in self.wide else ".9" if self.stars else ".7"
+        return rf"{part}\tabcolsep"
+
+    @property
+    def stars(self) -> bool:
+        """Whether any figure bears one, which needs a little room beside it."""
+        return any(c.star for block in self.blocks for line in block.lines for c in line.cells)
 
     def pages(self) -> list[tuple[Block, ...]]:
         """The blocks of each float: about `LINES_PER_FLOAT` lines, evenly filled."""
@@ -118,14 +132,22 @@ def bracketed(low: float | None, high: float | None, sign: bool = False) -> str:
 
 
 def probability(p: float | None) -> str:
+    """To three decimals; one just below 0.05 does not become 0.050."""
     if p is None:
         return DASH
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    if p < 0.001:
+        return "<0.001"
+    return "<0.050" if 0.0495 <= p < 0.05 else f"{p:.3f}"
 
 
 def percent(fraction: float | None) -> float | None:
     """A fraction 0..1 in percent, to 4 decimals."""
     return None if fraction is None else round(100 * fraction, 4)
+
+
+def lines_of(label: str) -> int:
+    """How many lines a label takes up."""
+    return 1 if len(label) <= LONG else -(-len(label) // BROKEN)
 
 
 def pages(blocks: Sequence[Block], limit: int) -> list[tuple[Block, ...]]:
@@ -142,7 +164,8 @@ def pages(blocks: Sequence[Block], limit: int) -> list[tuple[Block, ...]]:
     for block in blocks:
         rest = block
         while rest.lines:
-            fits = room - bool(rest.title)
+            heights = accumulate(line.height for line in rest.lines)
+            fits = sum(height <= room - bool(rest.title) for height in heights)
             if rest.height <= room:
                 found[-1].append(rest)
                 room -= rest.height
@@ -151,7 +174,7 @@ def pages(blocks: Sequence[Block], limit: int) -> list[tuple[Block, ...]]:
                 found.append([])
                 room = limit
                 continue
-            cut = len(rest.lines) if rest.whole else fits
+            cut = len(rest.lines) if rest.whole else max(1, fits)
             found[-1].append(replace(rest, lines=rest.lines[:cut]))
             title = f"{block.title} (continued)" if block.title else ""
             rest = replace(rest, title=title, lines=rest.lines[cut:])
@@ -160,14 +183,17 @@ def pages(blocks: Sequence[Block], limit: int) -> list[tuple[Block, ...]]:
     return [tuple(part) for part in found if part]
 
 
-def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Padded, the first column to the left and the others to the right."""
+def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Padded; the first `left` columns flush left, the others right."""
     # A rule needs a dash beside its colon.
     widths = [max(2, *(len(row[i]) for row in [head, *body])) for i in range(len(head))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
 
     def padded(row: Sequence[str]) -> str:
-        rest = [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
-        return f"| {' | '.join([row[0].ljust(widths[0]), *rest])} |"
+        texts = (
+            text.ljust(width) if i < left else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return f"| {' | '.join(texts)} |"
 
     return "\n".join(padded(row) for row in [head, rule, *body])

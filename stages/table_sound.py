@@ -9,7 +9,7 @@ import pandas as pd
 from stages.table_captions import T_MAX, runs_caption
 from stages.table_metrics import ImageResult, Result
 from stages.table_scores import SOUND_SCORES, SOUND_SIZES, Estimate
-from stages.table_sheet import Block, Line, Sheet, Span, bracketed, number, percent, plain
+from stages.table_sheet import Block, Line, Sheet, bracketed, number, percent, plain
 from stages.table_views import DASH
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def sound_sheets(
         notes = (NOTES[0], note, *NOTES[1:])
         title, own = f"Honest evaluation {words}", "each with its own row"
         made = runs_caption(title, notes, ordered, params, declared, published, own)
-        spans = ((Span(words[0].upper() + words[1:], 5, 8),),)
-        sheets.append(Sheet(name, made, head, blocks, spans, left=2))
+        sheets.append(Sheet(name, made, head, blocks, left=2))
     return sheets
 
 

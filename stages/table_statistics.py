@@ -8,14 +8,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stages.run_units import RunUnits, read_units, sample
 from stages.table_metrics import Result, VolumeResult
+from vmunet.samples import MEAN, Sample
 from vmunet.statistics import (
-    MEAN,
     Paired,
-    Sample,
     Verdict,
     holm,
     intervals,
@@ -100,7 +98,7 @@ class Statistics:
         Args:
             a_runs, b_runs: of one cell each, one for each seed.
             score: a name that `vmunet.metrics.resampled_scores` returns, such as mean_dice; of
-                volumes an organ, or `MEAN` of `vmunet.statistics` for the mean over the organs.
+                volumes an organ, or `MEAN` of `vmunet.samples` for the mean over the organs.
             comparison: one of `stages.run_units.COMPARISONS`; of volumes one of `CASE_SCORES`.
 
         Returns:
@@ -135,10 +133,9 @@ class Statistics:
     def _read(self, result: Result) -> RunUnits:
         """The result's units in the order of the dataset's first."""
         if result.path not in self._units:
-            said: Mapping[str, Any] = result.scores
-            units = read_units(self._root, result.run, result.path, result.data, said)
+            units = read_units(self._root, result.run, result.path, result.data, result.scores)
             first = self._first.setdefault(result.dataset, units)
-            self._units[result.path] = units.in_order(first.ids, first.path)
+            self._units[result.path] = units.in_order_of(first)
         return self._units[result.path]
 
 

@@ -60,12 +60,16 @@ _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu 
 _TEX |= {chr(0x3B1 + i): rf"$\{name}$" for i, name in enumerate(_GREEK.split())}
 _TEX |= {
     chr(0x3C0 + i): rf"$\{name}$"
-    for i, name in enumerate("pi rho varsigma sigma tau upsilon phi chi psi omega".split())
+    for i, name in enumerate(
+        ["pi", "rho", "varsigma", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"]
+    )
 }
 _TEX |= {
     letter: rf"$\{name}$"
     for letter, name in zip(
-        "ΓΔΘΛΞΠΣΦΨΩ", "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split(), strict=True
+        "ΓΔΘΛΞΠΣΦΨΩ",
+        ["Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega"],
+        strict=True,
     )
 }
 # Combining marks that a letter can bear in every encoding.

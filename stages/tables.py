@@ -28,6 +28,7 @@ from pipeline.stage import run_stage
 from stages.table_metrics import ImageResult, Result, VolumeResult, read_results
 from stages.table_parts import Report
 from stages.table_protocols import Paired, paired_by
+from stages.table_provenance import provenance_of
 from stages.table_render import environment, render_markdown, render_tex
 from stages.table_rows import Assembler, Table, wanted_metrics
 from stages.table_sheet import percent
@@ -65,7 +66,7 @@ def make_tables(
     shared = {
         "parts": parts,
         "profile": params.profile_name,
-        "provenance": _provenance(params, results),
+        "provenance": provenance_of(params, results, declared["datasets"]),
     }
     files["all.tex"] = templates.get_template("all.tex.j2").render(
         **shared, references=_references(published), paper=published["paper"]
@@ -80,15 +81,6 @@ def make_tables(
     with whole_folder(root / OUTPUT) as folder:
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
-
-
-def _provenance(params: Params, results: list[Result]) -> Any:
-    """What the last section says: revision, versions, devices; None before they are recorded."""
-    try:
-        from stages.table_provenance import provenance_of
-    except ImportError:
-        return None
-    return provenance_of(params, results)
 
 
 def _csv(table: pd.DataFrame) -> str:
