@@ -57,10 +57,10 @@ def resolve(word: str, declared: Sequence[Run], params: Params) -> Named:
             "own.cells for a dataset of your own"
         )
     close = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     cells = ", ".join(dict.fromkeys(run.cell for run in declared)) or "none"
     raise InputError(
-        f"{word}: no cell or run of that name; {hint}Cells with runs: {cells}; `vmunet runs` lists "
+        f"{word}: no cell or run of that name{hint}; cells with runs: {cells}; `vmunet runs` lists "
         "the runs"
     )
 

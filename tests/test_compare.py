@@ -225,7 +225,10 @@ def test_one_seed_is_left_where_the_other_has_no_scores(root, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["base", "scrach"], "scrach: no cell or run of that name; did you mean scratch"),
+        (
+            ["base", "scrach"],
+            r"scrach: no cell or run of that name \(did you mean scratch or .*\?\); cells with",
+        ),
         (["base", "base"], r"base and base are the same runs \(isic17-64-base-paper-42\)"),
         (["base", "base-sound"], "name two cells, or both protocols: base-paper and base-sound"),
         (["base-paper", "base-paper-42"], "are the same runs"),
