@@ -1,12 +1,22 @@
-"""Pages as a browser shows them: headless Chromium, where it is installed."""
+"""Pages as a browser shows them: headless Chromium, where it is installed.
 
+`dom` gives a page as its scripts leave it; `Browser` uses one: it presses keys, drags and looks.
+"""
+
+import base64
 import shutil
+import socket
 import subprocess
 import tempfile
+import time
+from types import TracebackType
+from typing import Any
 
 import pytest
+import requests
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -19,6 +29,10 @@ FLAGS = (
     "--window-size=1400,1000",
 )
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+needs_driver = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="Chromium or chromedriver is not installed"
+)
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # WebDriver's name for a reference to an element
 
 
 def dom(url: str, milliseconds: int = 20_000) -> str:
@@ -30,3 +44,124 @@ def dom(url: str, milliseconds: int = 20_000) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+class Browser:
+    """Chromium driven by chromedriver (W3C WebDriver over HTTP), without any network.
+
+    Whatever a page asks of another machine fails, and stands in `log()`.
+    """
+
+    def __init__(self) -> None:
+        assert CHROMIUM is not None
+        assert DRIVER is not None
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self.driver = subprocess.Popen(
+            [DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.http = requests.Session()
+        self.http.trust_env = False
+        self.base = f"http://127.0.0.1:{port}"
+        arguments = [
+            *FLAGS,
+            f"--user-data-dir={self.profile.name}",
+            "--force-device-scale-factor=1",
+        ]
+        arguments.append("--host-resolver-rules=MAP * ~NOTFOUND")
+        wanted = {
+            "goog:chromeOptions": {"binary": CHROMIUM, "args": arguments},
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+        }
+        try:
+            self._wait()
+            session = self._ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
+            self.base += f"/session/{session['sessionId']}"
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if "/session/" in self.base:
+            self.http.delete(self.base, timeout=30)
+        self.driver.terminate()
+        self.driver.wait(30)
+        self.profile.cleanup()
+
+    def open(self, url: str, width: int = 1400, height: int = 1000, dark: bool = False) -> None:
+        """Load a page in a window of this size, px."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.cdp("Emulation.setDeviceMetricsOverride", size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.cdp("Emulation.setEmulatedMedia", {"features": [scheme]})
+        self._ask("POST", "/url", {"url": url})
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """What a JavaScript function's body returns; awaited where it is a promise."""
+        return self._ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
+
+    def until(self, script: str, seconds: float = 10.0) -> Any:
+        """The first true value that the script returns."""
+        deadline = time.monotonic() + seconds
+        while not (found := self.run(script)):
+            assert time.monotonic() < deadline, f"in {seconds} s never true: {script}"
+            time.sleep(0.05)
+        return found
+
+    def find(self, css: str) -> str:
+        return self._ask("POST", "/element", {"using": "css selector", "value": css})[ELEMENT]
+
+    def click(self, css: str) -> None:
+        self._ask("POST", f"/element/{self.find(css)}/click", {})
+
+    def type(self, css: str, text: str) -> None:
+        """Focus an element and type; keys have WebDriver's codes, such as Enter \\ue007."""
+        self._ask("POST", f"/element/{self.find(css)}/value", {"text": text})
+
+    def press(self, *keys: str) -> None:
+        """Press and release keys, whatever has the focus."""
+        actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        self._ask(
+            "POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]}
+        )
+
+    def log(self, kind: str = "browser") -> list[dict[str, Any]]:
+        """Messages since the last call: of the console, or (`performance`) of DevTools."""
+        return self._ask("POST", "/se/log", {"type": kind})
+
+    def screenshot(self) -> bytes:
+        """A PNG of the window."""
+        return base64.b64decode(self._ask("GET", "/screenshot"))
+
+    def cdp(self, command: str, parameters: dict[str, Any]) -> Any:
+        """A command of the DevTools protocol."""
+        return self._ask("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                if self._ask("GET", "/status")["ready"]:
+                    return
+            except requests.ConnectionError:
+                assert time.monotonic() < deadline, "chromedriver does not answer"
+            time.sleep(0.05)
+
+    def _ask(self, method: str, path: str, content: Any = None) -> Any:
+        answer = self.http.request(method, self.base + path, json=content, timeout=60)
+        found = answer.json()["value"]
+        assert answer.ok, f"{path}: {found}"
+        return found
