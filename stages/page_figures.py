@@ -1,14 +1,12 @@
 """The figures of the report on the page: pictures inside it, with a link to each PDF."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.figure_listing import AGAIN, FIELDS, listed_figures
 from stages.page_layout import linked
 from stages.page_pixels import data_uri
 from vmunet.errors import InputError
-
-FIELDS = ("name", "title", "caption", "alt")
 
 
 @dataclass(frozen=True)
@@ -33,34 +31,18 @@ def pictures(root: Path, folder: Path) -> list[Picture]:
     """The figures that figures.json of `folder` (relative to `root`) lists; none without it.
 
     Raises:
-        InputError: figures.json is malformed, or a picture that it names is missing.
+        InputError: figures.json is malformed, or a picture that it names is missing or none.
     """
-    path = root / folder / "figures.json"
-    if not path.exists():
-        return []
-    again = "run `python -m stages.figures` again"
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); {again}") from None
-    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
-        raise InputError(f"{path}: expected a list of figures; {again}")
     made = []
-    for entry in listed:
-        for field in FIELDS:
-            if not isinstance(entry.get(field), str):
-                raise InputError(f"{path}: a figure lacks its '{field}'; {again}")
+    for entry in listed_figures(root / folder):
         name = entry["name"]
         file = root / folder / f"{name}.png"
-        try:
-            content = file.read_bytes()
-        except FileNotFoundError:
-            raise InputError(f"{file}: no such file, though {path} lists it; {again}") from None
+        content = file.read_bytes()
         width, height = _size(content, file)
         made.append(
             Picture(
-                **{field: entry[field] for field in FIELDS},
-                phantom=entry.get("data") == "phantom",
+                **{field: entry[field] for field in FIELDS if field != "data"},
+                phantom=entry["data"] == "phantom",
                 picture=data_uri("image/png", content),
                 pdf=linked((folder / f"{name}.pdf").as_posix()),
                 width=width,
@@ -73,5 +55,5 @@ def pictures(root: Path, folder: Path) -> list[Picture]:
 def _size(content: bytes, file: Path) -> tuple[int, int]:
     """Width and height that a PNG's head states."""
     if content[:8] != b"\x89PNG\r\n\x1a\n" or len(content) < 24:
-        raise InputError(f"{file}: not a PNG; run `python -m stages.figures` again")
+        raise InputError(f"{file}: not a PNG; {AGAIN}")
     return int.from_bytes(content[16:20]), int.from_bytes(content[20:24])

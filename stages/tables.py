@@ -1,7 +1,7 @@
 """Render every table of the report from the declared grid: published beside measured.
 
-Reads params.yaml, reports/published.yaml, reports/tables.yaml, reports/templates/ and the files of
-each run of the grid in metrics/; writes reports/tables/, each table as .tex and .csv:
+Reads params.yaml, reports/published.yaml, reports/tables.yaml, reports/templates/tables/ and the
+files of each run of the grid in metrics/; writes reports/tables/, each table as .tex and .csv:
 
 table1 to table6: the paper's, published beside measured, and table5-cost: parameters, FLOPs, speed.
 comparison: every measured row with its interval, difference, verdict and test.
@@ -12,10 +12,12 @@ sound, sound-native: every run on images under the sound metrics (one sound.csv)
 organs: every run on volumes under both conventions.
 
 all.tex is a document of all of them, index.md the same for a terminal, and runs.csv leads from each
-run to its metrics file, checkpoint, data hash, code revision and MLflow run.
+run to its metrics file, checkpoint, data hash, code revision and MLflow run. scores.json holds the
+runs' headline scores, for `dvc metrics diff`.
 """
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ import pandas as pd
 from pipeline.grid import Run, runs
 from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
+from stages import table_summary
 from stages.table_metrics import ImageResult, Result, VolumeResult, read_results
 from stages.table_parts import Report
 from stages.table_protocols import Paired, paired_by
@@ -59,10 +62,11 @@ def make_tables(
     results = read_results(root, params, declared_runs, wanted_metrics(declared))
     tables = Assembler(params, declared, published, results, statistics).tables()
     parts = Report(root, params, declared, published, results, tables, paired).parts()
-    templates = environment(root / "reports/templates")
+    templates = environment(root / "reports/templates/tables")
     files = {f"{part.sheet.name}.tex": render_tex(templates, part.sheet) for part in parts}
     files |= {f"{p.sheet.name}.csv": _csv(p.frame) for p in parts if p.frame is not None}
     files["runs.csv"] = _csv(_trace(results, tables))
+    files[table_summary.NAME] = json.dumps(table_summary.summary(results), indent=2) + "\n"
     shared = {
         "parts": parts,
         "profile": params.profile_name,
