@@ -186,6 +186,7 @@ def measured(works, device) -> dict[str, Measured]:
 def test_the_stage_measures_each_distinct_architecture(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(stage, "measure", measured)
     monkeypatch.setattr(stage, "use_processor", lambda threads: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     params = load_params(ROOT)
     stage.speed(params, tmp_path / "speed.json")
     found = json.loads((tmp_path / "speed.json").read_text())
