@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -153,18 +155,38 @@ def test_memory_grows_with_the_batch_and_with_training() -> None:
     assert many > 2 * inference > 0
 
 
-def end(work: Workload, threads: int) -> int:
-    os._exit(137)  # as the system ends a process that takes too much
+def end(work: Workload, threads: int, sender: Connection) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)  # as the system ends a process that takes too much
 
 
-def run_out(work: Workload, threads: int) -> int:
-    raise MemoryError
+def fail(work: Workload, threads: int, sender: Connection) -> None:
+    os._exit(3)
 
 
-@pytest.mark.parametrize("way", [end, run_out])
-def test_a_process_that_runs_out_of_memory_is_none(way, monkeypatch) -> None:
-    monkeypatch.setattr(speed, "_claimed", way)
+def test_a_process_that_takes_too_much_is_none_and_one_that_fails_is_an_error(monkeypatch) -> None:
+    monkeypatch.setattr(speed, "_send_claimed", end)
     assert speed.peak_on_cpu(TINY, 1) is None
+    monkeypatch.setattr(speed, "_send_claimed", fail)
+    with pytest.raises(RuntimeError, match="ended with status 3"):
+        speed.peak_on_cpu(TINY, 1)
+
+
+def test_out_of_memory_is_sent_as_none(monkeypatch) -> None:
+    sent: list[int | None] = []
+    sender = SimpleNamespace(send=sent.append)
+
+    def claimed(error: Exception):
+        def raising(work: Workload, threads: int) -> int:
+            raise error
+
+        return raising
+
+    monkeypatch.setattr(speed, "_claimed", claimed(MemoryError()))
+    speed._send_claimed(TINY, 1, sender)
+    assert sent == [None]
+    monkeypatch.setattr(speed, "_claimed", claimed(RuntimeError("shape mismatch")))
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        speed._send_claimed(TINY, 1, sender)
 
 
 def test_resident_memory_follows_what_is_claimed() -> None:

@@ -20,15 +20,15 @@ not count, and is dropped, so that only one is in memory at a time.
 
 import gc
 import multiprocessing
-import multiprocessing.context
 import platform
+import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
 import torch
@@ -185,19 +185,37 @@ def _timed(work: Workload, device: torch.device) -> tuple[list[float], int | Non
 
 
 def peak_on_cpu(work: Workload, threads: int) -> int | None:
-    """Bytes of resident memory that the workload claims in a new process; None if too many."""
-    with ProcessPoolExecutor(1, _new_processes()) as pool:
-        try:
-            return pool.submit(_claimed, work, threads).result()
-        except BrokenProcessPool:  # the system ended it: nothing else here does
+    """Bytes of resident memory that the workload claims in a new process; None if too many.
+
+    Raises:
+        RuntimeError: the process failed; its own traceback is on stderr.
+    """
+    context = _new_processes()
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_claimed, args=(work, threads, sender))
+    process.start()
+    sender.close()  # so that the pipe ends with the process
+    try:
+        return receiver.recv()
+    except EOFError:
+        process.join()
+        if process.exitcode == -signal.SIGKILL:  # as the system ends what takes too much
             return None
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return None
+        raise RuntimeError(f"measuring memory ended with status {process.exitcode}") from None
+    finally:
+        process.join()
 
 
-def _new_processes() -> multiprocessing.context.BaseContext:
+def _send_claimed(work: Workload, threads: int, sender: Connection) -> None:
+    try:
+        sender.send(_claimed(work, threads))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        sender.send(None)
+
+
+def _new_processes() -> ForkServerContext | SpawnContext:
     """Processes that hold nothing but the imported modules, which are imported once if possible."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
