@@ -28,6 +28,7 @@ from vmunet.settings import PUBLISHED, Augmentation, TrainSettings
 PROFILES = Path("profiles")
 SECTIONS = ("profile", "grid", "own", "cell", "cells")
 NO_OWN = "own: {cells: [scratch], protocols: [sound], images: {}, volumes: {}}"
+CROSS = "cross"  # folder of metrics/<profile>/ with the scores of grid.cross
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -109,6 +110,13 @@ class VolumeView(Strict):
     size: Annotated[int, Field(ge=32, multiple_of=32)]
 
 
+class Crossing(Strict):
+    """Two views of `isic`: what was trained on `train` is scored on the test images of `test`."""
+
+    train: str
+    test: str
+
+
 class Grid(Strict):
     """What is run. `isic` x `ablations` x `protocols` x `seeds`, and three smaller products.
 
@@ -123,6 +131,7 @@ class Grid(Strict):
         volumes: views of CT volumes by name, for the base cell only.
         volume_protocols: protocols of those runs.
         seeds: seeds of every run.
+        cross: by name, views whose main runs are scored on another dataset's test images.
     """
 
     datasets: list[Literal["isic17", "isic18"]]
@@ -135,6 +144,18 @@ class Grid(Strict):
     volumes: dict[str, VolumeView]
     volume_protocols: list[ProtocolName]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+    cross: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], Crossing]
+
+    @property
+    def main_cell(self) -> str | None:
+        """The cell that stands for the paper's model: `base`, or else the first of `ablations`."""
+        return "base" if "base" in self.ablations else next(iter(self.ablations), None)
+
+    def main_runs(self, view: str) -> list[tuple[str, str, str, int]]:
+        """(view, cell, protocol, seed) of the main cell's runs on a view of `isic`."""
+        cell = self.main_cell
+        found = [run for run in self.runs() if run[:2] == (view, cell)]
+        return found if view in self.isic else []
 
     def runs(self) -> list[tuple[str, str, str, int]]:
         """(view, cell, protocol, seed) of every run, as dvc.yaml's groups enumerate them."""
@@ -281,6 +302,10 @@ class Params(Strict):
                 )
             if name in grid.views:
                 raise ValueError(f"grid.volumes.{name}: grid.views has this name too")
+        if CROSS in {*grid.views, *grid.volumes}:
+            raise ValueError(
+                f"grid: a view cannot be called {CROSS}: scores of grid.cross lie there"
+            )
         runs = grid.runs()
         twice = [run for i, run in enumerate(runs) if run in runs[:i]]
         if twice:
@@ -291,8 +316,27 @@ class Params(Strict):
                     f"grid: {place}-{cell} runs under {protocol}, which "
                     f"grid.views.{place}.protocols does not list"
                 )
+        for name, crossing in grid.cross.items():
+            self._check_crossing(name, crossing)
         self.own.check_names(self.cells, {*grid.views, *grid.volumes})
         return self
+
+    def _check_crossing(self, name: str, crossing: Crossing) -> None:
+        grid, field = self.grid, f"grid.cross.{name}"
+        for part, view in (("train", crossing.train), ("test", crossing.test)):
+            if view not in grid.isic:
+                names = dict.fromkeys(grid.isic)
+                raise ValueError(f"{field}.{part}: {view!r} is not in grid.isic; {known(names)}")
+        train, test = grid.views[crossing.train], grid.views[crossing.test]
+        if train.dataset == test.dataset:
+            raise ValueError(f"{field}: both views are of {train.dataset}; take two datasets")
+        if train.size != test.size:
+            raise ValueError(
+                f"{field}: {crossing.train} has {train.size} px and {crossing.test} {test.size}; "
+                "take views of one size"
+            )
+        if not grid.main_runs(crossing.train):
+            raise ValueError(f"{field}: the grid runs no cell on {crossing.train}")
 
     def cell(self, name: str) -> Cell:
         """The cell of this name.
@@ -331,6 +375,7 @@ def load_params(root: Path = Path(".")) -> Params:
     content = read_yaml(path)
     name = content.get("profile")
     profile = load_profile(name, root)
+    _need_cross(content, path)
     defaults, overrides = section(content, "cell", path), section(content, "cells", path)
     cells = {key: {**defaults, **section(overrides, key, path)} for key in overrides}
     unknown = sorted(content.keys() - set(SECTIONS))
@@ -371,7 +416,15 @@ def load_profile(name: Any, root: Path = Path(".")) -> Profile:
     if not path.is_file():
         names = sorted(file.stem for file in (root / PROFILES).glob("*.yaml"))
         raise InputError(f"unknown profile {name!r}; known: {', '.join(names)}")
-    return checked(Profile, read_yaml(path), path)
+    content = read_yaml(path)
+    _need_cross(content, path)
+    return checked(Profile, content, path)
+
+
+def _need_cross(content: dict[str, Any], path: Path) -> None:
+    grid = content.get("grid")
+    if isinstance(grid, dict) and "cross" not in grid:  # dvc.yaml reads it too
+        raise InputError(f"{path}: no grid.cross; add the line `cross: {{}}` at the end of grid")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

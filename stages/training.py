@@ -24,6 +24,7 @@ from pipeline.provenance import (
     write_json,
 )
 from pipeline.stage import OutOfMemoryError
+from stages.initial_model import initial_model
 from vmunet.data.files import whole_folder
 from vmunet.errors import InputError
 from vmunet.settings import TrainSettings
@@ -66,7 +67,7 @@ def train_run(run: Run, params: Params, task: Task) -> None:
     from vmunet.losses import training_loss
     from vmunet.processor import use_processor
     from vmunet.protocols import PROTOCOLS
-    from vmunet.training import Progress, train
+    from vmunet.training import Progress, is_out_of_memory, train
 
     cell, protocol = params.cell(run.cell), PROTOCOLS[run.protocol]
     settings = cell.settings(task.settings)
@@ -194,16 +195,6 @@ def micro_batch_of(settings: TrainSettings) -> int | None:
     return int(text)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU or the machine had no memory left."""
-    import torch
-
-    # drivers, kernels and the processor's allocator say it in the words of a RuntimeError
-    words = str(error) if isinstance(error, RuntimeError) else ""
-    in_words = "out of memory" in words or "can't allocate memory" in words
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or in_words
-
-
 def no_memory(run: Run, at_once: int) -> str:
     """One line on what may help."""
     if at_once == 1:
@@ -250,23 +241,8 @@ def hash_inputs(task: Task, cell: Cell) -> dict[str, str]:
 
 
 def make_model(cell: Cell, task: Task) -> tuple[Any, dict[str, int]]:
-    """The cell's model with its initial weights, and how many tensors those filled."""
-    from vmunet.checkpoints import read_tensors
-    from vmunet.initial_weights import fill_from_vmamba
-    from vmunet.model import VMUNet
-
-    model = VMUNet(
-        num_classes=task.classes,
-        depths=cell.depths,
-        depths_decoder=cell.depths_decoder,
-        dims=task.settings.dims,
-        drop_path_rate=cell.drop_path_rate,
-    )
-    if cell.init == "none":
-        return model, {"encoder": 0, "decoder": 0, "unused": 0}
-    path = Path("data/weights") / f"{cell.init}.safetensors"
-    filled = fill_from_vmamba(model, read_tensors(path)[0], path)
-    return model, {key: len(names) for key, names in asdict(filled).items()}
+    """The cell's model for the task with its initial weights; see `initial_model`."""
+    return initial_model(cell, task.classes, task.settings.dims)
 
 
 def forget_finished() -> None:

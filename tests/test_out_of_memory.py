@@ -5,9 +5,10 @@ import torch
 
 from pipeline.grid import Run
 from pipeline.stage import OUT_OF_MEMORY, OutOfMemoryError, run_stage
-from stages.training import is_out_of_memory, micro_batch_of, no_memory
+from stages.training import micro_batch_of, no_memory
 from vmunet.errors import InputError
 from vmunet.settings import TrainSettings
+from vmunet.training import is_out_of_memory
 
 RUN = Run("isic17-32", "base", "paper", 1)
 

@@ -39,6 +39,11 @@ def edit(path: Path, change) -> None:
     yaml.dump(content, path)
 
 
+def cross(content, train: str = "isic17-64", test: str = "isic18-64", name="a-to-b") -> None:
+    """Declare one pair of views more in params.yaml's content."""
+    content["grid"]["cross"][name] = {"train": train, "test": test}
+
+
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_is_valid_and_switches(root: Path, name: str) -> None:
     switch_profile(name, root)
@@ -132,6 +137,36 @@ def test_a_run_names_its_places() -> None:
         (
             lambda c: c["grid"].update(protocols=["sound"], sound=[]),
             r"isic17-96-base runs under",
+        ),
+        (
+            lambda c: c["grid"].pop("cross"),
+            r"params\.yaml: no grid\.cross; add the line `cross: \{\}`",
+        ),
+        (lambda c: c["grid"].update(cross=None), r"grid\.cross: .*valid dictionary \(found None"),
+        (
+            lambda c: cross(c, test="isic18-99"),
+            r"cross\.a-to-b\.test: 'isic18-99' is not in grid\.isic; known: isic17-64, isic18-64",
+        ),
+        (
+            lambda c: cross(c, train="isic17-96"),
+            r"cross\.a-to-b\.train: 'isic17-96' is not in grid\.isic",
+        ),
+        (
+            lambda c: cross(c, test="isic17-64"),
+            r"cross\.a-to-b: both views are of isic17; take two datasets",
+        ),
+        (
+            lambda c: (c["grid"]["views"]["isic18-64"].update(size=96), cross(c)),
+            r"cross\.[a-z0-9-]+: isic17-64 has 64 px and isic18-64 96; take views of one size",
+        ),
+        (
+            lambda c: (c["grid"].update(ablations=[]), cross(c)),
+            r"cross\.[a-z0-9-]+: the grid runs no cell on isic17-64",
+        ),
+        (lambda c: cross(c, name="A b"), r"grid\.cross\.A b\.\[key\]: String should match"),
+        (
+            lambda c: c["grid"]["views"].update(cross=c["grid"]["views"]["isic17-96"]),
+            r"grid: a view cannot be called cross",
         ),
         (lambda c: c["cells"].pop("base"), r"unknown cell 'base'"),
         (lambda c: c.update(cells=["base"]), r"cells: expected names and values"),
@@ -299,3 +334,28 @@ def test_a_cell_may_train_in_its_own_way(root: Path) -> None:
     edit(root / "params.yaml", lambda c: c["cells"].update(tuned={"train": own}))
     with pytest.raises(InputError, match=r"a cell's train: .*eta_min.*found"):
         load_params(root).cell("tuned").settings(budget)
+
+
+def test_the_main_cell_is_the_papers_or_else_the_first(root: Path) -> None:
+    grid = load_params(root).grid
+    assert grid.main_cell == "base"
+    assert grid.main_runs("isic17-64") == [
+        ("isic17-64", "base", "paper", 42),
+        ("isic17-64", "base", "sound", 42),
+    ]
+    assert grid.main_runs("isic17-96") == []
+    switch_profile("small", root)
+    grid = load_params(root).grid
+    assert grid.main_cell == "scratch"
+    assert [run[1:3] for run in grid.main_runs("isic17-128")] == [
+        ("scratch", "paper"),
+        ("scratch", "sound"),
+    ]
+
+
+def test_a_profile_from_before_grid_cross_is_told_what_to_add(root: Path) -> None:
+    edit(root / "profiles/small.yaml", lambda c: c["grid"].pop("cross"))
+    with pytest.raises(
+        InputError, match=r"small\.yaml: no grid\.cross; add the line `cross: \{\}`"
+    ):
+        load_profile("small", root)

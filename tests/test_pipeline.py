@@ -43,6 +43,7 @@ TINY = {
         "volumes": {"synapse-32": {"dataset": "synapse", "size": 32}},
         "volume_protocols": ["paper", "sound"],
         "seeds": [1],
+        "cross": {},
     },
 }
 

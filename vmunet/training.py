@@ -318,6 +318,14 @@ def diverged(label: str, loss: float, place: str) -> str:
     )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU or the machine had no memory left."""
+    # drivers, kernels and the processor's allocator say it in the words of a RuntimeError
+    words = str(error) if isinstance(error, RuntimeError) else ""
+    in_words = "out of memory" in words or "can't allocate memory" in words
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or in_words
+
+
 def check_gradients(model: nn.Module, label: str) -> None:
     """Every parameter takes part: a gradient that is missing or not finite is a broken model."""
     for name, parameter in model.named_parameters():

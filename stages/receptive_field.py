@@ -1,0 +1,118 @@
+"""DVC stage: effective receptive fields of the main cell before and after training.
+
+    python -m stages.receptive_field
+
+Of the main cell (base, or the first of grid.ablations) on grid.isic's first view, under the paper's
+protocol (or the first of grid.protocols) with the first seed. Before training: the model that this
+run started from, made anew from its seed and its initial weights.
+
+Reads  runs/<view>/<cell>/<protocol>/<seed>/weights.safetensors, data/arrays/<view>/<protocol>/test,
+       and data/weights/ where the cell has initial weights.
+Writes metrics/<profile>/receptive_field.npz:
+       before_bottleneck, after_bottleneck, before_output, after_output: float32 (size, size), the
+       fields in logits (or the bottleneck's units) by gray level, see `vmunet.receptive_field`;
+       r20, r30, r50, r99: float (4,), for these four in this order, the fraction of the image's
+       area that the smallest square holding that share of a field covers;
+       centres: float (4,), the squares' centre in px along both axes;
+       images: how many test images the fields are averaged over; run: the run's name.
+       Where the grid declares no such run: images 0, run '' and nothing else.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.grid import Run
+from pipeline.params import Params, load_params
+from pipeline.stage import run_stage
+from stages.initial_model import initial_model
+from vmunet.checkpoints import load_checkpoint
+from vmunet.data.files import whole_file
+from vmunet.errors import InputError
+from vmunet.evaluation import load_test_images
+from vmunet.processor import use_processor
+from vmunet.receptive_field import (
+    SHARES,
+    area_fractions,
+    centre_of,
+    features_of,
+    receptive_fields,
+)
+
+MOST_IMAGES = 50  # as the published scripts
+FIELDS = ("bottleneck", "output")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure the main run's receptive fields and write receptive_field.npz."""
+    parser = argparse.ArgumentParser(prog="python -m stages.receptive_field", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.parse_args(argv)
+    params = load_params()
+    target = Path("metrics", params.profile_name, "receptive_field.npz")
+    run = declared_run(params)
+    content = {"images": 0, "run": ""} if run is None else measure(run, params)
+    with whole_file(target) as part, open(part, "wb") as file:
+        np.savez(file, **content)
+    print(f"{content['run'] or 'no run of images is declared'}; written to {target}")
+
+
+def declared_run(params: Params) -> Run | None:
+    """The run whose receptive fields are shown; None where the grid has no such run."""
+    grid = params.grid
+    runs = [Run(*run) for view in grid.isic[:1] for run in grid.main_runs(view)]
+    ordered = sorted(runs, key=lambda run: run.protocol != "paper")
+    return next(iter(ordered), None)
+
+
+def measure(run: Run, params: Params) -> dict[str, Any]:
+    """The content of receptive_field.npz.
+
+    Raises:
+        InputError: the run, its arrays or its initial weights are missing, or do not belong
+            together.
+    """
+    weights = run.folder / "weights.safetensors"
+    if not weights.is_file():
+        raise InputError(f"{weights}: no such file; train it first with dvc repro train@{run.name}")
+    test = load_test_images(Path("data/arrays", run.view, run.protocol))
+    after, metadata = load_checkpoint(weights)
+    if metadata["size"] != test.size:
+        raise InputError(
+            f"{weights} was trained at {metadata['size']} px and its arrays hold {test.size} px; "
+            "train the run again"
+        )
+    use_processor(params.profile.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(run.seed)
+    before, _ = initial_model(
+        params.cell(run.cell), after.config["num_classes"], params.profile.train.dims
+    )
+    count = min(MOST_IMAGES, len(test.ids))
+    images = test.images[np.linspace(0, len(test.ids) - 1, count).round().astype(int)]
+    content: dict[str, Any] = {}
+    for when, model in (("before", before), ("after", after)):
+        model.to(device)
+        fields = receptive_fields(model, features_of(model), images)
+        content |= {f"{when}_{name}": field for name, field in zip(FIELDS, fields, strict=True)}
+    order = [f"{when}_{name}" for name in FIELDS for when in ("before", "after")]
+    positions = {"bottleneck": test.size // 32, "output": test.size}
+    centres = [centre_of(test.size, positions[name.split("_")[1]]) for name in order]
+    fractions = np.array(
+        [area_fractions(content[name], at) for name, at in zip(order, centres, strict=True)]
+    )
+    return {
+        **{name: content[name] for name in order},
+        **{f"r{share * 100:.0f}": fractions[:, i] for i, share in enumerate(SHARES)},
+        "centres": np.array(centres),
+        "images": count,
+        "run": run.name,
+    }
+
+
+if __name__ == "__main__":
+    run_stage(main)

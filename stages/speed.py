@@ -1,0 +1,95 @@
+"""DVC stage: images a second and peak memory of every architecture of the ablations.
+
+    python -m stages.speed
+
+Reads  params.yaml and the profile: the depths of grid.ablations' cells, the width (train.dims), the
+       size of grid.isic's first view, batches of train.batch_size and evaluate.batch_size.
+Writes metrics/<profile>/speed.json. What does not fit into memory is null; without views or
+       ablations there are no architectures and no size.
+
+What is measured and what is not: see `vmunet.speed`. The figures are this machine's, in this hour;
+they say nothing about another one's, and something else that runs beside them slows them down.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.params import Params, load_params
+from pipeline.provenance import versions
+from pipeline.stage import run_stage
+from vmunet.data.files import whole_file
+from vmunet.processor import use_processor
+from vmunet.speed import Workload, architecture_name, device_names, measure
+
+MODES = ("inference", "training")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure the architectures of the grid and write speed.json."""
+    parser = argparse.ArgumentParser(prog="python -m stages.speed", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.parse_args(argv)
+    params = load_params()
+    speed(params, Path("metrics", params.profile_name, "speed.json"))
+
+
+def speed(params: Params, target: Path) -> None:
+    """Measure and write `target`, whole."""
+    use_processor(params.profile.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    grid, settings = params.grid, params.profile.train
+    size = grid.views[grid.isic[0]].size if grid.isic and grid.ablations else None
+    batches = dict(
+        zip(MODES, (params.profile.evaluate.batch_size, settings.batch_size), strict=True)
+    )
+    works = workloads(params, size, batches) if size else []
+    measured = measure({f"{name} {mode}": w for name, mode, w in works}, device)
+    architectures: dict[str, dict[str, Any]] = {}
+    for name, mode, _ in works:
+        found = measured[f"{name} {mode}"]
+        architectures.setdefault(name, {}).update(
+            {
+                f"{mode}_images_per_second": found.images_per_second,
+                f"{mode}_peak_bytes": found.peak_bytes,
+                f"{mode}_repetitions": found.repetitions,
+            }
+        )
+    content = {
+        **device_names(device),
+        "threads": torch.get_num_threads(),
+        "size": size,
+        "dims": list(settings.dims),
+        "batch_size": batches,
+        "precision": {"inference": "fp32", "training": settings.precision},
+        "versions": versions(),
+        "architectures": architectures,
+    }
+    with whole_file(target) as part:
+        part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    print(f"{len(architectures)} architectures on {content['device']}; written to {target}")
+
+
+def workloads(
+    params: Params, size: int, batches: dict[str, int]
+) -> list[tuple[str, str, Workload]]:
+    """(architecture, mode, what to measure) of each pair of depths, in the grid's order."""
+    cells = [params.cell(name) for name in params.grid.ablations]
+    distinct = dict.fromkeys((tuple(c.depths), tuple(c.depths_decoder)) for c in cells)
+    return [
+        (
+            architecture_name(*depths),
+            mode,
+            Workload(*depths, size, batches[mode], mode == "training", params.profile.train),
+        )
+        for depths in distinct
+        for mode in MODES
+    ]
+
+
+if __name__ == "__main__":
+    run_stage(main)
