@@ -20,8 +20,17 @@ from pydantic import (
 )
 from ruamel.yaml import YAML, YAMLError
 
+from pipeline.grid_section import Crossing, Grid, View, VolumeView
 from pipeline.own import Own, OwnView
-from pipeline.strict import ProtocolName, Strict
+from pipeline.sources import (
+    ArchiveSource,
+    PhantomSource,
+    PhantomVolumes,
+    PreparedSource,
+    SynapseSource,
+    WeightsSource,
+)
+from pipeline.strict import Strict
 from vmunet.errors import InputError
 from vmunet.settings import PUBLISHED, Augmentation, TrainSettings
 
@@ -93,141 +102,6 @@ class Cell(Strict):
             return replace(budget, **own)
         except ValueError as error:
             raise InputError(f"params.yaml: a cell's train: {error} (found {own})") from None
-
-
-class View(Strict):
-    """A dataset at a size: square pixels a side, a multiple of 32."""
-
-    dataset: Literal["isic17", "isic18"]
-    size: Annotated[int, Field(ge=32, multiple_of=32)]
-    protocols: list[ProtocolName]
-
-
-class VolumeView(Strict):
-    """A dataset of volumes whose slices a model sees at a size: square, a multiple of 32 px."""
-
-    dataset: Literal["synapse"]
-    size: Annotated[int, Field(ge=32, multiple_of=32)]
-
-
-class Crossing(Strict):
-    """Two views of `isic`: what was trained on `train` is scored on the test images of `test`."""
-
-    train: str
-    test: str
-
-
-class Grid(Strict):
-    """What is run. `isic` x `ablations` x `protocols` x `seeds`, and three smaller products.
-
-    Attributes:
-        datasets: datasets to provide.
-        views: the arrays to prepare, by name.
-        isic: views that every ablation cell is run on.
-        ablations: cells run on them.
-        protocols: protocols of those runs.
-        elsewhere: further views (Table VI's sizes), for the base cell only.
-        sound: cells also run under the sound protocol, on `isic`.
-        volumes: views of CT volumes by name, for the base cell only.
-        volume_protocols: protocols of those runs.
-        seeds: seeds of every run.
-        cross: by name, views whose main runs are scored on another dataset's test images.
-    """
-
-    datasets: list[Literal["isic17", "isic18"]]
-    views: dict[str, View]
-    isic: list[str]
-    ablations: list[str]
-    protocols: list[ProtocolName]
-    elsewhere: list[str]
-    sound: list[str]
-    volumes: dict[str, VolumeView]
-    volume_protocols: list[ProtocolName]
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
-    cross: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], Crossing]
-
-    @property
-    def main_cell(self) -> str | None:
-        """The cell that stands for the paper's model: `base`, or else the first of `ablations`."""
-        return "base" if "base" in self.ablations else next(iter(self.ablations), None)
-
-    def main_runs(self, view: str) -> list[tuple[str, str, str, int]]:
-        """(view, cell, protocol, seed) of the main cell's runs on a view of `isic`."""
-        cell = self.main_cell
-        found = [run for run in self.runs() if run[:2] == (view, cell)]
-        return found if view in self.isic else []
-
-    def runs(self) -> list[tuple[str, str, str, int]]:
-        """(view, cell, protocol, seed) of every run, as dvc.yaml's groups enumerate them."""
-        groups = (
-            (self.isic, self.ablations, self.protocols),
-            (self.elsewhere, ["base"], self.protocols),
-            (self.isic, self.sound, ["sound"]),
-            (list(self.volumes), ["base"], self.volume_protocols),
-        )
-        return [
-            (view, cell, protocol, seed)
-            for views, cells, protocols in groups
-            for view in views
-            for cell in cells
-            for protocol in protocols
-            for seed in self.seeds
-        ]
-
-
-class PhantomSource(Strict):
-    """Procedural images, made as archives in the official layout."""
-
-    source: Literal["phantom"]
-    training: Annotated[int, Field(ge=2)]
-    validation: Annotated[int, Field(ge=1)]
-    n_train: Annotated[int, Field(ge=1)]
-    seed: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _some_are_left_to_train(self) -> "PhantomSource":
-        if self.n_train > self.training:
-            raise ValueError(f"n_train {self.n_train} exceeds training {self.training}")
-        return self
-
-
-class ArchiveSource(Strict):
-    """The official archives: `file` from $VMUNET_MIRROR/<dataset>/, `http` from the publisher."""
-
-    source: Literal["file", "http"]
-
-
-class PreparedSource(Strict):
-    """The authors' prepared 7:3 set, a zip or a folder; `path` where $VMUNET_MIRROR lacks it."""
-
-    source: Literal["prepared"]
-    path: Annotated[str, Field(min_length=1)] | None = None
-
-
-class PhantomVolumes(Strict):
-    """Procedural CT volumes in the raw BTCV layout: `side` px square and `slices` from, to."""
-
-    source: Literal["phantom"]
-    side: Annotated[int, Field(ge=32)]
-    slices: Annotated[list[Annotated[int, Field(ge=8)]], Field(min_length=2, max_length=2)]
-    seed: Annotated[int, Field(ge=0)] = 0
-
-
-class SynapseSource(Strict):
-    """Synapse (BTCV): `synapse` downloads the raw volumes with $SYNAPSE_AUTH_TOKEN; `file` reads
-    them, and `prepared` train_npz and test_vol_h5, from `path` or $VMUNET_MIRROR/synapse."""
-
-    source: Literal["synapse", "file", "prepared"]
-    path: Annotated[str, Field(min_length=1)] | None = None
-
-
-class WeightsSource(Strict):
-    """Initial weights: VMamba v0 from the publisher (`http`) or $VMUNET_MIRROR/weights/*.pth
-    (`file`), a short pre-training (`phantom`) at `side` px, or `none`."""
-
-    source: Literal["http", "file", "phantom", "none"]
-    steps: Annotated[int, Field(ge=1)] = 40
-    side: Annotated[int, Field(ge=32, multiple_of=32)] = 64
 
 
 def train_settings(content: Any) -> TrainSettings:
@@ -318,6 +192,10 @@ class Params(Strict):
                 )
         for name, crossing in grid.cross.items():
             self._check_crossing(name, crossing)
+        for name in grid.profiled:
+            if name not in grid.isic:
+                known_views = known(dict.fromkeys(grid.isic))
+                raise ValueError(f"grid.profiled: {name!r} is not in grid.isic; {known_views}")
         self.own.check_names(self.cells, {*grid.views, *grid.volumes})
         return self
 
@@ -375,7 +253,7 @@ def load_params(root: Path = Path(".")) -> Params:
     content = read_yaml(path)
     name = content.get("profile")
     profile = load_profile(name, root)
-    _need_cross(content, path)
+    _need_lines(content, path)
     defaults, overrides = section(content, "cell", path), section(content, "cells", path)
     cells = {key: {**defaults, **section(overrides, key, path)} for key in overrides}
     unknown = sorted(content.keys() - set(SECTIONS))
@@ -417,14 +295,18 @@ def load_profile(name: Any, root: Path = Path(".")) -> Profile:
         names = sorted(file.stem for file in (root / PROFILES).glob("*.yaml"))
         raise InputError(f"unknown profile {name!r}; known: {', '.join(names)}")
     content = read_yaml(path)
-    _need_cross(content, path)
+    _need_lines(content, path)
     return checked(Profile, content, path)
 
 
-def _need_cross(content: dict[str, Any], path: Path) -> None:
+def _need_lines(content: dict[str, Any], path: Path) -> None:
+    """Sections of grid that dvc.yaml reads too, so that it needs them even where they are empty."""
     grid = content.get("grid")
-    if isinstance(grid, dict) and "cross" not in grid:  # dvc.yaml reads it too
-        raise InputError(f"{path}: no grid.cross; add the line `cross: {{}}` at the end of grid")
+    for key, empty in (("cross", "{}"), ("profiled", "[]")):
+        if isinstance(grid, dict) and key not in grid:
+            raise InputError(
+                f"{path}: no grid.{key}; add the line `{key}: {empty}` at the end of grid"
+            )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """DVC stage: effective receptive fields of the main cell before and after training.
 
-    python -m stages.receptive_field
+    python -m stages.receptive_field isic17-256
 
-Of the main cell (base, or the first of grid.ablations) on grid.isic's first view, under the paper's
+Of the main cell (base, or the first of grid.ablations) on this view of grid.isic, under the paper's
 protocol (or the first of grid.protocols) with the first seed. Before training: the model that this
 run started from, made anew from its seed and its initial weights.
 
 Reads  runs/<view>/<cell>/<protocol>/<seed>/weights.safetensors, data/arrays/<view>/<protocol>/test,
        and data/weights/ where the cell has initial weights.
-Writes metrics/<profile>/receptive_field.npz:
+Writes metrics/<profile>/<view>/receptive_field.npz:
        before_bottleneck, after_bottleneck, before_output, after_output: float32 (size, size), the
        fields in logits (or the bottleneck's units) by gray level, see `vmunet.receptive_field`;
        r20, r30, r50, r99: float (4,), for these four in this order, the fraction of the image's
@@ -48,23 +48,23 @@ FIELDS = ("bottleneck", "output")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure the main run's receptive fields and write receptive_field.npz."""
+    """Measure the receptive fields of a view's main run and write receptive_field.npz."""
     parser = argparse.ArgumentParser(prog="python -m stages.receptive_field", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.parse_args(argv)
+    parser.add_argument("view", help="a view of grid.isic, such as isic17-256")
+    view = parser.parse_args(argv).view
     params = load_params()
-    target = Path("metrics", params.profile_name, "receptive_field.npz")
-    run = declared_run(params)
+    target = Path("metrics", params.profile_name, view, "receptive_field.npz")
+    run = declared_run(params, view)
     content = {"images": 0, "run": ""} if run is None else measure(run, params)
     with whole_file(target) as part, open(part, "wb") as file:
         np.savez(file, **content)
     print(f"{content['run'] or 'no run of images is declared'}; written to {target}")
 
 
-def declared_run(params: Params) -> Run | None:
+def declared_run(params: Params, view: str) -> Run | None:
     """The run whose receptive fields are shown; None where the grid has no such run."""
-    grid = params.grid
-    runs = [Run(*run) for view in grid.isic[:1] for run in grid.main_runs(view)]
+    runs = [Run(*run) for run in params.grid.main_runs(view)]
     ordered = sorted(runs, key=lambda run: run.protocol != "paper")
     return next(iter(ordered), None)
 

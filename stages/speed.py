@@ -1,11 +1,11 @@
 """DVC stage: images a second and peak memory of every architecture of the ablations.
 
-    python -m stages.speed
+    python -m stages.speed isic17-256
 
 Reads  params.yaml and the profile: the depths of grid.ablations' cells, the width (train.dims), the
-       size of grid.isic's first view, batches of train.batch_size and evaluate.batch_size.
-Writes metrics/<profile>/speed.json. What does not fit into memory is null; without views or
-       ablations there are no architectures and no size.
+       size of the view, batches of train.batch_size and evaluate.batch_size.
+Writes metrics/<profile>/<view>/speed.json. What does not fit into memory is null; without ablations
+       there are no architectures.
 
 What is measured and what is not: see `vmunet.speed`. The figures are this machine's, in this hour;
 they say nothing about another one's, and something else that runs beside them slows them down.
@@ -33,21 +33,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure the architectures of the grid and write speed.json."""
     parser = argparse.ArgumentParser(prog="python -m stages.speed", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.parse_args(argv)
+    parser.add_argument("view", help="a view of grid.isic, such as isic17-256")
+    view = parser.parse_args(argv).view
     params = load_params()
-    speed(params, Path("metrics", params.profile_name, "speed.json"))
+    speed(params, view, Path("metrics", params.profile_name, view, "speed.json"))
 
 
-def speed(params: Params, target: Path) -> None:
-    """Measure and write `target`, whole."""
+def speed(params: Params, view: str, target: Path) -> None:
+    """Measure at the size of `view` and write `target`, whole."""
     use_processor(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    grid, settings = params.grid, params.profile.train
-    size = grid.views[grid.isic[0]].size if grid.isic and grid.ablations else None
+    settings, size = params.profile.train, params.view(view).size
     batches = dict(
         zip(MODES, (params.profile.evaluate.batch_size, settings.batch_size), strict=True)
     )
-    works = workloads(params, size, batches) if size else []
+    works = workloads(params, size, batches)
     measured = measure({f"{name} {mode}": w for name, mode, w in works}, device)
     architectures: dict[str, dict[str, Any]] = {}
     for name, mode, _ in works:

@@ -29,7 +29,7 @@ AGAIN = "measure the speed again"
 
 @dataclass(frozen=True)
 class Speed:
-    """metrics/<profile>/speed.json.
+    """metrics/<profile>/<view>/speed.json.
 
     Attributes:
         device: its name; `CPU` measures the process's resident memory.
@@ -48,12 +48,14 @@ class Speed:
 
 
 def read_speed(root: Path, params: "Params") -> Speed | None:
-    """The measured speed; None where nothing was measured.
+    """The speed measured at the first view of grid.profiled; None where nothing was measured.
 
     Raises:
         InputError: the file is not JSON, lacks a field, or holds what is no measurement.
     """
-    path = f"metrics/{params.profile_name}/speed.json"
+    if not params.grid.profiled:
+        return None
+    path = f"metrics/{params.profile_name}/{params.grid.profiled[0]}/speed.json"
     try:
         content = json.loads((root / path).read_text(encoding="utf-8"))
     except FileNotFoundError:

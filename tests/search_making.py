@@ -44,6 +44,7 @@ PROFILE = {
         "volume_protocols": ["paper", "sound"],
         "seeds": [1],
         "cross": {},
+        "profiled": [],
     },
 }
 

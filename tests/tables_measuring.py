@@ -50,7 +50,8 @@ def write_speed(root, params, device="CPU", **changed):
         "versions": {},
         "architectures": {"2,2,2,2-2,2,2,1": full, "2,2,2,2-2,2,2,2": half},
     } | changed
-    path = root / "metrics" / params.profile_name / "speed.json"
+    view = params.grid.profiled[0]
+    path = root / "metrics" / params.profile_name / view / "speed.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
     return path

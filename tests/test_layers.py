@@ -38,16 +38,19 @@ STAGES = (
     "train_volumes",
     "evaluate",
     "evaluate_volumes",
+    "cross",
+    "speed",
+    "receptive_field",
+    "tables",
+    "figures",
+    "page",
+    "pdf",
 )
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_each_stage_depends_on_exactly_the_modules_it_imports(stage: str) -> None:
     compare(stage)
-
-
-def test_tables_depend_on_exactly_the_modules_they_import() -> None:
-    compare("tables")
 
 
 def keys_in(content: object) -> set[str]:
@@ -69,8 +72,8 @@ def test_no_parameter_hides_a_key_that_the_run_cache_leaves_out() -> None:
         of_profile = [
             key for entry in listed if isinstance(entry, dict) for v in entry.values() for key in v
         ]
-        # own_split runs always, and tables whenever the metrics of the sizes are others
-        if name in ("own_split", "own_volume_split", "tables"):
+        # own_split runs always, and the report's stages whenever the metrics of the sizes are others
+        if name in ("own_split", "own_volume_split", "tables", "figures", "page", "pdf"):
             continue
         for path in of_params:
             value: object = params
@@ -84,7 +87,7 @@ def test_no_parameter_hides_a_key_that_the_run_cache_leaves_out() -> None:
             for key in of_profile:
                 section = profile.get(key.split(".")[0])
                 assert not keys_in(section) & {"size", "nfiles"}, f"{name}: {key}"
-    assert checked == 4  # the views of the grid and of `own`
+    assert checked == 5  # the views of the grid, for speed once more, and of `own`
 
 
 def test_versions_name_what_augments_images_and_slices() -> None:

@@ -44,6 +44,7 @@ TINY = {
         "volume_protocols": ["paper", "sound"],
         "seeds": [1],
         "cross": {},
+        "profiled": [],
     },
 }
 

@@ -211,8 +211,8 @@ def test_before_is_what_training_starts_from(cell: str, project: Path, monkeypat
 
 def test_the_stage_writes_fields_and_fractions(project: Path, capsys) -> None:
     after = save_run(Run(VIEW, "base", "paper", 1))
-    stage.main([])
-    with np.load(project / "metrics/tiny/receptive_field.npz") as found:
+    stage.main([VIEW])
+    with np.load(project / "metrics/tiny" / VIEW / "receptive_field.npz") as found:
         content = dict(found)
     assert capsys.readouterr().out.count("\n") == 1
     assert (content["images"], content["run"]) == (4, f"{VIEW}-base-paper-1")
@@ -248,25 +248,25 @@ def test_many_images_are_taken_evenly(project: Path, monkeypatch) -> None:
 def test_a_run_that_is_missing_or_of_another_size_is_named(project: Path) -> None:
     command = f"dvc repro train@{VIEW}-base-paper-1"
     with pytest.raises(InputError, match=f"weights.safetensors: no such file; .*{command}$"):
-        stage.main([])
+        stage.main([VIEW])
     save_run(Run(VIEW, "base", "paper", 1), size=64)
     with pytest.raises(InputError, match="was trained at 64 px and its arrays hold 32 px"):
-        stage.main([])
+        stage.main([VIEW])
     assert not (project / "metrics").exists()
 
 
 @pytest.mark.parametrize("left_out", ["isic", "ablations"])
 def test_without_a_declared_run_nothing_is_claimed(left_out: str, project: Path) -> None:
     edit(project / "params.yaml", lambda c: c["grid"].update({left_out: []}))
-    stage.main([])
-    with np.load(project / "metrics/tiny/receptive_field.npz") as found:
+    stage.main([VIEW])
+    with np.load(project / "metrics/tiny" / VIEW / "receptive_field.npz") as found:
         assert {name: found[name].item() for name in found} == {"images": 0, "run": ""}
 
 
 def test_the_paper_protocol_is_preferred(project: Path) -> None:
     def declared(**changes: list) -> str:
         edit(project / "params.yaml", lambda c: c["grid"].update(changes))
-        run = stage.declared_run(load_params())
+        run = stage.declared_run(load_params(), VIEW)
         return run.name if run else ""
 
     assert declared(protocols=["sound", "paper"], sound=[]) == f"{VIEW}-base-paper-1"

@@ -237,7 +237,7 @@ def test_a_broken_measurement_of_speed_is_named(root, changed, field):
     write_speed(root, params, **changed)
     with pytest.raises(InputError) as caught:
         made(root, params, [])
-    assert "metrics/demo/speed.json" in str(caught.value)
+    assert "metrics/demo/isic17-64/speed.json" in str(caught.value)
     assert f"'{field}" in str(caught.value)
 
 
@@ -245,7 +245,7 @@ def test_a_broken_measurement_of_speed_is_named(root, changed, field):
 def test_speed_that_is_no_mapping_is_named(root, text):
     params = make_params()
     write_speed(root, params).write_text(text)
-    with pytest.raises(InputError, match=r"metrics/demo/speed\.json"):
+    with pytest.raises(InputError, match=r"metrics/demo/isic17-64/speed\.json"):
         made(root, params, [])
 
 
