@@ -1,0 +1,63 @@
+"""The figure of effective receptive fields, where they were measured."""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from stages.figure_runs import Drawn, Runs
+from stages.table_data import count
+from vmunet.errors import InputError
+from vmunet.figures import fields
+
+AGAIN = "measure it again, or delete the file"
+
+
+def receptive_fields(runs: Runs) -> Iterator[Drawn]:
+    """Nothing where the file is missing."""
+    path = runs.root / "metrics" / runs.params.profile_name / "receptive_field.npz"
+    if not path.exists():
+        return
+    found = _read(path)
+    name = str(found["run"])
+    results = [result for result in runs.results if result.run.name == name]
+    if not results:
+        raise InputError(f"{path}: is of the run {name}, which the grid does not have; {AGAIN}")
+    maps = {key: found[key] for key in fields.NAMES}
+    areas = {key: [float(value) for value in found[key]] for key in ("r50", "r99")}
+    images = int(found["images"])
+    before, after = (areas["r99"][fields.NAMES.index(f"{m}_output")] for m in ("before", "after"))
+    size = len(maps["before_output"])
+    yield Drawn(
+        "receptive-fields",
+        "Effective receptive fields",
+        "How much each pixel of the input contributes to the central position of a map: the mean "
+        f"absolute gradient over {count(images, 'image')} at {size}×{size}, on a logarithmic "
+        f"scale over {fields.DECADES} decades, before and after training (run {name}). The squares "
+        "are the smallest centred ones that hold 50% (solid) and 99% (dashed) of the contribution; "
+        f"beneath, their share of the image's area. {runs.source(results)}",
+        "Four heat maps around the image's centre. At the output 99% of the contribution lies in "
+        f"{fields.percent(before)} of the image before and {fields.percent(after)} after training.",
+        results,
+        fields.draw(maps, areas, runs.warning(results)),
+    )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in (*fields.NAMES, "r50", "r99", "images", "run")}
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not receptive fields ({error}); {AGAIN}") from None
+    squares = [found[name] for name in fields.NAMES]
+    fit = all(m.ndim == 2 and m.shape == squares[0].shape for m in squares)
+    if not fit or squares[0].shape[0] != squares[0].shape[1]:
+        raise InputError(f"{path}: its maps are not squares of one size; {AGAIN}")
+    if not all(np.isfinite(m).all() and (m >= 0).all() and m.max() > 0 for m in squares):
+        raise InputError(f"{path}: a map holds other things than contributions; {AGAIN}")
+    for name in ("r50", "r99"):
+        share = found[name]
+        if share.shape != (len(fields.NAMES),) or not ((share > 0) & (share <= 1)).all():
+            raise InputError(f"{path}: '{name}' does not hold four shares of an area; {AGAIN}")
+    return found
