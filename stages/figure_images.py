@@ -10,7 +10,7 @@ from stages.table_metrics import Result
 from vmunet.errors import InputError
 from vmunet.evaluation import TestImages, load_test_images
 from vmunet.figures import failures, pictures
-from vmunet.image_facts import ImageFacts, measure
+from vmunet.image_facts import SIDE, ImageFacts, measure
 from vmunet.stored_predictions import NAME, StoredMasks, read_masks
 
 COLUMNS = 3  # runs side by side
@@ -60,7 +60,7 @@ def lowest(runs: Runs) -> Iterator[Drawn]:
         facts = [measure(*pair) for pair in zip(test.images, masks.truth, strict=True)]
         pale = [f.contrast is not None and f.contrast < limits["pale"] for f in facts]
         hairy = [f.hair > limits["hair"] for f in facts]
-        members = failures.lowest(dice, masks.ids, limits["images"])
+        members = pictures.lowest(dice, masks.ids, limits["images"])
         shown = [
             failures.Failure(
                 masks.ids[i],
@@ -96,18 +96,18 @@ def _failures_caption(
     hairy: list[bool],
 ) -> str:
     limits = runs.settings["failures"]
-    few, all_of_them = len(members), len(facts)
+    few, total = len(members), len(facts)
+    pale_few, hairy_few = (sum(named[i] for i in members) for named in (pale, hairy))
     return (
-        f"The {few} of {all_of_them} test images with the lowest per-image Dice of "
-        f"{result.run.name} at the training size, from the lowest up, ties by id. Size: the "
-        "lesion's share of the image. Contrast: the distance in CIELAB between the mean colours of "
-        "the lesion and of a ring of skin around it, dark lines and black surroundings left out. "
-        "Lines: the share of the image under thin, long, dark lines, which are hair, but also "
-        "rulers and ink. Both are measured on the normalised image at 128×128. Pale is a contrast "
-        f"below {limits['pale']:g}: {sum(pale[i] for i in members)} of these {few}, "
-        f"{sum(pale)} of all {all_of_them}. Hair is a cover above {100 * limits['hair']:g}%: "
-        f"{sum(hairy[i] for i in members)} of these {few}, {sum(hairy)} of all {all_of_them}."
-        f"{runs.first_seed()} {runs.source([result])}"
+        f"The {few} of {total} test images with the lowest per-image Dice of {result.run.name} at "
+        "the training size, from the lowest up, ties by id. Size: the lesion's share of the image. "
+        "Contrast: the distance in CIELAB between the mean colours of the lesion and of a ring of "
+        "skin around it, dark lines and black surroundings left out. Lines: the share of the image "
+        "under thin, long, dark lines, which are hair, but also rulers, ink and pigment networks. "
+        f"Both are measured on the normalised image at {SIDE}×{SIDE}. Pale is a contrast below "
+        f"{limits['pale']:g}: {pale_few} of these {few}, {sum(pale)} of all {total}. Hair is a "
+        f"cover above {100 * limits['hair']:g}%: {hairy_few} of these {few}, {sum(hairy)} of all "
+        f"{total}.{runs.first_seed()} {runs.source([result])}"
     )
 
 

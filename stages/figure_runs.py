@@ -181,7 +181,9 @@ class Runs:
                 raise InputError(f"{path}: column '{column}' is missing; {again}")
             named = column in ("id", "case", "organ")
             if not named and not pd.api.types.is_numeric_dtype(table[column]):
-                raise InputError(f"{path}: column '{column}' holds other things than numbers; {again}")
+                raise InputError(
+                    f"{path}: column '{column}' holds other things than numbers; {again}"
+                )
         if table.empty:
             raise InputError(f"{path}: has no rows; {again}")
         return table[list(columns)]

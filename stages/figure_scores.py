@@ -29,14 +29,15 @@ def training_curves(runs: Runs) -> Iterator[Drawn]:
         panels.append((runs.title(view), own))
     if not panels:
         return
+    alone = any(curve.selection is None for _, own in panels for curve in own)
     yield Drawn(
         "training-curves",
         "Training curves",
         "Losses by epoch: thin the training loss, thick the loss that selected the epoch (under "
         "the paper's protocol the test images', which no honest selection may use; under the sound "
-        "one held-out training images'). Where the training loss itself selects (volumes under the "
-        "paper's protocol), it alone is drawn. The mark is the selected epoch, whose weights are "
-        f"scored.{runs.several_seeds('A line for each of')} {runs.source(results)}",
+        f"one held-out training images').{_ALONE if alone else ''} The mark is the selected "
+        f"epoch, whose weights are scored.{runs.several_seeds('A line for each of')} "
+        f"{runs.source(results)}",
         f"{count(len(panels), 'panel')} with losses by epoch. Selected epochs: "
         + "; ".join(
             f"{title}, {curve.label} {curve.epoch} of {len(curve.train)}"
@@ -49,6 +50,12 @@ def training_curves(runs: Runs) -> Iterator[Drawn]:
     )
 
 
+_ALONE = (
+    " Where the training loss itself selects (volumes under the paper's protocol), it alone is "
+    "drawn."
+)
+
+
 def _curve(runs: Runs, result: Result, label: str, place: int) -> curves.Curve:
     folder, again = runs.root / result.run.folder, "train the run again"
     path = folder / "history.csv"
@@ -59,9 +66,7 @@ def _curve(runs: Runs, result: Result, label: str, place: int) -> curves.Curve:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {again}") from None
     except (ValueError, KeyError) as error:
-        raise InputError(
-            f"{path}: not the losses of a run by epoch ({error}); {again}"
-        ) from None
+        raise InputError(f"{path}: not the losses of a run by epoch ({error}); {again}") from None
     epoch = read_json(folder / "run.json", again).get("epoch")
     if not isinstance(epoch, int) or not 1 <= epoch <= len(train):
         raise InputError(
@@ -110,7 +115,7 @@ def dice_distributions(runs: Runs) -> Iterator[Drawn]:
         "a box from quartile to quartile with the median and whiskers to the furthest image within "
         "1.5 times its length, a diamond and the number at the right for the mean. Squares are "
         f"runs of the sound protocol.{runs.several_seeds('An image counts with its mean over')} "
-        f" {runs.source(results)}",
+        f"{runs.source(results)}",
         "; ".join(
             f"{title}: {len(rows)} rows, the highest median is {np.nanmedian(top.dice):.3f} "
             f"({top.label})"
@@ -181,7 +186,9 @@ def _bins(runs: Runs, result: Result) -> tuple[Any, ...]:
             for name in ("low", "high", "pixels", "probability", "lesion")
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: field 'sound.calibration' is broken ({error}); {again}") from None
+        raise InputError(
+            f"{path}: field 'sound.calibration' is broken ({error}); {again}"
+        ) from None
     parts = np.stack([probability, lesion])[:, pixels > 0] if low.size == pixels.size else None
     if parts is None or pixels.sum() <= 0 or not ((parts >= 0) & (parts <= 1)).all():
         raise InputError(
@@ -216,16 +223,14 @@ def by_size(runs: Runs) -> Iterator[Drawn]:
         "Per-image Dice at the masks' own size against the lesion's share of the image, for "
         f"{', '.join(dict.fromkeys(runs.label((r.run.cell, r.run.protocol)) for r in results))} "
         "protocol. Squares: medians of classes with equally many images "
-        f"({' and '.join(map(str, dict.fromkeys(classes)))} classes), with 95% bootstrap intervals; "
-        "the line through a square spans its class."
+        f"({' and '.join(map(str, dict.fromkeys(classes)))} classes), with 95% bootstrap "
+        "intervals; the line through a square spans its class."
         f"{left_out}{runs.several_seeds('An image counts with its mean over')} "
         f"{runs.source(results)}",
         "; ".join(
             f"{title}: the median Dice goes from {found[0, 3]:.3f} in the smallest class of "
             f"lesions to {found[-1, 3]:.3f} in the largest"
-            for title, found in (
-                (title, sizes.binned(size, dice)) for title, size, dice in panels
-            )
+            for title, found in ((title, sizes.binned(size, dice)) for title, size, dice in panels)
         )
         + ".",
         results,

@@ -75,8 +75,8 @@ def outlined_slices(runs: Runs) -> Iterator[Drawn]:
             f"The cases of the best, median and worst mean Dice (sound convention, over the "
             f"organs) of {main.run.name} among {len(names)} test cases, ties by name: {ranks}. Of "
             "each the slice with the most organs, of several the one with the most labelled "
-            "pixels, cropped to what is labelled. Solid: truth; dashed: prediction; a number names the organ. Dice beneath is "
-            "the whole case's. The patient's right is on the left."
+            "pixels, cropped to what is labelled. Solid: truth; dashed: prediction; a number names "
+            "the organ. Dice beneath is the whole case's. The patient's right is on the left."
             f"{runs.first_seed()} {runs.source(results)}",
             f"Slices of {len(rows)} CT cases with the outlines of up to {len(manifest['classes'])} "
             f"organs, true and predicted; mean Dice {rows[0].words[0].split()[-1]} in the first "

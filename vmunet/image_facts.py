@@ -20,6 +20,7 @@ GAP, RING = 0.02, 0.08  # from the lesion to the ring of skin, and the ring's wi
 DIRECTIONS = 12  # in which dark lines are looked for
 THICK, LONG = 0.03, 0.09  # of a hair: its width at most and its length at least, in sides
 DARKER = 14  # levels of red by which a hair is darker than what is beside it, at least
+INK = 10  # levels by which blue exceeds red in a surgical marker's ink, at least
 ELONGATED = 4.0  # length by width of a piece that counts as hair, at least
 
 
@@ -89,17 +90,22 @@ def hair_mask(image: Pixels) -> Mask:
 
     A closing with a line fills what is dark and shorter than the line in its direction. A hair is
     filled by short lines across it and left by long lines along it; a dot is filled by all, the
-    edge of a lesion by none. So the highest closing with short lines less the lowest closing with
-    long ones is large on hairs (DullRazor, Lee et al. 1997, has the highest closing alone, which
-    fills dots too). Red is the channel in which brown and red skin hardly differ and hair does.
+    edge of a lesion by none. So a pixel is of a hair where it is darker than the highest closing
+    with short lines, and where the lowest one with long lines is darker than that too (DullRazor,
+    Lee et al. 1997, has the former alone, which takes dots too). Red is the channel in which brown
+    and red skin hardly differ and hair does.
     """
     red = np.ascontiguousarray(image[..., 0])
     side = min(red.shape)
-    depth = cv2.subtract(
-        np.max(_closings(red, THICK * side), axis=0), np.min(_closings(red, LONG * side), axis=0)
-    )
-    found = (depth >= DARKER) & ~black_surroundings(image)
-    return _long_pieces(found, LONG * side)
+    filled = np.max(_closings(red, THICK * side), axis=0)
+    # A pixel wider, a hair need not run in exactly one of the directions.
+    left = np.min(_closings(np.asarray(cv2.erode(red, _CROSS), np.uint8), LONG * side), axis=0)
+    dark = cv2.subtract(filled, np.maximum(red, left)) >= DARKER
+    ink = image[..., 2].astype(np.int16) - red >= INK
+    return _long_pieces(dark & ~ink & ~black_surroundings(image), LONG * side)
+
+
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
 def _closings(gray: Pixels, length: float) -> list[Pixels]:
@@ -107,7 +113,8 @@ def _closings(gray: Pixels, length: float) -> list[Pixels]:
     lines = [_line(length, direction) for direction in range(DIRECTIONS)]
     # Beyond the rim the picture goes on as it ends, so that a dark rim is no line.
     rim = cv2.BORDER_REPLICATE
-    return [cv2.morphologyEx(gray, cv2.MORPH_CLOSE, line, borderType=rim) for line in lines]
+    closed = [cv2.morphologyEx(gray, cv2.MORPH_CLOSE, line, borderType=rim) for line in lines]
+    return [np.asarray(one, np.uint8) for one in closed]
 
 
 def _line(length: float, direction: int) -> Pixels:

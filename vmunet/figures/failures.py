@@ -1,4 +1,4 @@
-"""The images with the lowest Dice, with what was measured of them (compare the paper's Figure 5)."""
+"""The images of the lowest Dice, with what was measured of them (the paper's Figure 5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,12 +43,6 @@ class Failure:
     facts: "ImageFacts"
     pale: bool
     hairy: bool
-
-
-def lowest(dice: NDArray[np.float64], ids: Sequence[str], count: int) -> list[int]:
-    """The `count` images of the lowest Dice, from the lowest up; ties by id."""
-    order = sorted(range(len(ids)), key=lambda i: (np.nan_to_num(dice[i], nan=-1.0), ids[i]))
-    return order[:count]
 
 
 def draw(failures: Sequence[Failure], warning: str) -> "Figure":

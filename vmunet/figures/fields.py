@@ -27,7 +27,8 @@ def draw(
     """Draw the four maps.
 
     Args:
-        maps: of NAMES, float32 (size, size): how much a pixel contributes, at least 0.
+        maps: of NAMES, float32 (size, size): how much a pixel contributes, at least 0 and not 0
+            everywhere.
         areas: `r50` and `r99`, each (4,) in the order of NAMES: the share of the image's area that
             the smallest centred square with 50% and 99% of the contribution takes.
         warning: the band's text, or ''.
@@ -47,7 +48,7 @@ def draw(
             name = f"{moment}_{place}"
             x = LEFT + column * (tile + GAP)
             axes = page.axes(x, y, tile, tile)
-            shares = maps[name] / max(float(maps[name].max()), np.finfo(np.float32).tiny)
+            shares = maps[name] / float(maps[name].max())
             shown = axes.imshow(shares, norm=norm, cmap="cividis", interpolation="none")
             axes.set(xticks=[], yticks=[])
             half, most = (float(areas[key][NAMES.index(name)]) for key in ("r50", "r99"))

@@ -79,7 +79,9 @@ def _draw_panel(
                 mec="white",
                 color=colour,
             )
-    counts = [int((~np.isnan(np.stack(scores)[:, :, j])).sum(axis=1).min()) for j in range(len(organs))]
+    counts = [
+        int((~np.isnan(np.stack(scores)[:, :, j])).sum(axis=1).min()) for j in range(len(organs))
+    ]
     names = [f"{organ} ({n})" for organ, n in zip(organs, counts, strict=True)]
     axes.set_xticks(np.arange(len(organs)), names, rotation=35, ha="right", rotation_mode="anchor")
     axes.tick_params(axis="x", length=0)

@@ -1,4 +1,4 @@
-"""Test images with the predictions of several runs, chosen by rule (compare the paper's Figure 4)."""
+"""Test images with the predictions of several runs, chosen by rule (the paper's Figure 4)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,21 +41,29 @@ class Prediction:
     dice: NDArray[np.float64]
 
 
+def lowest(dice: NDArray[np.float64], ids: Sequence[str], count: int) -> list[int]:
+    """The `count` images of the lowest Dice, from the lowest up; ties by id, alphabetically.
+
+    An image without a Dice (nan) counts as the lowest.
+    """
+    order = sorted(range(len(ids)), key=lambda i: (np.nan_to_num(dice[i], nan=-1.0), ids[i]))
+    return order[:count]
+
+
 def choose(
     dice: NDArray[np.float64], ids: Sequence[str], counts: Mapping[str, int]
 ) -> dict[str, list[int]]:
     """Which images are shown, by rule: the best, those around the median, the worst.
 
     Args:
-        dice: (images,); an image without a Dice counts as the worst.
-        ids: break ties, in alphabetical order.
+        dice, ids: (images,) each, see `lowest`, whose order this is, from its end.
         counts: how many of `best`, `median`, `worst`.
 
     Returns:
         Indices from high to low Dice by group, each image once; of too few images the worst are
         shown first, then the best.
     """
-    order = sorted(range(len(ids)), key=lambda i: (-np.nan_to_num(dice[i], nan=-1.0), ids[i]))
+    order = lowest(dice, ids, len(ids))[::-1]
     worst = order[max(0, len(order) - counts["worst"]) :]
     rest = order[: len(order) - len(worst)]
     best, rest = rest[: counts["best"]], rest[counts["best"] :]

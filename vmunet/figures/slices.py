@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmunet.contact_sheet import PALETTE
-from vmunet.figures.style import DOUBLE, INK, SINGLE, Page
+from vmunet.figures.style import DOUBLE, INK, SINGLE, WHITE, Page, shade
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,7 +137,7 @@ def _outline(axes: "Axes", truth: NDArray[np.uint8], labels: NDArray[np.uint8]) 
     for organ in np.union1d(np.unique(truth), np.unique(labels)):
         if organ == 0:
             continue
-        colour = np.array(PALETTE[(int(organ) - 1) % len(PALETTE)]) / 255
+        colour = shade(PALETTE[(int(organ) - 1) % len(PALETTE)])
         for mask, line, width in (
             (truth == organ, "solid", 1.1),
             (labels == organ, (0, (1.6, 1.0)), 1.1),
@@ -150,7 +150,7 @@ def _outline(axes: "Axes", truth: NDArray[np.uint8], labels: NDArray[np.uint8]) 
             _number(axes, truth == organ, int(organ), colour)
 
 
-def _number(axes: "Axes", mask: NDArray[np.bool_], organ: int, colour: NDArray) -> None:
+def _number(axes: "Axes", mask: NDArray[np.bool_], organ: int, colour: str) -> None:
     """The organ's number at the place that is deepest within it."""
     import cv2
     from matplotlib.patheffects import withStroke
@@ -159,8 +159,8 @@ def _number(axes: "Axes", mask: NDArray[np.bool_], organ: int, colour: NDArray) 
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
     y, x = np.unravel_index(int(depth.argmax()), depth.shape)
     axes.text(
-        x,
-        y,
+        float(x),
+        float(y),
         str(organ),
         color=colour,
         ha="center",
@@ -178,9 +178,9 @@ def _legend(page: Page, y: float, organs: Sequence[str]) -> None:
         Line2D([], [], color=INK, lw=1.1, ls=(0, (1.6, 1.0)), label="prediction"),
     ]
     for i, organ in enumerate(organs):
-        colour = np.array(PALETTE[i % len(PALETTE)]) / 255
+        colour = shade(PALETTE[i % len(PALETTE)])
         handles.append(Line2D([], [], color=colour, lw=2.5, label=f"{i + 1} {organ}"))
-        if colour.min() == 1:  # white, on paper
+        if colour == WHITE:  # on paper
             from matplotlib.patheffects import withStroke
 
             handles[-1].set_path_effects([withStroke(linewidth=3.4, foreground=INK)])

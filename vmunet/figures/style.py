@@ -23,9 +23,13 @@ CM = 1 / 2.54  # in inches
 DPI = 200  # of the PNG
 BAND = 0.5  # height of the warning's band, cm
 
-ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE, WHITE = (
-    f"#{r:02x}{g:02x}{b:02x}" for r, g, b in PALETTE
-)
+
+def shade(colour: Colour) -> str:
+    """A colour of 0..255 as matplotlib writes it."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE, WHITE = map(shade, PALETTE)
 INK, FAINT = "#141414", "#b0b0b0"
 # What a prediction and the truth agree on, and where the prediction is too much or too little.
 TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = PALETTE[2], PALETTE[0], PALETTE[4]
@@ -112,14 +116,12 @@ class Page:
                 0.5, (1 + low) / 2, warning, ha="center", va="center_baseline", weight="bold"
             )
             taken = words.get_window_extent().width / self.figure.bbox.width
-            words.set_fontsize(words.get_fontsize() * min(1.0, 0.97 / taken))
+            words.set_fontsize(SETTINGS["font.size"] * min(1.0, 0.97 / taken))
 
     def axes(self, x: float, y: float, width: float, height: float) -> "Axes":
         """Axes whose upper left corner is at (x, y) cm, below the band."""
         w, h = self.width, self.height
-        return self.figure.add_axes(
-            (x / w, 1 - (self.top + y + height) / h, width / w, height / h)
-        )
+        return self.figure.add_axes((x / w, 1 - (self.top + y + height) / h, width / w, height / h))
 
     def picture(self, x: float, y: float, width: float, height: float, pixels: Any) -> "Axes":
         """Pixels, uint8 (height, width[, 3]), at a place in cm; axes without ticks."""
@@ -183,9 +185,7 @@ def agreement_legend(page: Page, y: float) -> None:
         (FALSE_POSITIVE, "too much"),
         (FALSE_NEGATIVE, "missed"),
     )
-    handles: list[Any] = [
-        Patch(facecolor=np.array(colour) / 255, label=words) for colour, words in kinds
-    ]
+    handles: list[Any] = [Patch(facecolor=shade(colour), label=words) for colour, words in kinds]
     handles.append(Line2D([], [], color=INK, lw=0.9, label="truth"))
     handles.append(Line2D([], [], color=INK, lw=0.9, ls=(0, (2, 1)), label="prediction"))
     wide = page.width > SINGLE
