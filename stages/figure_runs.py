@@ -70,7 +70,9 @@ class Runs:
         self.organs = {name: metric["heading"] for name, metric in tables["metrics"].items()}
         wanted: dict[str, dict[str, str]] = {name: {} for name in self.names}
         self.results = read_results(root, params, declared_runs, wanted)
-        self.views = list(dict.fromkeys(result.run.view for result in self.results))
+        order = {name: place for place, name in enumerate(self.names)}
+        by_dataset = sorted(self.results, key=lambda result: order[result.dataset])
+        self.views = list(dict.fromkeys(result.run.view for result in by_dataset))
 
     @property
     def image_views(self) -> list[str]:

@@ -1,6 +1,7 @@
 """Effective receptive fields before and after training, as in VMamba's Figure (Luo et al. 2016)."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,8 +9,7 @@ from numpy.typing import NDArray
 from vmunet.figures.style import SINGLE, Page
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NAMES = ("before_bottleneck", "after_bottleneck", "before_output", "after_output")
@@ -20,8 +20,8 @@ HEADING, SCALE = 0.5, 1.35
 
 
 def draw(
-    maps: "Mapping[str, NDArray[np.float32]]",
-    areas: "Mapping[str, Sequence[float]]",
+    maps: Mapping[str, NDArray[np.float32]],
+    areas: Mapping[str, Sequence[float]],
     warning: str,
 ) -> "Figure":
     """Draw the four maps.
@@ -67,7 +67,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.2g}%" if share < 0.0995 else f"{100 * share:.0f}%"
 
 
-def _square(axes, size: int, share: float, line) -> None:  # type: ignore[no-untyped-def]
+def _square(axes: "Axes", size: int, share: float, line: Any) -> None:
     """The outline of a centred square of a share of the area."""
     from matplotlib.patches import Rectangle
 

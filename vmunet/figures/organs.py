@@ -12,6 +12,7 @@ from vmunet.figures.style import BLUE, DOUBLE, FAINT, INK, VERMILION, Page
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 HEIGHT = 7.2  # cm
 ACROSS = 0.8  # of an organ's place is used
@@ -91,7 +92,7 @@ def _draw_panel(
     axes.set_title(title)
 
 
-def _handle(i: int, label: str):  # type: ignore[no-untyped-def]
+def _handle(i: int, label: str) -> "Patch":
     from matplotlib.patches import Patch
 
     return Patch(facecolor="white", edgecolor=_COLOURS[i % 2], hatch=_HATCHES[i % 2], label=label)
