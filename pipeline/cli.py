@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import (
+    compare_command,
     mlflow_command,
     predict_command,
     search_command,
@@ -36,6 +37,7 @@ examples:
   vmunet profile small                            (switch; `make tables` then follows it)
   vmunet runs                                     (the declared grid and what is done)
   vmunet sweep --tables 3,4                       (the cells of two tables, several at once)
+  vmunet compare base scratch                     (is one cell better, or is it chance?)
   vmunet search isic17-64 --trials 30             (better settings, on held-out training images)
   vmunet ui                                       (the pages of MLflow and Prefect)
 """
@@ -184,6 +186,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=raw,
     )
     sweep_command.add_arguments(sweep)
+
+    compare = commands.add_parser(
+        "compare",
+        help="two cells on the same test images: differences, intervals, tests",
+        description=compare_command.ABOUT,
+        epilog=compare_command.NOTES,
+        formatter_class=raw,
+    )
+    compare_command.add_arguments(compare)
 
     search = commands.add_parser(
         "search",

@@ -6,7 +6,8 @@ Reads  runs/<view>/<cell>/<protocol>/<seed>/{weights.safetensors,run.json} and
        data/arrays/<view>/<protocol>/.
 Writes metrics/<profile>/<view>/<cell>/<protocol>/<seed>/: metrics.json (the scores of both
        protocols, with what they were measured on and from), per_image.csv (with several classes
-       a row for each image and class), contact_sheet.png, predictions.npz (masks, or labels).
+       a row for each image and class), contact_sheet.png, predictions.npz (masks, or labels);
+       and runs/<view>/<cell>/<protocol>/<seed>/MODEL_CARD.md.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
 from pipeline.tracking.scores import FinalScores
 from pipeline.tracking.table_names import tables_of
-from stages.scoring import heading, headline, read_run, write_metrics
+from stages.scoring import heading, headline, read_run, write_card, write_metrics
 from vmunet import class_sheet, contact_sheet
 from vmunet.checkpoints import load_checkpoint
 from vmunet.class_evaluation import ScoredClasses, score_class_run
@@ -86,7 +87,8 @@ def evaluate(run: Run, params: Params) -> None:
         sheet,
         lambda path: _write_predictions(path, scored, arrays),
     )
-    tracker.log(metrics, [folder / "contact_sheet.png"])
+    card = write_card(run, metrics, provenance)
+    tracker.log(metrics, [folder / "contact_sheet.png", card])
     print(f"{title}\nwritten to {folder}")
 
 

@@ -6,7 +6,8 @@ Reads  runs/<view>/<cell>/<protocol>/<seed>/{weights.safetensors,run.json} and
        data/arrays/<view>/.
 Writes metrics/<profile>/<view>/<cell>/<protocol>/<seed>/: metrics.json (the scores of both
        conventions, with what they were measured on and from), per_case.csv, contact_sheet.png,
-       predictions.npz (labels).
+       predictions.npz (labels);
+       and runs/<view>/<cell>/<protocol>/<seed>/MODEL_CARD.md.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
 from pipeline.tracking.scores import FinalScores
 from pipeline.tracking.table_names import tables_of
-from stages.scoring import heading, headline, read_run, write_metrics
+from stages.scoring import heading, headline, read_run, write_card, write_metrics
 from vmunet import organ_sheet
 from vmunet.checkpoints import load_checkpoint
 from vmunet.data.arrays import load_manifest
@@ -80,7 +81,8 @@ def evaluate(run: Run, params: Params) -> None:
         sheet,
         lambda path: write_labels(path, scored.predictions),
     )
-    tracker.log(metrics, [folder / "contact_sheet.png"])
+    card = write_card(run, metrics, provenance)
+    tracker.log(metrics, [folder / "contact_sheet.png", card])
     print(f"{title}\nwritten to {folder}")
 
 

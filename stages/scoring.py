@@ -9,8 +9,9 @@ from typing import Any
 
 from pipeline.grid import Run
 from pipeline.params import Params
+from stages import model_card
 from vmunet import contact_sheet, stored_predictions
-from vmunet.data.files import whole_folder
+from vmunet.data.files import whole_file, whole_folder
 from vmunet.errors import InputError
 
 FROM_RUN = (
@@ -46,10 +47,27 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not JSON ({error}); train the run again") from None
 
 
+def read_history(folder: Path) -> dict[str, list[float]]:
+    """The columns of a run's history.csv: epoch, learning_rate, train_loss, selection_loss.
+
+    Raises:
+        InputError: it is not there, or no table of numbers.
+    """
+    path = folder / "history.csv"
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {name: [float(row[name]) for row in rows] for name in rows[0]}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; train the run again") from None
+    except (ValueError, TypeError, IndexError) as error:
+        raise InputError(f"{path}: no table of numbers ({error}); train the run again") from None
+
+
 def heading(
     run: Run, params: Params, data: dict[str, Any], provenance: dict[str, Any]
 ) -> dict[str, Any]:
-    """What metrics.json says before the scores: the run, its data, its checkpoint."""
+    """What metrics.json says before the scores: the run, its data, its checkpoint, its losses."""
     view, weights = params.view(run.view), run.folder / "weights.safetensors"
     with weights.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -69,6 +87,7 @@ def heading(
             "sha256": sha256,
             **{name: provenance.get(name) for name in FROM_RUN},
         },
+        "history": read_history(run.folder),
     }
 
 
@@ -88,6 +107,17 @@ def headline(
         f"data: {data['source']}, {tests} test {thing}{'' if tests == 1 else 's'}   "
         f"mean Dice {'undefined' if mean is None else f'{mean:.3f}'}"
     )
+
+
+def write_card(run: Run, metrics: dict[str, Any], record: dict[str, Any]) -> Path:
+    """Write the model card into the run's folder, beside the weights; its path.
+
+    `record` is the run's run.json.
+    """
+    path = run.folder / model_card.NAME
+    with whole_file(path) as part:
+        part.write_text(model_card.model_card(metrics, record), encoding="utf-8", newline="\n")
+    return path
 
 
 def write_metrics(

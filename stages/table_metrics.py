@@ -93,20 +93,30 @@ def read_results(
     for run in dict.fromkeys(runs):
         view = params.view(run.view)
         if view.dataset in wanted:
-            folder = Path(run.metrics_folder(params.profile_name))
-            relative = (folder / "metrics.json").as_posix()
-            results.append(_read(root, relative, run, view, wanted[view.dataset], params))
+            results.append(_read(root, run, view, wanted[view.dataset], params))
     _same_data(results)
     return results
 
 
-def _read(
-    root: Path, path: str, run: "Run", view: Any, units: Mapping[str, str], params: "Params"
-) -> Result:
-    volumes = run.view in params.grid.volumes
+def metrics_path(run: "Run", params: "Params") -> str:
+    """The run's metrics file, relative to the repository root, with forward slashes."""
+    return (Path(run.metrics_folder(params.profile_name)) / "metrics.json").as_posix()
+
+
+def score_again(run: "Run", volumes: bool) -> str:
+    """What to do about a run whose files are missing or wrong, for the end of a message."""
     stage = "evaluate_volumes" if volumes else "evaluate"
-    again = f"run `python -m stages.{stage} {run.view} {run.cell} {run.protocol} {run.seed}`"
+    return f"run `python -m stages.{stage} {run.view} {run.cell} {run.protocol} {run.seed}`"
+
+
+def load_metrics(root: Path, run: "Run", params: "Params", volumes: bool) -> dict[str, Any]:
+    """The run's metrics file, whose parts are mappings and which is the run's own.
+
+    Raises InputError where it is missing, not JSON, or of another run.
+    """
+    path, again = metrics_path(run, params), score_again(run, volumes)
     content = _load(root, path, again)
+    view = params.view(run.view)
     declared = {
         "profile": params.profile_name,
         "view": run.view,
@@ -119,6 +129,13 @@ def _read(
         if content["run"].get(name) != value:
             found = content["run"].get(name)
             raise InputError(f"{path}: field 'run.{name}' is {found!r}, not {value!r}; {again}")
+    return content
+
+
+def _read(root: Path, run: "Run", view: Any, units: Mapping[str, str], params: "Params") -> Result:
+    volumes = run.view in params.grid.volumes
+    path, again = metrics_path(run, params), score_again(run, volumes)
+    content = load_metrics(root, run, params, volumes)
     data, sound = content["data"], content["sound"]
     for name in VOLUME_FACTS if volumes else FACTS:
         if name not in data:

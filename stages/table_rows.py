@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from stages.table_metrics import Result, summarise
+from stages.table_statistics import Inference, Statistics
 from stages.table_views import DASH, TableViews
 from vmunet.errors import InputError
 
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Figure:
-    """One metric of one row: percent (HD95: its own unit), None where there is none."""
+    """One metric of one row: percent (HD95: its own unit), None where there is none.
+
+    `inference` is there where the figure is measured, and the tables are made with statistics.
+    """
 
     published: float | None = None
     measured: float | None = None
     std: float | None = None
+    inference: Inference | None = None
 
     @property
     def difference(self) -> float | None:
@@ -29,6 +34,14 @@ class Figure:
         if self.published is None or self.measured is None:
             return None
         return self.measured - self.published
+
+    @property
+    def difference_interval(self) -> tuple[float, float] | None:
+        """The 95% interval of the difference: the published value is taken as exact."""
+        inferred = self.inference
+        if self.published is None or inferred is None or inferred.low is None:
+            return None
+        return inferred.low - self.published, inferred.high - self.published
 
 
 @dataclass(frozen=True)
@@ -87,20 +100,52 @@ class Assembler:
         declared: Mapping[str, Any],
         published: Mapping[str, Any],
         results: list[Result],
+        statistics: Statistics | None = None,
     ):
+        """`statistics` brings intervals and tests to the figures, and wants each run's files."""
         self.params = params
         self.declared = declared
         self.published = published
         self.results = results
         self.summary = summarise(results, declared["metrics"])
         self.views = TableViews(params, declared, published)
+        self.statistics = statistics
 
     def tables(self) -> list[Table]:
         return [self.table(key, spec) for key, spec in self.declared["tables"].items()]
 
     def table(self, key: str, spec: Mapping[str, Any]) -> Table:
         rows = [row for declared in self.views.rows(spec) for row in self._rows(spec, declared)]
-        return Table(key, spec, rows)
+        return Table(key, spec, self._inferred(spec, rows) if self.statistics else rows)
+
+    def _inferred(self, spec: Mapping[str, Any], rows: list[Row]) -> list[Row]:
+        """The rows with their figures' intervals, and tests against VM-UNet's row."""
+        figures = [{dataset: dict(of) for dataset, of in row.figures.items()} for row in rows]
+        scales = {metric: self._scale(metric) for metric in spec["metrics"]}
+        for dataset in spec["datasets"]:
+            base_view = self.views.views[dataset].get(self.views.base_sizes[dataset])
+            inferred = self.statistics.inferences(
+                rows=[row.results.get(dataset, []) for row in rows],
+                published=[self._published(row.published).get(dataset, {}) for row in rows],
+                base=self._runs_of(base_view, "base", "paper"),
+                scales=scales,
+            )
+            for of_row, found in zip(figures, inferred, strict=True):
+                for metric, inference in found.items():
+                    figure = of_row[dataset][metric]
+                    of_row[dataset][metric] = replace(figure, inference=inference)
+        return [replace(row, figures=of) for row, of in zip(rows, figures, strict=True)]
+
+    def _runs_of(self, view: str | None, cell: str | None, protocol: str) -> list[Result]:
+        return [
+            result
+            for result in self.results
+            if (result.run.view, result.run.cell, result.run.protocol) == (view, cell, protocol)
+        ]
+
+    def _scale(self, metric: str) -> int:
+        """What takes a score to its figure."""
+        return 100 if self.declared["metrics"][metric]["unit"] == "percent" else 1
 
     def _published(self, reference: str | None) -> Mapping[str, Any]:
         if reference is None:
@@ -126,13 +171,7 @@ class Assembler:
         rows = []
         for protocol in ("paper", "sound"):
             results = {
-                dataset: [
-                    result
-                    for result in self.results
-                    if (result.run.view, result.run.cell, result.run.protocol)
-                    == (view, cell, protocol)
-                ]
-                for dataset, view in row_views.items()
+                dataset: self._runs_of(view, cell, protocol) for dataset, view in row_views.items()
             }
             if protocol == "sound" and not any(results.values()):
                 continue
@@ -170,7 +209,7 @@ class Assembler:
             if results:
                 run = results[0].run
                 found = self.summary.loc[(run.view, run.cell, run.protocol), metric]
-                scale = 100 if self.declared["metrics"][metric]["unit"] == "percent" else 1
+                scale = self._scale(metric)
                 mean = scale * float(found["mean"])
                 std = None if pd.isna(found["std"]) else scale * float(found["std"])
             figures[metric] = Figure(reported.get(metric), mean, std)

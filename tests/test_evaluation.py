@@ -23,6 +23,7 @@ from vmunet.evaluation import (
     score_run,
 )
 from vmunet.metrics import confusion_counts
+from vmunet.stored_predictions import read_masks
 
 SIZE = 32
 NATIVE = [(32, 32), (90, 70), (41, 160), (20, 24), (64, 64)]  # (height, width)
@@ -260,6 +261,7 @@ def project(tmp_path, masks, monkeypatch):
     save_checkpoint(run.folder / "weights.safetensors", model, {"size": SIZE})
     provenance = {"epoch": 3, "mlflow_run_id": "abc", "data_hash": "d", "code_hash": "c"}
     (run.folder / "run.json").write_text(json.dumps(provenance))
+    (run.folder / "history.csv").write_text("epoch,train_loss\n1,0.5\n2,0.25\n")
     view = SimpleNamespace(dataset="isic17", size=SIZE)
     params = SimpleNamespace(
         profile_name="demo",
@@ -290,7 +292,9 @@ def test_stage_writes_metrics_table_and_sheet(project):
         "metrics.json",
         "per_image.csv",
         "contact_sheet.png",
+        "predictions.npz",
     }
+    stored = read_masks(folder / "predictions.npz")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["run"] == {
         "profile": "demo", "view": "isic17-32", "dataset": "isic17", "size": SIZE, "cell": "base",
@@ -299,10 +303,18 @@ def test_stage_writes_metrics_table_and_sheet(project):
     assert metrics["data"]["n_test"] == len(NATIVE)
     assert metrics["checkpoint"]["epoch"] == 3
     assert len(metrics["checkpoint"]["sha256"]) == 64
+    assert metrics["history"] == {"epoch": [1, 2], "train_loss": [0.5, 0.25]}
     pixels = sum(metrics["paper"][name] for name in ("tp", "fp", "fn", "tn"))
     assert pixels == len(NATIVE) * SIZE * SIZE
     rows = list(csv.DictReader((folder / "per_image.csv").open()))
     assert [row["id"] for row in rows] == [f"ISIC_{i:07d}" for i in range(len(NATIVE))]
+    assert stored.ids == [row["id"] for row in rows]
+    for place, row in enumerate(rows):  # the masks kept are the masks scored
+        both = np.count_nonzero(stored.masks[place] & stored.truth[place])
+        assert both == int(row["training_size_tp"])
+        assert np.count_nonzero(stored.masks[place]) - both == int(row["training_size_fp"])
+    assert sum(metrics["sound"]["calibration"]["pixels"]) == pixels
+    assert "## Scores" in (project.run.folder / "MODEL_CARD.md").read_text()
     dice = np.mean([float(row["native_size_dice"]) for row in rows])
     assert metrics["sound"]["native_size"]["mean_dice"] == pytest.approx(dice)
     logged, files = project.logged[0]

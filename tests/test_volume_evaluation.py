@@ -85,6 +85,11 @@ def test_scores_are_medpys(tmp_path: Path) -> None:
     assert scored.sound["organs"]["spleen"]["absent"] == 1
     means = [np.mean([expected[c, o][0] for c in "bc" if (c, o) in expected]) for o in CLASSES]
     assert scored.sound["dice"] == pytest.approx(np.mean(means), abs=1e-12)
+    low, high = scored.sound["intervals"]["dice"]
+    assert low <= scored.sound["dice"] <= high
+    for organ in scored.sound["organs"].values():
+        low, high = organ["intervals"]["dice"]
+        assert low <= organ["dice"] <= high
     assert scored.sound["spacing_known"] is True
     json.dumps([scored.paper, scored.sound, scored.rows], allow_nan=False)
 
@@ -112,6 +117,7 @@ def test_a_test_volume_without_any_organ_is_scored(
     run.folder.mkdir(parents=True)
     for name in ("run.json", "weights.safetensors"):
         (run.folder / name).write_text("{}")
+    (run.folder / "history.csv").write_text("epoch,train_loss\n1,0.5\n")
     loaded = (ByBrightness(), {"size": SIZE, "classes": CLASSES})
     monkeypatch.setattr(stage, "load_checkpoint", lambda path: loaded)
     monkeypatch.setattr(stage, "FinalScores", lambda *a: SimpleNamespace(log=lambda *a: None))

@@ -12,6 +12,8 @@ per image: a score for each image, then the mean over images. Where the truth an
 A pixel is foreground where its probability, or its resized truth, is >= 0.5.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -69,7 +71,7 @@ def pooled_scores(counts: npt.NDArray, absent: float | None = None) -> dict[str,
         miou (foreground IoU), dsc, acc, spe, sen, each 0..1, and 0 where undefined.
     """
     total = np.atleast_2d(counts).sum(0, dtype=np.float64)
-    return {name: float(value) for name, value in _pooled(total, absent).items()}
+    return {name: float(value) for name, value in scores_of_sums(total, absent).items()}
 
 
 def per_image_scores(counts: npt.NDArray, absent: float | None = None) -> dict[str, Floats]:
@@ -87,11 +89,11 @@ def per_image_scores(counts: npt.NDArray, absent: float | None = None) -> dict[s
     tp, fp, fn, tn = np.moveaxis(counts.astype(np.float64), -1, 0)
     both_empty = 1.0 if absent is None else absent
     return {
-        "iou": _ratio(tp, tp + fp + fn, undefined=both_empty),
-        "dice": _ratio(2 * tp, 2 * tp + fp + fn, undefined=both_empty),
-        "acc": _ratio(tp + tn, tp + fp + fn + tn, undefined=np.nan),
-        "spe": _ratio(tn, tn + fp, undefined=np.nan),
-        "sen": _ratio(tp, tp + fn, undefined=np.nan),
+        "iou": ratio(tp, tp + fp + fn, undefined=both_empty),
+        "dice": ratio(2 * tp, 2 * tp + fp + fn, undefined=both_empty),
+        "acc": ratio(tp + tn, tp + fp + fn + tn, undefined=np.nan),
+        "spe": ratio(tn, tn + fp, undefined=np.nan),
+        "sen": ratio(tp, tp + fn, undefined=np.nan),
     }
 
 
@@ -171,54 +173,85 @@ def resampled_scores(
     Raises:
         InputError: no images, or fewer than one resample.
     """
-    images = len(counts)
-    if images == 0 or resamples < 1:
+    chunks: list[dict[str, Floats]] = []
+    for weights in resampling_weights(len(counts), resamples, seed):
+        total = weights @ counts.astype(np.float64)  # (resamples, 4), exact below 2**53
+        chunks.append({**scores_of_sums(total, absent), **_weighted_means(counts, weights, absent)})
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def resampling_weights(
+    units: int, resamples: int, seed: int = BOOTSTRAP_SEED
+) -> Iterator[npt.NDArray[np.float64]]:
+    """How often each unit (image or case) is drawn, in chunks of at most 1000 resamples.
+
+    Yields:
+        (resamples, units), each row summing to `units`.
+
+    Raises:
+        InputError: no units, or fewer than one resample.
+    """
+    if units == 0 or resamples < 1:
         raise InputError(
-            f"bootstrap: {images} images and {resamples} resamples; expected at least one of each"
+            f"bootstrap: {units} images and {resamples} resamples; expected at least one of each"
         )
     generator = np.random.default_rng(seed)
-    chunks: list[dict[str, Floats]] = []
     for start in range(0, resamples, 1000):  # bounds the memory; part of what the seed means
-        weights = _draw(generator, min(1000, resamples - start), images)
-        total = weights @ counts.astype(np.float64)  # (resamples, 4), exact below 2**53
-        chunks.append({**_pooled(total, absent), **_weighted_means(counts, weights, absent)})
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+        yield _draw(generator, min(1000, resamples - start), units)
+
+
+def averaged_scores(counts: npt.NDArray, absent: float | None = None) -> dict[str, Floats]:
+    """What `mean_scores` averages: each score by its mean's name, (images,), nan if undefined."""
+    scores = per_image_scores(counts, absent)
+    columns = {f"mean_{name}": scores[name] for name in PER_IMAGE}
+    columns["thresholded_jaccard"] = thresholded_jaccard(scores["iou"])
+    return columns
+
+
+def weighted_means(values: npt.NDArray, weights: npt.NDArray) -> Floats:
+    """Means of `values` (units, scores) over the units that define each score (are not nan).
+
+    Args:
+        weights: (resamples, units), how often each unit counts.
+
+    Returns:
+        (resamples, scores), nan where no unit that counts defines the score.
+    """
+    defined = ~np.isnan(values)
+    sums = weights @ np.where(defined, values, 0.0)
+    return ratio(sums, weights @ defined.astype(np.float64), undefined=np.nan)
+
+
+def ratio(numerator: Floats, denominator: Floats, undefined: float) -> Floats:
+    """The quotient, and `undefined` where the denominator is 0."""
+    result = np.full(np.shape(denominator), undefined)
+    np.divide(numerator, denominator, out=result, where=denominator != 0)
+    return result
+
+
+def scores_of_sums(total: Floats, absent: float | None = None) -> dict[str, Floats]:
+    """The scores of `pooled_scores` from summed counts (..., 4), each (...)."""
+    tp, fp, fn, tn = np.moveaxis(total, -1, 0)
+    both_empty = 0.0 if absent is None else absent
+    return {
+        "miou": ratio(tp, tp + fp + fn, undefined=both_empty),
+        "dsc": ratio(2 * tp, 2 * tp + fp + fn, undefined=both_empty),
+        "acc": ratio(tp + tn, tp + fp + fn + tn, undefined=0.0),
+        "spe": ratio(tn, tn + fp, undefined=0.0),
+        "sen": ratio(tp, tp + fn, undefined=0.0),
+    }
 
 
 def _foreground(values: npt.NDArray) -> npt.NDArray[np.bool_]:
     return values if values.dtype == np.bool_ else values >= THRESHOLD
 
 
-def _ratio(numerator: Floats, denominator: Floats, undefined: float) -> Floats:
-    result = np.full(np.shape(denominator), undefined)
-    np.divide(numerator, denominator, out=result, where=denominator != 0)
-    return result
-
-
-def _pooled(total: Floats, absent: float | None) -> dict[str, Floats]:
-    """Scores of summed counts (..., 4), each (...)."""
-    tp, fp, fn, tn = np.moveaxis(total, -1, 0)
-    both_empty = 0.0 if absent is None else absent
-    return {
-        "miou": _ratio(tp, tp + fp + fn, undefined=both_empty),
-        "dsc": _ratio(2 * tp, 2 * tp + fp + fn, undefined=both_empty),
-        "acc": _ratio(tp + tn, tp + fp + fn + tn, undefined=0.0),
-        "spe": _ratio(tn, tn + fp, undefined=0.0),
-        "sen": _ratio(tp, tp + fn, undefined=0.0),
-    }
-
-
 def _weighted_means(
     counts: npt.NDArray, weights: Floats, absent: float | None
 ) -> dict[str, Floats]:
     """Weighted means over the images that define each score; weights (resamples, images)."""
-    scores = per_image_scores(counts, absent)
-    columns = {f"mean_{name}": scores[name] for name in PER_IMAGE}
-    columns["thresholded_jaccard"] = thresholded_jaccard(scores["iou"])
-    table = np.stack(list(columns.values()), axis=1)  # (images, scores)
-    defined = ~np.isnan(table)
-    sums = weights @ np.where(defined, table, 0.0)  # (resamples, scores)
-    means = _ratio(sums, weights @ defined.astype(np.float64), undefined=np.nan)
+    columns = averaged_scores(counts, absent)
+    means = weighted_means(np.stack(list(columns.values()), axis=1), weights)
     return dict(zip(columns, means.T, strict=True))
 
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vmunet.data.slice_dataset import open_case
+from vmunet.samples import MEAN, CaseSample
+from vmunet.statistics import intervals
 from vmunet.volume_inference import segment_volume
 from vmunet.volume_metrics import CaseScores, Mean, MeanScores, average_cases, score_case
 
@@ -71,7 +73,9 @@ def score_volumes(
         rows += _rows(case, classes, scores[case], truth, labels)
     mean = average_cases(list(scores.values()))
     spaced = all(manifest["cases"][case]["spacing"] for case in manifest["test"])
-    return ScoredVolumes(_paper(mean, classes), _sound(mean, classes, spaced), rows, predictions)
+    sound = _sound(mean, classes, spaced)
+    _add_intervals(sound, np.stack([scores[case].dice for case in manifest["test"]]), classes)
+    return ScoredVolumes(_paper(mean, classes), sound, rows, predictions)
 
 
 def _rows(
@@ -132,6 +136,19 @@ def _sound(mean: MeanScores, classes: Sequence[str], spaced: bool) -> dict[str, 
         "cases": mean.cases,
         "organs": organs,
     }
+
+
+def _add_intervals(sound: dict[str, Any], dice: NDArray, classes: Sequence[str]) -> None:
+    """Give the sound Dice (cases, organs) its 95% bootstrap intervals over the test cases."""
+    found = intervals(CaseSample(dice[None], tuple(classes)))
+
+    def pair(name: str) -> list[float | None]:
+        low, high = found[name]
+        return [_defined(low), _defined(high)]
+
+    sound["intervals"] = {"dice": pair(MEAN)}
+    for name in classes:
+        sound["organs"][name]["intervals"] = {"dice": pair(name)}
 
 
 def _defined(value: float) -> float | None:

@@ -1,0 +1,188 @@
+"""The model card beside a run's weights: what it is, how it was measured, what it must not be."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vmunet.data.licences import licence_of
+
+NAME = "MODEL_CARD.md"
+SCORES = {
+    "miou": "mIoU, pooled",
+    "dsc": "DSC, pooled",
+    "acc": "accuracy, pooled",
+    "spe": "specificity, pooled",
+    "sen": "sensitivity, pooled",
+    "mean_iou": "IoU, mean over images",
+    "mean_dice": "Dice, mean over images",
+    "thresholded_jaccard": "thresholded Jaccard (0 below 0.65)",
+}
+SIZES = {"training_size": "at the training size", "native_size": "at the masks' own size"}
+PROTOCOLS = {
+    ("paper", False): "`paper` repeats the published code. The epoch was chosen by the loss on the "
+    "test images, so the scores below are optimistic.",
+    ("sound", False): "`sound`: the epoch was chosen on a held-out tenth of the training images; "
+    "the test images chose nothing.",
+    ("paper", True): "`paper` repeats the published code. The epoch was chosen by the lowest "
+    "training loss.",
+    ("sound", True): "`sound`: the epoch was chosen on a held-out sixth of the training cases; the "
+    "test cases chose nothing.",
+}
+# VM-UNet, section IV-F and Table VI.
+LIMITS = (
+    "For research. Not a medical device: nobody has tested it for diagnosis or treatment.",
+    "The paper's authors name as limits that state-space models are biased towards continuous "
+    "data and may generalise badly to inputs longer than those in training (their Table VI: larger "
+    "images score lower), that about 30 M parameters are many for a clinic, and that only small "
+    "models were evaluated (section IV-F).",
+)
+SLICES = "Slices are segmented one by one: nothing makes an organ continuous from slice to slice."
+DATASET_LIMITS = {
+    "isic": "On skin lesions they show failures where the lesion is hardly darker than the skin or "
+    "hair lies over it (section IV-F, Figure 5). ISIC images come from a few clinics and "
+    "dermatoscopes, mostly of light skin: elsewhere nothing was measured.",
+    "synapse": "Abdominal CT of one study, in the portal venous phase: on other scanners, phases "
+    "or diseases nothing was measured.",
+}
+PHANTOM_LIMIT = "**Trained and tested on phantoms: it says nothing about real images.**"
+
+
+def model_card(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """The card of an evaluated run, in Markdown with a YAML head.
+
+    Args:
+        metrics: the content of its metrics.json.
+        record: the content of its run.json, which tells what it was trained with.
+    """
+    return "\n".join(_lines(metrics, record.get("cell", {}), record.get("train", {}))) + "\n"
+
+
+def _lines(
+    metrics: Mapping[str, Any], cell: Mapping[str, Any], train: Mapping[str, Any]
+) -> Iterator[str]:
+    run, data, checkpoint = (metrics[part] for part in ("run", "data", "checkpoint"))
+    volumes = "cases" in metrics["sound"]
+    name = "-".join(str(run[part]) for part in ("view", "cell", "protocol", "seed"))
+    yield "---"
+    yield "library_name: vmunet"
+    yield "pipeline_tag: image-segmentation"
+    yield f"datasets: [{run['dataset']}]"
+    yield "metrics: [dice, iou]" if not volumes else "metrics: [dice, hd95]"
+    yield "---"
+    yield f"# VM-UNet: {name}"
+    yield ""
+    if data["source"] == "phantom":
+        yield PHANTOM_LIMIT
+        yield ""
+    depths, decoder = _text(cell.get("depths")), _text(cell.get("depths_decoder"))
+    yield (
+        f"VM-UNet (Ruan et al. 2024, arXiv:2402.02491), encoder depths {depths}, decoder "
+        f"{decoder}, widths {_text(train.get('dims'))}, for "
+        f"{run['size']}x{run['size']} px and the classes: {_classes(data)}."
+    )
+    yield ""
+    yield "## Data"
+    yield ""
+    yield (
+        f"{run['dataset']} (source: {data['source']}): {_count(data, 'n_train')} to train, "
+        f"{_count(data, 'n_test')} to test. {licence_of(run['dataset'], data['source'])}"
+    )
+    yield ""
+    yield "## Training"
+    yield ""
+    yield PROTOCOLS[(run["protocol"], volumes)]
+    yield (
+        f"Profile {run['profile']}, seed {run['seed']}: {_text(train.get('epochs'))} epochs of "
+        f"batches of {_text(train.get('batch_size'))}, learning rate "
+        f"{_text(train.get('learning_rate'))}, initial weights: {_text(cell.get('init'))}, drop "
+        f"path {_text(cell.get('drop_path_rate'))}. The weights are those of epoch "
+        f"{checkpoint['epoch']}."
+    )
+    yield ""
+    yield "## Scores"
+    yield ""
+    yield from _organs(metrics) if volumes else _images(metrics["paper"], metrics["sound"])
+    yield ""
+    yield "## Limits"
+    yield ""
+    own = [text for start, text in DATASET_LIMITS.items() if run["dataset"].startswith(start)]
+    for limit in (*LIMITS, *([SLICES] if volumes else []), *own):
+        yield f"- {limit}"
+    yield ""
+    yield "## Where it comes from"
+    yield ""
+    for key in ("sha256", "git", "code_hash", "data_hash", "mlflow_run_id", "device", "threads"):
+        yield f"- {key.replace('_', ' ')}: {_text(checkpoint.get(key))}"
+    versions = checkpoint.get("versions") or {}
+    yield f"- packages: {', '.join(f'{k} {v}' for k, v in versions.items()) or '--'}"
+    yield ""
+    yield "The code is under the MIT licence. To segment with it:"
+    yield ""
+    thing = "ct.nii.gz" if volumes else "photo.jpg"
+    yield f"    vmunet predict {checkpoint['path']} {thing} --out masks"
+
+
+def _images(paper: Mapping[str, Any], sound: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        "Percent, with 95% bootstrap intervals over the test images, which say nothing of the "
+        "spread between trainings."
+    )
+    yield ""
+    yield "| | the paper's way | " + " | ".join(SIZES.values()) + " |"
+    yield "|---|---:|" + "---:|" * len(SIZES)
+    for key, words in SCORES.items():
+        if any(key in sound[size] for size in SIZES):
+            own = [_interval(sound[size], key) for size in SIZES]
+            yield f"| {words} | {_percent(paper.get(key))} | {' | '.join(own)} |"
+    for name in sound["training_size"].get("classes", {}):
+        own = [_interval(sound[size]["classes"][name], "mean_dice") for size in SIZES]
+        words = f"{name}: Dice, mean over images"
+        yield f"| {words} | {_percent(paper.get(name))} | {' | '.join(own)} |"
+
+
+def _organs(metrics: Mapping[str, Any]) -> Iterator[str]:
+    paper, sound = metrics["paper"], metrics["sound"]
+    yield (
+        f"Means over {sound['cases']} test cases at their own size, Dice in percent, with 95% "
+        "bootstrap intervals over the cases. The paper's way counts an organ that is missed as 0 "
+        "and one that is absent but predicted as 100."
+    )
+    yield ""
+    yield "| organ | Dice, the paper's way | Dice | HD95 (mm) | cases with the organ |"
+    yield "|---|---:|---:|---:|---:|"
+    for name, scores in sound["organs"].items():
+        yield (
+            f"| {name} | {_percent(paper[name])} | {_interval(scores, 'dice')} | "
+            f"{_distance(scores['hd95_mm'])} | {scores['dice_n']} |"
+        )
+    mean, hd95 = _interval(sound, "dice"), _distance(sound["hd95_mm"])
+    yield f"| mean of the organs | {_percent(paper['dsc'])} | {mean} | {hd95} | |"
+
+
+def _interval(scores: Mapping[str, Any], key: str) -> str:
+    low, high = (scores.get("intervals") or {}).get(key) or (None, None)
+    text = _percent(scores.get(key))
+    return text if low is None or high is None else f"{text} [{_percent(low)}, {_percent(high)}]"
+
+
+def _percent(value: float | None) -> str:
+    return "--" if value is None else f"{100 * value:.2f}"
+
+
+def _distance(value: float | None) -> str:
+    return "--" if value is None else f"{value:.2f}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "--" if value is None else str(value)
+
+
+def _classes(data: Mapping[str, Any]) -> str:
+    return ", ".join(data.get("classes") or ["lesion"])
+
+
+def _count(data: Mapping[str, Any], name: str) -> str:
+    """Images, or cases with their slices."""
+    slices = data.get(name.replace("n_", "") + "_slices")
+    return f"{data[name]} images" if slices is None else f"{data[name]} cases ({slices} slices)"
