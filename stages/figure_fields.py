@@ -15,11 +15,13 @@ AGAIN = "measure it again, or delete the file"
 
 
 def receptive_fields(runs: Runs) -> Iterator[Drawn]:
-    """Nothing where the file is missing."""
+    """Nothing where the file is missing, or where the grid had no run to measure."""
     path = runs.root / "metrics" / runs.params.profile_name / "receptive_field.npz"
     if not path.exists():
         return
     found = _read(path)
+    if found is None:
+        return
     name = str(found["run"])
     results = [result for result in runs.results if result.run.name == name]
     if not results:
@@ -44,9 +46,12 @@ def receptive_fields(runs: Runs) -> Iterator[Drawn]:
     )
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> dict[str, np.ndarray] | None:
+    """The file's arrays; None where it says that no run was measured."""
     try:
         with np.load(path, allow_pickle=False) as archive:
+            if int(archive["images"]) == 0:
+                return None
             found = {name: archive[name] for name in (*fields.NAMES, "r50", "r99", "images", "run")}
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not receptive fields ({error}); {AGAIN}") from None

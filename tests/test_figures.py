@@ -4,6 +4,7 @@ import shutil
 import warnings
 from struct import unpack
 
+import numpy as np
 import pytest
 from figures_making import (
     declared,
@@ -225,6 +226,8 @@ def test_receptive_fields_of_a_run_outside_the_grid_are_refused(tmp_path):
     write_fields(tmp_path, params, other)
     with pytest.raises(InputError, match="isic18-64-base-paper-42, which the grid does not have"):
         list(receptive_fields(Runs(tmp_path, params, runs)))
+    np.savez(tmp_path / "metrics/demo/receptive_field.npz", images=0, run="")
+    assert list(receptive_fields(Runs(tmp_path, params, runs))) == []
 
 
 @pytest.mark.parametrize("kind", ["demo", "small", "long ids"])
