@@ -27,19 +27,19 @@ def receptive_fields(runs: Runs) -> Iterator[Drawn]:
     if not results:
         raise InputError(f"{path}: is of the run {name}, which the grid does not have; {AGAIN}")
     maps = {key: found[key] for key in fields.NAMES}
-    areas = {key: [float(value) for value in found[key]] for key in ("r50", "r99")}
+    areas = {key: [float(value) for value in found[key]] for key in ("r50", "r99", "centres")}
     images = int(found["images"])
     before, after = (areas["r99"][fields.NAMES.index(f"{m}_output")] for m in ("before", "after"))
     size = len(maps["before_output"])
     yield Drawn(
         "receptive-fields",
         "Effective receptive fields",
-        "How much each pixel of the input contributes to the central position of a map: the mean "
-        f"absolute gradient over {count(images, 'image')} at {size}×{size}, on a logarithmic "
+        "How much each pixel of the input contributes to the central position of a map (of index "
+        f"n // 2 of n along both axes): the mean absolute gradient over {count(images, 'image')} at {size}×{size}, on a logarithmic "
         f"scale over {fields.DECADES} decades, before and after training (run {name}). The squares "
-        "are the smallest centred ones that hold 50% (solid) and 99% (dashed) of the contribution; "
-        f"beneath, their share of the image's area. {runs.source(results)}",
-        "Four heat maps around the image's centre. At the output 99% of the contribution lies in "
+        "are the smallest ones around that position that hold 50% (solid) and 99% (dashed) of the "
+        f"contribution; beneath, their share of the image's area. {runs.source(results)}",
+        "Four heat maps of the image's pixels. At the output 99% of the contribution lies in "
         f"{fields.percent(before)} of the image before and {fields.percent(after)} after training.",
         results,
         fields.draw(maps, areas, runs.warning(results)),
@@ -52,7 +52,10 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
         with np.load(path, allow_pickle=False) as archive:
             if int(archive["images"]) == 0:
                 return None
-            found = {name: archive[name] for name in (*fields.NAMES, "r50", "r99", "images", "run")}
+            found = {
+                name: archive[name]
+                for name in (*fields.NAMES, "r50", "r99", "centres", "images", "run")
+            }
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not receptive fields ({error}); {AGAIN}") from None
     squares = [found[name] for name in fields.NAMES]
@@ -65,4 +68,6 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
         share = found[name]
         if share.shape != (len(fields.NAMES),) or not ((share > 0) & (share <= 1)).all():
             raise InputError(f"{path}: '{name}' does not hold four shares of an area; {AGAIN}")
+    if not ((found["centres"] >= 0) & (found["centres"] < len(squares[0]))).all():
+        raise InputError(f"{path}: 'centres' lie outside of the maps; {AGAIN}")
     return found

@@ -179,5 +179,12 @@ def write_fields(root, params, run, size=24):
     }
     shares = {f"r{p}": np.full(4, s) for p, s in ((20, 0.05), (30, 0.1), (50, 0.2), (99, 0.9))}
     path = root / "metrics" / params.profile_name / "receptive_field.npz"
-    np.savez(path, images=np.int64(8), run=np.array(run.name), **maps, **shares)
+    np.savez(
+        path,
+        centres=np.full(4, (size - 1) / 2),
+        images=np.int64(8),
+        run=np.array(run.name),
+        **maps,
+        **shares,
+    )
     return path

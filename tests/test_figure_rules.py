@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmunet import calibration
-from vmunet.figures import pictures, sizes, slices, style
+from vmunet.figures import fields, pictures, sizes, slices, style
 from vmunet.figures.calibration import Reliability
 
 COUNTS = {"best": 2, "median": 2, "worst": 2}
@@ -80,3 +80,15 @@ def test_agreement_has_the_three_colours_of_the_legend():
     ):
         assert np.abs(drawn[y, x] - np.array(colour)).max() < 60
     assert np.ptp(drawn[1, 1]) == 0
+
+
+@settings(deadline=None)
+@given(st.integers(4, 64), st.floats(0, 1), st.floats(0, 1))
+def test_a_square_takes_its_share_of_the_image(size, place, share):
+    centre = round(2 * place * (size - 1)) / 2  # of a pixel, or between two
+    away = np.abs(np.arange(size) - centre)
+    held = int((away <= share * size).sum())
+    if held:
+        low, high = fields.square(size, centre, (held / size) ** 2)
+        assert -0.5 <= low <= high <= size - 0.5
+        assert round(high - low) == held

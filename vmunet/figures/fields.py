@@ -29,8 +29,9 @@ def draw(
     Args:
         maps: of NAMES, float32 (size, size): how much a pixel contributes, at least 0 and not 0
             everywhere.
-        areas: `r50` and `r99`, each (4,) in the order of NAMES: the share of the image's area that
-            the smallest centred square with 50% and 99% of the contribution takes.
+        areas: `r50`, `r99` and `centres`, each (4,) in the order of NAMES: the share of the image's
+            area that the smallest square with 50% and 99% of the contribution takes, without what
+            lies outside the image; and the squares' centre in px along both axes.
         warning: the band's text, or ''.
     """
     from matplotlib.colors import LogNorm
@@ -51,9 +52,10 @@ def draw(
             shares = maps[name] / float(maps[name].max())
             shown = axes.imshow(shares, norm=norm, cmap="cividis", interpolation="none")
             axes.set(xticks=[], yticks=[])
-            half, most = (float(areas[key][NAMES.index(name)]) for key in ("r50", "r99"))
+            place_of = NAMES.index(name)
+            half, most, centre = (float(areas[k][place_of]) for k in ("r50", "r99", "centres"))
             for share, line in ((half, "solid"), (most, (0, (3, 2)))):
-                _square(axes, len(maps[name]), share, line)
+                _draw_square(axes, len(maps[name]), centre, share, line)
             under = f"50% in {percent(half)}, 99% in {percent(most)}"
             page.text(x + tile / 2, y + tile + 0.07, under, ha="center", va="top")
     bar = page.axes(LEFT + tile / 2, page.height - page.top - SCALE + 0.15, tile + GAP, 0.22)
@@ -67,11 +69,22 @@ def percent(share: float) -> str:
     return f"{100 * share:.2g}%" if share < 0.0995 else f"{100 * share:.0f}%"
 
 
-def _square(axes: "Axes", size: int, share: float, line: Any) -> None:
-    """The outline of a centred square of a share of the area."""
+def square(size: int, centre: float, share: float) -> tuple[float, float]:
+    """From where to where, in px along both axes, a square within the image reaches.
+
+    Args:
+        size: of the image, px.
+        centre: of the square, px from the middle of the first pixel.
+        share: of the image's area that it takes, without what lies outside the image.
+    """
+    held = max(1, round(share**0.5 * size))  # pixels along an axis
+    half = float(np.sort(np.abs(np.arange(size) - centre))[held - 1]) + 0.5
+    return max(centre - half, -0.5), min(centre + half, size - 0.5)
+
+
+def _draw_square(axes: "Axes", size: int, centre: float, share: float, line: Any) -> None:
     from matplotlib.patches import Rectangle
 
-    side = min(1.0, share) ** 0.5 * size
-    corner = (size - side) / 2 - 0.5
-    square = Rectangle((corner, corner), side, side, fill=False, ec="white", lw=0.9, ls=line)
-    axes.add_patch(square)
+    low, high = square(size, centre, share)
+    side = high - low
+    axes.add_patch(Rectangle((low, low), side, side, fill=False, ec="white", lw=0.9, ls=line))
