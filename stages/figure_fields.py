@@ -35,8 +35,9 @@ def receptive_fields(runs: Runs) -> Iterator[Drawn]:
         "receptive-fields",
         "Effective receptive fields",
         "How much each pixel of the input contributes to the central position of a map (of index "
-        f"n // 2 of n along both axes): the mean absolute gradient over {count(images, 'image')} at {size}×{size}, on a logarithmic "
-        f"scale over {fields.DECADES} decades, before and after training (run {name}). The squares "
+        "n // 2 of n along both axes): the mean absolute gradient over "
+        f"{count(images, 'image')} at {size}×{size}, on a logarithmic scale over {fields.DECADES} "
+        f"decades, before and after training (run {name}). The squares "
         "are the smallest ones around that position that hold 50% (solid) and 99% (dashed) of the "
         f"contribution; beneath, their share of the image's area. {runs.source(results)}",
         "Four heat maps of the image's pixels. At the output 99% of the contribution lies in "
