@@ -21,7 +21,7 @@ from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
 from pipeline.tracking.scores import FinalScores
 from pipeline.tracking.table_names import tables_of
-from stages.scoring import heading, headline, read_run, write_card, write_metrics
+from stages.scoring import heading, headline, read_history, read_run, write_card, write_metrics
 from vmunet import class_sheet, contact_sheet
 from vmunet.checkpoints import load_checkpoint
 from vmunet.class_evaluation import ScoredClasses, score_class_run
@@ -72,6 +72,7 @@ def evaluate(run: Run, params: Params) -> None:
         scored = score_class_run(model, arrays, classes, **budget)
     metrics = {
         **heading(run, params, manifest, provenance),
+        "history": read_history(run.folder),
         "paper": scored.paper,
         "sound": scored.sound,
     }

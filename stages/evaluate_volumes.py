@@ -20,7 +20,7 @@ from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
 from pipeline.tracking.scores import FinalScores
 from pipeline.tracking.table_names import tables_of
-from stages.scoring import heading, headline, read_run, write_card, write_metrics
+from stages.scoring import heading, headline, read_history, read_run, write_card, write_metrics
 from vmunet import organ_sheet
 from vmunet.checkpoints import load_checkpoint
 from vmunet.data.arrays import load_manifest
@@ -66,6 +66,7 @@ def evaluate(run: Run, params: Params) -> None:
     data = {key: value for key, value in manifest.items() if key not in ("cases", "patients")}
     metrics = {
         **heading(run, params, data, provenance),
+        "history": read_history(run.folder),
         "paper": scored.paper,
         "sound": scored.sound,
     }

@@ -67,7 +67,7 @@ def read_history(folder: Path) -> dict[str, list[float]]:
 def heading(
     run: Run, params: Params, data: dict[str, Any], provenance: dict[str, Any]
 ) -> dict[str, Any]:
-    """What metrics.json says before the scores: the run, its data, its checkpoint, its losses."""
+    """What metrics.json says before the scores: the run, its data, its checkpoint."""
     view, weights = params.view(run.view), run.folder / "weights.safetensors"
     with weights.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -87,7 +87,6 @@ def heading(
             "sha256": sha256,
             **{name: provenance.get(name) for name in FROM_RUN},
         },
-        "history": read_history(run.folder),
     }
 
 

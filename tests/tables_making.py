@@ -90,6 +90,7 @@ def make_params(
             elsewhere=[f"isic17-{size}" for size in sizes[1:]],
             volumes=organs,
             cross=dict.fromkeys(cross),
+            profiled=[f"isic17-{sizes[0]}"],
         ),
         cells=cells,
     )

@@ -72,7 +72,7 @@ def test_no_parameter_hides_a_key_that_the_run_cache_leaves_out() -> None:
         of_profile = [
             key for entry in listed if isinstance(entry, dict) for v in entry.values() for key in v
         ]
-        # own_split runs always, and the report's stages whenever the metrics of the sizes are others
+        # own_split runs always, the report whenever the metrics of the sizes are others
         if name in ("own_split", "own_volume_split", "tables", "figures", "page", "pdf"):
             continue
         for path in of_params:
