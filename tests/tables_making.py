@@ -223,9 +223,9 @@ def metrics_file(root, params, run):
 
 
 def prepare(root, setitem):
-    shutil.copytree(
-        REPOSITORY / "reports", root / "reports", ignore=shutil.ignore_patterns("tables", ".*")
-    )
+    shutil.copytree(REPOSITORY / "reports/templates", root / "reports/templates")
+    for path in (REPOSITORY / "reports").glob("*.yaml"):
+        shutil.copy(path, root / "reports")
     cost = SimpleNamespace(parameters=27_427_561, macs_paper=4.1119e9, macs_complete=8.297e9)
     module = SimpleNamespace(complexity=lambda depths, depths_decoder, dims, size: cost)
     setitem(sys.modules, "vmunet.complexity", module)
