@@ -12,7 +12,7 @@ from pipeline.devices import Devices
 from pipeline.exchange import RemoteError
 from pipeline.processes import Processes, last_lines, reason
 from pipeline.record import InputsChangedError, Record, Verdict
-from pipeline.schedule import read_json
+from pipeline.schedule import run_json
 from pipeline.selection import CELL
 from pipeline.stage import OUT_OF_MEMORY
 from vmunet.errors import InputError
@@ -198,15 +198,14 @@ class Cells:
 
     def _facts(self, name: str) -> dict[str, Any]:
         """What a training's run.json says of it."""
-        for out in self.record.outputs(name):
-            run = read_json(self.record.root / out / "run.json")
-            if run:
-                return {
-                    "epoch": run.get("epoch"),
-                    "loss": run.get("selection_loss"),
-                    "mlflow_run_id": run.get("mlflow_run_id", ""),
-                }
-        return {}
+        run = run_json(self.record, name)
+        if not run:
+            return {}
+        return {
+            "epoch": run.get("epoch"),
+            "loss": run.get("selection_loss"),
+            "mlflow_run_id": run.get("mlflow_run_id", ""),
+        }
 
 
 def log_of(root: Path, name: str) -> Path:

@@ -24,7 +24,7 @@ from pipeline.cells import CellError, Cells, Elsewhere, Outcome
 from pipeline.devices import Devices
 from pipeline.processes import Processes
 from pipeline.record import Record, Verdict
-from pipeline.schedule import Schedule, estimate, read_json
+from pipeline.schedule import ALONE, Schedule, estimate, read_json
 from pipeline.selection import Options, Selection, select
 
 FOLDER = Path(".sweep")
@@ -148,8 +148,13 @@ def run(
     ended: SimpleQueue[str] = SimpleQueue()
     running: set[str] = set()
 
+    def free() -> bool:
+        """Whether another stage may start; those that run alone are handed out first."""
+        alone = any(name.startswith(ALONE) for name in running)
+        return len(running) < devices.width and not alone
+
     def start() -> None:
-        while len(running) < devices.width and (name := schedule.next()):
+        while free() and (name := schedule.next()):
             if name not in sweep.out_of_date and not sweep.record.changed([name]):
                 sweep.outcomes[name] = Outcome(name, Verdict.UNCHANGED.value)
                 schedule.done(name)
@@ -288,7 +293,7 @@ def summary(sweep: Sweep) -> str:
     lines.append(f"{sweep.up_to_date} stages up to date{', ' + said if said else ''}")
     if sweep.left_out:
         lines.append(
-            f"tables not made: {len(sweep.left_out)} stages outside this selection are not up to "
-            "date; `vmunet sweep` runs all"
+            f"tables and report not made: {len(sweep.left_out)} stages outside this selection are "
+            "not up to date; `vmunet sweep` runs all"
         )
     return "\n".join(lines)

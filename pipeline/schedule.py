@@ -1,4 +1,7 @@
-"""In which order stages run: what they need first, evaluations at once, longest cells first."""
+"""In which order stages run: what they need first, evaluations at once, longest cells first.
+
+What measures time (`ALONE`) comes before all, and nothing runs beside it.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,6 +13,7 @@ from pipeline.selection import CELL
 from vmunet.errors import InputError
 
 UNKNOWN_SECONDS = 1.0
+ALONE = "speed@"  # how the names of stages begin that anything beside them would falsify
 
 
 class Schedule:
@@ -60,8 +64,10 @@ class Schedule:
         return list(self._waiting)
 
     def _rank(self, name: str, seconds: Mapping[str, float]) -> tuple[int, float]:
-        """Prerequisites before all, evaluations before trainings, reports last."""
+        """Measurements of time, prerequisites, evaluations, trainings, reports."""
         longest_first = -seconds.get(name, UNKNOWN_SECONDS)
+        if name.startswith(ALONE):
+            return -1, longest_first
         if match := CELL.fullmatch(name):
             return (1 if match[1] == "evaluate" else 2), longest_first
         return (0 if self._needed_by[name] else 3), longest_first
@@ -79,11 +85,9 @@ def estimate(
     costs = run_costs(record.root)
     known = {name: measured[name] for name in names if name in measured}
     for name in names:
-        if name not in known and name.startswith("train"):
-            for out in record.outputs(name):
-                seconds = read_json(record.root / out / "run.json").get("seconds")
-                if seconds:
-                    known[name] = float(seconds)
+        trains = name not in known and name.startswith("train")
+        if trains and (seconds := run_json(record, name).get("seconds")):
+            known[name] = float(seconds)
     of = {name: costs.get(name.partition("@")[2], UNKNOWN_SECONDS) for name in names}
     scaled = [known[name] / of[name] for name in known if name.startswith("train")]
     scale = sum(scaled) / len(scaled) if scaled else 1.0
@@ -105,6 +109,12 @@ def run_costs(root: Path) -> dict[str, float]:
         blocks = sum(cell.depths) + sum(cell.depths_decoder)
         costs[run.name] = float(params.view(run.view).size ** 2 * blocks)
     return costs
+
+
+def run_json(record: Record, name: str) -> dict[str, Any]:
+    """The run.json of a training, as it was last written; empty where there is none."""
+    paths = [record.root / out for out in record.outputs(name) if out.name == "run.json"]
+    return read_json(paths[0]) if paths else {}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -15,7 +15,18 @@ from pipeline.record import Record
 from vmunet.errors import InputError
 
 CELL = re.compile(r"(train|evaluate)\w*@(?P<run>.+)")
-TABLES = "tables"
+# Stages that read the scores of all cells, and those that they alone read.
+REPORT = (
+    "cross",
+    "speed",
+    "receptive_field",
+    "tables",
+    "pictures",
+    "pictures_volumes",
+    "figures",
+    "page",
+    "pdf",
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ class Selection:
 
     Attributes:
         stages: names of the stages.
-        last: the `tables` stage, for which every cell of the grid has to be scored, or nothing.
+        last: the report's stages, for which every cell of the grid has to be scored, or nothing.
         shown: numerals of the tables that show a run, by the run's name.
     """
 
@@ -82,7 +93,8 @@ def select(record: Record, options: Options) -> Selection:
     if not runs:
         raise InputError("no cell of the grid is all of that; `vmunet runs` lists them")
     stages = record.with_ancestors(name for run in runs for name in of_run[run])
-    return Selection(stages, {TABLES} & set(record.stages), invert(shown))
+    last = {name for name in record.stages if name.partition("@")[0] in REPORT}
+    return Selection(stages, last, invert(shown))
 
 
 def matching(pattern: str, runs: Iterable[str]) -> list[str]:

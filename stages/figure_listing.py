@@ -1,11 +1,16 @@
-"""figures.json: which figures there are, in order, and what is said of each."""
+"""Where the report's figures and cases lie, which there are, in order, and what is said of each."""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vmunet.errors import InputError
 
-NAME = "figures.json"
+if TYPE_CHECKING:
+    from pipeline.params import Params
+
+FIGURES, PICTURES = Path("reports/figures"), Path("reports/pictures")
+NAME, CASES = "figures.json", "cases.json"
 # name: of its files, without suffix; data: `phantom`, `real` or `mixed`
 FIELDS = ("name", "title", "caption", "data", "alt")
 AGAIN = "run `python -m stages.figures` again"
@@ -35,3 +40,29 @@ def listed_figures(folder: Path) -> list[dict[str, str]]:
             if not file.is_file():
                 raise InputError(f"{file}: no such file, though {path} lists it; {AGAIN}")
     return entries
+
+
+def pictured_views(params: "Params") -> list[str]:
+    """The views whose images or volumes the report shows, in order."""
+    return [*params.grid.isic, *params.grid.volumes]
+
+
+def figure_folders(params: "Params") -> list[Path]:
+    """Every folder with figures, in the order of the report: first those of images."""
+    return [*(PICTURES / view for view in pictured_views(params)), FIGURES]
+
+
+def read_cases(root: Path, view: str) -> dict[str, Any] | None:
+    """What the page's viewer is given of a view's test cases; None where the view has no runs.
+
+    Raises:
+        InputError: it is not there, or not JSON.
+    """
+    path = root / PICTURES / view / CASES
+    again = f"run `python -m stages.pictures {view}`"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; {again}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); {again}") from None

@@ -1,13 +1,12 @@
-"""Draw the figures of the report from the declared grid.
+"""Draw the report's figures of scores; stages.pictures draws those of images.
 
-Reads params.yaml, reports/figures.yaml, reports/tables.yaml and, of each run of the grid, what it
-left in metrics/, runs/ and data/arrays/; writes reports/figures/: each figure as PDF and PNG, and
-figures.json, which lists them in order with title, caption, source of the data and alternative
-text. A figure of phantoms says so in a band above it.
+Reads params.yaml, reports/figures.yaml, reports/tables.yaml and what each run of the grid left in
+metrics/; writes reports/figures/: each figure as PDF and PNG, and figures.json, which lists them in
+order with title, caption, source of the data and alternative text. A figure of phantoms says so in
+a band above it.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,23 +14,19 @@ from pipeline.grid import Run, runs
 from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
 from stages.figure_fields import receptive_fields
-from stages.figure_images import lowest, qualitative
+from stages.figure_listing import FIGURES as OUTPUT
 from stages.figure_runs import Runs
 from stages.figure_scores import by_size, dice_distributions, reliability, training_curves
-from stages.figure_volumes import by_organ, outlined_slices
+from stages.figure_volumes import by_organ
+from stages.figure_writing import write_figures
 from vmunet.data.files import whole_folder
-from vmunet.figures.style import save, settled
 
-OUTPUT = Path("reports/figures")
-FIGURES = (
-    qualitative,
-    lowest,
+DRAWN = (
     dice_distributions,
     by_size,
     reliability,
     training_curves,
     by_organ,
-    outlined_slices,
     receptive_fields,
 )
 
@@ -41,17 +36,8 @@ def make_figures(root: Path, params: Params, declared_runs: Sequence[Run]) -> li
 
     Raises InputError where a file that a run of the grid should have left is missing or broken.
     """
-    gathered = Runs(root, params, declared_runs)
-    listed = []
-    with whole_folder(root / OUTPUT) as folder, settled():
-        for figure in FIGURES:
-            for drawn in figure(gathered):
-                save(drawn.figure, folder / drawn.name)
-                fields = ("name", "title", "caption", "data", "alt")
-                listed.append({field: getattr(drawn, field) for field in fields})
-        text = json.dumps(listed, indent=2, ensure_ascii=False) + "\n"
-        (folder / "figures.json").write_text(text, encoding="utf-8", newline="\n")
-    return [entry["name"] for entry in listed]
+    with whole_folder(root / OUTPUT) as folder:
+        return write_figures(Runs(root, params, declared_runs), DRAWN, folder)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

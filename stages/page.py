@@ -1,8 +1,8 @@
 """The report as one page that needs nothing else: reports/index.html.
 
 Reads params.yaml, reports/published.yaml, reports/tables.yaml, reports/templates/page/, the metrics
-file of each run of the grid, the stored predictions and test arrays of the main cell's runs,
-reports/tables/*.csv and reports/figures/; writes reports/index.html: provenance, every table with
+file of each run of the grid, reports/tables/*.csv, reports/figures/ and reports/pictures/; writes
+reports/index.html: provenance, every table with
 links from each figure to its metrics file and MLflow run, every figure, and every test case with
 truth and prediction. Scripts, styles and pictures are inside: the page asks no network for
 anything.
@@ -21,12 +21,11 @@ from markupsafe import Markup
 from pipeline.grid import Run, runs
 from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
-from stages.page_cases import image_views
+from stages.figure_listing import figure_folders, pictured_views, read_cases
 from stages.page_csv import further_tables
-from stages.page_figures import pictures
+from stages.page_figures import embedded
 from stages.page_layout import DASH
 from stages.page_tables import INFERENCE, LEGEND, has_inference, sections
-from stages.page_volumes import volume_views
 from stages.table_metrics import read_results
 from stages.table_parts import Report
 from stages.table_provenance import provenance_of
@@ -37,7 +36,7 @@ from vmunet.data.files import whole_file
 
 OUTPUT = Path("reports/index.html")
 TEMPLATES = Path("reports/templates/page")
-TABLES, FIGURES = Path("reports/tables"), Path("reports/figures")
+TABLES = Path("reports/tables")
 
 
 def make_page(
@@ -66,11 +65,8 @@ def make_page(
         sections=sections(tables, captions, declared),
         legend=[LEGEND, INFERENCE] if has_inference(tables) else [LEGEND],
         further=further_tables(root / TABLES, captions),
-        figures=pictures(root, FIGURES),
-        views=[
-            *image_views(root, results, params.grid.isic, names),
-            *volume_views(root, results, list(params.grid.volumes), names),
-        ],
+        figures=[figure for folder in figure_folders(params) for figure in embedded(root, folder)],
+        views=[cases for view in pictured_views(params) if (cases := read_cases(root, view))],
         references=sorted(references, key=lambda reference: reference["number"]),
         paper=published["paper"],
     )

@@ -27,7 +27,7 @@ class Picture:
     height: int
 
 
-def pictures(root: Path, folder: Path) -> list[Picture]:
+def embedded(root: Path, folder: Path) -> list[Picture]:
     """The figures that figures.json of `folder` (relative to `root`) lists; none without it.
 
     Raises:

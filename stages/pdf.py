@@ -2,8 +2,8 @@
 
     python -m stages.pdf
 
-Reads  reports/tables/ and reports/figures/ as the stages of these names wrote them, the metrics
-       for the band and the provenance, and reports/templates/pdf/report.tex.j2.
+Reads  reports/tables/, reports/figures/ and reports/pictures/ as the stages of these names wrote
+       them, the metrics for the band and the provenance, and reports/templates/pdf/report.tex.j2.
 Writes reports/report.tex, which compiles in its place, and reports/report.pdf. Where LaTeX is
        absent, that is one page which says so and how to get it; reports/index.html needs none.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 from pipeline.grid import runs
 from pipeline.params import Params, load_params
 from pipeline.stage import run_stage
-from stages.figure_listing import listed_figures
+from stages.figure_listing import figure_folders, listed_figures
 from stages.table_metrics import read_results
 from stages.table_provenance import provenance_of
 from stages.table_render import environment
@@ -55,7 +55,11 @@ def make_pdf(root: Path, params: Params) -> None:
         .get_template("report.tex.j2")
         .render(
             provenance=provenance,
-            figures=listed_figures(root / "reports/figures"),
+            figures=[
+                entry | {"path": f"{folder.relative_to('reports').as_posix()}/{entry['name']}"}
+                for folder in figure_folders(params)
+                for entry in listed_figures(root / folder)
+            ],
             tables=table_files(root / "reports/tables/all.tex"),
         )
     )
@@ -90,7 +94,7 @@ def compile_tex(folder: Path, text: str, target: Path) -> None:
     where = str(folder.resolve())
     # TeX reads from `folder`, runs no programs, and stamps no time: the same input, the same bytes
     settings = os.environ | {
-        "TEXINPUTS": f".:{where}:{where}/tables:{where}/figures:",
+        "TEXINPUTS": f".:{where}:{where}/tables:",
         "SOURCE_DATE_EPOCH": "0",
         "FORCE_SOURCE_DATE": "1",
     }

@@ -88,7 +88,9 @@ def write_images(root, params, runs, images, truth, source="phantom", guess=gues
         dice = per_image_scores(counts)["dice"]
         names = ("tp", "fp", "fn", "tn")
         rows = [
-            {"id": key, "training_size_dice": d, "native_size_dice": d}
+            {"id": key, "native_width": 40, "native_height": 30}
+            | {f"{size}_size_dice": d for size in ("training", "native")}
+            | {f"{size}_size_iou": d / (2 - d) for size in ("training", "native")}
             | {f"native_size_{n}": int(v) for n, v in zip(names, own, strict=True)}
             for key, d, own in zip(ids, dice, counts, strict=True)
         ]
@@ -154,6 +156,7 @@ def write_volumes(root, params, runs, cases=5, side=32, seed=3):
                 absent = i == 0 and j == len(ORGANS) - 1
                 dice = round(0.95 - 0.04 * i - 0.03 * j - 0.02 * number, 4)
                 row = {"case": name, "organ": organ, "paper_dice": 0.0 if absent else dice}
+                row["truth_voxels"] = int((labels == j + 1).sum())
                 rows.append(row | {"dice": "" if absent else dice})
         write_labels(folder / "predictions.npz", predicted)
         write_rows(folder / "per_case.csv", rows)

@@ -8,6 +8,12 @@ import cv2
 import numpy as np
 from tables_making import ORGANS, made_up, make_params, prepare, volume_runs, write_metrics
 
+from stages.figure_listing import CASES as CASES_FILE
+from stages.figure_listing import PICTURES, pictured_views
+from stages.page import make_page
+from stages.pictures import cases_of
+from stages.table_metrics import read_results
+from stages.table_views import load_yaml
 from vmunet.stored_predictions import write_labels, write_masks
 
 SIDE = 32  # px of the made-up images
@@ -54,6 +60,18 @@ def write_all(root, params, runs, ids=IDS, source="phantom", scores=made_up):
         (tables / f"{name}.csv").write_text(text)
     (tables / "table1.csv").write_text("of,the,paper\n1,2,3\n")
     write_figures(root)
+
+
+def make_whole_page(root, params, runs):
+    """The page, after what it shows of every test case."""
+    names = load_yaml(root / "reports/tables.yaml")["datasets"]
+    results = read_results(root, params, runs, {name: {} for name in names})
+    for view in pictured_views(params):
+        folder = root / PICTURES / view
+        folder.mkdir(parents=True, exist_ok=True)
+        cases = cases_of(root, results, view, names)
+        (folder / CASES_FILE).write_text(json.dumps(cases), encoding="utf-8")
+    make_page(root, params, runs)
 
 
 def circle(middle, radius, side=SIDE):

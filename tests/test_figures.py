@@ -18,26 +18,33 @@ from tables_making import REPOSITORY
 
 from stages.figure_fields import receptive_fields
 from stages.figure_images import lowest, qualitative
+from stages.figure_listing import pictured_views, read_cases
 from stages.figure_runs import Runs
 from stages.figure_scores import by_size, dice_distributions, reliability, training_curves
 from stages.figure_volumes import by_organ, outlined_slices
-from stages.figures import FIGURES, make_figures
+from stages.figures import DRAWN, make_figures
+from stages.pictures import DRAWN as PICTURED
+from stages.pictures import make_pictures
 from vmunet.errors import InputError
 from vmunet.figures import style
 
-NAMES = [
-    "qualitative-isic17-64",
-    "qualitative-isic18-64",
-    "failures-isic17-64",
-    "failures-isic18-64",
+FIGURES = (*PICTURED, *DRAWN)
+OF_SCORES = [
     "dice-distributions",
     "size",
     "calibration",
     "training-curves",
     "organs-synapse-32",
-    "slices-synapse-32",
     "receptive-fields-isic17-64",
 ]
+OF_VIEWS = {
+    "isic17-64": ["qualitative-isic17-64", "failures-isic17-64"],
+    "isic18-64": ["qualitative-isic18-64", "failures-isic18-64"],
+    "synapse-32": ["slices-synapse-32"],
+}
+FOLDERS = {name: "figures" for name in OF_SCORES} | {
+    name: f"pictures/{view}" for view, names in OF_VIEWS.items() for name in names
+}
 
 
 def prepare(root):
@@ -76,16 +83,20 @@ def demo(tmp_path_factory):
     write_fields(root, params, runs[0])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert make_figures(root, params, runs) == NAMES
+        assert make_figures(root, params, runs) == OF_SCORES
+        for view, names in OF_VIEWS.items():
+            assert make_pictures(root, params, runs, view) == names
     return root, params, runs
 
 
-def test_every_figure_is_listed_and_written_in_both_forms(demo):
-    folder = demo[0] / "reports/figures"
+@pytest.mark.parametrize("place", sorted(set(FOLDERS.values())))
+def test_every_figure_is_listed_and_written_in_both_forms(demo, place):
+    folder = demo[0] / "reports" / place
+    names = [name for name, own in FOLDERS.items() if own == place]
     listed = json.loads((folder / "figures.json").read_text())
-    assert [entry["name"] for entry in listed] == NAMES
-    files = {f"{name}.{form}" for name in NAMES for form in ("pdf", "png")}
-    assert {path.name for path in folder.iterdir()} == files | {"figures.json"}
+    assert [entry["name"] for entry in listed] == names
+    files = {f"{name}.{form}" for name in names for form in ("pdf", "png")} | {"figures.json"}
+    assert {path.name for path in folder.iterdir()} - {"cases.json"} == files
     for entry in listed:
         assert entry["data"] == "phantom"
         assert all(len(entry[field]) > 5 for field in ("title", "caption", "alt"))
@@ -95,9 +106,28 @@ def test_every_figure_is_listed_and_written_in_both_forms(demo):
         assert "nan" not in entry["caption"] + entry["alt"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("view", OF_VIEWS)
+def test_every_case_of_a_view_is_kept_for_the_page(demo, view):
+    root, params, _ = demo
+    cases = read_cases(root, view)
+    assert cases["view"] == view
+    assert view in pictured_views(params)
+    assert len(cases["ids"]) == len(cases["images"]) == (5 if view == "synapse-32" else 12)
+    assert [run["key"] for run in cases["runs"]] == ["base-paper-42", "base-sound-42"]
+
+
+def test_a_view_without_runs_has_no_cases(tmp_path):
+    prepare(tmp_path)
+    params = make_grid(("isic17-64",))
+    assert make_pictures(tmp_path, params, [], "isic17-64") == []
+    assert read_cases(tmp_path, "isic17-64") is None
+    with pytest.raises(InputError, match=r"cases\.json: no such file; run .*pictures isic18-64"):
+        read_cases(tmp_path, "isic18-64")
+
+
+@pytest.mark.parametrize("name", FOLDERS)
 def test_figures_are_as_wide_as_a_column_or_a_page_with_embedded_fonts(demo, name):
-    folder = demo[0] / "reports/figures"
+    folder = demo[0] / "reports" / FOLDERS[name]
     pdf = (folder / f"{name}.pdf").read_bytes()
     assert b"/FontFile2" in pdf
     assert b"/Type3" not in pdf
@@ -121,20 +151,14 @@ def test_figures_have_the_same_bytes_each_time(demo, tmp_path):
             style.save(drawn.figure, tmp_path / drawn.name)
     assert len(list(tmp_path.iterdir())) == 8
     for path in tmp_path.iterdir():
-        assert path.read_bytes() == (root / "reports/figures" / path.name).read_bytes()
+        place = root / "reports" / FOLDERS[path.stem]
+        assert path.read_bytes() == (place / path.name).read_bytes()
 
 
 def test_one_cell_on_one_view_of_real_images_has_no_band(tmp_path):
     params, runs = write_small(tmp_path)
-    names = make_figures(tmp_path, params, runs)
-    assert names == [
-        "qualitative-isic17-64",
-        "failures-isic17-64",
-        "dice-distributions",
-        "size",
-        "calibration",
-        "training-curves",
-    ]
+    assert make_figures(tmp_path, params, runs) == OF_SCORES[:4]
+    assert make_pictures(tmp_path, params, runs, "isic17-64") == OF_VIEWS["isic17-64"]
     folder = tmp_path / "reports/figures"
     listed = json.loads((folder / "figures.json").read_text())
     assert {entry["data"] for entry in listed} == {"real"}

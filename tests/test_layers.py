@@ -42,10 +42,12 @@ STAGES = (
     "speed",
     "receptive_field",
     "tables",
+    "pictures",
     "figures",
     "page",
     "pdf",
 )
+REPORT = ("tables", "pictures", "pictures_volumes", "figures", "page", "pdf")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -73,7 +75,7 @@ def test_no_parameter_hides_a_key_that_the_run_cache_leaves_out() -> None:
             key for entry in listed if isinstance(entry, dict) for v in entry.values() for key in v
         ]
         # own_split runs always, the report whenever the metrics of the sizes are others
-        if name in ("own_split", "own_volume_split", "tables", "figures", "page", "pdf"):
+        if name in ("own_split", "own_volume_split", *REPORT):
             continue
         for path in of_params:
             value: object = params

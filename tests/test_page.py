@@ -14,11 +14,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from page_making import CASES, IDS, NASTY, SIDE, params_of, runs_of, volume, write_all
+from page_making import (
+    CASES,
+    IDS,
+    NASTY,
+    SIDE,
+    make_whole_page,
+    params_of,
+    runs_of,
+    volume,
+    write_all,
+)
 from PIL import Image
 from tables_making import REPOSITORY, Run, made_up, metrics_file
 
-from stages.page import OUTPUT, TEMPLATES, make_page, policy
+from stages.page import OUTPUT, TEMPLATES, policy
 from stages.page_cases import main_runs
 from stages.page_csv import read_table
 from stages.page_layout import DASH, best
@@ -64,7 +74,7 @@ class Page(HTMLParser):
 
 
 def built(root, params, runs):
-    make_page(root, params, runs)
+    make_whole_page(root, params, runs)
     return (root / OUTPUT).read_text()
 
 
@@ -380,7 +390,7 @@ def test_the_main_cell():
 
 def broken(root, params, runs, words):
     with pytest.raises(InputError, match=words):
-        make_page(root, params, runs)
+        make_whole_page(root, params, runs)
 
 
 def test_what_is_missing_is_named_and_the_old_page_stays(root):

@@ -2,10 +2,10 @@
 
 import pytest
 from browser import Browser, needs_driver
-from page_making import IDS, params_of, runs_of, write_all
+from page_making import IDS, make_whole_page, params_of, runs_of, write_all
 from tables_making import Run
 
-from stages.page import OUTPUT, make_page
+from stages.page import OUTPUT
 
 pytestmark = needs_driver
 ENTER, SPACE, TAB, LEFT, UP, RIGHT, DOWN, HOME, END, ESCAPE = (
@@ -23,7 +23,7 @@ def url(tmp_path_factory):
         params = params_of(root, patch.setitem)
         runs = runs_of(params, Run)
         write_all(root, params, runs)
-        make_page(root, params, runs)
+        make_whole_page(root, params, runs)
     return (root / OUTPUT).as_uri()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ruamel.yaml import YAML
 from sweep_making import NAME, ONE, environment, make_project, ran, start, sweep, tool
 
 from pipeline import fan_out
@@ -47,6 +48,23 @@ def test_everything_is_run_once_and_recorded(tmp_path: Path) -> None:
     assert not sweep(said)
     assert said[-1] == "10 stages up to date"
     assert len(ran(tmp_path)) == 5
+
+
+def test_nothing_runs_beside_what_measures_time(tmp_path: Path) -> None:
+    make_project(tmp_path)
+    yaml = YAML()
+    content = yaml.load(tmp_path / "dvc.yaml")
+    content["stages"]["speed"] = {
+        "foreach": ["a", "b"],
+        "do": {
+            "cmd": "echo begin >> ran.txt && sleep 1 && echo end >> ran.txt && echo 1 > ${item}",
+            "outs": ["${item}"],
+        },
+    }
+    yaml.dump(content, tmp_path / "dvc.yaml")
+    assert not sweep(parallel=4)
+    lines = (tmp_path / "ran.txt").read_text().split()
+    assert lines[:5] == ["begin", "end", "begin", "end", "preprocess"]
 
 
 def test_dvc_writes_the_same_lock(tmp_path: Path) -> None:
@@ -291,7 +309,7 @@ def test_only_what_is_selected_runs(tmp_path: Path) -> None:
     said: list[str] = []
     assert not sweep(said, cells=["*-paper-2"])
     assert ran(tmp_path) == [f"{NAME}2", "preprocess"]
-    assert "tables not made: 6 stages outside this selection" in said[-1]
+    assert "tables and report not made: 6 stages outside this selection" in said[-1]
     assert not sweep(said, seeds=[1, 3, 4])
     assert (tmp_path / "tables.txt").exists()
 

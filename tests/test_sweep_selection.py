@@ -55,7 +55,10 @@ def test_what_cells_need_comes_with_them(record: Record) -> None:
         "train@isic17-64-scratch-paper-42",
         "evaluate@isic17-64-scratch-paper-42",
     }
-    assert selection.last == {"tables"}
+    assert selection.last >= {"tables", "figures", "page", "pdf", "pictures@isic17-64"}
+    assert not any(name.startswith(("train", "evaluate", "own")) for name in selection.last)
+    needed = record.with_ancestors(selection.last) - selection.last
+    assert not any(name.startswith("own") for name in needed)  # a dataset of one's own is no part
     assert selection.shown["isic17-64-scratch-paper-42"] == ["I", "III"]
 
 
@@ -103,6 +106,12 @@ def test_order_of_start() -> None:
     assert schedule.next() == "check"
     assert schedule.next() is None
     assert schedule.left == []
+
+
+def test_what_measures_time_comes_first() -> None:
+    needs = {"download": set(), "train@a": {"download"}, "speed@b": set(), "speed@c": set()}
+    schedule = Schedule(needs, {"speed@c": 9.0})
+    assert [schedule.next() for _ in range(3)] == ["speed@c", "speed@b", "download"]
 
 
 def test_a_dry_run_lists_and_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
