@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stages.table_data import (
-    BOTH,
-    LESIONS,
-    ORGANS,
     count,
     data_sentences,
+    joined_warnings,
     listed,
     phantom_warning,
     px,
@@ -92,7 +90,7 @@ def runs_caption(
             warnings.append(phantom_warning(found, datasets))
     return Caption(
         title=title,
-        warning=BOTH if warnings == [LESIONS, ORGANS] else " ".join(filter(None, warnings)),
+        warning=joined_warnings(warnings),
         text=" ".join(sentences),
         legend=(),
         notes=(*notes, *_micro_batches(results)),

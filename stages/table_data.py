@@ -36,6 +36,11 @@ def phantom_warning(results: Sequence[Result], datasets: Mapping[str, str]) -> s
     return warning
 
 
+def joined_warnings(warnings: Sequence[str]) -> str:
+    """The warnings of images and of volumes, in one sentence where they say the same."""
+    return BOTH if list(warnings) == [LESIONS, ORGANS] else " ".join(filter(None, warnings))
+
+
 def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 

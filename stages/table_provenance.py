@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.table_data import count, data_sentences, listed, phantom_warning
+from stages.table_data import (
+    count,
+    data_sentences,
+    joined_warnings,
+    listed,
+    phantom_warning,
+)
 from stages.table_metrics import Result, VolumeResult
 
 if TYPE_CHECKING:
@@ -74,7 +80,7 @@ def provenance_of(params: "Params", results: Sequence[Result], names: dict[str, 
         profile=params.profile_name,
         about=" ".join(params.profile.about.split()),
         data=data,
-        phantom=" ".join(filter(None, warnings)),
+        phantom=joined_warnings(warnings),
         runs=len(results),
         seeds=sorted({result.run.seed for result in results}),
         revisions=_distinct(checkpoint.get("git") for checkpoint in checkpoints),
