@@ -49,11 +49,12 @@ class Provenance:
     def lines(self) -> list[tuple[str, str]]:
         """(heading, text) in the order in which a report prints them."""
         packages = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        seeds = "seed" if len(self.seeds) == 1 else "seeds"
         took = UNKNOWN if self.seconds is None else duration(self.seconds)
         return [
             ("Profile", f"{self.profile}: {self.about}"),
             ("Data", " ".join(self.data) or "nothing measured"),
-            ("Runs", f"{count(self.runs, 'run')}, seeds {_texts(self.seeds)}"),
+            ("Runs", f"{count(self.runs, 'run')}, {seeds} {_texts(self.seeds)}"),
             ("Code revision", _texts(self.revisions)),
             ("Trained on", _texts(self.devices)),
             ("Training time, all runs", took),
