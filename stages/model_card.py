@@ -144,10 +144,11 @@ def _organs(metrics: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"Means over {sound['cases']} test cases at their own size, Dice in percent, with 95% "
         "bootstrap intervals over the cases. The paper's way counts an organ that is missed as 0 "
-        "and one that is absent but predicted as 100."
+        "and one that is absent but predicted as 100; the other Dice counts both as 0 and leaves "
+        "out a case where the organ is neither there nor predicted."
     )
     yield ""
-    yield "| organ | Dice, the paper's way | Dice | HD95 (mm) | cases with the organ |"
+    yield "| organ | Dice, the paper's way | Dice | HD95 (mm) | cases counted (Dice) |"
     yield "|---|---:|---:|---:|---:|"
     for name, scores in sound["organs"].items():
         yield (

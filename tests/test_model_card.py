@@ -69,5 +69,8 @@ def test_a_card_of_volumes_has_its_organs_with_intervals(tmp_path):
     dice = metrics["sound"]["organs"]["liver"]["dice"]
     text = model_card(metrics, RECORD)
     assert f"| {100 * dice:.2f} [50.00, 75.00] |" in text
+    # A case without the organ counts too where the organ is predicted.
+    assert "| cases counted (Dice) |" in text
+    assert "cases with the organ" not in text
     assert "18 cases (520 slices) to train" in text
     assert "Slices are segmented one by one" in text
