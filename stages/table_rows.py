@@ -162,6 +162,11 @@ class Assembler:
         """The row under the paper's protocol and, where such runs exist, the sound one."""
         reported = self._published(declared.get("published"))
         cell = declared.get("cell")
+        if cell is None and declared.get("published") is None:
+            raise InputError(
+                f"reports/tables.yaml: row '{declared['label']}' has neither `published` nor "
+                "`cell`: nothing would be shown of it"
+            )
         if cell is not None and cell not in self.params.cells:
             raise InputError(
                 f"reports/tables.yaml: row '{declared['label']}': params.yaml has no cell '{cell}'"

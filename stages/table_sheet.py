@@ -141,8 +141,8 @@ def probability(p: float | None) -> str:
 
 
 def percent(fraction: float | None) -> float | None:
-    """A fraction 0..1 in percent, to 4 decimals."""
-    return None if fraction is None else round(100 * fraction, 4)
+    """A fraction 0..1 in percent, not rounded: what is rounded twice may end on another digit."""
+    return None if fraction is None else 100 * fraction
 
 
 def lines_of(label: str) -> int:

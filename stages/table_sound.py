@@ -127,4 +127,4 @@ def sound_frame(results: Sequence[ImageResult]) -> pd.DataFrame:
                 record[f"{size}_{name}_low"] = percent(score.low)
                 record[f"{size}_{name}_high"] = percent(score.high)
         records.append(record | {"metrics_file": result.path})
-    return pd.DataFrame(records)
+    return pd.DataFrame(records).round(4)

@@ -446,3 +446,28 @@ if __name__ == "__main__":  # writes the golden files anew: look at the differen
         GOLDEN.mkdir(exist_ok=True)
         for file_name, file_content in golden_files(Path(made_root)).items():
             (GOLDEN / file_name).write_bytes(file_content)
+
+
+def test_a_row_of_nothing_is_an_error_and_not_left_out(root):
+    path = root / "reports" / "tables.yaml"
+    text = path.read_text()
+    row = "{label: UNet++, published: I.unetpp}"
+    assert row in text
+    path.write_text(text.replace(row, "{label: UNet++}"))
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    with pytest.raises(InputError, match=r"row 'UNet\+\+' has neither `published` nor `cell`"):
+        made(root, params, runs)
+
+
+def test_a_score_is_rounded_once(root):
+    """Half a digit that the first rounding makes would round up: 47.68499 is 47.68 everywhere."""
+    params = make_params()
+    run = next(run for run in all_runs(params) if run.cell == "scratch")
+    write_metrics(root, params, [run], lambda run: made_up(run) | {"miou": 0.4768498})
+    folder = made(root, params, [run])
+    for name in ("table1.tex", "sound.tex", "index.md"):
+        text = (folder / name).read_text()
+        assert "47.68" in text, name
+        assert "47.69" not in text, name
