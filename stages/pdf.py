@@ -146,6 +146,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.parse_args(argv)
     make_pdf(Path(), load_params())
+    if shutil.which(LATEX):
+        print("written to reports/report.pdf")
+    else:
+        print(f"no {LATEX}: reports/report.pdf is one page that says how to get it")
 
 
 if __name__ == "__main__":

@@ -137,6 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     params, root = load_params(), Path()
     statistics = Statistics(root)
     make_tables(root, params, runs(params), statistics, paired_by(root, statistics))
+    print(f"written to {OUTPUT}")
 
 
 if __name__ == "__main__":
