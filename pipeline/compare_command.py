@@ -47,7 +47,17 @@ are the paper's, averaged over cases and organs.
 exit status: 0 compared, 2 wrong input.
 """
 
-CHANCE = "Intervals and p speak of the choice of test {noun}s, not of training another time."
+CHANCE = (
+    "Intervals and p speak of the choice of test {noun}s, not of training another time; p is "
+    "corrected for the number of scores, the intervals are each score's own."
+)
+# Of two protocols: what else differs between them.
+SELECTION = {
+    "image": "Under the paper protocol the epoch was chosen by the loss on these test images, "
+    "under the sound one on held-out training images: the first one's figures are too good.",
+    "case": "Under the paper protocol the epoch was chosen by the training loss, under the sound "
+    "one on held-out training cases.",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,6 +170,8 @@ def _text(found: "Comparison", pair: "Pair", a: str, b: str) -> str:
         "",
         _wrapped(f"{_verdict(found.lines, a, b)} {CHANCE.format(noun=found.noun)}"),
     ]
+    if len({run.protocol for run in (*pair.a, *pair.b)}) > 1:
+        rows += ["", _wrapped(SELECTION[found.noun])]
     size = " at native size" if found.noun == "image" else ""
     for name, ahead in ((a, found.a_ahead), (b, found.b_ahead)):
         if ahead:

@@ -115,11 +115,11 @@ def compare(
 def _read(root: Path, params: "Params", run: "Run") -> tuple[RunUnits, Mapping[str, Any]]:
     """The run's results by unit, and what its metrics file says of the data."""
     volumes = run.view in {**params.grid.volumes, **params.own.volumes}
-    content = load_metrics(root, run, params, volumes)
+    content = load_metrics(root, run, params)
     path, data, said = metrics_path(run, params), content["data"], content["paper"]
     for name in ("source", "n_test", *(["test_slices", "classes"] if volumes else [])):
         if name not in data:
-            raise InputError(f"{path}: field 'data.{name}' is missing; {score_again(run, volumes)}")
+            raise InputError(f"{path}: field 'data.{name}' is missing; {score_again(run)}")
     if not volumes and len(data.get("classes", ())) > 1:
         said = content["sound"].get("native_size", {})
     numbers = {name: value for name, value in said.items() if isinstance(value, int | float)}

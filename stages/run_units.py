@@ -105,7 +105,7 @@ def read_units(
     file = _File(
         path=(Path(metrics).parent / ("per_case.csv" if volumes else "per_image.csv")).as_posix(),
         unit="case" if volumes else "id",
-        again=score_again(run, volumes),
+        again=score_again(run),
     )
     classes = tuple(data.get("classes", ()))
     if volumes:

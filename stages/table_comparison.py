@@ -164,7 +164,7 @@ def comparison_sheet(
 
 
 def comparison_frame(rows: Sequence[Compared]) -> pd.DataFrame:
-    """Tidy: a line for each row and metric; percent (HD95: voxels), rounded to 4 decimals."""
+    """Tidy: a line for each row and metric; percent (HD95: voxels), rounded to 6 decimals."""
     records = []
     for one in rows:
         figure, run = one.figure, one.results[0].run
@@ -193,4 +193,4 @@ def comparison_frame(rows: Sequence[Compared]) -> pd.DataFrame:
                 "metrics_files": ";".join(result.path for result in one.results),
             }
         )
-    return pd.DataFrame(records).round(4)
+    return pd.DataFrame(records).round(6)

@@ -205,4 +205,4 @@ def cost_frame(table: Table, params: "Params", speed: Speed | None) -> pd.DataFr
                 for phase in PHASES
             }
             records.append(record)
-    return pd.DataFrame(records).round(4)
+    return pd.DataFrame(records).round(6)

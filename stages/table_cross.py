@@ -74,7 +74,7 @@ def cross_sheet(
 
 
 def cross_frame(rows: Sequence[CrossRow]) -> pd.DataFrame:
-    """Tidy: a line for each cross test, cell and protocol; percent, rounded to 4 decimals."""
+    """Tidy: a line for each cross test, cell and protocol; percent, rounded to 6 decimals."""
     records = []
     for row in rows:
         record: dict[str, Any] = {
@@ -87,4 +87,4 @@ def cross_frame(rows: Sequence[CrossRow]) -> pd.DataFrame:
                 record |= {f"{which}_{metric}": mean, f"{which}_{metric}_std": std}
             record[f"{which}_seeds"] = " ".join(map(str, getattr(row, which)))
         records.append(record)
-    return pd.DataFrame(records).round(4)
+    return pd.DataFrame(records).round(6)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stages.table_metrics import ImageResult
+from stages.table_metrics import ImageResult, score_again
 from stages.table_protocols import mean_and_std
 from stages.table_sound import run_order
 from vmunet.errors import InputError
@@ -122,10 +122,8 @@ def _rows(root: Path, name: str, folder: Path, results: Sequence[ImageResult]) -
 
 def _at_home(root: Path, result: ImageResult, tested: Sequence[str]) -> Scores:
     """The scores of a run on its own dataset, on the tested images alone."""
-    run = result.run
     path = Path(result.path).with_name("per_image.csv").as_posix()
-    again = f"run `python -m stages.evaluate {run.view} {run.cell} {run.protocol} {run.seed}`"
-    return _scores(_per_image(root, path, again).set_index("id"), tested, path)
+    return _scores(_per_image(root, path, score_again(result.run)).set_index("id"), tested, path)
 
 
 def _scores(own: pd.DataFrame, tested: Sequence[str], path: str) -> Scores:

@@ -15,7 +15,7 @@ COST = ("published_params_M", "params_M", "published_flops_G", "macs_paper_G", "
 def frame(table: Table) -> pd.DataFrame:
     """With the runs and metrics files behind each line.
 
-    Scores are percentages (HD95: published as printed, measured in voxels), rounded to 4 decimals;
+    Scores are percentages (HD95: published as printed, measured in voxels), rounded to 6 decimals;
     empty where there is none. The difference is measured minus published, in points.
     """
     cost = table.spec.get("extra") == "complexity"
@@ -43,7 +43,7 @@ def frame(table: Table) -> pd.DataFrame:
             record["runs"] = ";".join(result.run.name for result in found)
             record["metrics_files"] = ";".join(result.path for result in found)
             records.append(record)
-    return pd.DataFrame(records).round(4)
+    return pd.DataFrame(records).round(6)
 
 
 def _figure(metric: str, figure: Figure) -> dict[str, Any]:

@@ -103,11 +103,17 @@ def _column(
 
 
 def _best(texts: list[str], better: str) -> str | None:
-    """The best of a column as printed, so that ties are bold; None below two values."""
+    """The best of a column as printed, so that ties are bold.
+
+    None below two values, and where the best of what should be high is 0: nothing was found.
+    """
     values = [text for text in texts if text != DASH]
     if len(values) < 2:
         return None
-    return min(values, key=float) if better == "lower" else max(values, key=float)
+    if better == "lower":
+        return min(values, key=float)
+    best = max(values, key=float)
+    return best if float(best) else None
 
 
 def _header(

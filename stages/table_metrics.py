@@ -103,18 +103,17 @@ def metrics_path(run: "Run", params: "Params") -> str:
     return (Path(run.metrics_folder(params.profile_name)) / "metrics.json").as_posix()
 
 
-def score_again(run: "Run", volumes: bool) -> str:
+def score_again(run: "Run") -> str:
     """What to do about a run whose files are missing or wrong, for the end of a message."""
-    stage = "evaluate_volumes" if volumes else "evaluate"
-    return f"run `python -m stages.{stage} {run.view} {run.cell} {run.protocol} {run.seed}`"
+    return f"run `vmunet sweep --cells {run.name}`"
 
 
-def load_metrics(root: Path, run: "Run", params: "Params", volumes: bool) -> dict[str, Any]:
+def load_metrics(root: Path, run: "Run", params: "Params") -> dict[str, Any]:
     """The run's metrics file, whose parts are mappings and which is the run's own.
 
     Raises InputError where it is missing, not JSON, or of another run.
     """
-    path, again = metrics_path(run, params), score_again(run, volumes)
+    path, again = metrics_path(run, params), score_again(run)
     content = _load(root, path, again)
     view = params.view(run.view)
     declared = {
@@ -134,8 +133,8 @@ def load_metrics(root: Path, run: "Run", params: "Params", volumes: bool) -> dic
 
 def _read(root: Path, run: "Run", view: Any, units: Mapping[str, str], params: "Params") -> Result:
     volumes = run.view in params.grid.volumes
-    path, again = metrics_path(run, params), score_again(run, volumes)
-    content = load_metrics(root, run, params, volumes)
+    path, again = metrics_path(run, params), score_again(run)
+    content = load_metrics(root, run, params)
     data, sound = content["data"], content["sound"]
     for name in VOLUME_FACTS if volumes else FACTS:
         if name not in data:

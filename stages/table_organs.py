@@ -106,7 +106,7 @@ def _row(name: str, scores: OrganScores) -> list[str]:
 def organs_frame(results: Sequence[VolumeResult]) -> pd.DataFrame:
     """Tidy: a line for each run and organ, and for the organs' mean, whose counts are OrganScores'.
 
-    Dice and NSD are percentages, rounded to 4 decimals like the distances; empty where undefined.
+    Dice and NSD are percentages, rounded to 6 decimals like the distances; empty where undefined.
     """
     records = []
     for result in results:
@@ -125,4 +125,4 @@ def organs_frame(results: Sequence[VolumeResult]) -> pd.DataFrame:
             record |= {score: percent(record[score]) for score in ("paper_dice", "dice", "nsd")}
             records.append(record | {"metrics_file": result.path})
     frame = pd.DataFrame(records).rename(columns={"paper_hd95": "paper_hd95_voxels"})
-    return frame.round(4)
+    return frame.round(6)

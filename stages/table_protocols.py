@@ -224,7 +224,7 @@ def protocols_sheet(
 
 
 def protocols_frame(found: Sequence[Pair]) -> pd.DataFrame:
-    """Tidy: a line for each view, cell and metric; percent, rounded to 4 decimals."""
+    """Tidy: a line for each view, cell and metric; percent, rounded to 6 decimals."""
     records = []
     for pair in found:
         run, known = pair.paper[0].run, pair.found
@@ -244,4 +244,4 @@ def protocols_frame(found: Sequence[Pair]) -> pd.DataFrame:
         record["seeds"] = " ".join(str(result.run.seed) for result in pair.paper)
         record["metrics_files"] = ";".join(result.path for result in (*pair.paper, *pair.sound))
         records.append(record)
-    return pd.DataFrame(records).round(4)
+    return pd.DataFrame(records).round(6)

@@ -133,7 +133,7 @@ def reproductions_sheet(
 
 
 def reproductions_frame(found: Sequence[Reproduction]) -> pd.DataFrame:
-    """Tidy: a line for each entry; percent, rounded to 4 decimals."""
+    """Tidy: a line for each entry; percent, rounded to 6 decimals."""
     records = []
     for one in found:
         record: dict[str, Any] = {
@@ -156,4 +156,4 @@ def reproductions_frame(found: Sequence[Reproduction]) -> pd.DataFrame:
                 f"{protocol}_high": known.high if known else None,
             }
         records.append(record)
-    return pd.DataFrame(records).round(4)
+    return pd.DataFrame(records).round(6)

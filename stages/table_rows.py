@@ -169,7 +169,8 @@ class Assembler:
             )
         if cell is not None and cell not in self.params.cells:
             raise InputError(
-                f"reports/tables.yaml: row '{declared['label']}': params.yaml has no cell '{cell}'"
+                f"reports/tables.yaml: row '{declared['label']}' of '{spec['title']}': params.yaml "
+                f"has no cell '{cell}'; give both files the same name"
             )
         row_views = self.views.of_row(spec, declared)
         cite = reported.get("cite")

@@ -107,7 +107,7 @@ def estimate(score: Estimate, interval: bool) -> str:
 
 
 def sound_frame(results: Sequence[ImageResult]) -> pd.DataFrame:
-    """Tidy: a line for each run; percentages rounded to 4 decimals, empty where undefined."""
+    """Tidy: a line for each run; percentages rounded to 6 decimals, empty where undefined."""
     records = []
     for result in results:
         run = result.run
@@ -127,4 +127,4 @@ def sound_frame(results: Sequence[ImageResult]) -> pd.DataFrame:
                 record[f"{size}_{name}_low"] = percent(score.low)
                 record[f"{size}_{name}_high"] = percent(score.high)
         records.append(record | {"metrics_file": result.path})
-    return pd.DataFrame(records).round(4)
+    return pd.DataFrame(records).round(6)

@@ -103,7 +103,7 @@ def _trace(results: list[Result], tables: list[Table]) -> pd.DataFrame:
         | {"tables": " ".join(t.key for t in tables if result in t.results)}
         for result in results
     ]
-    return pd.DataFrame(records).round(4)
+    return pd.DataFrame(records).round(6)
 
 
 def _main_scores(result: Result) -> dict[str, float | None]:

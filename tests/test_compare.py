@@ -123,6 +123,7 @@ def test_every_view_and_protocol_that_both_have(root, capsys):
     both = output(capsys, "base-paper", "base-sound")
     assert [name.split(",")[0] for name in blocks(both)] == ["isic17-64", "isic18-64", "synapse-64"]
     assert all("paper and sound protocols" in name for name in blocks(both))
+    assert "chosen by the loss on these test images" in " ".join(both.split())
 
 
 def test_images_that_differ_most(root, capsys):

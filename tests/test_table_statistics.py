@@ -259,7 +259,7 @@ def test_broken_files_are_named(grid, change, words):
     message = str(raised.value)
     assert message.startswith("metrics/demo/isic17-64/scratch/paper/42/per_image.csv ")
     assert "\n" not in message
-    again = "run `python -m stages.evaluate isic17-64 scratch paper 42`"
+    again = "run `vmunet sweep --cells isic17-64-scratch-paper-42`"
     assert message.endswith((again, "train and evaluate both from the same data"))
 
 

@@ -156,7 +156,9 @@ def test_missing_images_at_home_are_named(root):
         make_tables(root, params, runs)
     assert "metrics/demo/isic18-64/base/paper/1/per_image.csv" in str(caught.value)
     home.with_name("per_image.csv").unlink()
-    with pytest.raises(InputError, match=r"no such file; run `python -m stages\.evaluate"):
+    with pytest.raises(
+        InputError, match="no such file; run `vmunet sweep --cells isic18-64-base-paper-1`"
+    ):
         make_tables(root, params, runs)
     (folder / "per_image.csv").unlink()
     with pytest.raises(InputError, match=f"cross/{NAME}/per_image.csv: no such file"):

@@ -285,10 +285,10 @@ def test_a_wrong_field_names_file_and_field(root, params, place, name, value):
     assert f"'{'.'.join((*place, shown))}'" in str(caught.value)
 
 
-def test_a_missing_file_names_the_stage(root, params):
+def test_a_missing_file_names_the_command(root, params):
     runs = volume_runs(params)
     write_volume_metrics(root, params, runs[:1])
-    with pytest.raises(InputError, match="evaluate_volumes synapse-64 base sound 42"):
+    with pytest.raises(InputError, match="vmunet sweep --cells synapse-64-base-sound-42"):
         make_tables(root, params, runs)
 
 
