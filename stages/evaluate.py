@@ -88,7 +88,7 @@ def evaluate(run: Run, params: Params) -> None:
         sheet,
         lambda path: _write_predictions(path, scored, arrays),
     )
-    card = write_card(run, metrics, provenance)
+    card = write_card(run, params, metrics, provenance)
     tracker.log(metrics, [folder / "contact_sheet.png", card])
     print(f"{title}\nwritten to {folder}")
 

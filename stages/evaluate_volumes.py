@@ -82,7 +82,7 @@ def evaluate(run: Run, params: Params) -> None:
         sheet,
         lambda path: write_labels(path, scored.predictions),
     )
-    card = write_card(run, metrics, provenance)
+    card = write_card(run, params, metrics, provenance)
     tracker.log(metrics, [folder / "contact_sheet.png", card])
     print(f"{title}\nwritten to {folder}")
 

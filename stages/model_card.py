@@ -31,34 +31,41 @@ PROTOCOLS = {
 LIMITS = (
     "For research. Not a medical device: nobody has tested it for diagnosis or treatment.",
     "The paper's authors name as limits that state-space models are biased towards continuous "
-    "data and may generalise badly to inputs longer than those in training (their Table VI: larger "
-    "images score lower), that about 30 M parameters are many for a clinic, and that only small "
-    "models were evaluated (section IV-F).",
+    "data and may generalise badly to inputs longer than those in training, that about 30 M "
+    "parameters are many for a clinic, and that only small models were evaluated (section IV-F). "
+    "Trained on larger images their model scores lower (Table VI).",
 )
 SLICES = "Slices are segmented one by one: nothing makes an organ continuous from slice to slice."
-DATASET_LIMITS = {
-    "isic": "On skin lesions they show failures where the lesion is hardly darker than the skin or "
-    "hair lies over it (section IV-F, Figure 5). ISIC images come from a few clinics and "
-    "dermatoscopes, mostly of light skin: elsewhere nothing was measured.",
+SKIN = (
+    "On skin lesions the paper's authors show failures where the lesion is hardly darker than the "
+    "skin or hair lies over it (section IV-F, Figure 5). ISIC images come from a few clinics and "
+    "dermatoscopes, mostly of light skin: elsewhere nothing was measured."
+)
+DATASET_LIMITS = {  # of the real data
+    "isic17": SKIN,
+    "isic18": SKIN,
     "synapse": "Abdominal CT of one study, in the portal venous phase: on other scanners, phases "
     "or diseases nothing was measured.",
 }
 PHANTOM_LIMIT = "**Trained and tested on phantoms: it says nothing about real images.**"
 
 
-def model_card(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+def model_card(metrics: Mapping[str, Any], record: Mapping[str, Any], weights_source: str) -> str:
     """The card of an evaluated run, in Markdown with a YAML head.
 
     Args:
         metrics: the content of its metrics.json.
         record: the content of its run.json, which tells what it was trained with.
+        weights_source: the profile's source of initial weights; `phantom` is a short pre-training
+            on phantoms, whatever VMamba the cell names.
     """
-    return "\n".join(_lines(metrics, record.get("cell", {}), record.get("train", {}))) + "\n"
+    return "\n".join(_lines(metrics, record, weights_source)) + "\n"
 
 
 def _lines(
-    metrics: Mapping[str, Any], cell: Mapping[str, Any], train: Mapping[str, Any]
+    metrics: Mapping[str, Any], record: Mapping[str, Any], weights_source: str
 ) -> Iterator[str]:
+    cell, train = record.get("cell", {}), record.get("train", {})
     run, data, checkpoint = (metrics[part] for part in ("run", "data", "checkpoint"))
     volumes = "cases" in metrics["sound"]
     name = "-".join(str(run[part]) for part in ("view", "cell", "protocol", "seed"))
@@ -93,8 +100,8 @@ def _lines(
     yield (
         f"Profile {run['profile']}, seed {run['seed']}: {_text(train.get('epochs'))} epochs of "
         f"batches of {_text(train.get('batch_size'))}, learning rate "
-        f"{_text(train.get('learning_rate'))}, initial weights: {_text(cell.get('init'))}, drop "
-        f"path {_text(cell.get('drop_path_rate'))}. The weights are those of epoch "
+        f"{_text(train.get('learning_rate'))}, initial weights: "
+        f"{_initial(cell.get('init'), weights_source)}, drop path {_text(cell.get('drop_path_rate'))}. The weights are those of epoch "
         f"{checkpoint['epoch']}."
     )
     yield ""
@@ -104,7 +111,8 @@ def _lines(
     yield ""
     yield "## Limits"
     yield ""
-    own = [text for start, text in DATASET_LIMITS.items() if run["dataset"].startswith(start)]
+    real = data["source"] not in ("phantom", "own")
+    own = [DATASET_LIMITS[run["dataset"]]] if real and run["dataset"] in DATASET_LIMITS else []
     for limit in (*LIMITS, *([SLICES] if volumes else []), *own):
         yield f"- {limit}"
     yield ""
@@ -143,12 +151,12 @@ def _organs(metrics: Mapping[str, Any]) -> Iterator[str]:
     paper, sound = metrics["paper"], metrics["sound"]
     yield (
         f"Means over {sound['cases']} test cases at their own size, Dice in percent, with 95% "
-        "bootstrap intervals over the cases. The paper's way counts an organ that is missed as 0 "
-        "and one that is absent but predicted as 100; the other Dice counts both as 0 and leaves "
-        "out a case where the organ is neither there nor predicted."
+        "bootstrap intervals over the cases. The paper's way counts an organ that is missed, or "
+        "absent in truth and prediction, as 0 and one that is absent but predicted as 100; the "
+        "other figures leave out what is absent in both, and count as 0 what is in one alone."
     )
     yield ""
-    yield "| organ | Dice, the paper's way | Dice | HD95 (mm) | cases counted (Dice) |"
+    yield "| organ | Dice, the paper's way | Dice | HD95 (mm) | cases counted in Dice |"
     yield "|---|---:|---:|---:|---:|"
     for name, scores in sound["organs"].items():
         yield (
@@ -157,6 +165,13 @@ def _organs(metrics: Mapping[str, Any]) -> Iterator[str]:
         )
     mean, hd95 = _interval(sound, "dice"), _distance(sound["hd95_mm"])
     yield f"| mean of the organs | {_percent(paper['dsc'])} | {mean} | {hd95} | |"
+
+
+def _initial(init: Any, source: str) -> str:
+    """What the weights were before training."""
+    if source == "phantom" and init not in (None, "none"):
+        return f"a short pre-training on phantoms in place of {init}"
+    return _text(init)
 
 
 def _interval(scores: Mapping[str, Any], key: str) -> str:

@@ -108,14 +108,15 @@ def headline(
     )
 
 
-def write_card(run: Run, metrics: dict[str, Any], record: dict[str, Any]) -> Path:
+def write_card(run: Run, params: Params, metrics: dict[str, Any], record: dict[str, Any]) -> Path:
     """Write the model card into the run's folder, beside the weights; its path.
 
     `record` is the run's run.json.
     """
+    text = model_card.model_card(metrics, record, params.profile.weights.source)
     path = run.folder / model_card.NAME
     with whole_file(path) as part:
-        part.write_text(model_card.model_card(metrics, record), encoding="utf-8", newline="\n")
+        part.write_text(text, encoding="utf-8", newline="\n")
     return path
 
 

@@ -27,7 +27,7 @@ def metrics(tmp_path):
 def test_a_card_tells_data_scores_limits_and_licence(metrics):
     metrics["data"]["source"] = "http"
     metrics["run"]["dataset"] = "isic18"
-    text = model_card(metrics, RECORD)
+    text = model_card(metrics, RECORD, "http")
     _, head, body = text.split("---\n", 2)
     assert YAML(typ="safe").load(head)["datasets"] == ["isic18"]
     miou = f"{100 * metrics['sound']['training_size']['miou']:.2f}"
@@ -43,9 +43,26 @@ def test_a_card_tells_data_scores_limits_and_licence(metrics):
 
 def test_a_card_of_phantoms_says_so_first_and_quotes_no_licence_of_patients_data(metrics):
     metrics["data"]["source"] = "phantom"
-    body = model_card(metrics, RECORD).split("---\n", 2)[2]
+    body = model_card(metrics, RECORD, "http").split("---\n", 2)[2]
     assert body.index(PHANTOM_LIMIT) < body.index("## Scores")
     assert "CC-0" not in body
+
+
+def test_weights_pre_trained_on_phantoms_are_not_called_vmambas(metrics):
+    assert "initial weights: vmamba-s, drop path" in model_card(metrics, RECORD, "http")
+    text = model_card(metrics, RECORD, "phantom")
+    assert "initial weights: a short pre-training on phantoms in place of vmamba-s, drop" in text
+    scratch = RECORD | {"cell": RECORD["cell"] | {"init": "none"}}
+    assert "initial weights: none, drop" in model_card(metrics, scratch, "phantom")
+
+
+@pytest.mark.parametrize("dataset", ["isic18", "isic-of-mine"])
+def test_data_of_ones_own_get_nobody_elses_licence_or_limits(metrics, dataset):
+    metrics["run"]["dataset"], metrics["data"]["source"] = dataset, "own"
+    text = model_card(metrics, RECORD, "http")
+    assert "under whatever terms you hold it" in text
+    assert "CC-BY" not in text
+    assert "few clinics" not in text
 
 
 def test_what_is_undefined_is_a_dash(metrics):
@@ -53,7 +70,7 @@ def test_what_is_undefined_is_a_dash(metrics):
     changed["sound"]["native_size"]["mean_dice"] = None
     changed["sound"]["native_size"]["intervals"]["mean_dice"] = [None, None]
     changed["checkpoint"].pop("git", None)
-    text = model_card(changed, RECORD)
+    text = model_card(changed, RECORD, "http")
     row = next(line for line in text.splitlines() if line.startswith("| Dice, mean"))
     assert row.endswith("| -- |")
     assert "- git: --" in text
@@ -67,10 +84,10 @@ def test_a_card_of_volumes_has_its_organs_with_intervals(tmp_path):
     metrics = json.loads(metrics_file(tmp_path, params, run).read_text())
     metrics["sound"]["organs"]["liver"]["intervals"] = {"dice": [0.5, 0.75]}
     dice = metrics["sound"]["organs"]["liver"]["dice"]
-    text = model_card(metrics, RECORD)
+    text = model_card(metrics, RECORD, "http")
     assert f"| {100 * dice:.2f} [50.00, 75.00] |" in text
-    # A case without the organ counts too where the organ is predicted.
-    assert "| cases counted (Dice) |" in text
+    # a case counts where the organ is predicted alone too: Dice 0
+    assert "cases counted in Dice" in text
     assert "cases with the organ" not in text
     assert "18 cases (520 slices) to train" in text
     assert "Slices are segmented one by one" in text

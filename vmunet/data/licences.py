@@ -13,4 +13,6 @@ OWN = "A dataset of your own: under whatever terms you hold it."
 
 def licence_of(dataset: str, source: str) -> str:
     """A sentence on the licence of a dataset from a source (`phantom`, `http`, ..., `own`)."""
-    return PHANTOM if source == "phantom" else LICENCES.get(dataset, OWN)
+    if source == "phantom":
+        return PHANTOM
+    return OWN if source == "own" else LICENCES.get(dataset, OWN)
