@@ -34,8 +34,8 @@ def training_curves(runs: Runs) -> Iterator[Drawn]:
         "Training curves",
         "Losses by epoch: thin the training loss, thick the loss that selected the epoch (under "
         "the paper's protocol the test images', which no honest selection may use; under the sound "
-        f"one held-out training images').{_ALONE if alone else ''} The mark is the selected "
-        f"epoch, whose weights are scored.{runs.several_seeds('A line for each of')} "
+        f"one held-out training images' or cases').{_ALONE if alone else ''} The mark is the "
+        f"selected epoch, whose weights are scored.{runs.several_seeds('A line for each of')} "
         f"{runs.source(results)}",
         f"{count(len(panels), 'panel')} with losses by epoch. Selected epochs: "
         + "; ".join(

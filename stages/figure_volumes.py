@@ -76,7 +76,7 @@ def outlined_slices(runs: Runs) -> Iterator[Drawn]:
             f"organs) of {main.run.name} among {len(names)} test cases, ties by name: {ranks}. Of "
             "each the slice with the most organs, of several the one with the most labelled "
             "pixels, cropped to what is labelled. Solid: truth; dashed: prediction; a number names "
-            "the organ. Dice beneath is the whole case's. The patient's right is on the left."
+            f"the organ. Dice beneath is the whole case's.{_sides(main)}"
             f"{runs.first_seed()} {runs.source(results)}",
             f"Slices of {len(rows)} CT cases with the outlines of up to {len(manifest['classes'])} "
             f"organs, true and predicted; mean Dice {rows[0].words[0].split()[-1]} in the first "
@@ -84,6 +84,12 @@ def outlined_slices(runs: Runs) -> Iterator[Drawn]:
             results,
             slices.draw(rows, labels_of, manifest["classes"], runs.warning(results)),
         )
+
+
+def _sides(result: Result) -> str:
+    """Where the patient's right is, which prepared files do not say."""
+    known = result.data["source"] != "prepared"
+    return " The patient's right is on the left." if known else ""
 
 
 def _medians(names: Sequence[str], dice: np.ndarray) -> str:

@@ -66,6 +66,7 @@ def _lines(
     metrics: Mapping[str, Any], record: Mapping[str, Any], weights_source: str
 ) -> Iterator[str]:
     cell, train = record.get("cell", {}), record.get("train", {})
+    initial = _initial(cell.get("init"), weights_source)
     run, data, checkpoint = (metrics[part] for part in ("run", "data", "checkpoint"))
     volumes = "cases" in metrics["sound"]
     name = "-".join(str(run[part]) for part in ("view", "cell", "protocol", "seed"))
@@ -100,8 +101,8 @@ def _lines(
     yield (
         f"Profile {run['profile']}, seed {run['seed']}: {_text(train.get('epochs'))} epochs of "
         f"batches of {_text(train.get('batch_size'))}, learning rate "
-        f"{_text(train.get('learning_rate'))}, initial weights: "
-        f"{_initial(cell.get('init'), weights_source)}, drop path {_text(cell.get('drop_path_rate'))}. The weights are those of epoch "
+        f"{_text(train.get('learning_rate'))}, initial weights: {initial}, drop path "
+        f"{_text(cell.get('drop_path_rate'))}. The weights are those of epoch "
         f"{checkpoint['epoch']}."
     )
     yield ""

@@ -32,7 +32,7 @@ class Speed:
     """metrics/<profile>/<view>/speed.json.
 
     Attributes:
-        device: its name; `CPU` measures the process's resident memory.
+        device: its name; of `CPU` memory is resident, else the GPU's.
         size, width: of the images, px; of the models, channels of the first stage.
         batch_size: by phase.
         architectures: by `<depths>-<decoder's depths>`: `RATES` and `PEAKS`, None where there is
@@ -162,8 +162,12 @@ def _caption(
             f"{px(speed.size, speed.size)}, batch size {batches['inference']} in inference and "
             f"{batches['training']} in training."
         )
-        if speed.device.upper().startswith("CPU"):
-            notes.append("Memory on a CPU is the process's resident memory.")
+        notes.append(
+            "Memory is the peak beyond what was held before the model was made: of the process's "
+            "resident memory."
+            if speed.device.upper().startswith("CPU")
+            else "Memory is the peak of what the model and its steps allocate on the GPU."
+        )
     return Caption(
         title=f"{table.spec['title']}: cost",
         warning="",

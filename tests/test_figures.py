@@ -178,6 +178,22 @@ def test_several_seeds_are_pooled_and_captions_say_so(tmp_path):
     assert not any(name.startswith("receptive") for name in drawn)
 
 
+@pytest.mark.parametrize(("source", "said"), [("synapse", True), ("prepared", False)])
+def test_slices_of_prepared_files_do_not_say_where_the_patients_right_is(tmp_path, source, said):
+    prepare(tmp_path)
+    params = make_grid((), volumes=(32,))
+    runs = declared(params)
+    write_volumes(tmp_path, params, runs)
+    for run in runs:
+        path = tmp_path / run.metrics_folder("demo") / "metrics.json"
+        content = json.loads(path.read_text())
+        content["data"]["source"] = source
+        path.write_text(json.dumps(content))
+    with style.settled():
+        (drawn,) = outlined_slices(Runs(tmp_path, params, runs))
+    assert ("patient's right" in drawn.caption) is said
+
+
 @pytest.mark.parametrize(
     ("lost", "figure", "message"),
     [
