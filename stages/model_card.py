@@ -102,7 +102,7 @@ def _lines(
         f"Profile {run['profile']}, seed {run['seed']}: {_text(train.get('epochs'))} epochs of "
         f"batches of {_text(train.get('batch_size'))}, learning rate "
         f"{_text(train.get('learning_rate'))}, initial weights: {initial}, drop path "
-        f"{_text(cell.get('drop_path_rate'))}. The weights are those of epoch "
+        f"{_text(cell.get('drop_path_rate'))}{_own(cell)}. The weights are those of epoch "
         f"{checkpoint['epoch']}."
     )
     yield ""
@@ -166,6 +166,18 @@ def _organs(metrics: Mapping[str, Any]) -> Iterator[str]:
         )
     mean, hd95 = _interval(sound, "dice"), _distance(sound["hd95_mm"])
     yield f"| mean of the organs | {_percent(paper['dsc'])} | {mean} | {hd95} | |"
+
+
+def _own(cell: Mapping[str, Any]) -> str:
+    """Loss weights and augmentation, where they are the cell's own."""
+    words = {"loss_weights": "weights of cross-entropy and Dice", "augment": "augmentation"}
+    found = ""
+    for field, name in words.items():
+        value = cell.get(field)
+        if isinstance(value, Mapping):
+            value = [f"{key.replace('_', ' ')} {_text(one)}" for key, one in value.items()]
+        found += f", {name} {_text(value)}" if value is not None else ""
+    return found
 
 
 def _initial(init: Any, source: str) -> str:

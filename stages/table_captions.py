@@ -143,10 +143,32 @@ def _models(params: "Params", results: Sequence[Result], published: Mapping[str,
     pretrained = any(params.cells[result.run.cell].init != "none" for result in results)
     if pretrained and params.profile.weights.source == "phantom":
         text += " Initial weights from a short pre-training on phantoms, not VMamba's."
+    text += own_settings(params, results)
     size = settings["size"]
     if isinstance(results[0], VolumeResult) and {result.size for result in results} != {size}:
         text += f" The paper's slices were resized to {px(size, size)}."
     return text
+
+
+def own_settings(params: "Params", results: Sequence[Result]) -> str:
+    """A sentence for each cell that trains with other settings than the profile's, or nothing."""
+    said = []
+    for name in dict.fromkeys(result.run.cell for result in results):
+        cell = params.cells[name]
+        own = [
+            f"{word} {value:g}"
+            for word, field in (
+                ("learning rate", "learning_rate"),
+                ("weight decay", "weight_decay"),
+            )
+            if (value := getattr(getattr(cell, "train", None), field, None)) is not None
+        ]
+        if weights := getattr(cell, "loss_weights", None):
+            own.append(f"loss weights {weights[0]:g} and {weights[1]:g}")
+        if getattr(cell, "augment", None) is not None:
+            own.append("other augmentation")
+        said += [f" Except: cell {name} trains with {listed(own)}."] if own else []
+    return "".join(said)
 
 
 _SOUND = (

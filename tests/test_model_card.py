@@ -56,6 +56,14 @@ def test_weights_pre_trained_on_phantoms_are_not_called_vmambas(metrics):
     assert "initial weights: none, drop" in model_card(metrics, scratch, "phantom")
 
 
+def test_a_cell_with_settings_of_its_own_says_them(metrics):
+    own = {"loss_weights": [1.0, 2.0], "augment": {"horizontal_flip": 0.25}}
+    text = model_card(metrics, RECORD | {"cell": RECORD["cell"] | own}, "http")
+    assert (
+        ", weights of cross-entropy and Dice 1.0, 2.0, augmentation horizontal flip 0.25." in text
+    )
+
+
 @pytest.mark.parametrize("dataset", ["isic18", "isic-of-mine"])
 def test_data_of_ones_own_get_nobody_elses_licence_or_limits(metrics, dataset):
     metrics["run"]["dataset"], metrics["data"]["source"] = dataset, "own"

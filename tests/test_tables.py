@@ -3,6 +3,7 @@
 import json
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tables_making import (
@@ -223,6 +224,19 @@ def test_one_other_setting_is_not_as_in_the_paper(root, name, value, words):
     assert words in text.replace("\\_", "_")
     assert "as in the paper." not in text
     assert "images of the real archive (downloaded), natively 80 to 160 px wide" in text
+
+
+def test_a_cell_with_settings_of_its_own_is_an_exception(root):
+    params = make_params((256, 384, 512), "http", (96, 192, 384, 768), 300, 32)
+    params.cells["base"].train = SimpleNamespace(learning_rate=5e-4, weight_decay=None)
+    params.cells["base"].loss_weights = [1.0, 2.0]
+    runs = all_runs(params)
+    write_metrics(root, params, runs, source="http")
+    text = (made(root, params, runs) / "index.md").read_text()
+    assert (
+        "as in the paper. Except: cell base trains with learning rate 0.0005 and loss weights 1 "
+        "and 2." in text.replace("\\_", "_")
+    )
 
 
 def test_the_sound_metrics_of_every_run(root):
