@@ -432,7 +432,10 @@ def project(tmp_path, monkeypatch):
     params = SimpleNamespace(
         profile_name="own",
         profile=SimpleNamespace(
-            threads=0, train=SETTINGS, evaluate=SimpleNamespace(batch_size=2, bootstrap=50)
+            threads=0,
+            weights=SimpleNamespace(source="none"),
+            train=SETTINGS,
+            evaluate=SimpleNamespace(batch_size=2, bootstrap=50),
         ),
         view=lambda name: SimpleNamespace(dataset="shapes", size=SIZE),
         cell=lambda name: cell,

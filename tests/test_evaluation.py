@@ -265,7 +265,11 @@ def project(tmp_path, masks, monkeypatch):
     view = SimpleNamespace(dataset="isic17", size=SIZE)
     params = SimpleNamespace(
         profile_name="demo",
-        profile=SimpleNamespace(threads=0, evaluate=SimpleNamespace(batch_size=4, bootstrap=100)),
+        profile=SimpleNamespace(
+            threads=0,
+            weights=SimpleNamespace(source="none"),
+            evaluate=SimpleNamespace(batch_size=4, bootstrap=100),
+        ),
         view=lambda name: view,
     )
     logged = []

@@ -147,6 +147,7 @@ def trained(project, monkeypatch):
         facts | {"size": 32, "classes": ["left", "right"], "window": None},
     )
     (folder / "run.json").write_text("{}")
+    (folder / "history.csv").write_text("epoch,train_loss,selection_loss\n1,1.5,1.25\n")
     sent = SimpleNamespace(log=lambda *arguments: None)
     monkeypatch.setattr(evaluate_volumes, "FinalScores", lambda *a: sent)
     return ["mr", "scratch", "sound", "1"]

@@ -122,7 +122,9 @@ def test_a_test_volume_without_any_organ_is_scored(
     monkeypatch.setattr(stage, "load_checkpoint", lambda path: loaded)
     monkeypatch.setattr(stage, "FinalScores", lambda *a: SimpleNamespace(log=lambda *a: None))
     monkeypatch.setattr(stage, "tables_of", lambda *a: "")
-    profile = SimpleNamespace(threads=0, evaluate=SimpleNamespace(batch_size=4))
+    profile = SimpleNamespace(
+        threads=0, weights=SimpleNamespace(source="none"), evaluate=SimpleNamespace(batch_size=4)
+    )
     params = SimpleNamespace(
         profile_name="demo",
         profile=profile,
