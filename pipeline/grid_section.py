@@ -6,6 +6,8 @@ from pydantic import Field
 
 from pipeline.strict import ProtocolName, Strict
 
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]  # it becomes a folder's
+
 
 class View(Strict):
     """A dataset at a size: square pixels a side, a multiple of 32."""
@@ -49,16 +51,16 @@ class Grid(Strict):
     """
 
     datasets: list[Literal["isic17", "isic18"]]
-    views: dict[str, View]
+    views: dict[Name, View]
     isic: list[str]
     ablations: list[str]
     protocols: list[ProtocolName]
     elsewhere: list[str]
     sound: list[str]
-    volumes: dict[str, VolumeView]
+    volumes: dict[Name, VolumeView]
     volume_protocols: list[ProtocolName]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
-    cross: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], Crossing]
+    cross: dict[Name, Crossing]
     profiled: list[str]
 
     @property

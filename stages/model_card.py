@@ -157,15 +157,15 @@ def _organs(metrics: Mapping[str, Any]) -> Iterator[str]:
         "other figures leave out what is absent in both, and count as 0 what is in one alone."
     )
     yield ""
-    yield "| organ | Dice, the paper's way | Dice | HD95 (mm) | cases counted in Dice |"
-    yield "|---|---:|---:|---:|---:|"
+    yield "| organ | Dice, the paper's way | Dice | HD95 (mm) | cases counted in Dice | in HD95 |"
+    yield "|---|---:|---:|---:|---:|---:|"
     for name, scores in sound["organs"].items():
         yield (
             f"| {name} | {_percent(paper[name])} | {_interval(scores, 'dice')} | "
-            f"{_distance(scores['hd95_mm'])} | {scores['dice_n']} |"
+            f"{_distance(scores['hd95_mm'])} | {scores['dice_n']} | {scores['hd95_n']} |"
         )
     mean, hd95 = _interval(sound, "dice"), _distance(sound["hd95_mm"])
-    yield f"| mean of the organs | {_percent(paper['dsc'])} | {mean} | {hd95} | |"
+    yield f"| mean of the organs | {_percent(paper['dsc'])} | {mean} | {hd95} | | |"
 
 
 def _own(cell: Mapping[str, Any]) -> str:

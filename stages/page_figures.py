@@ -20,7 +20,6 @@ class Picture:
     title: str
     caption: str
     alt: str
-    phantom: bool
     picture: str
     pdf: str
     width: int
@@ -42,7 +41,6 @@ def embedded(root: Path, folder: Path) -> list[Picture]:
         made.append(
             Picture(
                 **{field: entry[field] for field in FIELDS if field != "data"},
-                phantom=entry["data"] == "phantom",
                 picture=data_uri("image/png", content),
                 pdf=linked((folder / f"{name}.pdf").as_posix()),
                 width=width,

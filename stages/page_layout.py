@@ -1,6 +1,5 @@
 """What a table of the page is made of: headings, rows, and cells that lead to their sources."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -81,11 +80,3 @@ def linked(path: str) -> str:
 def mlflow_page(run_id: object) -> str:
     """The address of a run on MLflow's page, '' without an id."""
     return f"{MLFLOW}/#/runs/{quote(str(run_id), safe='')}" if run_id else ""
-
-
-def best(texts: Sequence[str], better: str) -> str | None:
-    """The best of a column as printed, so that ties share it; None below two values."""
-    values = [text for text in texts if text != DASH]
-    if len(values) < 2:
-        return None
-    return min(values, key=float) if better == "lower" else max(values, key=float)

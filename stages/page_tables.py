@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stages.page_layout import DASH, Cell, Column, PageTable, best, source
+from stages.page_layout import DASH, Cell, Column, PageTable, source
 from stages.table_captions import Caption
-from stages.table_layout import extra_columns
+from stages.table_layout import best, extra_columns
 from stages.table_rows import Figure, Row, Table
 from stages.table_sheet import bracketed, number, probability, signed
 from stages.table_views import DASH as NOTHING
@@ -154,12 +154,12 @@ def _three(
         None if row.protocol == "sound" else figure.published
         for row, figure in zip(rows, figures, strict=True)
     ]
-    best_published = best([_text(value) for value in published], better)
-    best_measured = best([_text(figure.measured) for figure in figures], better)
+    best_published = best([number(value) for value in published], better)
+    best_measured = best([number(figure.measured) for figure in figures], better)
     return [
         (
-            _figure(value, bold=_text(value) == best_published),
-            _measured(row, dataset, figure, bold=_text(figure.measured) == best_measured),
+            _figure(value, bold=number(value) == best_published),
+            _measured(row, dataset, figure, bold=number(figure.measured) == best_measured),
             _difference(figure),
         )
         for row, figure, value in zip(rows, figures, published, strict=True)

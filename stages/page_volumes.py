@@ -23,6 +23,7 @@ from stages.table_metrics import Result, VolumeResult
 from vmunet.contact_sheet import PALETTE
 from vmunet.data.slice_dataset import open_case
 from vmunet.errors import InputError
+from vmunet.figures.slices import choose_slice
 from vmunet.stored_predictions import NAME, read_labels
 
 
@@ -48,7 +49,7 @@ def _view(root: Path, view: str, runs: Sequence[VolumeResult], dataset: str) -> 
     slices = {}
     for case in cases:
         image, truth = open_case(root / "data/arrays" / view, case)
-        z = fullest(truth)
+        z = choose_slice(truth)
         slices[case] = (z, len(truth), np.array(image[z]), np.array(truth[z]))
     organs = [
         [name.replace("-", " "), css(PALETTE[i % len(PALETTE)])]
@@ -65,12 +66,6 @@ def _view(root: Path, view: str, runs: Sequence[VolumeResult], dataset: str) -> 
         "images": [photograph(grey(image)) for _, _, image, _ in slices.values()],
         "runs": [_run(root, result, labels, slices) for result, labels in predictions],
     }
-
-
-def fullest(truth: NDArray) -> int:
-    """The slice of (depth, height, width) labels with the most organs, then the most of them."""
-    organs = [(np.unique(plane[plane > 0]).size, int((plane > 0).sum())) for plane in truth]
-    return max(range(len(organs)), key=lambda z: (*organs[z], -z))
 
 
 def grey(image: NDArray) -> NDArray[np.uint8]:

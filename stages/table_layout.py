@@ -88,7 +88,7 @@ def _column(
         for row, figure in zip(rows, figures, strict=True)
     ]
     measured = [number(figure.measured) for figure in figures]
-    best_published, best_measured = _best(published, better), _best(measured, better)
+    best_published, best_measured = best(published, better), best(measured, better)
     return [
         (
             Cell(published[i], published[i] == best_published),
@@ -102,7 +102,7 @@ def _column(
     ]
 
 
-def _best(texts: list[str], better: str) -> str | None:
+def best(texts: Sequence[str], better: str) -> str | None:
     """The best of a column as printed, so that ties are bold.
 
     None below two values, and where the best of what should be high is 0: nothing was found.

@@ -25,7 +25,7 @@ from stages.table_sheet import (
     signed,
 )
 from stages.table_sound import run_order
-from stages.table_statistics import Statistics
+from stages.table_statistics import LEVEL, Statistics
 from vmunet.errors import InputError
 from vmunet.statistics import intervals
 
@@ -198,7 +198,7 @@ def protocols_sheet(
             bracketed(known.low, known.high, sign=True) if known else bracketed(None, None),
         )
         p = known.p if known else None
-        star = p is not None and p < 0.05
+        star = p is not None and p < LEVEL
         blocks.setdefault(title, []).append(Line((*plain(texts), Cell(probability(p), star=star))))
     results = {result.path: result for pair in found for result in (*pair.paper, *pair.sound)}
     return Sheet(

@@ -31,12 +31,13 @@ from tables_making import REPOSITORY, Run, made_up, metrics_file
 from stages.page import OUTPUT, TEMPLATES, policy
 from stages.page_cases import main_runs
 from stages.page_csv import read_table
-from stages.page_layout import DASH, best
+from stages.page_layout import DASH
 from stages.page_pixels import drawing
-from stages.page_volumes import fullest
+from stages.table_layout import best
 from stages.table_rows import Assembler, Figure
 from stages.table_statistics import Inference
 from vmunet.errors import InputError
+from vmunet.figures.slices import choose_slice
 
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -343,7 +344,7 @@ def test_the_slices_of_the_viewer(page):
 
 
 def test_fullest_slice_of_an_empty_volume():
-    assert fullest(np.zeros((3, 4, 4), np.uint8)) == 0
+    assert choose_slice(np.zeros((3, 4, 4), np.uint8)) == 0
 
 
 @settings(max_examples=50, deadline=None)
@@ -475,9 +476,11 @@ def test_a_broken_csv_file(tmp_path):
 
 
 def test_best_of_a_column():
-    assert best(["1.0", DASH, "10.0", "9.0"], "higher") == "10.0"
-    assert best(["1.0", DASH, "10.0"], "lower") == "1.0"
-    assert best([DASH, "1.0"], "higher") is None
+    assert best(["1.0", "--", "10.0", "9.0"], "higher") == "10.0"
+    assert best(["1.0", "--", "10.0"], "lower") == "1.0"
+    assert best(["--", "1.0"], "higher") is None
+    assert best(["0.00", "0.00", "--"], "higher") is None
+    assert best(["0.00", "1.00"], "lower") == "0.00"
 
 
 def luminance(colour):

@@ -175,9 +175,22 @@ def resampled_scores(
     """
     chunks: list[dict[str, Floats]] = []
     for weights in resampling_weights(len(counts), resamples, seed):
-        total = weights @ counts.astype(np.float64)  # (resamples, 4), exact below 2**53
-        chunks.append({**scores_of_sums(total, absent), **_weighted_means(counts, weights, absent)})
+        chunks.append(scores_of_weights(counts, weights, absent))
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def scores_of_weights(
+    counts: npt.NDArray, weights: npt.NDArray[np.float64], absent: float | None = None
+) -> dict[str, Floats]:
+    """Every score of resamples, (resamples,), by how often each image is drawn.
+
+    Args:
+        counts: (images, 4) confusion counts.
+        weights: (resamples, images), of `resampling_weights`.
+        absent: see `pooled_scores` and `per_image_scores`.
+    """
+    total = weights @ counts.astype(np.float64)  # (resamples, 4), exact below 2**53
+    return {**scores_of_sums(total, absent), **_weighted_means(counts, weights, absent)}
 
 
 def resampling_weights(

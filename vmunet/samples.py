@@ -18,9 +18,9 @@ from vmunet.metrics import (
     mean_scores,
     pooled_scores,
     ratio,
-    resampled_scores,
     resampling_weights,
     scores_of_sums,
+    scores_of_weights,
     weighted_means,
 )
 
@@ -76,8 +76,13 @@ class ImageSample:
         return {name: float(np.mean([scores[name] for scores in each])) for name in each[0]}
 
     def resampled(self, resamples: int = RESAMPLES) -> dict[str, Floats]:
-        each = [resampled_scores(counts, resamples) for counts in self.counts]
-        return {name: np.mean([scores[name] for scores in each], axis=0) for name in each[0]}
+        chunks = []
+        for weights in resampling_weights(self.units, resamples):
+            each = [scores_of_weights(counts, weights) for counts in self.counts]
+            chunks.append(
+                {name: np.mean([scores[name] for scores in each], axis=0) for name in each[0]}
+            )
+        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
     def parts(self) -> Floats:
         shares = self.counts.sum(0) / self.counts.sum()
