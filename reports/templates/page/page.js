@@ -129,7 +129,9 @@ function fillList() {
     return item;
   }));
   const [shown, all] = [state.order.length, view().ids.length];
-  $("shown").textContent = `${shown} of ${all} ${view().noun}s, with their Dice`;
+  $("shown").textContent = shown
+    ? `${shown} of ${all} ${view().noun}s, with their Dice`
+    : `none of ${all} ids contains it; the ${view().noun} beside stays`;
   mark();
 }
 
