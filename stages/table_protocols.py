@@ -3,13 +3,12 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stages.run_units import MEAN, read_units, sample
+from stages.run_units import MEAN
 from stages.table_captions import runs_caption
 from stages.table_metrics import ImageResult, Result, VolumeResult
 from stages.table_sheet import (
@@ -26,8 +25,6 @@ from stages.table_sheet import (
 )
 from stages.table_sound import run_order
 from stages.table_statistics import LEVEL, Statistics
-from vmunet.errors import InputError
-from vmunet.statistics import intervals
 
 if TYPE_CHECKING:
     from pipeline.params import Params
@@ -76,8 +73,8 @@ class Difference:
 Paired = Callable[[Sequence[Result], Sequence[Result], str], Difference]
 
 
-def paired_by(root: Path, statistics: Statistics) -> Paired:
-    """The comparison from the files beside the runs' metrics, under `root`."""
+def paired_by(statistics: Statistics) -> Paired:
+    """The comparison from the files beside the runs' metrics."""
 
     def compare(first: Sequence[Result], second: Sequence[Result], metric: str) -> Difference:
         if isinstance(first[0], VolumeResult):
@@ -85,7 +82,7 @@ def paired_by(root: Path, statistics: Statistics) -> Paired:
         else:
             score, comparison = metric, "native_size" if metric == "mean_dice" else "paper"
         found = statistics.paired(first, second, score, comparison)
-        one, other = (_interval(root, results, comparison)[score] for results in (first, second))
+        one, other = (statistics.interval(of, score, comparison) for of in (first, second))
         return Difference(
             first=(_percent(one[0]), _percent(one[1])),
             second=(_percent(other[0]), _percent(other[1])),
@@ -95,20 +92,6 @@ def paired_by(root: Path, statistics: Statistics) -> Paired:
         )
 
     return compare
-
-
-def _interval(
-    root: Path, results: Sequence[Result], comparison: str
-) -> dict[str, tuple[float, float]]:
-    """Of one cell's runs: their files have the arrays' order, the same for every seed."""
-    units = [read_units(root, r.run, r.path, r.data, r.scores) for r in results]
-    for one in units:
-        if one.ids != units[0].ids:
-            raise InputError(
-                f"{one.path} has other images, or in another order, than {units[0].path}; evaluate "
-                "both runs again"
-            )
-    return intervals(sample(units, comparison))
 
 
 def _percent(value: float) -> float | None:

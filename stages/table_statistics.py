@@ -57,6 +57,7 @@ class Statistics:
         self._units: dict[str, RunUnits] = {}
         self._first: dict[str, RunUnits] = {}
         self._intervals: dict[tuple, dict[str, tuple[float, float]]] = {}
+        self._paired: dict[tuple, dict[str, Paired]] = {}
         self._p: dict[tuple, dict[str, float]] = {}
 
     def inferences(
@@ -82,7 +83,9 @@ class Statistics:
             corrected = holm([self._p_value(row, base, metric) for row in rows])
             for row, said, p, inferred in zip(rows, published, corrected, found, strict=True):
                 if row:
-                    low, high = (scale * end for end in self._interval(row, metric))
+                    comparison, name = _place(row[0], metric)
+                    ends = self.interval(row, name, comparison)
+                    low, high = (scale * end for end in ends)
                     inferred[metric] = _inference(low, high, p, said.get(metric))
         return found
 
@@ -104,14 +107,20 @@ class Statistics:
         Returns:
             In the score's own unit: fractions 0..1, voxels or mm.
         """
-        return paired(self._sample(a_runs, comparison), self._sample(b_runs, comparison))[score]
+        key = (_paths(a_runs), _paths(b_runs), comparison)
+        if key not in self._paired:
+            samples = (self._sample(runs, comparison) for runs in (a_runs, b_runs))
+            self._paired[key] = paired(*samples)
+        return self._paired[key][score]
 
-    def _interval(self, results: Sequence[Result], metric: str) -> tuple[float, float]:
-        comparison, name = _place(results[0], metric)
+    def interval(
+        self, results: Sequence[Result], score: str, comparison: str
+    ) -> tuple[float, float]:
+        """A score's 95% interval for one cell's runs; arguments and unit as of `paired`."""
         key = (_paths(results), comparison)
         if key not in self._intervals:
             self._intervals[key] = intervals(self._sample(results, comparison))
-        return self._intervals[key][name]
+        return self._intervals[key][score]
 
     def _p_value(
         self, results: Sequence[Result], base: Sequence[Result], metric: str

@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.parse_args(argv)
     params, root = load_params(), Path()
     statistics = Statistics(root)
-    make_tables(root, params, runs(params), statistics, paired_by(root, statistics))
+    make_tables(root, params, runs(params), statistics, paired_by(statistics))
     print(f"written to {OUTPUT}")
 
 

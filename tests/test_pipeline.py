@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.selection import REPORT
+
 ROOT = Path(__file__).parent.parent
 CELLS = ("scratch", "base")
 
@@ -103,19 +105,6 @@ def edit_params(project: Path, change) -> None:
     content = yaml.load(path)
     change(content)
     yaml.dump(content, path)
-
-
-# What is measured and drawn once all cells are scored: a minute's work together.
-REPORT = {
-    "speed",
-    "receptive_field",
-    "tables",
-    "pictures",
-    "pictures_volumes",
-    "figures",
-    "page",
-    "pdf",
-}
 
 
 def cells_of(names: list[str]) -> list[str]:

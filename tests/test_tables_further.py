@@ -298,7 +298,7 @@ def test_intervals_of_the_protocols_from_the_runs_own_files(root):
     write_metrics(root, params, runs)
     with_counts(root, params, runs)
     statistics = Statistics(root)
-    folder = made(root, params, runs, statistics, paired_by(root, statistics))
+    folder = made(root, params, runs, statistics, paired_by(statistics))
     for row in rows_of(folder, "protocols"):
         for protocol in ("paper", "sound"):
             low, high = (float(row[f"{protocol}_{end}"]) for end in ("low", "high"))
