@@ -45,9 +45,9 @@ import vmunet.model
 from benchmarks.measure import arguments, write
 from benchmarks.published import PublishedSS2D, PublishedVMUNet
 from vmunet import VMUNet
-from vmunet.losses import bce_dice
 from vmunet.model import VSSBlock
 from vmunet.scan.triton import saved_shape
+from vmunet.training.losses import bce_dice
 
 CHUNK = 2048  # steps between the states that mamba-ssm's scan keeps
 Operator = Callable[..., Tensor]

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import arguments, write
-from pipeline.grid import Run, runs
-from pipeline.params import load_params
+from pipeline.config.params import load_params
+from pipeline.config.runs import Run, runs
 
 
 def seconds_of(stage: str) -> float:

@@ -5,11 +5,11 @@ them in medpy:
 
     python -m benchmarks.hd95
 
-HD95 needs, for every surface voxel of the prediction, the distance to the nearest surface voxel
-of the truth, and the reverse. `medpy` computes it as the published code does: for each organ two
-distance transforms and four erosions of the whole volume. An organ fills a few percent of that,
-and only its surface is asked for. `vmunet.volume_metrics.score_case` cuts each organ to its box
-and computes distances at the surface alone. The scores must be equal to the last bit; the
+HD95 needs, for every surface voxel of the prediction, the distance to the nearest surface voxel of
+the truth, and the reverse. `medpy` computes it as the published code does: for each organ two
+distance transforms and four erosions of the whole volume. An organ fills a few percent of that, and
+only its surface is asked for. `vmunet.evaluation.volume_metrics.score_case` cuts each organ to its
+box and computes distances at the surface alone. The scores must be equal to the last bit; the
 benchmark ends with an error where they are not.
 
 Two comparisons, medians over rounds in which the candidates alternate. The first is medpy against
@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.measure import arguments, interleaved, write
-from vmunet.volume_metrics import score_case
+from vmunet.evaluation.volume_metrics import score_case
 
 SPACING = (3.0, 0.75, 0.75)  # mm along (depth, height, width)
 SHAPE = (150, 512, 512)

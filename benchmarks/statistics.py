@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.measure import arguments, interleaved, write
-from vmunet.metrics import interval, mean_scores, pooled_scores
-from vmunet.samples import RESAMPLES, CaseSample, ImageSample
-from vmunet.statistics import DRAWS, intervals, paired, permutation_p
+from vmunet.evaluation.metrics import interval, mean_scores, pooled_scores
+from vmunet.evaluation.samples import RESAMPLES, CaseSample, ImageSample
+from vmunet.evaluation.statistics import DRAWS, intervals, paired, permutation_p
 
 IMAGES, CASES, ORGANS = 808, 12, 8
 SIDE = 256

@@ -21,9 +21,9 @@ import torch
 
 from benchmarks.measure import arguments, interleaved, write
 from vmunet import VMUNet
-from vmunet.losses import bce_dice
-from vmunet.processor import use_processor
 from vmunet.scan import backend
+from vmunet.training.losses import bce_dice
+from vmunet.training.processor import use_processor
 
 BACKENDS = ("reference", "cpu")
 WARM_UP = 2  # steps: memory is claimed from the system in the first

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from benchmarks.measure import WARM_UP, arguments, gpu, need_cuda, save, summary, write
 from benchmarks.published import PublishedVMUNet, cuda_scan
 from vmunet import VMUNet
-from vmunet.losses import bce_dice
+from vmunet.training.losses import bce_dice
 
 VARIANTS = (
     "fp32",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cv2
 
-from vmunet.data.phantom import phantom
+from vmunet.data.phantom.lesions import phantom
 
 IMAGES, PER_PATIENT, SEED = 48, 2, 5
 HEIGHT, WIDTH = 96, 128  # px

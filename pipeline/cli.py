@@ -9,14 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import (
-    compare_command,
-    mlflow_command,
-    predict_command,
-    search_command,
-    sweep_command,
-    ui_command,
-)
+from pipeline.commands import compare as compare_command
+from pipeline.commands import mlflow as mlflow_command
+from pipeline.commands import predict as predict_command
+from pipeline.commands import search as search_command
+from pipeline.commands import sweep as sweep_command
+from pipeline.commands import ui as ui_command
 
 ABOUT = """\
 VM-UNet (Vision Mamba UNet) for the segmentation of skin lesions and of organs in CT.
@@ -66,8 +64,8 @@ and the same with train in place of evaluate trains without scoring.
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from vmunet.export import export_onnx
-    from vmunet.inference import load_members
+    from vmunet.inference.export import export_onnx
+    from vmunet.inference.images import load_members
 
     (member, *others) = load_members([arguments.weights], size=arguments.size, device="cpu")
     if others:
@@ -79,8 +77,8 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _profile(arguments: argparse.Namespace) -> None:
-    from pipeline.grid import switch_profile
-    from pipeline.params import PROFILES, load_params, read_yaml
+    from pipeline.config.params import PROFILES, load_params, read_yaml
+    from pipeline.config.runs import switch_profile
 
     if arguments.name:
         switch_profile(arguments.name)
@@ -92,8 +90,8 @@ def _profile(arguments: argparse.Namespace) -> None:
 
 
 def _runs(arguments: argparse.Namespace) -> None:
-    from pipeline.grid import own_runs, runs
-    from pipeline.params import load_params
+    from pipeline.config.params import load_params
+    from pipeline.config.runs import own_runs, runs
 
     params = load_params()
     own = own_runs(params)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("vmunet", "pipeline", "stages")
+PACKAGES = ("vmunet", "pipeline", "stages", "reports")
 RECORDED = (
     "torch",
     "numpy",

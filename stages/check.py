@@ -11,14 +11,15 @@ import argparse
 from itertools import combinations
 from pathlib import Path
 
-from pipeline.params import Params, PhantomSource, load_params
+from pipeline.config.params import Params, PhantomSource, load_params
 from pipeline.stage import run_stage
-from vmunet import contact_sheet
-from vmunet.data import check_report, check_sheet
-from vmunet.data.checks import find, find_pairs, shared_ids
-from vmunet.data.facts import measure
-from vmunet.data.files import whole_folder
-from vmunet.data.isic import dataset_named
+from vmunet.data.checks import report as check_report
+from vmunet.data.checks import sheet as check_sheet
+from vmunet.data.checks.facts import measure
+from vmunet.data.checks.findings import find, find_pairs, shared_ids
+from vmunet.data.isic.official import dataset_named
+from vmunet.drawing.sheets import images as contact_sheet
+from vmunet.files import whole_folder
 
 RAW = Path("data/raw")
 

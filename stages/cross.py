@@ -5,7 +5,7 @@
 NAME is one of params.yaml's grid.cross: {train: view, test: view}. Scored are the main cell's runs
 (base, or the first of grid.ablations) on the train view under each of their protocols, with all
 seeds. Left out are test images that the training dataset holds too, in its train or its test part
-(`vmunet.shared_images`); ids are not compared where one of the two is made of phantoms.
+(`vmunet.measure.shared_images`); ids are not compared where one of the two is made of phantoms.
 
 Reads  runs/<train view>/<cell>/<protocol>/<seed>/{weights.safetensors,run.json},
        data/arrays/<train view>/<protocol>/ and data/arrays/<test view>/<protocol>/.
@@ -24,23 +24,23 @@ from typing import Any
 
 import torch
 
-from pipeline.grid import Run
-from pipeline.params import CROSS, Params, known, load_params
+from pipeline.config.params import CROSS, Params, known, load_params
+from pipeline.config.runs import Run
 from pipeline.stage import run_stage
-from stages.scoring import heading, read_run
-from vmunet.checkpoints import load_checkpoint
+from stages.common.scoring import heading, read_run
 from vmunet.data.arrays import load_manifest
-from vmunet.data.files import whole_folder
 from vmunet.errors import InputError
-from vmunet.evaluation import (
+from vmunet.evaluation.images import (
     TestImages,
     load_test_images,
     predict_probabilities,
     score_probabilities,
 )
-from vmunet.metrics import PER_IMAGE, POOLED
-from vmunet.processor import use_processor
-from vmunet.shared_images import Shared, shared_images
+from vmunet.evaluation.metrics import PER_IMAGE, POOLED
+from vmunet.files import whole_folder
+from vmunet.measure.shared_images import Shared, shared_images
+from vmunet.training.processor import use_processor
+from vmunet.weights.checkpoints import load_checkpoint
 
 ARRAYS = Path("data/arrays")
 PHANTOM = "phantom"

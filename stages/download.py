@@ -8,11 +8,11 @@ import argparse
 import os
 from pathlib import Path
 
-from pipeline.params import load_params
+from pipeline.config.params import load_params
 from pipeline.stage import run_stage
 from vmunet.data.download import Internet, alone, mirror_urls
-from vmunet.data.isic import dataset_named
-from vmunet.data.raw import Phantoms, write_raw
+from vmunet.data.isic.official import dataset_named
+from vmunet.data.isic.raw import Phantoms, write_raw
 from vmunet.errors import InputError
 
 

@@ -16,21 +16,29 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.grid import Run, parse_run
-from pipeline.params import Params, load_params
+from pipeline.config.params import Params, load_params
+from pipeline.config.runs import Run, parse_run
 from pipeline.stage import run_stage
 from pipeline.tracking.scores import FinalScores
 from pipeline.tracking.table_names import tables_of
-from stages.scoring import heading, headline, read_history, read_run, write_card, write_metrics
-from vmunet import class_sheet, contact_sheet
-from vmunet.checkpoints import load_checkpoint
-from vmunet.class_evaluation import ScoredClasses, score_class_run
+from stages.common.scoring import (
+    heading,
+    headline,
+    read_history,
+    read_run,
+    write_card,
+    write_metrics,
+)
 from vmunet.classes import classes_of
 from vmunet.data.arrays import load_manifest
+from vmunet.drawing.sheets import classes as class_sheet
+from vmunet.drawing.sheets import images as contact_sheet
 from vmunet.errors import InputError
-from vmunet.evaluation import Scored, foreground, load_test_images, score_run
-from vmunet.processor import use_processor
-from vmunet.stored_predictions import write_labels, write_masks
+from vmunet.evaluation.classes import ScoredClasses, score_class_run
+from vmunet.evaluation.images import Scored, foreground, load_test_images, score_run
+from vmunet.evaluation.stored import write_labels, write_masks
+from vmunet.training.processor import use_processor
+from vmunet.weights.checkpoints import load_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -15,20 +15,27 @@ from pathlib import Path
 
 import torch
 
-from pipeline.grid import Run, parse_run
-from pipeline.params import Params, load_params
+from pipeline.config.params import Params, load_params
+from pipeline.config.runs import Run, parse_run
 from pipeline.stage import run_stage
 from pipeline.tracking.scores import FinalScores
 from pipeline.tracking.table_names import tables_of
-from stages.scoring import heading, headline, read_history, read_run, write_card, write_metrics
-from vmunet import organ_sheet
-from vmunet.checkpoints import load_checkpoint
+from stages.common.scoring import (
+    heading,
+    headline,
+    read_history,
+    read_run,
+    write_card,
+    write_metrics,
+)
 from vmunet.data.arrays import load_manifest
+from vmunet.drawing.sheets import organs as organ_sheet
 from vmunet.errors import InputError
-from vmunet.processor import use_processor
+from vmunet.evaluation.stored import write_labels
+from vmunet.evaluation.volumes import score_volumes
 from vmunet.protocols import PROTOCOLS
-from vmunet.stored_predictions import write_labels
-from vmunet.volume_evaluation import score_volumes
+from vmunet.training.processor import use_processor
+from vmunet.weights.checkpoints import load_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> None:

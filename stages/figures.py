@@ -10,16 +10,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.grid import Run, runs
-from pipeline.params import Params, load_params
+from pipeline.config.params import Params, load_params
+from pipeline.config.runs import Run, runs
 from pipeline.stage import run_stage
-from stages.figure_fields import receptive_fields
-from stages.figure_listing import FIGURES as OUTPUT
-from stages.figure_runs import Runs
-from stages.figure_scores import by_size, dice_distributions, reliability, training_curves
-from stages.figure_volumes import by_organ
-from stages.figure_writing import write_figures
-from vmunet.data.files import whole_folder
+from reports.make.figures.fields import receptive_fields
+from reports.make.figures.listing import FIGURES as OUTPUT
+from reports.make.figures.runs import Runs
+from reports.make.figures.scores import by_size, dice_distributions, reliability, training_curves
+from reports.make.figures.volumes import by_organ
+from reports.make.figures.writing import write_figures
+from vmunet.files import whole_folder
 
 DRAWN = (
     dice_distributions,

@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-from pipeline.params import load_params
+from pipeline.config.params import load_params
 from pipeline.stage import run_stage
 from vmunet.classes import classes_of
-from vmunet.data.own_images import write_own_images
-from vmunet.data.own_split import read_samples
+from vmunet.data.own.images import write_own_images
+from vmunet.data.own.split import read_samples
 from vmunet.errors import InputError
 from vmunet.protocols import PROTOCOLS
 

@@ -7,11 +7,11 @@ DVC does not watch, is seen. What follows runs only where its output changed.
 import argparse
 from pathlib import Path
 
-from pipeline.own import OwnVolumes
-from pipeline.params import load_params
+from pipeline.config.own import OwnVolumes
+from pipeline.config.params import load_params
 from pipeline.stage import run_stage
-from vmunet.data.own_files import pair_images, pair_volumes
-from vmunet.data.own_split import assign, write_samples
+from vmunet.data.own.files import pair_images, pair_volumes
+from vmunet.data.own.split import assign, write_samples
 from vmunet.errors import InputError
 
 

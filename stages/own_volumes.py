@@ -7,12 +7,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pipeline.params import load_params
+from pipeline.config.params import load_params
 from pipeline.stage import run_stage
 from vmunet.classes import classes_of
-from vmunet.data.own_split import read_samples
-from vmunet.data.own_volumes import own_cases
-from vmunet.data.volume_report import write_report
+from vmunet.data.checks.volumes import write_report
+from vmunet.data.own.split import read_samples
+from vmunet.data.own.volumes import own_cases
 from vmunet.data.volumes import write_volumes
 from vmunet.errors import InputError
 

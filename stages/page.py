@@ -18,21 +18,21 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from pipeline.grid import Run, runs
-from pipeline.params import Params, load_params
+from pipeline.config.params import Params, load_params
+from pipeline.config.runs import Run, runs
 from pipeline.stage import run_stage
-from stages.figure_listing import figure_folders, pictured_views, read_cases
-from stages.page_csv import further_tables
-from stages.page_figures import embedded
-from stages.page_layout import DASH
-from stages.page_tables import INFERENCE, LEGEND, has_inference, sections
-from stages.table_metrics import read_results
-from stages.table_parts import Report
-from stages.table_provenance import provenance_of
-from stages.table_rows import Assembler, wanted_metrics
-from stages.table_statistics import Statistics
-from stages.table_views import load_yaml
-from vmunet.data.files import whole_file
+from reports.make.figures.listing import figure_folders, pictured_views, read_cases
+from reports.make.page.csv import further_tables
+from reports.make.page.figures import embedded
+from reports.make.page.layout import DASH
+from reports.make.page.tables import INFERENCE, LEGEND, has_inference, sections
+from reports.make.results.metrics import read_results
+from reports.make.results.provenance import provenance_of
+from reports.make.results.statistics import Statistics
+from reports.make.results.views import load_yaml
+from reports.make.tables.parts import Report
+from reports.make.tables.rows import Assembler, wanted_metrics
+from vmunet.files import whole_file
 
 OUTPUT = Path("reports/index.html")
 TEMPLATES = Path("reports/templates/page")

@@ -17,17 +17,17 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.grid import runs
-from pipeline.params import Params, load_params
+from pipeline.config.params import Params, load_params
+from pipeline.config.runs import runs
 from pipeline.stage import run_stage
-from stages.figure_listing import figure_folders, listed_figures
-from stages.table_metrics import read_results
-from stages.table_provenance import provenance_of
-from stages.table_render import environment
-from stages.table_rows import wanted_metrics
-from stages.table_views import load_yaml
-from vmunet.data.files import whole_file
+from reports.make.figures.listing import figure_folders, listed_figures
+from reports.make.results.metrics import read_results
+from reports.make.results.provenance import provenance_of
+from reports.make.results.views import load_yaml
+from reports.make.tables.rows import wanted_metrics
+from reports.make.typeset.render import environment
 from vmunet.errors import InputError
+from vmunet.files import whole_file
 
 LATEX = "pdflatex"
 SECONDS = 300  # of one pass

@@ -14,18 +14,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.grid import Run, runs
-from pipeline.params import Params, load_params
+from pipeline.config.params import Params, load_params
+from pipeline.config.runs import Run, runs
 from pipeline.stage import run_stage
-from stages.figure_images import lowest, qualitative
-from stages.figure_listing import CASES, PICTURES
-from stages.figure_runs import Runs
-from stages.figure_volumes import outlined_slices
-from stages.figure_writing import write_figures
-from stages.page_cases import image_views
-from stages.page_volumes import volume_views
-from stages.table_metrics import Result
-from vmunet.data.files import whole_folder
+from reports.make.figures.images import lowest, qualitative
+from reports.make.figures.listing import CASES, PICTURES
+from reports.make.figures.runs import Runs
+from reports.make.figures.volumes import outlined_slices
+from reports.make.figures.writing import write_figures
+from reports.make.page.cases import image_views
+from reports.make.page.volumes import volume_views
+from reports.make.results.metrics import Result
+from vmunet.files import whole_folder
 
 DRAWN = (qualitative, lowest, outlined_slices)
 

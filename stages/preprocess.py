@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pipeline.params import load_params
+from pipeline.config.params import load_params
 from pipeline.stage import run_stage
 from vmunet.data.preprocess import write_arrays
 from vmunet.errors import InputError

@@ -10,12 +10,12 @@ Reads  runs/<view>/<cell>/<protocol>/<seed>/weights.safetensors, data/arrays/<vi
        and data/weights/ where the cell has initial weights.
 Writes metrics/<profile>/<view>/receptive_field.npz:
        before_bottleneck, after_bottleneck, before_output, after_output: float32 (size, size), the
-       fields in logits (or the bottleneck's units) by gray level, see `vmunet.receptive_field`;
-       r20, r30, r50, r99: float (4,), for these four in this order, the fraction of the image's
-       area that the smallest square holding that share of a field covers;
-       centres: float (4,), the squares' centre in px along both axes;
-       images: how many test images the fields are averaged over; run: the run's name.
-       Where the grid declares no such run: images 0, run '' and nothing else.
+       fields in logits (or the bottleneck's units) by gray level, see
+       `vmunet.measure.receptive_field`; r20, r30, r50, r99: float (4,), for these four in this
+       order, the fraction of the image's area that the smallest square holding that share of a
+       field covers; centres: float (4,), the squares' centre in px along both axes; images: how
+       many test images the fields are averaged over; run: the run's name. Where the grid declares
+       no such run: images 0, run '' and nothing else.
 """
 
 import argparse
@@ -26,22 +26,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.grid import Run
-from pipeline.params import Params, load_params
+from pipeline.config.params import Params, load_params
+from pipeline.config.runs import Run
 from pipeline.stage import run_stage
-from stages.initial_model import initial_model
-from vmunet.checkpoints import load_checkpoint
-from vmunet.data.files import whole_file
+from stages.common.initial_model import initial_model
 from vmunet.errors import InputError
-from vmunet.evaluation import load_test_images
-from vmunet.processor import use_processor
-from vmunet.receptive_field import (
+from vmunet.evaluation.images import load_test_images
+from vmunet.files import whole_file
+from vmunet.measure.receptive_field import (
     SHARES,
     area_fractions,
     centre_of,
     features_of,
     receptive_fields,
 )
+from vmunet.training.processor import use_processor
+from vmunet.weights.checkpoints import load_checkpoint
 
 MOST_IMAGES = 50  # as the published scripts
 FIELDS = ("bottleneck", "output")

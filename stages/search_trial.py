@@ -15,17 +15,17 @@ from typing import Any
 from optuna.exceptions import TrialPruned
 from optuna.trial import Trial, TrialState
 
-from pipeline.grid import Run
-from pipeline.params import Cell, Params, load_params
+from pipeline.config.params import Cell, Params, load_params
+from pipeline.config.runs import Run
 from pipeline.provenance import ROOT, git_revision, hash_files, hash_json, modules_of, versions
-from pipeline.search_data import refuse_to_open, search_data
-from pipeline.search_space import cell_with, overrides
-from pipeline.search_study import Facts, SharedStudy, facts_of
+from pipeline.search.data import refuse_to_open, search_data
+from pipeline.search.space import cell_with, overrides
+from pipeline.search.study import Facts, SharedStudy, facts_of
 from pipeline.stage import run_stage
 from pipeline.tracking.plain import PlainRun
+from stages.common.training import Task, device_name, make_model
 from stages.train import image_task
 from stages.train_volumes import organ_task
-from stages.training import Task, device_name, make_model
 from vmunet.protocols import PROTOCOLS, Protocol
 from vmunet.settings import TrainSettings
 
@@ -53,9 +53,9 @@ def run_trial(study: SharedStudy, trial: Trial, params: Params) -> None:
     """Train, report, and tell the study how it ended."""
     import torch
 
-    from vmunet.losses import training_loss
-    from vmunet.processor import use_processor
-    from vmunet.training import DivergedError, train
+    from vmunet.training.loop import DivergedError, train
+    from vmunet.training.losses import training_loss
+    from vmunet.training.processor import use_processor
 
     facts = study.facts
     changes = overrides(facts.dimensions, trial.params, facts.kind)

@@ -7,8 +7,9 @@ Reads  params.yaml and the profile: the depths of grid.ablations' cells, the wid
 Writes metrics/<profile>/<view>/speed.json. What does not fit into memory is null; without ablations
        there are no architectures.
 
-What is measured and what is not: see `vmunet.speed`. The figures are this machine's, in this hour;
-they say nothing about another one's, and something else that runs beside them slows them down.
+What is measured and what is not: see `vmunet.measure.speed`. The figures are this machine's, in
+this hour; they say nothing about another one's, and something else that runs beside them slows them
+down.
 """
 
 import argparse
@@ -19,12 +20,12 @@ from typing import Any
 
 import torch
 
-from pipeline.params import Params, load_params
+from pipeline.config.params import Params, load_params
 from pipeline.provenance import versions
 from pipeline.stage import run_stage
-from vmunet.data.files import whole_file
-from vmunet.processor import use_processor
-from vmunet.speed import Workload, architecture_name, device_names, measure
+from vmunet.files import whole_file
+from vmunet.measure.speed import Workload, architecture_name, device_names, measure
+from vmunet.training.processor import use_processor
 
 MODES = ("inference", "training")
 

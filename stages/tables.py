@@ -24,20 +24,20 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.grid import Run, runs
-from pipeline.params import Params, load_params
+from pipeline.config.params import Params, load_params
+from pipeline.config.runs import Run, runs
 from pipeline.stage import run_stage
-from stages import table_summary
-from stages.table_metrics import ImageResult, Result, VolumeResult, read_results
-from stages.table_parts import Report
-from stages.table_protocols import Paired, paired_by
-from stages.table_provenance import provenance_of
-from stages.table_render import environment, render_markdown, render_tex
-from stages.table_rows import Assembler, Table, wanted_metrics
-from stages.table_sheet import percent
-from stages.table_statistics import Statistics
-from stages.table_views import load_yaml
-from vmunet.data.files import whole_folder
+from reports.make.results.metrics import ImageResult, Result, VolumeResult, read_results
+from reports.make.results.provenance import provenance_of
+from reports.make.results.statistics import Statistics
+from reports.make.results.views import load_yaml
+from reports.make.tables import summary as table_summary
+from reports.make.tables.parts import Report
+from reports.make.tables.protocols import Paired, paired_by
+from reports.make.tables.rows import Assembler, Table, wanted_metrics
+from reports.make.typeset.render import environment, render_markdown, render_tex
+from reports.make.typeset.sheet import percent
+from vmunet.files import whole_folder
 
 OUTPUT = Path("reports/tables")
 

@@ -1,15 +1,15 @@
 """Train one run of the grid on the slices of CT volumes.
 
-`stages/training.py` says what is written and how a killed run goes on.
+`stages/common/training.py` says what is written and how a killed run goes on.
 """
 
 from pathlib import Path
 from typing import Any
 
-from pipeline.grid import Run, parse_run
-from pipeline.params import Params, load_params
+from pipeline.config.params import Params, load_params
+from pipeline.config.runs import Run, parse_run
 from pipeline.stage import run_stage
-from stages.training import Task, train_run
+from stages.common.training import Task, train_run
 from vmunet.protocols import PROTOCOLS, Protocol
 from vmunet.settings import PUBLISHED, Augmentation
 

@@ -13,14 +13,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.params import PhantomVolumes, SynapseSource, load_params
+from pipeline.config.params import PhantomVolumes, SynapseSource, load_params
 from pipeline.stage import run_stage
-from vmunet.data.btcv import raw_cases
-from vmunet.data.ct_phantom import write_btcv
-from vmunet.data.synapse import CLASSES, TEST, TRAIN, TRAIN_SLICES, WINDOW
-from vmunet.data.synapse_client import from_synapse
-from vmunet.data.synapse_prepared import prepared_cases
-from vmunet.data.volume_report import write_report
+from vmunet.data.checks.volumes import write_report
+from vmunet.data.phantom.ct import write_btcv
+from vmunet.data.synapse.client import from_synapse
+from vmunet.data.synapse.official import CLASSES, TEST, TRAIN, TRAIN_SLICES, WINDOW
+from vmunet.data.synapse.prepared import prepared_cases
+from vmunet.data.synapse.raw import raw_cases
 from vmunet.data.volumes import write_volumes
 from vmunet.errors import InputError
 

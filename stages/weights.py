@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.params import Profile, load_params
+from pipeline.config.params import Profile, load_params
 from pipeline.provenance import write_json
 from pipeline.stage import run_stage
 from vmunet.data.download import Internet, Wanted, alone, fetch_all, mirror_urls
-from vmunet.data.files import whole_folder
 from vmunet.errors import InputError
+from vmunet.files import whole_folder
 
 FOLDER = Path("data/weights")
 DOWNLOADS = Path("data/downloads")
@@ -45,10 +45,10 @@ def pretrain_on_phantoms(folder: Path, profile: Profile) -> dict[str, dict[str, 
     from safetensors.torch import save_file
     from torch import Tensor
 
-    from vmunet.data.phantom import phantom
+    from vmunet.data.phantom.lesions import phantom
     from vmunet.data.resize import min_max
-    from vmunet.pretraining import VMAMBA_DEPTHS, pretrain
-    from vmunet.processor import use_processor
+    from vmunet.training.processor import use_processor
+    from vmunet.weights.pretraining import VMAMBA_DEPTHS, pretrain
 
     use_processor(profile.threads)
     steps, size, dims = profile.weights.steps, profile.weights.side, profile.train.dims
@@ -69,7 +69,7 @@ def pretrain_on_phantoms(folder: Path, profile: Profile) -> dict[str, dict[str, 
 
 def download_published(folder: Path, dims: Sequence[int]) -> dict[str, dict[str, object]]:
     """VMamba-T and -S v0 from the publisher, or from a mirror of theirs."""
-    from vmunet.initial_weights import VMAMBA_V0
+    from vmunet.weights.initial import VMAMBA_V0
 
     wanted = [
         Wanted(url, f"weights/{url.rsplit('/', 1)[1]}", sha256)
@@ -103,7 +103,7 @@ def take_in(
     folder: Path, sources: Mapping[Path, str], dims: Sequence[int]
 ) -> dict[str, dict[str, object]]:
     """Published files (and their SHA-256) to safetensors in `folder`, and what each one fills."""
-    from vmunet.vmamba_files import convert, one_line, report
+    from vmunet.weights.vmamba import convert, one_line, report
 
     files: dict[str, dict[str, object]] = {}
     for path, sha256 in sources.items():

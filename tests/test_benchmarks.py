@@ -16,9 +16,9 @@ from benchmarks.published import (
 )
 from benchmarks.scan_cpu import stage_inputs
 from vmunet import VMUNet
-from vmunet.losses import bce_dice
 from vmunet.scan import ss2d
 from vmunet.scan.reference import walk
+from vmunet.training.losses import bce_dice
 
 TINY = {"dims": (8, 16, 32, 64), "depths": (1, 1, 1, 1), "depths_decoder": (1, 1, 1, 1)}
 

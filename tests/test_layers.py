@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.params import read_yaml
+from pipeline.config.params import read_yaml
 from pipeline.provenance import modules_of, versions
-
-ROOT = Path(__file__).parent.parent
+from tests.helpers.paths import ROOT
 
 
 def python(code: str) -> str:
@@ -111,8 +110,8 @@ def test_modules_of_sees_what_a_stage_really_imports() -> None:
     """Run a stage's imports and compare: nothing of the project loads that is not listed."""
     code = (
         "import sys, runpy; from pathlib import Path; import stages.train, pipeline.tracking, "
-        "vmunet.checkpoints, vmunet.training, vmunet.initial_weights, vmunet.data.arrays, "
-        "vmunet.data.augment, vmunet.model\n"
+        "vmunet.weights.checkpoints, vmunet.training.loop, vmunet.weights.initial, "
+        "vmunet.data.arrays, vmunet.data.augment, vmunet.model\n"
         "names = [m for m in sys.modules if m.split('.')[0] in ('vmunet', 'pipeline', 'stages')]\n"
         "print('\\n'.join(str(Path(sys.modules[n].__file__)) for n in names))"
     )

@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
-import test_pipeline
-from own_data import write_folders
-from test_pipeline import TINY, edit_params, make_project, tool
 
-from pipeline.params import read_yaml
+from pipeline.config.params import read_yaml
+from tests import test_pipeline
+from tests.helpers.own_data import write_folders
+from tests.test_pipeline import TINY, edit_params, make_project, tool
 
 TARGET = "evaluate_own_images@polyps-scratch-sound-1"
 SCORES = Path("metrics/own/tiny/polyps/scratch/sound/1")

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.selection import REPORT
+from pipeline.sweep.selection import REPORT
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 CELLS = ("scratch", "base")
 
 TINY = {

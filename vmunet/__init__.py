@@ -1,8 +1,8 @@
 """VM-UNet: Vision Mamba UNet for medical image segmentation.
 
-`from vmunet import VMUNet` gives the model. Everything else is a submodule: `vmunet.scan` (the
-2D selective scan and its backends), `vmunet.losses`, `vmunet.metrics`, `vmunet.data`,
-`vmunet.training`, `vmunet.inference`, `vmunet.checkpoints`.
+`from vmunet import VMUNet` gives the model. Everything else is a submodule: `vmunet.scan` (the 2D
+selective scan and its backends), `vmunet.training.losses`, `vmunet.evaluation.metrics`,
+`vmunet.data`, `vmunet.training.loop`, `vmunet.inference.images`, `vmunet.weights.checkpoints`.
 """
 
 from importlib import import_module

@@ -314,7 +314,7 @@ class VMUNet(Encoder):
         if h % SIZE_MULTIPLE or w % SIZE_MULTIPLE or not h or not w:
             raise InputError(
                 f"VMUNet takes sizes divisible by {SIZE_MULTIPLE}, not {h}x{w}: resize or pad the "
-                "images (vmunet.inference pads)"
+                "images (vmunet.inference.images pads)"
             )
         return images
 

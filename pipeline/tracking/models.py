@@ -2,9 +2,9 @@
 
 The registered model is called `<view>-<cell>-<protocol>`; each seed, and each time that it was
 trained, is a version, and the alias `seed-<seed>` points at a seed's newest. Nothing is pickled:
-the model is a script (pipeline/mlflow_model.py) and the safetensors file, which describes itself;
-it needs this project installed where it is served (a copy of the sources in every model would
-compile the CPU kernels anew for each).
+the model is a script (pipeline/tracking/pyfunc_model.py) and the safetensors file, which describes
+itself; it needs this project installed where it is served (a copy of the sources in every model
+would compile the CPU kernels anew for each).
 
 In a store on this machine the weights are a hard link to the run's own, and take no room of their
 own until DVC removes those; a server gets a copy. Hence models are logged unless
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 SWITCH = "VMUNET_MLFLOW_MODEL"
-SCRIPT = ROOT / "pipeline" / "mlflow_model.py"
+SCRIPT = ROOT / "pipeline" / "tracking" / "pyfunc_model.py"
 REQUIREMENTS = (
     "vmunet",
     "mlflow",
@@ -109,7 +109,7 @@ def _write_model(folder: Path, weights: Path, run_id: str, model_id: str) -> Non
     from mlflow.pyfunc import save_model
     from mlflow.types import ColSpec, DataType, Schema
 
-    from vmunet.served import Segmenter, example
+    from vmunet.inference.served import Segmenter, example
 
     segmenter = Segmenter(weights, "cpu")
     given, gives = ("volume", "labels") if segmenter.volumes else ("image", "mask")

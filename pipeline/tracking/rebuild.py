@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.grid import OwnRun, Run, own_names
-from pipeline.params import Params
+from pipeline.config.params import Params
+from pipeline.config.runs import OwnRun, Run, own_names
 from pipeline.tracking.outbox import OUTBOX, Outbox, find_run
 from pipeline.tracking.scores import SENDERS, final_entries, header_of_folder, read_json
 from pipeline.tracking.store import client, experiment_id, explain, milliseconds

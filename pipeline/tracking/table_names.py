@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.grid import Run
-from pipeline.params import Params, read_yaml
+from pipeline.config.params import Params, read_yaml
+from pipeline.config.runs import Run
 from vmunet.errors import InputError
 
 

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from vmunet.data.files import whole_folder
 from vmunet.errors import InputError
+from vmunet.files import whole_folder
 
 BLOCK = 1 << 20
 MOST_BYTES = 200 * 2**30  # the largest official archive unpacks to about 11 GiB

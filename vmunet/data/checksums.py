@@ -10,8 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from vmunet.data.files import whole_file
 from vmunet.errors import InputError
+from vmunet.files import whole_file
 
 RECORD = Path("checksums.json")  # from the repository's root, where stages run
 

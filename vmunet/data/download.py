@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from vmunet.data.archives import is_whole_zip, sha256_of
 from vmunet.data.checksums import RECORD, recorded, remember
-from vmunet.data.isic import Archive, IsicDataset
+from vmunet.data.isic.official import Archive, IsicDataset
 from vmunet.data.transfer import SourceError, StoppedError, Together, bring, discard
 from vmunet.errors import InputError
 

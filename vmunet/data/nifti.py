@@ -21,8 +21,8 @@ from nibabel import orientations
 from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
-from vmunet.data.files import whole_file
 from vmunet.errors import InputError
+from vmunet.files import whole_file
 
 SUFFIXES = (".nii", ".nii.gz")
 # What an index counts towards along (width, height, depth): left, posterior, superior.

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from vmunet.data.files import whole_folder
 from vmunet.data.images import read_mask, read_rgb
 from vmunet.data.resize import min_max, resize_image, resize_mask
-from vmunet.data.threads import in_threads
 from vmunet.errors import InputError
+from vmunet.files import whole_folder
 from vmunet.protocols import Protocol
+from vmunet.threads import in_threads
 
 SUBSETS = ("train", "test")
 NATIVE_MASKS = "native_masks.zip"

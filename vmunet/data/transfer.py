@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from vmunet.data.files import whole_file
 from vmunet.errors import InputError
+from vmunet.files import whole_file
 
 if TYPE_CHECKING:
     import requests

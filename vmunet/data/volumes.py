@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmunet.data.files import whole_folder
-from vmunet.data.threads import in_threads
 from vmunet.errors import InputError
+from vmunet.files import whole_folder
+from vmunet.threads import in_threads
 
 AT_ONCE = 2  # volumes in memory: reading 150 slices of 512x512 takes 0.5 GB, and 700 take 2.4 GB
 

@@ -1,0 +1,251 @@
+"""`vmunet compare`: two cells against each other on the same test images.
+
+Imports of anything heavy stand inside the functions, so that `--help` answers at once.
+"""
+
+import argparse
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.commands.sweep import numbers
+
+if TYPE_CHECKING:
+    from pipeline.commands.compare_pairs import Named, Pair
+    from pipeline.config.params import Params
+    from pipeline.config.runs import Run
+    from reports.make.results.comparison import Comparison, Line
+
+WIDTH = 100
+LEVEL = 0.05  # a corrected p below it is significant
+
+ABOUT = """\
+Compare two cells on the test images that both were scored on: scores, the difference with its 95%
+interval, and whether it could be chance. Run it in the repository's root.
+
+CELL is a cell of params.yaml (base), with its protocol (base-sound), or a run as `vmunet runs`
+lists it (isic17-64-base-paper-42, or its folder). Cells are compared on every view, under every
+protocol, where both have scores, each with all its seeds.
+"""
+
+NOTES = """\
+examples:
+  vmunet compare base scratch                        (on every view that both have scores on)
+  vmunet compare base scratch --view isic17-256
+  vmunet compare base-paper base-sound               (the two protocols of one cell)
+  vmunet compare base scratch --seeds 42,43          (only these of the declared seeds)
+  vmunet compare isic17-64-base-paper-42 isic17-96-base-paper-42     (two sizes, by image)
+
+A and B are means over the seeds, in percent; B - A has a bootstrap interval over the test images,
+the same resamples for both. p is that of a permutation test which swaps the two models' results
+image by image (10,000 times; all ways for at most 13 cases), corrected by Holm's method for the
+scores of the view: below 0.05 the difference is significant. Pooled scores count all pixels of all
+images at once, as the paper does; mean scores average over the images. Of CT volumes DSC and HD95
+are the paper's, averaged over cases and organs.
+
+exit status: 0 compared, 2 wrong input.
+"""
+
+CHANCE = (
+    "Intervals and p speak of the choice of test {noun}s, not of training another time; p is "
+    "corrected for the number of scores, the intervals are each score's own."
+)
+# Of two protocols: what else differs between them.
+SELECTION = {
+    "image": "Under the paper protocol the epoch was chosen by the loss on these test images, "
+    "under the sound one on held-out training images: the first one's figures are too good.",
+    "case": "Under the paper protocol the epoch was chosen by the training loss, under the sound "
+    "one on held-out training cases.",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `vmunet compare`."""
+    parser.set_defaults(command=compare)
+    parser.add_argument("a", metavar="CELL", help="a cell, such as base, or a run")
+    parser.add_argument("b", metavar="CELL", help="another one")
+    parser.add_argument("--view", metavar="NAME", help="only on this view, such as isic17-256")
+    parser.add_argument(
+        "--protocol", choices=["paper", "sound"], help="only runs trained under this protocol"
+    )
+    parser.add_argument("--seeds", metavar="1,2", help="only these of the declared seeds")
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Print the comparison.
+
+    Raises:
+        InputError: unknown names, the same cell twice, nothing scored to compare, broken files.
+    """
+    from pipeline.commands.compare_pairs import pairs, resolve
+    from pipeline.config.params import load_params
+    from pipeline.config.runs import own_runs, runs
+
+    params = load_params()
+    declared = runs(params) + own_runs(params)
+    named = [resolve(word, declared, params) for word in (arguments.a, arguments.b)]
+    a, b = (_restricted(one, arguments, params) for one in named)
+    ready, waiting = _scored(pairs(a, b, params), params)
+    from reports.make.results.comparison import compare as compare_runs
+
+    for i, pair in enumerate(ready):
+        found = compare_runs(Path(), params, pair.a, pair.b)
+        print("\n" if i else "", _text(found, pair, a.word, b.word), sep="")
+    if waiting:
+        print("\n" + _wrapped(f"Not compared, as not scored yet: {_how(waiting)}."))
+
+
+def _restricted(named: "Named", arguments: argparse.Namespace, params: "Params") -> "Named":
+    """The named runs that the options leave.
+
+    Raises:
+        InputError: an option names what is not declared, or leaves none.
+    """
+    from dataclasses import replace
+
+    from vmunet.errors import InputError
+
+    seeds = numbers(arguments.seeds)
+    if arguments.view:
+        params.view(arguments.view)
+    for seed in seeds:
+        if seed not in params.grid.seeds:
+            declared = ", ".join(map(str, params.grid.seeds))
+            raise InputError(f"--seeds {seed}: params.yaml declares {declared}")
+    left = [
+        run
+        for run in named.runs
+        if arguments.view in (None, run.view)
+        and arguments.protocol in (None, run.protocol)
+        and (not seeds or run.seed in seeds)
+    ]
+    if not left:
+        options = {"--view": arguments.view, "--protocol": arguments.protocol}
+        options["--seeds"] = arguments.seeds
+        given = " ".join(f"{option} {value}" for option, value in options.items() if value)
+        raise InputError(f"{named.word} has no run with {given}; `vmunet runs` lists its runs")
+    return replace(named, runs=left)
+
+
+def _scored(pairs: Sequence["Pair"], params: "Params") -> tuple[list["Pair"], list["Run"]]:
+    """The pairs as far as both sides have scores, and the runs that have none.
+
+    Raises:
+        InputError: no pair has.
+    """
+    from pipeline.commands.compare_pairs import Pair
+    from vmunet.errors import InputError
+
+    def done(run: "Run") -> bool:
+        return (run.metrics_folder(params.profile_name) / "metrics.json").is_file()
+
+    ready = [Pair(*([run for run in of if done(run)] for of in (p.a, p.b))) for p in pairs]
+    waiting = [run for pair in pairs for run in (*pair.a, *pair.b) if not done(run)]
+    ready = [pair for pair in ready if pair.a and pair.b]
+    if not ready:
+        raise InputError(f"nothing to compare is scored yet: {_how(waiting)}")
+    return ready, waiting
+
+
+def _how(waiting: Sequence["Run"]) -> str:
+    """The runs without scores, and the command that makes them."""
+    names = list(dict.fromkeys(run.name for run in waiting))
+    listed = " ".join(f"--cells {name}" for name in names[:3])
+    further = f" ({len(names) - 3} further ones likewise)" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{further}; run `vmunet sweep {listed}`"
+
+
+def _text(found: "Comparison", pair: "Pair", a: str, b: str) -> str:
+    """The comparison of one view as lines of at most 100 columns."""
+    plural = f"{found.units} test {found.noun}{'' if found.units == 1 else 's'}"
+    wide = max(len(line.label) for line in found.lines)
+    rows = [
+        _wrapped(f"{_place(pair)}: {plural}; data: {found.source}"),
+        _side("A", a, pair.a),
+        _side("B", b, pair.b),
+        "",
+        f"{'':{wide}}  {'A':>7}  {'B':>7}  {'B - A':>7}  {'95% interval':>18}  {'p':>7}",
+        *(_row(line, wide) for line in found.lines),
+        "",
+        _wrapped(f"{_verdict(found.lines, a, b)} {CHANCE.format(noun=found.noun)}"),
+    ]
+    if len({run.protocol for run in (*pair.a, *pair.b)}) > 1:
+        rows += ["", _wrapped(SELECTION[found.noun])]
+    size = " at native size" if found.noun == "image" else ""
+    for name, ahead in ((a, found.a_ahead), (b, found.b_ahead)):
+        if ahead:
+            ids = max(len(of) for of, _, _ in ahead)
+            rows += ["", _wrapped(f"{name} is furthest ahead (Dice of A and of B{size}) on")]
+            rows += [f"  {of:{ids}}  {one:7.2f}  {other:7.2f}" for of, one, other in ahead]
+    return "\n".join(rows)
+
+
+def _place(pair: "Pair") -> str:
+    """View and protocol, of both sides where they differ."""
+    views = dict.fromkeys(runs[0].view for runs in (pair.a, pair.b))
+    protocols = dict.fromkeys(runs[0].protocol for runs in (pair.a, pair.b))
+    many = "s" if len(protocols) > 1 else ""
+    return f"{' and '.join(views)}, {' and '.join(protocols)} protocol{many}"
+
+
+def _side(letter: str, name: str, runs: Sequence["Run"]) -> str:
+    seeds = ", ".join(str(run.seed) for run in runs)
+    return _wrapped(f"{letter}  {name}, seed{'' if len(runs) == 1 else 's'} {seeds}")
+
+
+def _row(line: "Line", wide: int) -> str:
+    interval = f"{_number(line.low, '+'):>7} to {_number(line.high, '+'):>7}"
+    return (
+        f"{line.label:{wide}}  {_number(line.a):>7}  {_number(line.b):>7}  "
+        f"{_number(line.difference, '+'):>7}  {interval:>18}  {_p(line.p):>7}"
+        f"{' *' if _significant(line) else ''}"
+    )
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Two decimals; a dash for nan."""
+    return "--" if value != value else f"{round(value, 2) + 0.0:{sign}.2f}"  # no -0.00
+
+
+def _p(p: float | None) -> str:
+    if p is None:
+        return "--"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _significant(line: "Line") -> bool:
+    return line.p is not None and line.p < LEVEL
+
+
+def _verdict(lines: Sequence["Line"], a: str, b: str) -> str:
+    """One sentence: which of the two is better, and in what."""
+    tested = [line.p for line in lines if line.p is not None]
+    if not tested:
+        return "No score is defined for both."
+    if not any(_significant(line) for line in lines):
+        return (
+            f"No difference between {a} and {b} is significant: the smallest p is "
+            f"{_p(min(tested))}."
+        )
+    parts = []
+    for key, name, other in (("b", b, a), ("a", a, b)):
+        labels = [line.label for line in lines if _significant(line) and line.better == key]
+        if labels:
+            what = "every score" if len(labels) == len(lines) else _listed(labels)
+            parts.append(f"{name} is significantly better than {other} in {what}")
+    rest = sum(not _significant(line) for line in lines)
+    if rest:
+        what = "score does" if rest == 1 else f"{rest} scores do"
+        parts.append(f"the other {what} not differ significantly")
+    return "; ".join(parts) + "."
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """`mean Dice, native size` has a comma of its own."""
+    words = [label.replace(", ", " (", 1) + ")" * (", " in label) for label in labels]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)

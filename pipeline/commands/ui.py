@@ -1,0 +1,178 @@
+"""`vmunet ui`: the pages of MLflow and Prefect, on this machine alone."""
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.sweep.processes import GRACE_SECONDS, Watchdog, last_lines, send
+
+ABOUT = """\
+Start MLflow's page, to compare runs, and Prefect's, to watch sweeps, on 127.0.0.1. Their stores
+are mlflow.db and prefect.db in the repository's root. Ctrl-C stops both. A sweep that is started
+in the same clone meanwhile reports to Prefect by itself.
+"""
+START_SECONDS = 90.0
+HOST = "127.0.0.1"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `vmunet ui`."""
+    parser.set_defaults(command=ui)
+    parser.add_argument("--mlflow-port", metavar="PORT", type=int, default=5000, help="(5000)")
+    parser.add_argument("--prefect-port", metavar="PORT", type=int, default=4200, help="(4200)")
+
+
+def ui(arguments: argparse.Namespace) -> int:
+    """Start both servers and stay until Ctrl-C.
+
+    Raises:
+        InputError: a port is taken, or a server does not start.
+    """
+    from pipeline.sweep.prefect_server import ADDRESSES, answers
+
+    ports = {"MLflow": arguments.mlflow_port, "Prefect": arguments.prefect_port}
+    for name, port in ports.items():
+        check_free(name, port)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    mlflow, prefect = (f"http://{HOST}:{port}" for port in ports.values())
+    servers: dict[str, subprocess.Popen[bytes]] = {}
+    watchdog = Watchdog()
+    ADDRESSES.parent.mkdir(exist_ok=True)
+    print("starting both servers: some seconds, the first time a minute", flush=True)
+    try:
+        servers["MLflow"] = start_mlflow(ports["MLflow"])
+        servers["Prefect"] = start_prefect(ports["Prefect"])
+        for server in servers.values():
+            watchdog.add(server.pid)
+        wait_for(servers, {"MLflow": mlflow, "Prefect": f"{prefect}/api"}, answers)
+        ADDRESSES.write_text(json.dumps({"mlflow": mlflow, "prefect_api": f"{prefect}/api"}))
+        print(f"MLflow:  {mlflow}\nPrefect: {prefect}\nCtrl-C stops both.", flush=True)
+        wait_for_the_end(servers)
+    finally:
+        ADDRESSES.unlink(missing_ok=True)
+        stop(servers)
+        watchdog.close()
+    return 0
+
+
+def check_free(name: str, port: int) -> None:
+    """Refuse a port that something listens on.
+
+    Raises:
+        InputError: it is taken.
+    """
+    from vmunet.errors import InputError
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            option = f"--{name.lower()}-port"
+            why = "is taken" if isinstance(error, OSError) else "is no port"
+            raise InputError(
+                f"port {port}, for {name}, {why}; choose another: vmunet ui {option} {port + 1}"
+            ) from None
+
+
+def start_mlflow(port: int) -> "subprocess.Popen[bytes]":
+    from pipeline.tracking import client
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        client()  # makes the store, under its lock
+        uri = f"sqlite:///{Path('mlflow.db').absolute()}"
+    command = ["-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
+    # Seven processes for jobs that no page of ours starts.
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return started([*command, "--backend-store-uri", uri, "--workers", "1"], "mlflow", environment)
+
+
+def start_prefect(port: int) -> "subprocess.Popen[bytes]":
+    environment = {
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{Path('prefect.db').absolute()}",
+        # Without it the page asks port 4200, whatever the server's own.
+        "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",
+        "PREFECT_API_URL": "",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    command = ["-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    return started(command, "prefect", environment)
+
+
+def started(
+    command: list[str], name: str, environment: dict[str, str]
+) -> "subprocess.Popen[bytes]":
+    """A server in a group of its own, its output in .sweep/logs/."""
+    log = Path(".sweep/logs") / f"{name}-server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as file:
+        return subprocess.Popen(
+            [sys.executable, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+
+
+def wait_for(
+    servers: "dict[str, subprocess.Popen[bytes]]",
+    urls: dict[str, str],
+    answers: Callable[[str], bool],
+) -> None:
+    """Until each server answers.
+
+    Raises:
+        InputError: one ended, or is silent after 90 s.
+    """
+    from vmunet.errors import InputError
+
+    deadline = time.monotonic() + START_SECONDS
+    for name, server in servers.items():
+        log = Path(".sweep/logs") / f"{name.lower()}-server.log"
+        while not answers(urls[name]):
+            if server.poll() is not None or time.monotonic() > deadline:
+                last = " ".join(last_lines(log, 1))
+                raise InputError(f"{name}'s server did not start: {last} (all of it: {log})")
+            time.sleep(0.2)
+
+
+def wait_for_the_end(servers: "dict[str, subprocess.Popen[bytes]]") -> None:
+    """Until Ctrl-C.
+
+    Raises:
+        InputError: a server ended by itself.
+    """
+    from vmunet.errors import InputError
+
+    while True:
+        for name, server in servers.items():
+            if server.poll() is not None:
+                log = Path(".sweep/logs") / f"{name.lower()}-server.log"
+                raise InputError(f"{name}'s server ended by itself; its last words are in {log}")
+        time.sleep(0.5)
+
+
+def stop(servers: "dict[str, subprocess.Popen[bytes]]") -> None:
+    """SIGTERM to each group, SIGKILL to what is left after 10 s."""
+    for server in servers.values():
+        send(server.pid, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    for server in servers.values():
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(max(0.1, deadline - time.monotonic()))
+        send(server.pid, signal.SIGKILL)
+        server.wait()

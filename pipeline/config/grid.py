@@ -1,0 +1,92 @@
+"""The section `grid` of params.yaml: which views there are and what is run on them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config.strict import ProtocolName, Strict
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]  # it becomes a folder's
+
+
+class View(Strict):
+    """A dataset at a size: square pixels a side, a multiple of 32."""
+
+    dataset: Literal["isic17", "isic18"]
+    size: Annotated[int, Field(ge=32, multiple_of=32)]
+    protocols: list[ProtocolName]
+
+
+class VolumeView(Strict):
+    """A dataset of volumes whose slices a model sees at a size: square, a multiple of 32 px."""
+
+    dataset: Literal["synapse"]
+    size: Annotated[int, Field(ge=32, multiple_of=32)]
+
+
+class Crossing(Strict):
+    """Two views of `isic`: what was trained on `train` is scored on the test images of `test`."""
+
+    train: str
+    test: str
+
+
+class Grid(Strict):
+    """What is run. `isic` x `ablations` x `protocols` x `seeds`, and three smaller products.
+
+    Attributes:
+        datasets: datasets to provide.
+        views: the arrays to prepare, by name.
+        isic: views that every ablation cell is run on.
+        ablations: cells run on them.
+        protocols: protocols of those runs.
+        elsewhere: further views (Table VI's sizes), for the base cell only.
+        sound: cells also run under the sound protocol, on `isic`.
+        volumes: views of CT volumes by name, for the base cell only.
+        volume_protocols: protocols of those runs.
+        seeds: seeds of every run.
+        cross: by name, views whose main runs are scored on another dataset's test images.
+        profiled: views of `isic` at which speed, memory and receptive fields are measured; Table V
+            shows the first one's.
+    """
+
+    datasets: list[Literal["isic17", "isic18"]]
+    views: dict[Name, View]
+    isic: list[str]
+    ablations: list[str]
+    protocols: list[ProtocolName]
+    elsewhere: list[str]
+    sound: list[str]
+    volumes: dict[Name, VolumeView]
+    volume_protocols: list[ProtocolName]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+    cross: dict[Name, Crossing]
+    profiled: list[str]
+
+    @property
+    def main_cell(self) -> str | None:
+        """The cell that stands for the paper's model: `base`, or else the first of `ablations`."""
+        return "base" if "base" in self.ablations else next(iter(self.ablations), None)
+
+    def main_runs(self, view: str) -> list[tuple[str, str, str, int]]:
+        """(view, cell, protocol, seed) of the main cell's runs on a view of `isic`."""
+        cell = self.main_cell
+        found = [run for run in self.runs() if run[:2] == (view, cell)]
+        return found if view in self.isic else []
+
+    def runs(self) -> list[tuple[str, str, str, int]]:
+        """(view, cell, protocol, seed) of every run, as dvc.yaml's groups enumerate them."""
+        groups = (
+            (self.isic, self.ablations, self.protocols),
+            (self.elsewhere, ["base"], self.protocols),
+            (self.isic, self.sound, ["sound"]),
+            (list(self.volumes), ["base"], self.volume_protocols),
+        )
+        return [
+            (view, cell, protocol, seed)
+            for views, cells, protocols in groups
+            for view in views
+            for cell in cells
+            for protocol in protocols
+            for seed in self.seeds
+        ]

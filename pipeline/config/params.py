@@ -1,0 +1,338 @@
+"""params.yaml and the profiles, read and checked: every mistake is one sentence.
+
+params.yaml says what is run: the active profile, the grid, the cells. A profile in profiles/ is a
+budget: where the data come from, how wide and how long the models are. Nothing is declared twice.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from ruamel.yaml import YAML, YAMLError
+
+from pipeline.config.grid import Crossing, Grid, View, VolumeView
+from pipeline.config.own import Own, OwnView
+from pipeline.config.sources import (
+    ArchiveSource,
+    PhantomSource,
+    PhantomVolumes,
+    PreparedSource,
+    SynapseSource,
+    WeightsSource,
+)
+from pipeline.config.strict import Strict
+from vmunet.errors import InputError
+from vmunet.settings import PUBLISHED, Augmentation, TrainSettings
+
+PROFILES = Path("profiles")
+SECTIONS = ("profile", "grid", "own", "cell", "cells")
+NO_OWN = "own: {cells: [scratch], protocols: [sound], images: {}, volumes: {}}"
+CROSS = "cross"  # folder of metrics/<profile>/ with the scores of grid.cross
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class CellTraining(Strict):
+    """What a cell trains with in place of the profile's `train` or `train_volumes`."""
+
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+
+
+def augmentation(content: Any) -> Augmentation:
+    """A cell's `augment` section; by way of JSON, as `train_settings`."""
+    return TypeAdapter(Augmentation).validate_json(json.dumps(content, default=str), strict=True)
+
+
+class Cell(Strict):
+    """One cell of the ablations: VM-UNet's init, drop path rate and depths (Tables III-V).
+
+    The other three are for cells that a search has found; without them the profile's settings
+    and the paper's hold.
+
+    Attributes:
+        train: learning rate and weight decay.
+        loss_weights: of cross-entropy and Dice in training; epochs are selected with 1 and 1.
+        augment: probabilities, and the limit of rotations.
+    """
+
+    init: Literal["none", "vmamba-t", "vmamba-s"]
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)]
+    depths: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=4, max_length=4)]
+    depths_decoder: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=4, max_length=4)]
+    train: CellTraining | None = None
+    loss_weights: (
+        Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)] | None
+    ) = None
+    augment: Annotated[Augmentation, BeforeValidator(augmentation)] | None = None
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> "Cell":
+        if self.loss_weights is not None and not any(self.loss_weights):
+            raise ValueError("loss_weights: both are 0")
+        return self
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """Of cross-entropy and Dice."""
+        first, second = self.loss_weights or (1.0, 1.0)
+        return first, second
+
+    @property
+    def augmentation(self) -> Augmentation:
+        return self.augment or PUBLISHED
+
+    def settings(self, budget: TrainSettings) -> TrainSettings:
+        """The profile's settings with the cell's own in their place.
+
+        Raises:
+            InputError: the two contradict each other.
+        """
+        own = self.train.model_dump(exclude_none=True) if self.train else {}
+        try:
+            return replace(budget, **own)
+        except ValueError as error:
+            raise InputError(f"params.yaml: a cell's train: {error} (found {own})") from None
+
+
+def train_settings(content: Any) -> TrainSettings:
+    """A profile's `train` section; by way of JSON, whose lists strict mode takes for tuples."""
+    return TypeAdapter(TrainSettings).validate_json(json.dumps(content, default=str), strict=True)
+
+
+class EvaluateSettings(Strict):
+    """Evaluation: images at once, and resamples of the bootstrap."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    bootstrap: Annotated[int, Field(ge=100)] = 10_000
+
+
+class Profile(Strict):
+    """A budget: data sources, initial weights, training, evaluation, and the grid it runs.
+
+    `threads` is how many a stage uses, 0 for as many as there are cores; small models are faster
+    on one, and a change of it reruns nothing.
+    """
+
+    about: str
+    threads: Annotated[int, Field(ge=0)] = 0
+    data: dict[
+        Literal["isic17", "isic18"],
+        Annotated[PhantomSource | ArchiveSource | PreparedSource, Field(discriminator="source")],
+    ]
+    volumes: dict[
+        Literal["synapse"],
+        Annotated[PhantomVolumes | SynapseSource, Field(discriminator="source")],
+    ]
+    weights: WeightsSource
+    train: Annotated[TrainSettings, BeforeValidator(train_settings)]
+    train_volumes: Annotated[TrainSettings, BeforeValidator(train_settings)]
+    evaluate: EvaluateSettings
+    grid: Grid
+
+
+class Params(Strict):
+    """Everything that a stage may ask: the profile, its grid, own datasets, resolved cells."""
+
+    profile_name: str
+    profile: Profile
+    grid: Grid
+    own: Own
+    cells: dict[str, Cell]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Params":
+        grid = self.grid
+        cells = {"ablations": grid.ablations, "sound": grid.sound}
+        cells["elsewhere"] = ["base"] if grid.elsewhere else []
+        cells["volumes"] = ["base"] if grid.volumes else []
+        for field, names in cells.items():
+            for name in names:
+                if name not in self.cells:
+                    raise ValueError(f"grid.{field}: unknown cell {name!r}; {known(self.cells)}")
+        for field in ("isic", "elsewhere"):
+            for name in getattr(grid, field):
+                if name not in grid.views:
+                    raise ValueError(f"grid.{field}: unknown view {name!r}; {known(grid.views)}")
+        for name, view in grid.views.items():
+            if view.dataset not in self.grid.datasets:
+                raise ValueError(f"grid.views.{name}: {view.dataset} is not in grid.datasets")
+        for dataset in grid.datasets:
+            if dataset not in self.profile.data:
+                raise ValueError(f"profile {self.profile_name} has no data source for {dataset}")
+        for name, volumes in grid.volumes.items():
+            if volumes.dataset not in self.profile.volumes:
+                raise ValueError(
+                    f"profile {self.profile_name} has no data source for {volumes.dataset}"
+                )
+            if name in grid.views:
+                raise ValueError(f"grid.volumes.{name}: grid.views has this name too")
+        if CROSS in {*grid.views, *grid.volumes}:
+            raise ValueError(
+                f"grid: a view cannot be called {CROSS}: scores of grid.cross lie there"
+            )
+        runs = grid.runs()
+        twice = [run for i, run in enumerate(runs) if run in runs[:i]]
+        if twice:
+            raise ValueError(f"grid: {'-'.join(map(str, twice[0]))} is declared twice")
+        for place, cell, protocol, _ in runs:
+            if place in grid.views and protocol not in grid.views[place].protocols:
+                raise ValueError(
+                    f"grid: {place}-{cell} runs under {protocol}, which "
+                    f"grid.views.{place}.protocols does not list"
+                )
+        for name, crossing in grid.cross.items():
+            self._check_crossing(name, crossing)
+        for name in grid.profiled:
+            if name not in grid.isic:
+                known_views = known(dict.fromkeys(grid.isic))
+                raise ValueError(f"grid.profiled: {name!r} is not in grid.isic; {known_views}")
+        self.own.check_names(self.cells, {*grid.views, *grid.volumes})
+        return self
+
+    def _check_crossing(self, name: str, crossing: Crossing) -> None:
+        grid, field = self.grid, f"grid.cross.{name}"
+        for part, view in (("train", crossing.train), ("test", crossing.test)):
+            if view not in grid.isic:
+                names = dict.fromkeys(grid.isic)
+                raise ValueError(f"{field}.{part}: {view!r} is not in grid.isic; {known(names)}")
+        train, test = grid.views[crossing.train], grid.views[crossing.test]
+        if train.dataset == test.dataset:
+            raise ValueError(f"{field}: both views are of {train.dataset}; take two datasets")
+        if train.size != test.size:
+            raise ValueError(
+                f"{field}: {crossing.train} has {train.size} px and {crossing.test} {test.size}; "
+                "take views of one size"
+            )
+        if not grid.main_runs(crossing.train):
+            raise ValueError(f"{field}: the grid runs no cell on {crossing.train}")
+
+    def cell(self, name: str) -> Cell:
+        """The cell of this name.
+
+        Raises:
+            InputError: there is none.
+        """
+        if name not in self.cells:
+            raise InputError(f"params.yaml: unknown cell {name!r}; {known(self.cells)}")
+        return self.cells[name]
+
+    def view(self, name: str) -> View | VolumeView | OwnView:
+        """The view of this name: of images, of volumes, or a dataset of `own`.
+
+        Raises:
+            InputError: there is none.
+        """
+        views: dict[str, View | VolumeView | OwnView] = {
+            **self.grid.views,
+            **self.grid.volumes,
+            **self.own.views(),
+        }
+        if name not in views:
+            raise InputError(f"params.yaml: unknown view {name!r}; {known(views)}")
+        return views[name]
+
+
+def load_params(root: Path = Path(".")) -> Params:
+    """Read params.yaml and the profile it names.
+
+    Raises:
+        InputError: a file is missing or not YAML, a name is unknown, a value is of the wrong type
+            or out of range.
+    """
+    path = root / "params.yaml"
+    content = read_yaml(path)
+    name = content.get("profile")
+    profile = load_profile(name, root)
+    _need_lines(content, path)
+    defaults, overrides = section(content, "cell", path), section(content, "cells", path)
+    cells = {key: {**defaults, **section(overrides, key, path)} for key in overrides}
+    unknown = sorted(content.keys() - set(SECTIONS))
+    if unknown:
+        raise InputError(f"{path}: unknown key {unknown[0]!r}; known: {', '.join(SECTIONS)}")
+    if "own" not in content:  # dvc.yaml reads it too
+        raise InputError(f"{path}: no section own; add the line `{NO_OWN}`")
+    return checked(
+        Params,
+        {
+            "profile_name": name,
+            "profile": profile,
+            "grid": content.get("grid", {}),
+            "own": content["own"],
+            "cells": cells,
+        },
+        path,
+    )
+
+
+def section(content: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
+    """The mapping under `key`, which may be left out or empty."""
+    value = content.get(key) or {}
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: {key}: expected names and values (found {value!r})")
+    return value
+
+
+def load_profile(name: Any, root: Path = Path(".")) -> Profile:
+    """The profile of this name, from profiles/.
+
+    Raises:
+        InputError: there is no such profile, or it has a mistake.
+    """
+    path = root / PROFILES / f"{name}.yaml"
+    if name == "own":
+        raise InputError("a profile cannot be called own: metrics/own/ is for datasets of your own")
+    if not path.is_file():
+        names = sorted(file.stem for file in (root / PROFILES).glob("*.yaml"))
+        raise InputError(f"unknown profile {name!r}; known: {', '.join(names)}")
+    content = read_yaml(path)
+    _need_lines(content, path)
+    return checked(Profile, content, path)
+
+
+def _need_lines(content: dict[str, Any], path: Path) -> None:
+    """Sections of grid that dvc.yaml reads too, so that it needs them even where they are empty."""
+    grid = content.get("grid")
+    for key, empty in (("cross", "{}"), ("profiled", "[]")):
+        if isinstance(grid, dict) and key not in grid:
+            raise InputError(
+                f"{path}: no grid.{key}; add the line `{key}: {empty}` at the end of grid"
+            )
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file."""
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run from the repository's root") from None
+    except YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected names and values")
+    return content
+
+
+def checked(model: type[Model], content: Any, path: Path) -> Model:
+    """`content` as `model`; its first mistake as an InputError that names file and parameter."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        value = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{path}: {place + ': ' if place else ''}{message}{value}") from None
+
+
+def known(names: Mapping[str, Any]) -> str:
+    return f"known: {', '.join(names)}"

@@ -1,0 +1,107 @@
+"""The declared grid: every run by name, and the switch from one profile to another."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from pipeline.config.params import Params, load_profile, read_yaml
+from vmunet.errors import InputError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: a cell on a dataset at a size, under a protocol, with a seed."""
+
+    view: str
+    cell: str
+    protocol: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.view}-{self.cell}-{self.protocol}-{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Weights, history and provenance."""
+        return Path("runs") / self._path
+
+    def metrics_folder(self, profile: str) -> Path:
+        """Scores; under the profile's name, so that a table never reads another budget's."""
+        return Path("metrics") / profile / self._path
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.view, self.cell, self.protocol, str(self.seed))
+
+
+class OwnRun(Run):
+    """A run on a dataset of your own, whose scores no table of the paper reads.
+
+    They lie outside metrics/<profile>/, the folder that the `tables` stage depends on.
+    """
+
+    def metrics_folder(self, profile: str) -> Path:
+        return Path("metrics", "own", profile) / self._path
+
+
+def runs(params: Params) -> list[Run]:
+    """Every run of the declared grid."""
+    return [Run(*run) for run in params.grid.runs()]
+
+
+def own_runs(params: Params) -> list[Run]:
+    """Every run on the datasets that `own` declares."""
+    return [OwnRun(*run) for run in params.own.runs(params.grid.seeds)]
+
+
+def own_names(root: Path = Path(".")) -> set[str]:
+    """The datasets that params.yaml's `own` names, unchecked: `load_params` is what complains."""
+    try:
+        own = read_yaml(root / "params.yaml").get("own")
+    except InputError:
+        return set()
+    parts = [own.get(kind) for kind in ("images", "volumes")] if isinstance(own, dict) else []
+    return {str(name) for part in parts if isinstance(part, dict) for name in part}
+
+
+def parse_run(argv: Sequence[str] | None, stage: str, about: str | None) -> Run:
+    """The run that a stage's command line names: VIEW CELL PROTOCOL SEED."""
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=about)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("view", help="a dataset at a size, such as isic17-256, or of own")
+    parser.add_argument("cell", help="a cell of params.yaml, such as base")
+    parser.add_argument("protocol", choices=["paper", "sound"])
+    parser.add_argument("seed", type=int)
+    arguments = parser.parse_args(argv)
+    kind = OwnRun if arguments.view in own_names() else Run
+    return kind(arguments.view, arguments.cell, arguments.protocol, arguments.seed)
+
+
+def switch_profile(name: str, root: Path = Path(".")) -> None:
+    """Make `name` the active profile: rewrites `profile` and `grid` of params.yaml, nothing else.
+
+    Switching to the active profile changes nothing, so that a grid edited by hand survives.
+
+    Raises:
+        InputError: there is no such profile.
+    """
+    path = root / "params.yaml"
+    yaml = YAML()  # keeps comments and order
+    yaml.width = 100
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    read_yaml(path)  # one clear error where there is none
+    load_profile(name, root)
+    params = yaml.load(path.read_text())
+    if params["profile"] == name:
+        return
+    params["profile"] = name
+    params["grid"] = yaml.load((root / "profiles" / f"{name}.yaml").read_text())["grid"]
+    temporary = path.with_name("params.yaml.tmp")
+    with open(temporary, "w") as file:
+        yaml.dump(params, file)
+    os.replace(temporary, path)

@@ -1,0 +1,62 @@
+"""Where a profile's data and initial weights come from: `data`, `volumes`, `weights`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.strict import Strict
+
+
+class PhantomSource(Strict):
+    """Procedural images, made as archives in the official layout."""
+
+    source: Literal["phantom"]
+    training: Annotated[int, Field(ge=2)]
+    validation: Annotated[int, Field(ge=1)]
+    n_train: Annotated[int, Field(ge=1)]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _some_are_left_to_train(self) -> "PhantomSource":
+        if self.n_train > self.training:
+            raise ValueError(f"n_train {self.n_train} exceeds training {self.training}")
+        return self
+
+
+class ArchiveSource(Strict):
+    """The official archives: `file` from $VMUNET_MIRROR/<dataset>/, `http` from the publisher."""
+
+    source: Literal["file", "http"]
+
+
+class PreparedSource(Strict):
+    """The authors' prepared 7:3 set, a zip or a folder; `path` where $VMUNET_MIRROR lacks it."""
+
+    source: Literal["prepared"]
+    path: Annotated[str, Field(min_length=1)] | None = None
+
+
+class PhantomVolumes(Strict):
+    """Procedural CT volumes in the raw BTCV layout: `side` px square and `slices` from, to."""
+
+    source: Literal["phantom"]
+    side: Annotated[int, Field(ge=32)]
+    slices: Annotated[list[Annotated[int, Field(ge=8)]], Field(min_length=2, max_length=2)]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class SynapseSource(Strict):
+    """Synapse (BTCV): `synapse` downloads the raw volumes with $SYNAPSE_AUTH_TOKEN; `file` reads
+    them, and `prepared` train_npz and test_vol_h5, from `path` or $VMUNET_MIRROR/synapse."""
+
+    source: Literal["synapse", "file", "prepared"]
+    path: Annotated[str, Field(min_length=1)] | None = None
+
+
+class WeightsSource(Strict):
+    """Initial weights: VMamba v0 from the publisher (`http`) or $VMUNET_MIRROR/weights/*.pth
+    (`file`), a short pre-training (`phantom`) at `side` px, or `none`."""
+
+    source: Literal["http", "file", "phantom", "none"]
+    steps: Annotated[int, Field(ge=1)] = 40
+    side: Annotated[int, Field(ge=32, multiple_of=32)] = 64

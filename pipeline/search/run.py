@@ -1,0 +1,231 @@
+"""A search from its options to its report: trials side by side, each a process of its own."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from pipeline.config.params import load_params
+from pipeline.search.report import Report, write_report
+from pipeline.search.study import SharedStudy, facts_of
+from pipeline.sweep.cells import CellError, Outcome
+from pipeline.sweep.devices import Devices
+from pipeline.sweep.fan_out import Runner, Threads
+from pipeline.sweep.processes import Processes, last_lines, reason
+from pipeline.tracking.plain import PlainRun
+from vmunet.errors import InputError
+
+MOST_FAILURES = 3  # with no trial that ended well: the cause is not in their settings
+MLFLOW_SECONDS = 20.0
+TRIAL = [sys.executable, "-m", "stages.search_trial"]
+
+
+def carry_out(
+    options: Mapping[str, Any],
+    say: Callable[[str], None],
+    make_runner: Callable[[int, int], Runner] = Threads,
+) -> bool:
+    """Search, report, and say whether no trial came to its end.
+
+    Args:
+        options: those of `vmunet search`: view, cell, protocol, trials, parallel, epochs, study,
+            timeout, gpus.
+        say: told each event, in a line.
+        make_runner: gives a runner for a width and a number of retries.
+
+    Raises:
+        InputError: an option, params.yaml or the study's journal has a mistake.
+    """
+    if os.name != "posix":
+        raise InputError("a search needs process groups and file locks as Linux and macOS have")
+    params, devices = load_params(), Devices(options["parallel"], options["gpus"])
+    facts = facts_of(
+        params, options["view"], options["cell"], options["protocol"], options["epochs"]
+    )
+    name = options["study"] or f"{facts.view}-{facts.cell}-{facts.protocol}"
+    study = SharedStudy(name, facts)
+    if not study.enqueue_own(params):
+        say(f"{facts.cell}'s own settings lie outside the search space: no trial tries them")
+    say(f"study {name}: {len(ended(study))} of {options['trials']} trials done; {devices}")
+    search = Search(study, devices, options["trials"], options["timeout"], say)
+    try:
+        search.run(make_runner(devices.width, 0))
+    finally:
+        report = write_report(study, params)
+        say(summary(report, search))
+    return study.best() is None
+
+
+class Search:
+    """This process's part of a study."""
+
+    def __init__(
+        self,
+        study: SharedStudy,
+        devices: Devices,
+        total: int,
+        timeout: float | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.study, self._devices, self._total, self._say = study, devices, total, say
+        self._deadline = time.monotonic() + timeout if timeout else float("inf")
+        self._processes = Processes([study.life])
+        self._stopping = threading.Event()
+        self.failed: list[int] = []
+        self.ended = 0
+
+    def run(self, runner: Runner) -> None:
+        """Start trials until there are enough; Ctrl-C ends those that run, to be queued again."""
+        done: SimpleQueue[int] = SimpleQueue()
+        running: set[int] = set()
+        tracker: PlainRun | None = None
+
+        def start() -> None:
+            while len(running) < self._devices.width and self._more():
+                number = self.study.claim(self._total)
+                if number is None:
+                    return
+                running.add(number)
+                runner.submit(
+                    f"trial-{number}@{self.study.name}",
+                    lambda number=number: self._attempt(number),  # type: ignore[misc]
+                    lambda number=number: done.put(number),  # type: ignore[misc]
+                )
+
+        status = "KILLED"
+        try:
+            tracker = self._tracker()
+            start()
+            while running:
+                number = done.get()
+                running.discard(number)
+                self._settle(number, tracker)
+                start()
+            status = "FINISHED"
+        except BaseException:
+            self._stopping.set()
+            self._processes.stop()
+            raise
+        finally:
+            runner.shut_down()
+            while not done.empty():
+                self._settle(done.get(), tracker)
+            self._processes.close()
+            self.study.leave()
+            if tracker is not None:
+                tracker.finish(status)
+
+    def _more(self) -> bool:
+        if time.monotonic() > self._deadline:
+            return False
+        return self.ended > 0 or len(self.failed) < MOST_FAILURES
+
+    def _attempt(self, number: int) -> Outcome:
+        """Run a trial's process; in a thread of the runner's.
+
+        Raises:
+            CellError: it died, and how; the study knows it as failed, or to be done again.
+        """
+        name, log = f"trial-{number}", self.log(number)
+        status = -1
+        if not self._stopping.is_set():
+            with self._devices.one() as environment, open(log, "ab") as file:
+                options = {"env": {**os.environ, "PYTHONUNBUFFERED": "1", **environment}}
+                command = [*TRIAL, self.study.name, str(number)]
+                status = self._processes.run([command], options, file)
+        trial = self.study.trial(number)
+        if trial.state is TrialState.COMPLETE:
+            return Outcome(name, "done", epoch=trial.user_attrs["epoch"], loss=trial.value)
+        if trial.state is TrialState.PRUNED:
+            return Outcome(name, "pruned")
+        if self._stopping.is_set():
+            self.study.give_back(number)
+            raise CellError("stopped", final=True)
+        lines = last_lines(log)
+        why = lines[-1].removeprefix("error: ") if status == 2 and lines else reason(status)
+        self.study.fail(number, why)
+        raise CellError(why, final=True)
+
+    def log(self, number: int) -> Path:
+        """Where the output of a trial goes."""
+        return self.study.folder / "logs" / f"trial-{number}.log"
+
+    def _settle(self, number: int, tracker: PlainRun | None) -> None:
+        trial, best = self.study.trial(number), self.study.best()
+        if trial.state is TrialState.RUNNING:  # its runner could not start it
+            if self._stopping.is_set():
+                self.study.give_back(number)
+            else:
+                self.study.fail(number, "its command could not be started")
+            trial = self.study.trial(number)
+        if trial.user_attrs.get("interrupted"):
+            self._say(f"trial {number}  stopped")
+            return
+        if trial.state is TrialState.FAIL:
+            self.failed.append(number)
+        else:
+            self.ended += 1
+        count = len(ended(self.study))
+        self._say(f"{told(trial, best)}  [{count}/{self._total}]")
+        metrics = {"best_loss": best.value} if best and best.value is not None else {}
+        if trial.state is TrialState.COMPLETE and trial.value is not None:
+            metrics["loss"] = trial.value
+        if metrics and tracker is not None:
+            tracker.log(metrics, step=number)
+
+    def _tracker(self) -> PlainRun:
+        """The study's MLflow run, which several processes and starts share."""
+        facts, study = self.study.facts, self.study.study
+        known = study.user_attrs.get("mlflow_run_id", "")
+        shown = ("view", "cell", "protocol", "epochs", "seed")
+        values = {key: getattr(facts, key) for key in shown}
+        values |= {f"space.{d.name}": f"{d.low} to {d.high}" for d in facts.dimensions}
+        tags = {"study": self.study.name, "kind": "search", "data_hash": facts.data}
+        tracker = PlainRun(facts.profile, f"search {self.study.name}", values, tags, known)
+        # The trials name it as their parent, so they wait for it; not for long, it may be down.
+        deadline = time.monotonic() + MLFLOW_SECONDS
+        while not tracker.run_id and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if tracker.run_id and tracker.run_id != known:
+            study.set_user_attr("mlflow_run_id", tracker.run_id)
+        return tracker
+
+
+def ended(study: SharedStudy) -> list[FrozenTrial]:
+    """The trials that count."""
+    trials = study.trials()
+    return [t for t in trials if t.state.is_finished() and not t.user_attrs.get("interrupted")]
+
+
+def told(trial: FrozenTrial, best: FrozenTrial | None) -> str:
+    """A line on a trial that has ended."""
+    name = f"trial {trial.number}"
+    if trial.state is TrialState.COMPLETE:
+        mark = ", the best so far" if best and best.number == trial.number else ""
+        return f"{name}  done: loss {trial.value:.4f} in epoch {trial.user_attrs['epoch']}{mark}"
+    why = trial.user_attrs.get("reason", "")
+    if trial.state is TrialState.PRUNED:
+        last = trial.last_step
+        at = f" after epoch {last}, loss {trial.intermediate_values[last]:.4f}" if last else ""
+        return f"{name}  pruned{at}{': ' if why else ''}{why}"
+    return f"{name}  failed: {why}"
+
+
+def summary(report: Report, search: Search) -> str:
+    """The last lines of a search: what failed, the best trial, its cell, where the report is."""
+    lines = []
+    for number in search.failed:
+        lines.append(f"trial {number} failed; the last lines of {search.log(number)}:")
+        with suppress(OSError):
+            lines += [f"    {line}" for line in last_lines(search.log(number), 5)]
+    if not search.ended and len(search.failed) >= MOST_FAILURES:
+        lines.append(f"stopped: the first {len(search.failed)} trials failed")
+    parts = [*lines, report.best, report.cell.rstrip("\n"), f"report: {report.path}"]
+    return "\n".join(filter(None, parts))

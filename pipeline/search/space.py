@@ -1,0 +1,121 @@
+"""What a search varies: each setting with its range, and how it becomes a cell of params.yaml."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pipeline.config.params import Cell
+from vmunet.settings import TrainSettings
+
+Kind = Literal["images", "volumes"]
+FULL_CIRCLE = 180.0  # a limit that limits nothing: the published rotation of images
+PUBLISHED_LIMIT = {"images": FULL_CIRCLE, "volumes": 20.0}
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A setting: from `low` to `high`, on a logarithmic scale where `step` is None."""
+
+    name: str
+    low: float
+    high: float
+    step: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether a search could come upon this value."""
+        if not self.low <= value <= self.high:
+            return False
+        if self.step is None:
+            return True
+        steps = (value - self.low) / self.step
+        return abs(steps - round(steps)) < 1e-6
+
+    def rounded(self, value: float) -> float:
+        """What a trial trains with and a cell says: three digits, or a multiple of the step."""
+        return float(f"{value:.3g}") if self.step is None else round(value, 4)
+
+
+def space(kind: Kind, protocol: str, budget: TrainSettings) -> list[Dimension]:
+    """The dimensions of a search on images or on slices of volumes.
+
+    The two loss weights are one dimension, Dice's share, since AdamW takes no notice of a factor
+    that they have in common.
+    """
+    common = [
+        Dimension("learning_rate", max(1e-4, budget.eta_min), 2e-2),
+        Dimension("weight_decay", 1e-4, 1e-1),
+        Dimension("drop_path_rate", 0.0, 0.5, 0.05),
+        Dimension("dice_share", 0.1, 0.9, 0.05),
+    ]
+    if kind == "images":
+        return [
+            *common,
+            Dimension("horizontal_flip", 0.0, 0.5, 0.1),  # beyond a half the same again, mirrored
+            Dimension("vertical_flip", 0.0, 0.5, 0.1),
+            Dimension("rotation", 0.0, 1.0, 0.1),
+            Dimension("rotation_limit", 10.0, FULL_CIRCLE, 10.0),
+        ]
+    turns = [Dimension("turns", 0.0, 1.0, 0.1)] if protocol == "paper" else []
+    return [
+        *common,
+        *turns,
+        Dimension("rotation", 0.0, 1.0, 0.1),
+        Dimension("rotation_limit", 5.0, 45.0, 5.0),
+    ]
+
+
+def own_values(dimensions: list[Dimension], cell: Cell, budget: TrainSettings, kind: Kind) -> dict:
+    """The cell's own settings as a trial's values; empty where a search could not have them."""
+    settings, first, second = cell.settings(budget), *cell.weights
+    values = {
+        **asdict(cell.augmentation),
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "drop_path_rate": cell.drop_path_rate,
+        "dice_share": second / (first + second),
+    }
+    if values["rotation_limit"] is None:
+        values["rotation_limit"] = PUBLISHED_LIMIT[kind]
+    held = all(d.holds(values[d.name]) for d in dimensions)
+    return {d.name: values[d.name] for d in dimensions} if held else {}
+
+
+def overrides(dimensions: list[Dimension], values: Mapping[str, float], kind: Kind) -> dict:
+    """A trial's values as a cell of params.yaml says them."""
+    given = {d.name: d.rounded(values[d.name]) for d in dimensions}
+    share = given.pop("dice_share")
+    training = {name: given.pop(name) for name in ("learning_rate", "weight_decay")}
+    drop_path_rate = given.pop("drop_path_rate")
+    if given["rotation_limit"] == PUBLISHED_LIMIT[kind]:
+        del given["rotation_limit"]
+    return {
+        "drop_path_rate": drop_path_rate,
+        "train": training,
+        "loss_weights": [round(2 * (1 - share), 4), round(2 * share, 4)],
+        "augment": given,
+    }
+
+
+def cell_with(cell: Cell, changes: Mapping[str, Any]) -> Cell:
+    """The cell with other settings, checked as params.yaml's are."""
+    return Cell.model_validate({**cell.model_dump(exclude_none=True), **changes})
+
+
+def as_yaml(name: str, cell: Mapping[str, Any]) -> str:
+    """A cell in the lines that params.yaml has under `cells:`."""
+    lines = [f"  {name}:"]
+    for key, value in cell.items():
+        lines.append(f"    {key}: {flow(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def flow(value: Any) -> str:
+    """A value as YAML on one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {flow(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    if isinstance(value, float):
+        text = repr(value)  # YAML 1.1 takes 1e-05 for a word, 1.0e-05 for a number
+        return text if "." in text or "e" not in text else text.replace("e", ".0e")
+    return str(value)

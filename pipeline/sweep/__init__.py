@@ -1,0 +1,1 @@
+"""Many stages at once, recorded as DVC records them."""

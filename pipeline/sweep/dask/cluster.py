@@ -1,0 +1,317 @@
+"""Cells of a sweep on the workers of a Dask cluster, each worker in its own clone.
+
+Only the cells go to workers, trainings and evaluations. What comes before them, downloads and
+preprocessing, and the tables after them run in the sweep's own clone: that is where the internet
+and the raw data are, and a worker needs the arrays alone.
+
+A cell of the sweep stays what it is without Dask, a thread or a Prefect task of this process that
+begins the stage, has its command run and records it (`pipeline/sweep/cells.py`); what differs is
+that the command runs on a worker, through `distributed.Client`. prefect-dask's task runner would
+start the Prefect task itself on the worker: every worker would have to reach Prefect's server, a
+killed worker would start the task run a second time under the same name behind Prefect's back, and
+what only this process may do, DVC's record, would happen outside of the task. As it is, retries,
+states and logs on Prefect's page are those of a sweep on one machine.
+
+Each worker has one cell at a time, which is sent to this worker and no other. If Dask loses the
+worker, the cell's attempt has failed, and the next one is made elsewhere; Dask's own rescheduling
+plays no part. A worker that joins later gets cells too, once its clone has been looked at.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any
+from uuid import uuid4
+
+from pipeline.sweep.cells import CellError
+from pipeline.sweep.dask.exchange import RemoteError, outputs_of
+from pipeline.sweep.dask.worker import (
+    OWNER,
+    Order,
+    RefusedError,
+    Report,
+    facts_of,
+    inspect,
+    run_cell,
+)
+from pipeline.sweep.record import InputsChangedError, Record
+from vmunet.errors import InputError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+ANSWER_SECONDS = 10
+LOOK_SECONDS = 1.0
+SENT_ALONG = (
+    "MLFLOW_TRACKING_URI",
+    "VMUNET_SWEEP",
+    "VMUNET_SWEEP_PAGE",
+    "VMUNET_MICRO_BATCH",
+    "VMUNET_MLFLOW_MODEL",
+)
+
+
+def connect(address: str) -> "Client":
+    """A client of the scheduler at this address.
+
+    Raises:
+        InputError: Dask is not installed, or nothing answers there within 10 s.
+    """
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError("--runner dask needs Dask: pip install -e '.[cluster]'") from None
+    if not address:
+        raise InputError("--runner dask needs the scheduler's address: --address tcp://HOST:8786")
+    try:
+        return Client(address, timeout=ANSWER_SECONDS, set_as_default=False, name="vmunet-sweep")
+    except (OSError, ValueError, TypeError) as error:
+        wrong = "no Dask scheduler answers there" if isinstance(error, OSError) else "no address"
+        raise InputError(f"--address {address}: {wrong}; expected tcp://HOST:8786") from None
+
+
+def leave(client: "Client") -> None:
+    """Close the client; the cluster goes on without it."""
+    with suppress(Exception):  # its scheduler may be gone
+        client.close(timeout=ANSWER_SECONDS)
+
+
+class Cluster:
+    """The workers, their clones, and the way of a cell there and back.
+
+    Args:
+        client: of the scheduler.
+        record: the sweep's stages, whose results are shared from now on.
+
+    Raises:
+        InputError: no DVC remote, or a worker's clone is not fit for the sweep.
+    """
+
+    def __init__(self, client: "Client", record: Record, say: Callable[[str], None]) -> None:
+        self._client, self._record, self._say = client, record, say
+        self._exchange = record.share()
+        self._sweep = uuid4().hex
+        self._facts = facts_of(record.root, self._sweep)
+        (record.root / OWNER).write_text(self._sweep)
+        self._environment = environment_for_cells(say)
+        self._change = threading.Condition()
+        self._present: set[str] = set()
+        self._free: set[str] = set()
+        self._refused: dict[str, str] = {}
+        self._offered: set[str] = set()
+        self._pushing: dict[str, threading.Lock] = {}
+        self._gone = ""
+        self._closing = threading.Event()
+        self._look(self._refuse_sweep)
+        if not self._present:
+            say("the scheduler has no workers yet: waiting for the first")
+        self._thread = threading.Thread(target=self._keep_looking, name="workers", daemon=True)
+        self._thread.start()
+
+    def __str__(self) -> str:
+        count = len(self._present)
+        return f"{count} Dask worker{'' if count == 1 else 's'}"
+
+    @property
+    def width(self) -> int:
+        """Workers at hand."""
+        return max(1, len(self._present))
+
+    def run(
+        self,
+        name: str,
+        started: Callable[[str], None],
+        log: IO[bytes],
+        more: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run a stage that was begun on a worker, bring its outputs; its command's exit status.
+
+        `more` are environment variables of this attempt.
+
+        Raises:
+            CellError: the worker was lost, or could not do it.
+        """
+        record = self._record
+        try:
+            for needed in record.needs(name):
+                self._offer(needed)
+            with self._one() as worker:
+                started(f" on {worker}")
+                report = self._send(name, worker, more or {})
+            log.write(report.output)
+            log.flush()
+            if report.status == 0:
+                record.bring(name, report.outputs)
+        except (RemoteError, InputError) as error:
+            raise CellError(str(error)) from None
+        return report.status
+
+    def stop(self) -> None:
+        """Give up every cell that runs: the workers end its command."""
+        self._closing.set()
+        with self._change:
+            self._change.notify_all()
+
+    def close(self) -> None:
+        """Look after the workers no longer."""
+        self.stop()
+        self._thread.join()
+        (self._record.root / OWNER).unlink(missing_ok=True)
+
+    def _offer(self, name: str) -> None:
+        """Push the outputs of a stage that a cell needs, once in a sweep."""
+        with self._change:
+            lock = self._pushing.setdefault(name, threading.Lock())
+        with lock:
+            if name not in self._offered:
+                self._exchange.push(self._record.stages[name])
+                self._offered.add(name)
+
+    def _send(self, name: str, worker: str, more: Mapping[str, str]) -> Report:
+        needed = sorted(self._record.needs(name))
+        inputs = {other: outputs_of(self._record.stages[other]) for other in needed}
+        hashes = self._record.inputs(name)
+        order = Order(self._sweep, name, hashes, inputs, {**self._environment, **more})
+        future = self._client.submit(
+            run_cell, order, key=f"{name} {uuid4().hex}", workers=[worker], pure=False
+        )
+        try:
+            self._await(future, worker)
+            return self._result(future, worker)
+        finally:
+            future.cancel(force=True)
+
+    def _await(self, future: "Future", worker: str) -> None:
+        """Until the future is done, or cannot be any more."""
+        future.add_done_callback(lambda _: self._notify())
+        with self._change:
+            while not future.done():
+                if self._closing.is_set():
+                    raise CellError("stopped", final=True)
+                if self._gone:
+                    raise CellError(self._gone, final=True)
+                if worker not in self._present:
+                    raise CellError(f"its worker {worker} was lost")
+                self._change.wait(LOOK_SECONDS)
+
+    def _result(self, future: "Future", worker: str) -> Report:
+        from distributed import KilledWorker
+        from distributed.client import FutureCancelledError
+
+        try:
+            report = future.result()
+            assert isinstance(report, Report)
+            return report
+        except RefusedError as error:
+            self._refuse(worker, str(error))
+            raise CellError(str(error)) from None
+        except InputsChangedError as error:
+            raise CellError(str(error), final=True) from None
+        except (InputError, RemoteError) as error:
+            raise CellError(str(error)) from None
+        except KilledWorker:
+            raise CellError(f"its worker {worker} was lost") from None
+        except FutureCancelledError:
+            raise CellError("the Dask scheduler was lost", final=True) from None
+        except Exception as error:
+            raise CellError(f"on {worker}: {type(error).__name__}: {error}") from error
+
+    @contextmanager
+    def _one(self) -> Iterator[str]:
+        """A worker that has no cell; waits for one."""
+        with self._change:
+            while True:
+                if self._closing.is_set():
+                    raise CellError("stopped", final=True)
+                if self._gone or (self._present and self._present <= self._refused.keys()):
+                    reason = self._gone or next(iter(self._refused.values()))
+                    raise CellError(reason, final=True)
+                if self._free:
+                    break
+                self._change.wait(LOOK_SECONDS)
+            worker = min(self._free)
+            self._free.discard(worker)
+        try:
+            yield worker
+        finally:
+            with self._change:
+                if worker in self._present and worker not in self._refused:
+                    self._free.add(worker)
+                    self._change.notify_all()
+
+    def _keep_looking(self) -> None:
+        while not self._closing.wait(LOOK_SECONDS):
+            try:
+                self._look(self._refuse)
+            except Exception as error:
+                self._gone = f"the Dask scheduler was lost: {' '.join(str(error).split())[:200]}"
+            self._notify()
+            if self._gone:
+                return
+
+    def _look(self, refuse: Callable[[str, str], None]) -> None:
+        """Which workers there are; inspect those that are new."""
+        found = set(self._client.nthreads())
+        answers = self._inspect(sorted(found - self._present - self._refused.keys()))
+        # one that was lost while it was asked is asked again, should it still be there
+        found -= {worker for worker, answer in answers.items() if is_unanswered(answer)}
+        new = sorted(found & answers.keys())
+        problems = {worker: problem(answers[worker]) for worker in new}
+        with self._change:
+            lost = self._present - found
+            self._present = found
+            self._free = (self._free & found) | {one for one in new if not problems[one]}
+        for worker in new:
+            if problems[worker]:
+                refuse(worker, f"worker {worker}: {problems[worker]}")
+        for worker in sorted(lost):
+            left = f"{len(found)} left" if found else "none is left: waiting for one"
+            self._say(f"worker {worker} was lost, {left}")
+
+    def _inspect(self, workers: list[str]) -> dict[str, Any]:
+        """What each says of its clone, or the exception that asking it gave."""
+        if not workers:
+            return {}
+        return dict(self._client.run(inspect, self._facts, workers=workers, on_error="return"))
+
+    def _refuse(self, worker: str, reason: str) -> None:
+        with self._change:
+            self._refused[worker] = reason
+            self._free.discard(worker)
+        self._say(f"not used: {reason}")
+
+    def _refuse_sweep(self, worker: str, reason: str) -> None:
+        raise InputError(reason)
+
+    def _notify(self) -> None:
+        with self._change:
+            self._change.notify_all()
+
+
+def is_unanswered(answer: Any) -> bool:
+    """Whether a worker could not be reached; `inspect` itself may fail for want of a file."""
+    its_own = (FileNotFoundError, PermissionError)
+    return isinstance(answer, OSError) and not isinstance(answer, its_own)
+
+
+def problem(answer: Any) -> str:
+    """What `inspect` found, or why it could not be asked."""
+    if isinstance(answer, str):
+        return answer
+    if isinstance(answer, ImportError):
+        return f"it cannot import the pipeline ({answer}): start it in its clone's environment"
+    return f"it cannot be asked: {type(answer).__name__}: {answer}"
+
+
+def environment_for_cells(say: Callable[[str], None]) -> dict[str, str]:
+    """Environment variables that the cells get from here, the address of MLflow's server first."""
+    found = {name: value for name in SENT_ALONG if (value := os.environ.get(name))}
+    if not found.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://")):
+        for name in ("MLFLOW_TRACKING_URI", "VMUNET_SWEEP"):  # a run of a store of this machine's
+            found.pop(name, None)
+        say(
+            "warning: MLFLOW_TRACKING_URI names no server here: unless the workers have one, each "
+            "clone keeps its runs in an mlflow.db of its own"
+        )
+    return found

@@ -1,0 +1,172 @@
+"""Which stages a sweep is about: all, or the cells that tables, names or seeds select.
+
+A cell is a run of the grid: the stages `train...@NAME` and `evaluate...@NAME`, where NAME is the
+run's, such as isic17-64-base-paper-42. Stages are selected from DVC's own graph.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pipeline.sweep.record import Record
+from vmunet.errors import InputError
+
+CELL = re.compile(r"(train|evaluate)\w*@(?P<run>.+)")
+# Stages that read the scores of all cells, and those that they alone read.
+REPORT = (
+    "cross",
+    "speed",
+    "receptive_field",
+    "tables",
+    "pictures",
+    "pictures_volumes",
+    "figures",
+    "page",
+    "pdf",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked for; nothing means everything.
+
+    Attributes:
+        tables: numbers or numerals of tables: 3 or III.
+        cells: patterns of run names, as a shell's.
+        seeds: some of the declared seeds.
+    """
+
+    tables: Sequence[str] = ()
+    cells: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+
+    @property
+    def everything(self) -> bool:
+        return not (self.tables or self.cells or self.seeds)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The stages of a sweep, those that they need included.
+
+    Attributes:
+        stages: names of the stages.
+        last: the report's stages, for which every cell of the grid has to be scored, or nothing.
+        shown: numerals of the tables that show a run, by the run's name.
+    """
+
+    stages: set[str]
+    last: set[str]
+    shown: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def select(record: Record, options: Options) -> Selection:
+    """The stages that the options name, with all that they need.
+
+    Raises:
+        InputError: a table, cell or seed is unknown, or nothing is left.
+    """
+    shown = tables_of_runs(record.root)
+    if options.everything:
+        return Selection(set(record.stages), set(), invert(shown))
+    of_run: dict[str, list[str]] = {}
+    for name in record.stages:
+        if match := CELL.fullmatch(name):
+            of_run.setdefault(match["run"], []).append(name)
+    runs = set(of_run)
+    if options.tables:
+        runs &= {run for key in table_keys(options.tables, shown) for run in shown[key]}
+    if options.cells:
+        runs &= {run for pattern in options.cells for run in matching(pattern, of_run)}
+    if options.seeds:
+        declared = {seed for run in of_run if (seed := seed_of(run)) is not None}
+        for seed in options.seeds:
+            if seed not in declared:
+                raise InputError(
+                    f"--seeds {seed}: params.yaml declares {listed(sorted(declared))}; add it to "
+                    "grid.seeds there, which adds its runs and leaves the others as they are"
+                )
+        runs = {run for run in runs if seed_of(run) in options.seeds}
+    if not runs:
+        raise InputError("no cell of the grid is all of that; `vmunet runs` lists them")
+    stages = record.with_ancestors(name for run in runs for name in of_run[run])
+    last = {name for name in record.stages if name.partition("@")[0] in REPORT}
+    return Selection(stages, last, invert(shown))
+
+
+def matching(pattern: str, runs: Iterable[str]) -> list[str]:
+    """The runs whose name the pattern matches.
+
+    Raises:
+        InputError: none does.
+    """
+    names = list(runs)
+    found = [run for run in names if fnmatchcase(run, pattern.split("@")[-1])]
+    if not found:
+        close = difflib.get_close_matches(pattern, names, n=2, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise InputError(
+            f"--cells {pattern}: no cell of that name; `vmunet runs` lists them.{hint}"
+        )
+    return found
+
+
+def table_keys(wanted: Iterable[str], shown: Mapping[str, Iterable[str]]) -> list[str]:
+    """Numerals of the tables that are asked for by number or numeral.
+
+    Raises:
+        InputError: there is no such table, or it shows no cell of this grid.
+    """
+    keys = list(shown)
+    by_name = {str(number): key for number, key in enumerate(keys, 1)} | {key: key for key in keys}
+    found = []
+    for name in wanted:
+        key = by_name.get(name.upper())
+        if key is None:
+            known = ", ".join(f"{number} ({key})" for number, key in enumerate(keys, 1))
+            raise InputError(f"--tables {name}: no such table; known: {known or 'none'}")
+        if not shown[key]:
+            raise InputError(f"--tables {name}: the active grid runs none of its cells")
+        found.append(key)
+    return found
+
+
+def tables_of_runs(root: Path) -> dict[str, list[str]]:
+    """Names of the grid's runs that each declared table shows; none where no tables are declared.
+
+    Raises:
+        InputError: params.yaml or reports/*.yaml has a mistake.
+    """
+    if not (root / "reports/tables.yaml").is_file():
+        return {}
+    from pipeline.config.params import load_params
+    from pipeline.config.runs import runs
+    from reports.make.results.views import TableViews, load_yaml
+
+    params = load_params(root)
+    declared = load_yaml(root / "reports/tables.yaml")
+    published = load_yaml(root / "reports/published.yaml")
+    return {
+        key: [run.name for run in runs(params) if (run.view, run.cell) in pairs]
+        for key, pairs in TableViews(params, declared, published).shown().items()
+    }
+
+
+def seed_of(run: str) -> int | None:
+    seed = run.rpartition("-")[2]
+    return int(seed) if seed.isdecimal() else None
+
+
+def invert(shown: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    tables: dict[str, list[str]] = {}
+    for key, runs in shown.items():
+        for run in runs:
+            tables.setdefault(run, []).append(key)
+    return tables
+
+
+def listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values)) or "none"

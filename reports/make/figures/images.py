@@ -1,0 +1,150 @@
+"""Figures that show test images: examples by rule, and failures with what was measured of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from reports.make.figures.runs import Drawn, Runs, Variant, floats
+from reports.make.results.metrics import Result
+from vmunet.drawing.figures import failures, pictures
+from vmunet.errors import InputError
+from vmunet.evaluation.images import TestImages, load_test_images
+from vmunet.evaluation.stored import NAME, StoredMasks, read_masks
+from vmunet.measure.image_facts import SIDE, ImageFacts, measure
+
+COLUMNS = 3  # runs side by side
+
+
+def qualitative(runs: Runs) -> Iterator[Drawn]:
+    """The best, median and worst images of each view, as several runs see them."""
+    counts = runs.settings["qualitative"]
+    for view in runs.image_views:
+        shown = [(variant, runs.of(view, variant)[0]) for variant in runs.compared(view)[:COLUMNS]]
+        main = shown[0][1]
+        test, masks = _test_images(runs, main), _masks(runs, main)
+        ids = masks.ids
+        predictions = [_prediction(runs, variant, result, ids) for variant, result in shown]
+        groups = pictures.choose(predictions[0].dice, ids, counts)
+        results = [result for _, result in shown]
+        drawn = pictures.draw(
+            test.images, masks.truth, ids, predictions, groups, runs.warning(results)
+        )
+        numbers = {name: len(members) for name, members in groups.items()}
+        ends = [predictions[0].dice[i] for members in groups.values() for i in members]
+        names = ", ".join(runs.label(variant, " (") + ")" for variant, _ in shown)
+        yield Drawn(
+            f"qualitative-{view}",
+            f"Segmentations: {runs.title(view)}",
+            f"Test images and predictions. The rows are the {numbers['best']} best, "
+            f"{numbers['median']} around the median and {numbers['worst']} worst of {len(ids)} by "
+            f"the per-image Dice of {main.run.name} at the training size, ties by id. Agreement "
+            "is that run's with the truth over the gray image: found (true positive), too much "
+            "(false positive), missed (false negative). Cells and protocols: "
+            f"{names}.{runs.first_seed()} {runs.source(results)}",
+            f"Grid of {len(ends)} test images, a row each, with the true mask, the predicted masks "
+            f"of {names} and a map of agreement; Dice of the first run from {max(ends):.3f} in the "
+            f"top row to {min(ends):.3f} in the bottom row.",
+            results,
+            drawn,
+        )
+
+
+def lowest(runs: Runs) -> Iterator[Drawn]:
+    """The images of the lowest Dice of each view's main run."""
+    limits = runs.settings["failures"]
+    for view in runs.image_views:
+        result = runs.of(view, runs.compared(view)[0])[0]
+        test, masks = _test_images(runs, result), _masks(runs, result)
+        dice = _dice(runs, result, masks.ids)
+        facts = [measure(*pair) for pair in zip(test.images, masks.truth, strict=True)]
+        pale = [f.contrast is not None and f.contrast < limits["pale"] for f in facts]
+        hairy = [f.hair > limits["hair"] for f in facts]
+        members = pictures.lowest(dice, masks.ids, limits["images"])
+        shown = [
+            failures.Failure(
+                masks.ids[i],
+                test.images[i],
+                masks.truth[i],
+                masks.masks[i],
+                float(dice[i]),
+                facts[i],
+                pale[i],
+                hairy[i],
+            )
+            for i in members
+        ]
+        yield Drawn(
+            f"failures-{view}",
+            f"Failures: {runs.title(view)}",
+            _failures_caption(runs, result, facts, members, pale, hairy),
+            f"The {len(members)} test images with the lowest Dice ({dice[members[0]]:.3f} to "
+            f"{dice[members[-1]]:.3f}), each with the dark lines found on it, a map of agreement "
+            f"and its size, contrast and cover; {sum(pale[i] for i in members)} are called pale "
+            f"and {sum(hairy[i] for i in members)} hairy.",
+            [result],
+            failures.draw(shown, runs.warning([result])),
+        )
+
+
+def _failures_caption(
+    runs: Runs,
+    result: Result,
+    facts: list[ImageFacts],
+    members: list[int],
+    pale: list[bool],
+    hairy: list[bool],
+) -> str:
+    limits = runs.settings["failures"]
+    few, total = len(members), len(facts)
+    pale_few, hairy_few = (sum(named[i] for i in members) for named in (pale, hairy))
+    return (
+        f"The {few} of {total} test images with the lowest per-image Dice of {result.run.name} at "
+        "the training size, from the lowest up, ties by id. Size: the lesion's share of the image. "
+        "Contrast: the distance in CIELAB between the mean colours of the lesion and of a ring of "
+        "skin around it, dark lines and black surroundings left out. Lines: the share of the image "
+        "under thin, long, dark lines, which are hair, but also rulers, ink and pigment networks. "
+        f"Both are measured on the normalised image at {SIDE}×{SIDE}. Pale is a contrast below "
+        f"{limits['pale']:g}: {pale_few} of these {few}, {sum(pale)} of all {total}. Hair is a "
+        f"cover above {100 * limits['hair']:g}%: {hairy_few} of these {few}, {sum(hairy)} of all "
+        f"{total}.{runs.first_seed()} {runs.source([result])}"
+    )
+
+
+def _test_images(runs: Runs, result: Result) -> TestImages:
+    arrays = runs.root / "data/arrays" / result.run.view / result.run.protocol
+    test = load_test_images(arrays)
+    masks = _masks(runs, result)
+    if test.ids != masks.ids or test.size != masks.truth.shape[1]:
+        raise InputError(
+            f"{runs.folder(result) / NAME}: other images than in {arrays}; evaluate the run again"
+        )
+    return test
+
+
+def _masks(runs: Runs, result: Result) -> StoredMasks:
+    return read_masks(runs.folder(result) / NAME)
+
+
+def _dice(runs: Runs, result: Result, ids: list[str]) -> np.ndarray:
+    """Per-image Dice at the training size, in the order of the ids."""
+    series = runs.mean_dice([result], "training_size_dice")
+    if list(series.index) != ids:
+        raise InputError(
+            f"{runs.folder(result) / 'per_image.csv'}: other images than in "
+            f"{Path(NAME)} beside it; evaluate the run again"
+        )
+    return floats(series)
+
+
+def _prediction(
+    runs: Runs, variant: Variant, result: Result, ids: list[str]
+) -> pictures.Prediction:
+    masks = _masks(runs, result)
+    if masks.ids != ids:
+        raise InputError(
+            f"{runs.folder(result) / NAME}: other images than in the other runs of "
+            f"{result.run.view}; evaluate the run again"
+        )
+    label = f"{runs.label(variant, chr(10) + '(')})"
+    return pictures.Prediction(label, masks.masks, _dice(runs, result, ids))

@@ -1,0 +1,230 @@
+"""What the figures are drawn from: the declared grid's runs, and the files that they left."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from reports.make.results.data import data_sentences, listed
+from reports.make.results.metrics import ImageResult, Result, VolumeResult, read_results
+from reports.make.results.views import load_yaml
+from vmunet.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pipeline.config.params import Params
+    from pipeline.config.runs import Run
+
+NAMED = 4  # runs that a caption lists by name at most
+MAIN, SCRATCH = "base", "scratch"
+Variant = tuple[str, str]  # a cell and a protocol
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure and what is said of it.
+
+    Attributes:
+        name: of its files, without suffix.
+        title, caption: for a person who reads the figure; alt: for one who cannot see it.
+        results: of the runs that it shows.
+        figure: a matplotlib Figure.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    results: Sequence[Result]
+    figure: "Figure"
+
+    @property
+    def data(self) -> str:
+        """`phantom`, `real` or `mixed`."""
+        kinds = {"phantom" if _is_phantom(result) else "real" for result in self.results}
+        return kinds.pop() if len(kinds) == 1 else "mixed"
+
+
+class Runs:
+    """Every run of the declared grid, with its scores.
+
+    Args:
+        root: of the repository.
+        params: what params.yaml and its profile say.
+        declared_runs: of `pipeline.config.runs.runs`.
+
+    Raises:
+        InputError: a metrics file is missing or broken, or reports/*.yaml are.
+    """
+
+    def __init__(self, root: Path, params: "Params", declared_runs: Sequence["Run"]) -> None:
+        self.root, self.params = root, params
+        self.settings = load_yaml(root / "reports/figures.yaml")
+        tables = load_yaml(root / "reports/tables.yaml")
+        self.names: dict[str, str] = tables["datasets"]
+        self.organs = {name: metric["heading"] for name, metric in tables["metrics"].items()}
+        wanted: dict[str, dict[str, str]] = {name: {} for name in self.names}
+        self.results = read_results(root, params, declared_runs, wanted)
+        order = {name: place for place, name in enumerate(self.names)}
+        by_dataset = sorted(self.results, key=lambda result: order[result.dataset])
+        self.views = list(dict.fromkeys(result.run.view for result in by_dataset))
+
+    @property
+    def image_views(self) -> list[str]:
+        """The views whose images are shown: those that every cell is run on, or else all."""
+        images = [v for v in self.views if v not in self.params.grid.volumes]
+        return [v for v in images if v in self.params.grid.isic] or images
+
+    @property
+    def volume_views(self) -> list[str]:
+        return [view for view in self.views if view in self.params.grid.volumes]
+
+    def of(self, view: str, variant: Variant) -> list[Result]:
+        """The runs of a cell and protocol on a view, a seed each, in the declared order."""
+        return [
+            result
+            for result in self.results
+            if (result.run.view, (result.run.cell, result.run.protocol)) == (view, variant)
+        ]
+
+    def variants(self, view: str) -> list[Variant]:
+        """Every cell and protocol that is run on a view."""
+        own = [result.run for result in self.results if result.run.view == view]
+        return list(dict.fromkeys((run.cell, run.protocol) for run in own))
+
+    def compared(self, view: str) -> list[Variant]:
+        """The main cell's runs, then those from scratch; the first is the one that rules choose by.
+
+        The main cell is `base`, or the first of the grid's where it is not run.
+        """
+        known = self.variants(view)
+        cell = MAIN if any(name == MAIN for name, _ in known) else known[0][0]
+        wanted = [(name, p) for name in (cell, SCRATCH) for p in ("paper", "sound")]
+        return [variant for variant in dict.fromkeys(wanted) if variant in known]
+
+    def label(self, variant: Variant, between: str = ", ") -> str:
+        """The name of a cell under a protocol."""
+        cell, protocol = variant
+        return f"{self.cell(cell)}{between}{protocol}"
+
+    def cell(self, cell: str) -> str:
+        return self.settings["cells"].get(cell, cell)
+
+    def title(self, view: str) -> str:
+        """A view as a reader knows it, such as `ISIC17, 256 px`."""
+        declared = self.params.view(view)
+        return f"{self.names[declared.dataset]}, {declared.size} px"
+
+    def source(self, results: Sequence[Result]) -> str:
+        """The end of a caption: data, profile and seeds of these runs."""
+        shown = {result.dataset for result in results}
+        names = {key: name for key, name in self.names.items() if key in shown}
+        seeds = listed([str(seed) for seed in sorted({result.run.seed for result in results})])
+        plural = "s" if len({result.run.seed for result in results}) > 1 else ""
+        own = list(dict.fromkeys(result.run.name for result in results))
+        made = f"Run{'s' * (len(own) > 1)}: {', '.join(own)}." if len(own) <= NAMED else ""
+        if not made:
+            made = f"{len(own)} runs of the grid."
+        sentences = data_sentences(results, names)
+        return " ".join(
+            [*sentences, made, f"Profile {self.params.profile_name}, seed{plural} {seeds}."]
+        )
+
+    def first_seed(self) -> str:
+        """What a picture of one seed says where there are several."""
+        seeds = self.params.grid.seeds
+        return f" Of {len(seeds)} seeds the first declared one, {seeds[0]}." if seeds[1:] else ""
+
+    def several_seeds(self, words: str) -> str:
+        """A sentence on several seeds, where there are."""
+        seeds = self.params.grid.seeds
+        return f" {words} the {len(seeds)} seeds." if seeds[1:] else ""
+
+    def warning(self, results: Sequence[Result]) -> str:
+        """The words of the band over a figure of phantoms, '' over one of real data."""
+        phantoms = [result for result in results if _is_phantom(result)]
+        if not phantoms:
+            return ""
+        of = ""
+        if len(phantoms) < len(results):
+            of = f" ({', '.join(dict.fromkeys(self.names[r.dataset] for r in phantoms))})"
+        kinds = []
+        if any(isinstance(result, ImageResult) for result in phantoms):
+            kinds.append("lesions")
+        if any(isinstance(result, VolumeResult) for result in phantoms):
+            kinds.append("organs")
+        return f"phantom data{of}: says nothing about real {' or '.join(kinds)}"
+
+    def folder(self, result: Result) -> Path:
+        """The run's metrics folder."""
+        return (self.root / result.path).parent
+
+    def table(self, result: Result, name: str, columns: Sequence[str]) -> pd.DataFrame:
+        """per_image.csv or per_case.csv of a run.
+
+        Raises:
+            InputError: it is missing, has no rows, lacks a column, or holds other things than the
+                numbers that are expected (columns `id`, `case` and `organ` are names).
+        """
+        path, again = self.folder(result) / name, "evaluate the run again"
+        try:
+            table = pd.read_csv(path, dtype={"id": str, "case": str, "organ": str})
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file; {again}") from None
+        except ValueError as error:
+            raise InputError(f"{path}: not a table ({error}); {again}") from None
+        for column in columns:
+            if column not in table:
+                raise InputError(f"{path}: column '{column}' is missing; {again}")
+            named = column in ("id", "case", "organ")
+            if not named and not pd.api.types.is_numeric_dtype(table[column]):
+                raise InputError(
+                    f"{path}: column '{column}' holds other things than numbers; {again}"
+                )
+        if table.empty:
+            raise InputError(f"{path}: has no rows; {again}")
+        return table[list(columns)]
+
+    def mean_dice(self, results: Sequence[Result], column: str) -> pd.Series:
+        """A column of per_image.csv by id, its mean over the runs (a seed each).
+
+        Raises:
+            InputError: the runs were scored on different images.
+        """
+        columns = []
+        for result in results:
+            table = self.table(result, "per_image.csv", ["id", column])
+            columns.append(table.set_index("id")[column])
+            if not columns[-1].index.equals(columns[0].index):
+                raise InputError(
+                    f"{self.folder(result) / 'per_image.csv'}: other images than in "
+                    f"{self.folder(results[0]) / 'per_image.csv'}; evaluate both runs again"
+                )
+        return pd.concat(columns, axis=1).mean(axis=1)
+
+
+def read_json(path: Path, again: str) -> dict[str, Any]:
+    """A JSON object. Raises InputError where the file is missing or holds none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; {again}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); {again}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no JSON object; {again}")
+    return content
+
+
+def floats(series: pd.Series) -> np.ndarray:
+    """float64, nan where empty."""
+    return series.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _is_phantom(result: Result) -> bool:
+    return result.data["source"] == "phantom"

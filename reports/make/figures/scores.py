@@ -1,0 +1,239 @@
+"""Figures of scores and losses: training curves, Dice by cell, calibration, Dice by lesion size."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from reports.make.figures.runs import Drawn, Runs, Variant, floats, read_json
+from reports.make.results.data import count
+from reports.make.results.metrics import Result
+from vmunet.drawing.figures import calibration, curves, distributions, sizes
+from vmunet.errors import InputError
+
+DICE = "native_size_dice"  # at the masks' own size, as in the table of honest scores
+
+
+def training_curves(runs: Runs) -> Iterator[Drawn]:
+    """Losses by epoch of the compared runs of every view."""
+    panels, results = [], []
+    looks: dict[Variant, int] = {}
+    for view in runs.views:
+        own = []
+        for variant in runs.compared(view):
+            place = looks.setdefault(variant, len(looks))
+            for result in runs.of(view, variant):
+                own.append(_curve(runs, result, runs.label(variant), place))
+                results.append(result)
+        panels.append((runs.title(view), own))
+    if not panels:
+        return
+    alone = any(curve.selection is None for _, own in panels for curve in own)
+    yield Drawn(
+        "training-curves",
+        "Training curves",
+        "Losses by epoch: thin the training loss, thick the loss that selected the epoch (under "
+        "the paper's protocol the test images', which no honest selection may use; under the sound "
+        f"one held-out training images' or cases').{_ALONE if alone else ''} The mark is the "
+        f"selected epoch, whose weights are scored.{runs.several_seeds('A line for each of')} "
+        f"{runs.source(results)}",
+        f"{count(len(panels), 'panel')} with losses by epoch. Selected epochs: "
+        + "; ".join(
+            f"{title}, {curve.label} {curve.epoch} of {len(curve.train)}"
+            for title, own in panels
+            for curve in own
+        )
+        + ".",
+        results,
+        curves.draw(panels, runs.warning(results)),
+    )
+
+
+_ALONE = (
+    " Where the training loss itself selects (volumes under the paper's protocol), it alone is "
+    "drawn."
+)
+
+
+def _curve(runs: Runs, result: Result, label: str, place: int) -> curves.Curve:
+    path, again = runs.root / result.path, "evaluate the run again"
+    history, epoch = read_json(path, again).get("history"), result.checkpoint.get("epoch")
+    try:
+        train, selection = (
+            np.array(history[name], dtype=np.float64).tolist()  # null becomes nan
+            for name in ("train_loss", "selection_loss")
+        )
+        if len(train) != len(selection):
+            raise ValueError(f"{len(train)} training and {len(selection)} selection losses")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: field 'history' does not hold the losses by epoch ({error}); {again}"
+        ) from None
+    if not isinstance(epoch, int) or not 1 <= epoch <= len(train):
+        raise InputError(
+            f"{path}: field 'checkpoint.epoch' is {epoch!r}, not one of the {len(train)} epochs "
+            f"of its history; {again}"
+        )
+    # Where the training loss selects, it stands in both columns, or in one.
+    alone = bool(np.isnan(selection).all()) or selection == train
+    if not np.isfinite(train).all() or not (alone or np.isfinite(selection).all()):
+        raise InputError(f"{path}: a loss of its history is missing or not a number; {again}")
+    return curves.Curve(label, place, train, None if alone else selection, epoch)
+
+
+def dice_distributions(runs: Runs) -> Iterator[Drawn]:
+    """Per-image Dice of every run, a panel for each dataset."""
+    panels, results, images = [], [], []
+    for dataset, name in runs.names.items():
+        views = [
+            view
+            for view in runs.views
+            if view not in runs.params.grid.volumes and runs.params.view(view).dataset == dataset
+        ]
+        main = [view for view in views if view in runs.image_views]
+        rows = []
+        for view in views:
+            for variant in runs.variants(view):
+                own = runs.of(view, variant)
+                dice = floats(runs.mean_dice(own, DICE))
+                label = runs.cell(variant[0])
+                if view not in main or len(main) > 1:
+                    label += f", {runs.params.view(view).size} px"
+                sound = variant[1] == "sound"
+                label += ", sound" if sound else ""
+                rows.append(distributions.Row(label, sound, dice))
+                results += own
+        if rows:
+            images.append(len(rows[0].dice))
+            panels.append((f"{name}, {count(images[-1], 'test image')}", rows))
+    if not panels:
+        return
+    tops = [distributions.by_median(rows)[0] for _, rows in panels]
+    yield Drawn(
+        "dice-distributions",
+        "Dice of every test image",
+        "Per-image Dice at the masks' own size, sorted by the median: a dot for each test image, "
+        "a box from quartile to quartile with the median and whiskers to the furthest image within "
+        "1.5 times its length, a diamond and the number at the right for the mean. Squares are "
+        f"runs of the sound protocol.{runs.several_seeds('An image counts with its mean over')} "
+        f"{runs.source(results)}",
+        "; ".join(
+            f"{title}: {len(rows)} rows, the highest median is {np.nanmedian(top.dice):.3f} "
+            f"({top.label})"
+            for (title, rows), top in zip(panels, tops, strict=True)
+        )
+        + ".",
+        results,
+        distributions.draw(panels, runs.warning(results)),
+    )
+
+
+def reliability(runs: Runs) -> Iterator[Drawn]:
+    """Reliability diagrams of the compared runs of each view."""
+    panels, results = [], []
+    looks: dict[Variant, int] = {}
+    for view in runs.image_views:
+        own = []
+        for variant in runs.compared(view):
+            found = runs.of(view, variant)
+            place = looks.setdefault(variant, len(looks))
+            own.append(_pooled(runs, found, runs.label(variant), place))
+            results += found
+        panels.append((runs.title(view), own))
+    if not panels:
+        return
+    errors = [(title, run.label, run.error) for title, own in panels for run in own]
+    yield Drawn(
+        "calibration",
+        "Calibration",
+        "The part of the pixels that are lesion against the probability given to them, in bins of "
+        f"{_width(panels[0][1][0])} of probability, at the training size; the gray line is perfect "
+        "calibration. Below, the pixels in each bin. ECE: the mean over all pixels of the distance "
+        f"from that line.{runs.several_seeds('Pixels are pooled over')} {runs.source(results)}",
+        "Reliability diagrams with expected calibration errors: "
+        + "; ".join(f"{title}, {label} {error:.3f}" for title, label, error in errors)
+        + ".",
+        results,
+        calibration.draw(panels, runs.warning(results)),
+    )
+
+
+def _width(run: calibration.Reliability) -> str:
+    return f"{run.edges[1] - run.edges[0]:.3g}"
+
+
+def _pooled(
+    runs: Runs, results: Sequence[Result], label: str, place: int
+) -> calibration.Reliability:
+    """The bins of one run, or of several seeds together."""
+    read = [_bins(runs, result) for result in results]
+    edges = read[0][0]
+    pixels = np.sum([found[1] for found in read], axis=0)
+    sums = [np.nansum([one[1] * one[k] for one in read], axis=0) for k in (2, 3)]
+    empty = np.full(len(pixels), np.nan)
+    means = [np.divide(total, pixels, out=empty.copy(), where=pixels > 0) for total in sums]
+    return calibration.Reliability(label, place, edges, pixels, means[0], means[1])
+
+
+def _bins(runs: Runs, result: Result) -> tuple[Any, ...]:
+    """Edges, pixels, probability and lesion of a run's bins; nan where a bin is empty."""
+    path, again = runs.root / result.path, "evaluate the run again"
+    found = read_json(path, again)["sound"].get("calibration")
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: field 'sound.calibration' is missing; {again}")
+    try:
+        low, high, pixels, probability, lesion = (
+            np.array(found[name], dtype=np.float64)
+            for name in ("low", "high", "pixels", "probability", "lesion")
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: field 'sound.calibration' is broken ({error}); {again}"
+        ) from None
+    parts = np.stack([probability, lesion])[:, pixels > 0] if low.size == pixels.size else None
+    if parts is None or pixels.sum() <= 0 or not ((parts >= 0) & (parts <= 1)).all():
+        raise InputError(
+            f"{path}: field 'sound.calibration' does not hold parts in 0..1 of bins that fit one "
+            f"another; {again}"
+        )
+    return np.append(low, high[-1]), pixels, probability, lesion
+
+
+def by_size(runs: Runs) -> Iterator[Drawn]:
+    """Dice against the lesion's size, of each view's main run."""
+    panels, results, without = [], [], 0
+    for view in runs.image_views:
+        own = runs.of(view, runs.compared(view)[0])
+        dice = floats(runs.mean_dice(own, DICE))
+        names = [f"native_size_{kind}" for kind in ("tp", "fp", "fn", "tn")]
+        counts = runs.table(own[0], "per_image.csv", names).to_numpy(dtype=np.float64)
+        size = (counts[:, 0] + counts[:, 2]) / counts.sum(axis=1)
+        shown = (size > 0) & ~np.isnan(dice)
+        without += int((~shown).sum())
+        if shown.any():
+            title = f"{runs.title(view)}, {count(int(shown.sum()), 'image')}"
+            panels.append((title, size[shown], dice[shown]))
+            results += own
+    if not panels:
+        return
+    classes = [len(sizes.binned(size, dice)) for _, size, dice in panels]
+    left_out = f" {count(without, 'image')} without a lesion left out." if without else ""
+    yield Drawn(
+        "size",
+        "Dice by lesion size",
+        "Per-image Dice at the masks' own size against the lesion's share of the image, for "
+        f"{', '.join(dict.fromkeys(runs.label((r.run.cell, r.run.protocol)) for r in results))} "
+        "protocol. Squares: medians of classes with equally many images "
+        f"({' and '.join(map(str, dict.fromkeys(classes)))} classes), with 95% bootstrap "
+        "intervals; the line through a square spans its class."
+        f"{left_out}{runs.several_seeds('An image counts with its mean over')} "
+        f"{runs.source(results)}",
+        "; ".join(
+            f"{title}: the median Dice goes from {found[0, 3]:.3f} in the smallest class of "
+            f"lesions to {found[-1, 3]:.3f} in the largest"
+            for title, found in ((title, sizes.binned(size, dice)) for title, size, dice in panels)
+        )
+        + ".",
+        results,
+        sizes.draw(panels, runs.warning(results)),
+    )

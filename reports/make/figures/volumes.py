@@ -1,0 +1,154 @@
+"""Figures of CT volumes: Dice by organ, and slices with the organs' outlines."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports.make.figures.runs import Drawn, Runs
+from reports.make.results.metrics import Result
+from vmunet.data.arrays import load_manifest
+from vmunet.data.slice_dataset import open_case
+from vmunet.drawing.figures import organs, slices
+from vmunet.errors import InputError
+from vmunet.evaluation.stored import NAME, read_labels
+
+
+def by_organ(runs: Runs) -> Iterator[Drawn]:
+    """Dice by organ of each view's main cell under each protocol."""
+    for view in runs.volume_views:
+        results, shown = [], []
+        for variant in runs.compared(view):
+            own = runs.of(view, variant)
+            classes = own[0].data["classes"]
+            paper, sound = (
+                _mean([_by_case(runs, result, column) for result in own])
+                for column in ("paper_dice", "dice")
+            )
+            shown.append(organs.Protocol(f"{runs.label(variant)} protocol", paper, sound))
+            results += own
+        names = [runs.organs.get(name, name) for name in classes]
+        drawn = organs.draw(names, shown, runs.warning(results))
+        yield Drawn(
+            f"organs-{view}",
+            f"Dice by organ: {runs.title(view)}",
+            "Dice of each test case by organ, under both conventions for organs that are missing: "
+            "in the paper's one that is absent and not predicted, or missed, counts as 0 and one "
+            "that is predicted but absent as 1; in the sound one an organ that is absent in both "
+            "is left out, and one of the two alone counts as 0. In brackets the cases that define "
+            "the figure, the fewest of the runs. A point a case, a box from quartile to quartile."
+            f"{runs.several_seeds('A case counts with its mean over')} {runs.source(results)}",
+            f"Box plots of {len(names)} organs. Median Dice under {shown[0].label} and the sound "
+            f"convention: {_medians(names, shown[0].sound)}.",
+            results,
+            drawn,
+        )
+
+
+def outlined_slices(runs: Runs) -> Iterator[Drawn]:
+    """Slices of the best, median and worst case of each view's main run."""
+    for view in runs.volume_views:
+        arrays = runs.root / "data/arrays" / view
+        manifest = load_manifest(arrays)
+        variants = runs.compared(view)
+        results = [runs.of(view, variant)[0] for variant in variants]
+        main = results[0]
+        scores = [_by_case(runs, result, "dice").mean(axis=1) for result in results]
+        names = list(scores[0].index)
+        chosen = slices.choose_cases(scores[0].to_numpy(dtype=np.float64), names)
+        labels = [read_labels(runs.folder(result) / NAME) for result in results]
+        rows = []
+        for rank, i in chosen.items():
+            case = names[i]
+            image, truth = open_case(arrays, case)
+            predicted = [
+                _labels_of(runs, result, own, case, truth.shape)
+                for result, own in zip(results, labels, strict=True)
+            ]
+            rows.append(_slice(manifest, case, rank, image, truth, predicted, scores))
+        labels_of = [f"{runs.label(variant)} protocol" for variant in variants]
+        ranks = ", ".join(f"{rank} {names[i]}" for rank, i in chosen.items())
+        yield Drawn(
+            f"slices-{view}",
+            f"Slices: {runs.title(view)}",
+            f"The cases of the best, median and worst mean Dice (sound convention, over the "
+            f"organs) of {main.run.name} among {len(names)} test cases, ties by name: {ranks}. Of "
+            "each the slice with the most organs, of several the one with the most labelled "
+            "pixels, cropped to what is labelled. Solid: truth; dashed: prediction; a number names "
+            f"the organ. Dice beneath is the whole case's.{_sides(main)}"
+            f"{runs.first_seed()} {runs.source(results)}",
+            f"Slices of {len(rows)} CT cases with the outlines of up to {len(manifest['classes'])} "
+            f"organs, true and predicted; mean Dice {rows[0].words[0].split()[-1]} in the first "
+            f"row, {rows[-1].words[0].split()[-1]} in the last.",
+            results,
+            slices.draw(rows, labels_of, manifest["classes"], runs.warning(results)),
+        )
+
+
+def _sides(result: Result) -> str:
+    """Where the patient's right is, which prepared files do not say."""
+    known = result.data["source"] != "prepared"
+    return " The patient's right is on the left." if known else ""
+
+
+def _medians(names: Sequence[str], dice: np.ndarray) -> str:
+    defined = [column[~np.isnan(column)] for column in dice.T]
+    medians = [float(np.median(own)) if own.size else np.nan for own in defined]
+    return ", ".join(f"{n} {_dice(m)}" for n, m in zip(names, medians, strict=True))
+
+
+def _by_case(runs: Runs, result: Result, column: str) -> pd.DataFrame:
+    """Dice (cases, organs) of a run, nan where undefined; the organs in the classes' order."""
+    table = runs.table(result, "per_case.csv", ["case", "organ", column])
+    path = runs.folder(result) / "per_case.csv"
+    try:
+        wide = table.pivot(index="case", columns="organ", values=column)
+        return wide[list(result.data["classes"])]
+    except (ValueError, KeyError):
+        raise InputError(
+            f"{path}: not one row for each case and organ of {', '.join(result.data['classes'])}; "
+            "evaluate the run again"
+        ) from None
+
+
+def _mean(tables: Sequence[pd.DataFrame]) -> np.ndarray:
+    """The mean over seeds, of those that define a figure."""
+    stacked = pd.concat(tables).groupby(level=0).mean()
+    return stacked.to_numpy(dtype=np.float64)
+
+
+def _labels_of(
+    runs: Runs, result: Result, labels: dict[str, Any], case: str, shape: tuple[int, ...]
+) -> np.ndarray:
+    path = runs.folder(result) / NAME
+    if case not in labels or labels[case].shape != shape:
+        raise InputError(
+            f"{path}: holds no labels of {case} in the shape {shape}; evaluate the run again"
+        )
+    return labels[case]
+
+
+def _slice(
+    manifest: dict[str, Any],
+    case: str,
+    rank: str,
+    image: np.ndarray,
+    truth: np.ndarray,
+    predicted: Sequence[np.ndarray],
+    scores: Sequence[pd.Series],
+) -> slices.Slice:
+    z = slices.choose_slice(np.asarray(truth))
+    _, tall, wide = manifest["cases"][case].get("spacing") or (1.0, 1.0, 1.0)
+    return slices.Slice(
+        f"{rank}: {case}\nslice {z + 1} of {len(truth)}",
+        np.asarray(image[z], dtype=np.float32),
+        np.asarray(truth[z]),
+        [labels[z] for labels in predicted],
+        [f"mean Dice {_dice(score[case])}" for score in scores],
+        tall / wide,
+    )
+
+
+def _dice(value: float) -> str:
+    return "--" if np.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,151 @@
+"""The test images on the page: every one of them, with what the main cell's runs predicted.
+
+Of each view of `grid.isic` the base cell is shown, or the first one of the grid, with its first
+seed, under each protocol that it was trained with.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reports.make.page.layout import DASH, source
+from reports.make.page.pixels import css, drawing, photograph
+from reports.make.results.metrics import ImageResult, Result
+from vmunet.drawing.sheets.images import PREDICTION, TRUTH
+from vmunet.errors import InputError
+from vmunet.evaluation.images import load_test_images
+from vmunet.evaluation.stored import NAME, read_masks
+
+MAIN = "base"
+# What an agreement is drawn with: Okabe and Ito's colours, as the outlines'.
+BOTH, ADDED, MISSED, OTHER = (0, 158, 115), PREDICTION, TRUTH, (204, 121, 167)
+AGREEMENT = (BOTH, ADDED, MISSED)
+LEGEND = {
+    "masks": [["truth", css(TRUTH)], ["prediction", css(PREDICTION)]],
+    "agreement": [
+        ["in both", css(BOTH)],
+        ["predicted only", css(ADDED)],
+        ["missed", css(MISSED)],
+    ],
+}
+
+
+def main_runs(results: Sequence[Result], view: str) -> list[Result]:
+    """The runs of a view whose cases are shown: the main cell's, of one seed."""
+    found = [result for result in results if result.run.view == view]
+    if not found:
+        return []
+    cells = [result.run.cell for result in found]
+    cell = MAIN if MAIN in cells else cells[0]
+    own = [result for result in found if result.run.cell == cell]
+    return [result for result in own if result.run.seed == own[0].run.seed]
+
+
+def image_views(
+    root: Path, results: Sequence[Result], views: Sequence[str], names: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """What the page's viewer is given for each view of images; `names` are the datasets'.
+
+    Raises:
+        InputError: predictions, scores or arrays are missing, or name different images.
+    """
+    made = []
+    for view in views:
+        runs = [r for r in main_runs(results, view) if isinstance(r, ImageResult)]
+        if runs:
+            made.append(_view(root, view, runs, names[runs[0].dataset]))
+    return made
+
+
+def _view(root: Path, view: str, runs: Sequence[ImageResult], dataset: str) -> dict[str, Any]:
+    # Both protocols have the same test images, resized a little differently: one is shown.
+    arrays = root / "data/arrays" / view / runs[0].run.protocol
+    test = load_test_images(arrays)
+    size = runs[0].size
+    return {
+        "view": view,
+        "title": f"{dataset} at {size}\u00d7{size}",
+        "noun": "image",
+        "sides": ["Truth", "Prediction"],
+        "legend": LEGEND,
+        "ids": test.ids,
+        "images": [photograph(np.asarray(image)) for image in test.images],
+        "runs": [_run(root, result, test.ids) for result in runs],
+    }
+
+
+def _run(root: Path, result: ImageResult, ids: Sequence[str]) -> dict[str, Any]:
+    folder = root / Path(result.path).parent
+    stored, scores = read_masks(folder / NAME), read_rows(folder / "per_image.csv")
+    if stored.ids != list(ids) or [row.get("id") for row in scores] != list(ids):
+        raise InputError(
+            f"{folder}: {NAME} or per_image.csv is of other images than the arrays of "
+            f"{result.run.view}; evaluate the run again"
+        )
+    pairs = zip(stored.truth, stored.masks, scores, strict=True)
+    return head(result) | {"cases": [_case(truth, mask, row) for truth, mask, row in pairs]}
+
+
+def head(result: Result) -> dict[str, Any]:
+    """What the viewer says of a run."""
+    run, links = result.run, source(result)
+    return {
+        "key": f"{run.cell}-{run.protocol}-{run.seed}",
+        "title": f"{run.cell}, {run.protocol} protocol, seed {run.seed}",
+        "metrics": links.metrics,
+        "mlflow": links.mlflow,
+    }
+
+
+def _case(truth: NDArray, mask: NDArray, row: Mapping[str, str]) -> dict[str, Any]:
+    """One image: its layers, the numbers it is sorted by, and the facts below it.
+
+    Lesion sizes are parts of the image's pixels.
+    """
+    lesion = float(truth.mean())
+    width, height = row["native_width"], row["native_height"]
+    dice = number_of(row, "training_size_dice")
+    return {
+        "score": dice,
+        "size": lesion,
+        "truth": drawing(truth, [TRUTH]),
+        "prediction": drawing(mask, [PREDICTION]),
+        "agreement": drawing(_agreement(truth, mask), AGREEMENT),
+        "facts": [
+            ["Dice", percent(dice)],
+            ["IoU", percent(number_of(row, "training_size_iou"))],
+            ["Dice at the mask's own size", percent(number_of(row, "native_size_dice"))],
+            ["IoU at the mask's own size", percent(number_of(row, "native_size_iou"))],
+            ["Lesion", f"{100 * lesion:.1f}% of the image"],
+            ["Predicted", f"{100 * float(mask.mean()):.1f}% of the image"],
+            ["Own size", f"{width}\u00d7{height} px"],
+        ],
+    }
+
+
+def _agreement(truth: NDArray, mask: NDArray) -> NDArray[np.uint8]:
+    """1 in both, 2 predicted only, 3 missed, 0 elsewhere."""
+    return np.select([truth & mask, mask, truth], [1, 2, 3], 0).astype(np.uint8)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file of an evaluation. Raises InputError where it is missing."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; evaluate the run again") from None
+
+
+def number_of(row: Mapping[str, str], name: str) -> float | None:
+    """A field's number, None where it is empty (a score that is not defined)."""
+    return float(row[name]) if row[name] else None
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction 0..1 in percent, or a dash."""
+    return DASH if fraction is None else f"{100 * fraction:.1f}"

@@ -1,0 +1,57 @@
+"""The figures of the report on the page: pictures inside it, with a link to each PDF."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from reports.make.figures.listing import AGAIN, FIELDS, listed_figures
+from reports.make.page.layout import linked
+from reports.make.page.pixels import data_uri
+from vmunet.errors import InputError
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure; `picture` is its PNG as a data: URI, `pdf` the address of its PDF.
+
+    `width` and `height` are the PNG's, px.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    picture: str
+    pdf: str
+    width: int
+    height: int
+
+
+def embedded(root: Path, folder: Path) -> list[Picture]:
+    """The figures that figures.json of `folder` (relative to `root`) lists; none without it.
+
+    Raises:
+        InputError: figures.json is malformed, or a picture that it names is missing or none.
+    """
+    made = []
+    for entry in listed_figures(root / folder):
+        name = entry["name"]
+        file = root / folder / f"{name}.png"
+        content = file.read_bytes()
+        width, height = _size(content, file)
+        made.append(
+            Picture(
+                **{field: entry[field] for field in FIELDS if field != "data"},
+                picture=data_uri("image/png", content),
+                pdf=linked((folder / f"{name}.pdf").as_posix()),
+                width=width,
+                height=height,
+            )
+        )
+    return made
+
+
+def _size(content: bytes, file: Path) -> tuple[int, int]:
+    """Width and height that a PNG's head states."""
+    if content[:8] != b"\x89PNG\r\n\x1a\n" or len(content) < 24:
+        raise InputError(f"{file}: not a PNG; {AGAIN}")
+    return int.from_bytes(content[16:20]), int.from_bytes(content[20:24])

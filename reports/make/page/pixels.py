@@ -1,0 +1,67 @@
+"""Pictures as text inside the page: photographs as WebP, masks and labels as PNG of few colours."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmunet.drawing.sheets.images import Colour
+
+SIDE = 256  # the longest side of a picture on the page, px
+QUALITY = 75  # of WebP, 0..100: a photograph of 256 px takes about 4 kB
+
+
+def photograph(image: NDArray[np.uint8]) -> str:
+    """An RGB image (height, width, 3), or a grey one (height, width), as a data: URI."""
+    import cv2
+
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    small = _reduced(bgr, cv2.INTER_AREA)
+    content = cv2.imencode(".webp", small, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1]
+    return data_uri("image/webp", content.tobytes())
+
+
+def drawing(labels: NDArray, colours: Sequence[Colour]) -> str:
+    """Labels (height, width) as a PNG data: URI, as few bits a pixel as they need.
+
+    Label 0 is transparent, label k has colour k - 1, from the start again where there are more.
+    """
+    import cv2
+    from PIL import Image
+
+    small = _reduced(labels.astype(np.uint8), cv2.INTER_NEAREST)
+    count = max(len(colours), int(small.max(initial=0)))
+    bits = next(bits for bits in (1, 2, 4, 8) if count < 2**bits)
+    picture = Image.fromarray(small)
+    palette = [channel for k in range(count) for channel in colours[k % len(colours)]]
+    picture.putpalette([0, 0, 0, *palette])
+    content = io.BytesIO()
+    picture.save(content, "PNG", bits=bits, transparency=b"\0" + b"\xff" * count, optimize=True)
+    return data_uri("image/png", content.getvalue())
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """The address that holds a file itself."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def css(colour: Colour) -> str:
+    """A colour as the page writes it."""
+    return "#" + "".join(f"{channel:02x}" for channel in colour)
+
+
+def _reduced(pixels: NDArray, interpolation: int) -> NDArray:
+    """At most SIDE px on its longer side; a smaller picture stays as it is."""
+    import cv2
+
+    height, width = pixels.shape[:2]
+    scale = min(1.0, SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    same = size == (width, height)
+    return (
+        np.ascontiguousarray(pixels)
+        if same
+        else cv2.resize(pixels, size, interpolation=interpolation)
+    )

@@ -1,0 +1,127 @@
+"""The test volumes on the page: of each case the slice with the most organs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reports.make.page.cases import (
+    AGREEMENT,
+    LEGEND,
+    OTHER,
+    head,
+    main_runs,
+    number_of,
+    percent,
+    read_rows,
+)
+from reports.make.page.layout import DASH
+from reports.make.page.pixels import css, drawing, photograph
+from reports.make.results.metrics import Result, VolumeResult
+from vmunet.data.slice_dataset import open_case
+from vmunet.drawing.figures.slices import choose_slice
+from vmunet.drawing.sheets.images import PALETTE
+from vmunet.errors import InputError
+from vmunet.evaluation.stored import NAME, read_labels
+
+
+def volume_views(
+    root: Path, results: Sequence[Result], views: Sequence[str], names: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """What the page's viewer is given for each view of volumes; `names` are the datasets'.
+
+    Raises:
+        InputError: predictions, scores or arrays are missing or do not fit one another.
+    """
+    made = []
+    for view in views:
+        runs = [r for r in main_runs(results, view) if isinstance(r, VolumeResult)]
+        if runs:
+            made.append(_view(root, view, runs, names[runs[0].dataset]))
+    return made
+
+
+def _view(root: Path, view: str, runs: Sequence[VolumeResult], dataset: str) -> dict[str, Any]:
+    predictions = [(result, read_labels(root / Path(result.path).parent / NAME)) for result in runs]
+    cases = sorted(predictions[0][1])
+    slices = {}
+    for case in cases:
+        image, truth = open_case(root / "data/arrays" / view, case)
+        z = choose_slice(truth)
+        slices[case] = (z, len(truth), np.array(image[z]), np.array(truth[z]))
+    organs = [
+        [name.replace("-", " "), css(PALETTE[i % len(PALETTE)])]
+        for i, name in enumerate(runs[0].data["classes"])
+    ]
+    different = [*LEGEND["agreement"], ["another organ", css(OTHER)]]
+    return {
+        "view": view,
+        "title": f"{dataset} at {runs[0].size}\u00d7{runs[0].size}",
+        "noun": "case",
+        "sides": ["Truth", "Prediction"],
+        "legend": {"masks": organs, "agreement": different},
+        "ids": cases,
+        "images": [photograph(grey(image)) for _, _, image, _ in slices.values()],
+        "runs": [_run(root, result, labels, slices) for result, labels in predictions],
+    }
+
+
+def grey(image: NDArray) -> NDArray[np.uint8]:
+    """A slice of 0..1 as 0..255."""
+    return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
+
+
+def _run(
+    root: Path,
+    result: VolumeResult,
+    labels: Mapping[str, NDArray[np.uint8]],
+    slices: Mapping[str, tuple[int, int, NDArray, NDArray]],
+) -> dict[str, Any]:
+    folder = root / Path(result.path).parent
+    rows = read_rows(folder / "per_case.csv")
+    cases = []
+    for case, (z, depth, _, truth) in slices.items():
+        own = [row for row in rows if row["case"] == case]
+        if case not in labels or labels[case].shape != (depth, *truth.shape) or not own:
+            raise InputError(
+                f"{folder}: {NAME} or per_case.csv does not fit the arrays of {case}; evaluate the "
+                "run again"
+            )
+        cases.append(_case(truth, labels[case][z], own, f"{z + 1} of {depth}"))
+    return head(result) | {"cases": cases}
+
+
+def _case(
+    truth: NDArray, prediction: NDArray, rows: Sequence[Mapping[str, str]], place: str
+) -> dict[str, Any]:
+    """One slice: its layers, and the scores of the whole case.
+
+    The case's score is its organs' mean Dice by the sound convention, which leaves out an organ
+    that is absent in truth and prediction.
+    """
+    dice = {row["organ"].replace("-", " "): number_of(row, "dice") for row in rows}
+    defined = [value for value in dice.values() if value is not None]
+    mean = sum(defined) / len(defined) if defined else None
+    marked = sum(int(row["truth_voxels"]) for row in rows)
+    return {
+        "score": mean,
+        "size": marked,
+        "truth": drawing(truth, PALETTE),
+        "prediction": drawing(prediction, PALETTE),
+        "agreement": drawing(_agreement(truth, prediction), (*AGREEMENT, OTHER)),
+        "facts": [
+            ["Mean Dice of the case", percent(mean)],
+            ["Slice", place],
+            ["Organs", f"{marked} voxels" if marked else DASH],
+            *([f"Dice, {organ}", percent(value)] for organ, value in dice.items()),
+        ],
+    }
+
+
+def _agreement(truth: NDArray, prediction: NDArray) -> NDArray[np.uint8]:
+    """1 the same organ, 2 predicted only, 3 missed, 4 another organ, 0 elsewhere."""
+    same = (truth == prediction) & (truth > 0)
+    only = [(prediction > 0) & (truth == 0), (truth > 0) & (prediction == 0)]
+    return np.select([same, *only, truth != prediction], [1, 2, 3, 4], 0).astype(np.uint8)

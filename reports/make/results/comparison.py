@@ -1,0 +1,190 @@
+"""Two cells on the same test images or cases: their scores, how sure the differences are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reports.make.results.metrics import (
+    SOURCES,
+    VOLUME_SOURCES,
+    load_metrics,
+    metrics_path,
+    score_again,
+)
+from reports.make.results.units import RunUnits, read_units, sample
+from vmunet.errors import InputError
+from vmunet.evaluation.metrics import Floats, per_image_scores
+from vmunet.evaluation.samples import MEAN
+from vmunet.evaluation.statistics import holm, paired
+
+if TYPE_CHECKING:
+    from pipeline.config.params import Params
+    from pipeline.config.runs import Run
+
+OWN = "data of your own"
+# What is printed of images: the line's label, the comparison and its score's name.
+IMAGE_LINES = (
+    ("pooled mIoU", "paper", "miou"),
+    ("pooled DSC", "paper", "dsc"),
+    ("mean Dice, training size", "training_size", "mean_dice"),
+    ("mean IoU, training size", "training_size", "mean_iou"),
+    ("mean Dice, native size", "native_size", "mean_dice"),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One score of both models, in percent or, of distances, in voxels; nan where undefined.
+
+    Attributes:
+        label: the score in words.
+        lower: whether a lower score is the better one.
+        a, b: the two models' scores, means over their seeds.
+        difference, low, high: b minus a with its paired 95% interval.
+        p: two-sided, corrected for the lines of the comparison; None where undefined.
+    """
+
+    label: str
+    lower: bool
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    p: float | None
+
+    @property
+    def better(self) -> str:
+        """Which model's score is the better one: `a`, `b`, or nothing where they are equal."""
+        if not self.difference:
+            return ""
+        return "a" if (self.difference > 0) == self.lower else "b"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on one view.
+
+    Attributes:
+        noun: what a test unit is, image or case.
+        source: where the data are from, in words.
+        units: how many there are.
+        lines: the scores.
+        a_ahead, b_ahead: (id, Dice of a, Dice of b) in percent where a is better, and where b is,
+            the largest differences first; Dice is at native size, of several classes or organs
+            their mean.
+    """
+
+    noun: str
+    source: str
+    units: int
+    lines: list[Line]
+    a_ahead: list[tuple[str, float, float]]
+    b_ahead: list[tuple[str, float, float]]
+
+
+def compare(
+    root: Path, params: "Params", a_runs: Sequence["Run"], b_runs: Sequence["Run"]
+) -> Comparison:
+    """Compare the runs of two cells, each one run or several seeds, on the same test images.
+
+    Raises:
+        InputError: a run's files are missing, wrong, or of other test images.
+    """
+    first: RunUnits | None = None
+    sides: list[list[RunUnits]] = []
+    data: Mapping[str, Any] = {}
+    for runs in (a_runs, b_runs):
+        sides.append([])
+        for run in runs:
+            units, data = _read(root, params, run)
+            first = first or units
+            sides[-1].append(units.in_order_of(first))
+    a, b = sides
+    volumes = "test_slices" in data
+    lines = _lines(a, b, volumes)
+    p_values = holm([line.p for line in lines])
+    ids, (dice_a, dice_b) = a[0].ids, (_dice(units, volumes) for units in sides)
+    return Comparison(
+        noun="case" if volumes else "image",
+        source=(VOLUME_SOURCES if volumes else SOURCES).get(data["source"], OWN),
+        units=len(ids),
+        lines=[replace(line, p=p) for line, p in zip(lines, p_values, strict=True)],
+        a_ahead=_ahead(ids, dice_a, dice_b, dice_a - dice_b),
+        b_ahead=_ahead(ids, dice_a, dice_b, dice_b - dice_a),
+    )
+
+
+def _read(root: Path, params: "Params", run: "Run") -> tuple[RunUnits, Mapping[str, Any]]:
+    """The run's results by unit, and what its metrics file says of the data."""
+    volumes = run.view in {**params.grid.volumes, **params.own.volumes}
+    content = load_metrics(root, run, params)
+    path, data, said = metrics_path(run, params), content["data"], content["paper"]
+    for name in ("source", "n_test", *(["test_slices", "classes"] if volumes else [])):
+        if name not in data:
+            raise InputError(f"{path}: field 'data.{name}' is missing; {score_again(run)}")
+    if not volumes and len(data.get("classes", ())) > 1:
+        said = content["sound"].get("native_size", {})
+    numbers = {name: value for name, value in said.items() if isinstance(value, int | float)}
+    return read_units(root, run, path, data, numbers), data
+
+
+def _lines(a: Sequence[RunUnits], b: Sequence[RunUnits], volumes: bool) -> list[Line]:
+    """The scores, p not yet corrected."""
+    classes = a[0].classes
+    wanted: Sequence[tuple[str, str, str]]
+    if volumes:
+        wanted = (
+            ("DSC", "paper_dice", MEAN),
+            ("HD95 (voxels)", "paper_hd95_voxels", MEAN),
+            *((f"DSC, {name.replace('-', ' ')}", "paper_dice", name) for name in classes),
+        )
+    elif classes:
+        wanted = (
+            ("mean Dice, training size", "training_size_dice", MEAN),
+            ("mean IoU, training size", "training_size_iou", MEAN),
+            ("mean Dice, native size", "native_size_dice", MEAN),
+            *((f"Dice, {name}, native size", "native_size_dice", name) for name in classes),
+        )
+    else:
+        wanted = IMAGE_LINES
+    samples = {key: (sample(a, key), sample(b, key)) for _, key, _ in wanted}
+    scores = {key: (one.scores(), other.scores()) for key, (one, other) in samples.items()}
+    found = {key: paired(*pair) for key, pair in samples.items()}
+    lines = []
+    for label, key, name in wanted:
+        pair, lower = found[key][name], "hd95" in key
+        scale = 1 if lower else 100
+        one, other = (scale * of[name] for of in scores[key])
+        difference, low, high = (scale * v for v in (pair.difference, pair.low, pair.high))
+        p = None if np.isnan(pair.p) else pair.p
+        lines.append(Line(label, lower, one, other, difference, low, high, p))
+    return lines
+
+
+def _dice(seeds: Sequence[RunUnits], volumes: bool) -> Floats:
+    """Each unit's Dice, the seeds' mean, in percent: (units,)."""
+    if not seeds[0].classes:
+        each = [per_image_scores(units.values["native_size"])["dice"] for units in seeds]
+    else:
+        column = "paper_dice" if volumes else "native_size_dice"
+        each = [_mean_defined(units.values[column]) for units in seeds]
+    return 100 * np.mean(each, axis=0)
+
+
+def _mean_defined(values: Floats) -> Floats:
+    """Mean over the classes that define each unit's score; 1 where there is none to find."""
+    defined = ~np.isnan(values)
+    total, n = np.where(defined, values, 0.0).sum(1), defined.sum(1)
+    return np.divide(total, n, out=np.ones(len(values)), where=n > 0)
+
+
+def _ahead(
+    ids: Sequence[str], a: Floats, b: Floats, lead: Floats, most: int = 3
+) -> list[tuple[str, float, float]]:
+    """The units with the largest positive lead, largest first."""
+    order = [i for i in np.argsort(-lead, kind="stable")[:most] if lead[i] > 0]
+    return [(ids[i], float(a[i]), float(b[i])) for i in order]

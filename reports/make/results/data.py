@@ -1,0 +1,114 @@
+"""What a caption says of the data: source, counts, stored sizes, and that phantoms are phantoms."""
+
+from collections.abc import Mapping, Sequence
+
+from reports.make.results.metrics import SOURCES, VOLUME_SOURCES, Result, VolumeResult
+
+LESIONS = "Phantom data: these figures say nothing about skin lesions."
+ORGANS = "Phantom data: these figures say nothing about organs in real CT."
+BOTH = "Phantom data: these figures say nothing about skin lesions or about organs in real CT."
+
+
+def data_sentences(results: Sequence[Result], datasets: Mapping[str, str]) -> list[str]:
+    """A sentence for each dataset, or one for several that have the same to say."""
+    said: dict[str, list[str]] = {}
+    for dataset, name in datasets.items():
+        own = [result for result in results if result.dataset == dataset]
+        said.setdefault(_data(own), []).append(name)
+    return [
+        f"{listed(of)}{' (each)' if len(of) > 1 and results else ''}: {words}"
+        for words, of in said.items()
+    ]
+
+
+def phantom_warning(results: Sequence[Result], datasets: Mapping[str, str]) -> str:
+    """That phantoms were used, and for which datasets where not for all."""
+    phantoms = [
+        name
+        for dataset, name in datasets.items()
+        if any(r.dataset == dataset and r.data["source"] == "phantom" for r in results)
+    ]
+    if not phantoms:
+        return ""
+    warning = ORGANS if isinstance(results[0], VolumeResult) else LESIONS
+    if any(result.data["source"] != "phantom" for result in results):
+        return warning.replace("data:", f"data ({', '.join(phantoms)}):")
+    return warning
+
+
+def joined_warnings(warnings: Sequence[str]) -> str:
+    """The warnings of images and of volumes, in one sentence where they say the same."""
+    return BOTH if list(warnings) == [LESIONS, ORGANS] else " ".join(filter(None, warnings))
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def px(width: int, height: int) -> str:
+    return f"{width}×{height}"
+
+
+def listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _data(results: Sequence[Result]) -> str:
+    """One dataset's source, counts and stored sizes, and what resizing does to its images."""
+    if not results:
+        return "nothing measured, the grid runs none of these rows."
+    data, volumes = results[0].data, isinstance(results[0], VolumeResult)
+    (width, height), (widest, highest) = data["native_min"], data["native_max"]
+    low, high = px(width, height), px(widest, highest)
+    sizes = sorted({result.size for result in results})
+    used = listed([px(size, size) for size in sizes])
+    what = _volumes(results[0], low, high) if volumes else _images(results[0], low, high)
+    sentences = [f"{what}, used at {used}."]
+    same = [px(size, size) for size in sizes if low == high == px(size, size)]
+    larger = [
+        px(size, size)
+        for size in sizes
+        if max(widest, highest) <= size and px(size, size) not in same
+    ]
+    if same and volumes:
+        sentences.append(f"At {listed(same)} their slices are not resized.")
+    elif same:
+        sentences.append(
+            f"At {listed(same)} these images are not resized: the soft masks of the published "
+            "resizing do not arise."
+        )
+    if larger:
+        what = "their slices" if volumes else "they"
+        sentences.append(f"At {listed(larger)} {what} are upsampled and gain no detail.")
+    return " ".join(sentences)
+
+
+def _images(result: Result, low: str, high: str) -> str:
+    data = result.data
+    # Images of a local archive, or of a prepared set, may have been reduced before.
+    stored = "stored at" if data["source"] in ("file", "prepared") else "natively"
+    return (
+        f"{data['n_train']} training and {data['n_test']} test {SOURCES[data['source']]}, "
+        f"{stored} {_between(result, low, high)}"
+    )
+
+
+def _volumes(result: Result, low: str, high: str) -> str:
+    data = result.data
+    train, test = (
+        f"{count(data[f'n_{part}'], f'{words} case')} ({count(data[f'{part}_slices'], 'slice')})"
+        for part, words in (("train", "training"), ("test", "test"))
+    )
+    plane = _between(result, low, high)
+    return (
+        f"{train} and {test} of {VOLUME_SOURCES[data['source']]}, "
+        f"{plane}{' px' if low == high else ''} in plane"
+    )
+
+
+def _between(result: Result, low: str, high: str) -> str:
+    """The stored size, or the smallest and largest of each side."""
+    if low == high:
+        return low
+    (width, height), (widest, highest) = result.data["native_min"], result.data["native_max"]
+    return f"{width} to {widest} px wide and {height} to {highest} px high"

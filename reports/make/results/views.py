@@ -1,0 +1,96 @@
+"""Which runs of the declared grid each table shows: its rows' cells at its datasets' views."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ruamel.yaml import YAML
+
+from vmunet.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.config.params import Params
+
+DASH = "--"  # where there is no figure
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of reports/. Raises InputError where it is missing or malformed."""
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; restore it from the repository") from None
+    except Exception as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from None
+
+
+def views_by_size(params: "Params", dataset: str, base_size: int) -> dict[float, str]:
+    """The dataset's views, keyed by the published size that each stands for.
+
+    A profile whose base size is s trains s, 1.5 s and 2 s where the paper trained 256, 384 and
+    512: a view stands for its size times 256 / s, `base_size` being the paper's 256 (224 on
+    Synapse). The base view is the one of `grid.isic`; a dataset outside it (Synapse, whose views
+    are `grid.volumes`) has its smallest view as base.
+    """
+    grid = params.grid
+    views: dict[str, Any] = {**grid.views, **grid.volumes}
+    names = (*grid.isic, *grid.elsewhere, *grid.volumes)
+    of_dataset = [name for name in names if views[name].dataset == dataset]
+    if not of_dataset:
+        return {}
+    base = [name for name in grid.isic if views[name].dataset == dataset]
+    if len(base) > 1:
+        raise InputError(
+            f"params.yaml: grid.isic has {len(base)} views of {dataset} ({', '.join(base)}); a "
+            "table shows one base size: move the others to grid.elsewhere"
+        )
+    smallest = min(of_dataset, key=lambda name: views[name].size)
+    size = views[base[0] if base else smallest].size
+    return {views[name].size * base_size / size: name for name in of_dataset}
+
+
+class TableViews:
+    """The views that the rows of the declared tables stand for, under the active grid."""
+
+    def __init__(
+        self, params: "Params", declared: Mapping[str, Any], published: Mapping[str, Any]
+    ) -> None:
+        self._declared = declared
+        volumes = {view.dataset for view in params.grid.volumes.values()}
+        self.base_sizes: dict[str, int] = {
+            dataset: published["settings_volumes" if dataset in volumes else "settings"]["size"]
+            for dataset in declared["datasets"]
+        }
+        self.views = {
+            dataset: views_by_size(params, dataset, size)
+            for dataset, size in self.base_sizes.items()
+        }
+
+    def rows(self, spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The declared rows; the size table adds a row for each size the paper did not try."""
+        rows = list(spec["rows"])
+        if spec.get("extra") == "size":
+            known = {row["size"] for row in rows}
+            sizes = {size for dataset in spec["datasets"] for size in self.views[dataset]}
+            rows += [{"label": DASH, "cell": "base", "size": s} for s in sorted(sizes - known)]
+        return rows
+
+    def of_row(self, spec: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, str]:
+        """The view of each dataset whose runs the row shows; none for the paper's rivals."""
+        return {
+            dataset: view
+            for dataset in spec["datasets"]
+            if row.get("cell")
+            and (view := self.views[dataset].get(row.get("size", self.base_sizes[dataset])))
+        }
+
+    def shown(self) -> dict[str, set[tuple[str, str]]]:
+        """(view, cell) of every run that each table shows, by the table's numeral."""
+        return {
+            key: {
+                (view, row["cell"])
+                for row in self.rows(spec)
+                for view in self.of_row(spec, row).values()
+            }
+            for key, spec in self._declared["tables"].items()
+        }

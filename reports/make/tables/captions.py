@@ -1,0 +1,255 @@
+"""What a table says of itself: profile, data, image counts, seeds and protocols.
+
+Data, runs and seeds are read from the runs' own metrics files; width, schedule and initial weights
+from the profile and the cells that they were declared with. So a demo table cannot be mistaken for
+the paper's.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from reports.make.results.data import (
+    count,
+    data_sentences,
+    joined_warnings,
+    listed,
+    phantom_warning,
+    px,
+)
+from reports.make.results.metrics import ImageResult, Result, VolumeResult
+from reports.make.tables.rows import Table
+
+if TYPE_CHECKING:
+    from pipeline.config.params import Params
+
+T_MAX = (
+    "T_max belongs to the paper protocol; under the sound one the learning rate falls once "
+    "over the run."
+)
+STAR = (
+    "* marks a figure that differs from VM-UNet's under the paper protocol (p < 0.05): paired "
+    "permutation test over the test images or cases, corrected by Holm within the table, dataset "
+    "and metric. It speaks of the choice of test images, not of the randomness of training."
+)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """`warning` is set in bold, `text` follows it; `legend` and `notes` stand below the table."""
+
+    title: str
+    warning: str
+    text: str
+    legend: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def caption(
+    table: Table, params: "Params", declared: Mapping[str, Any], published: Mapping[str, Any]
+) -> Caption:
+    """The caption of one table. Sizes are width×height in px."""
+    names = declared["datasets"]
+    results = sorted({result.path: result for result in table.results}.values(), key=_order)
+    datasets = {dataset: names[dataset] for dataset in table.spec["datasets"]}
+    sentences = [f"Profile {params.profile_name}.", *data_sentences(results, datasets)]
+    if results:
+        sentences += [f"{_runs(results)}. {_seeds(results)}", _models(params, results, published)]
+    return Caption(
+        title=table.spec["title"],
+        warning=phantom_warning(results, datasets),
+        text=" ".join(sentences),
+        legend=_legend(table, results),
+        notes=(*table.spec["notes"], *_micro_batches(results)),
+    )
+
+
+def runs_caption(
+    title: str,
+    notes: Sequence[str],
+    results: Sequence[Result],
+    params: "Params",
+    declared: Mapping[str, Any],
+    published: Mapping[str, Any],
+    own: str = "",
+) -> Caption:
+    """The caption of a table of `results`, which means over the seeds show or, as `own` says, runs.
+
+    Results of images and of volumes, where it has both, have sentences of their own.
+    """
+    sentences, warnings = [f"Profile {params.profile_name}."], []
+    for kind in (ImageResult, VolumeResult):
+        found = sorted((r for r in results if isinstance(r, kind)), key=_order)
+        if found:
+            shown = {result.dataset for result in found}
+            datasets = {key: name for key, name in declared["datasets"].items() if key in shown}
+            sentences += data_sentences(found, datasets)
+            sentences.append(f"{_runs(found)}, {own}." if own else f"{_runs(found)}.")
+            sentences += [] if own else [_seeds(found)]
+            sentences.append(_models(params, found, published))
+            warnings.append(phantom_warning(found, datasets))
+    return Caption(
+        title=title,
+        warning=joined_warnings(warnings),
+        text=" ".join(sentences),
+        legend=(),
+        notes=(*notes, *_micro_batches(results)),
+    )
+
+
+def _order(result: Result) -> tuple[str, int, str]:
+    return result.dataset, result.size, result.path
+
+
+def _runs(results: Sequence[Result]) -> str:
+    """How many runs, under which protocols; without a full stop."""
+    protocols = [
+        f"{number} under the {protocol} protocol"
+        for protocol in ("paper", "sound")
+        if (number := sum(result.run.protocol == protocol for result in results))
+    ]
+    return f"{count(len(results), 'run')}: {listed(protocols)}"
+
+
+def _seeds(results: Sequence[Result]) -> str:
+    """What a figure is over the seeds."""
+    seeds = sorted({result.run.seed for result in results})
+    numbers = ", ".join(str(seed) for seed in seeds)
+    if len(seeds) == 1:
+        return f"One seed ({numbers}): single values, without a spread."
+    return f"Mean ± sample standard deviation over {len(seeds)} seeds ({numbers})."
+
+
+def _models(params: "Params", results: Sequence[Result], published: Mapping[str, Any]) -> str:
+    """Width, schedule and initial weights of the trained models, beside the paper's."""
+    train, settings = params.profile.train, published["settings"]
+    if isinstance(results[0], VolumeResult):
+        train, settings = params.profile.train_volumes, published["settings_volumes"]
+    width = (f"width {train.dims[0]}", train.dims[0], settings["dims"][0])
+    epochs = (count(train.epochs, "epoch"), train.epochs, settings["epochs"])
+    schedule = (
+        (f"batch size {train.batch_size}", train.batch_size, settings["batch_size"]),
+        (f"learning rate {train.learning_rate:g}", train.learning_rate, settings["learning_rate"]),
+        (f"T_max {train.t_max}", train.t_max, settings["t_max"]),
+    )
+    if all(here == paper for _, here, paper in (width, epochs, *schedule)):
+        same = ", ".join(words for words, _, _ in schedule)
+        text = f"Models of {width[0]} trained for {epochs[0]} ({same}), as in the paper."
+    else:
+        shown = [f"{words} (paper: {paper:g})" for words, _, paper in (width, epochs)]
+        text = f"Models of {shown[0]} trained for {shown[1]}"
+        others = [f"{words} (paper: {paper:g})" for words, here, paper in schedule if here != paper]
+        text += f", with {listed(others)}." if others else "."
+    pretrained = any(params.cells[result.run.cell].init != "none" for result in results)
+    if pretrained and params.profile.weights.source == "phantom":
+        text += " Initial weights from a short pre-training on phantoms, not VMamba's."
+    text += own_settings(params, results)
+    size = settings["size"]
+    if isinstance(results[0], VolumeResult) and {result.size for result in results} != {size}:
+        text += f" The paper's slices were resized to {px(size, size)}."
+    return text
+
+
+def own_settings(params: "Params", results: Sequence[Result]) -> str:
+    """A sentence for each cell that trains with other settings than the profile's, or nothing."""
+    said = []
+    for name in dict.fromkeys(result.run.cell for result in results):
+        cell = params.cells[name]
+        own = [
+            f"{word} {value:g}"
+            for word, field in (
+                ("learning rate", "learning_rate"),
+                ("weight decay", "weight_decay"),
+            )
+            if (value := getattr(getattr(cell, "train", None), field, None)) is not None
+        ]
+        if weights := getattr(cell, "loss_weights", None):
+            own.append(f"loss weights {weights[0]:g} and {weights[1]:g}")
+        if getattr(cell, "augment", None) is not None:
+            own.append("other augmentation")
+        said += [f" Except: cell {name} trains with {listed(own)}."] if own else []
+    return "".join(said)
+
+
+_SOUND = (
+    "lowers the learning rate once over the run, whatever T_max; it is scored with the same "
+    "metrics."
+)
+
+
+def _legend(table: Table, results: list[Result]) -> tuple[str, ...]:
+    """What the columns and the protocols mean."""
+    legend = []
+    if any(row.reference for row in table.rows):
+        legend.append("Numbers in brackets are the paper's references.")
+    if table.spec["layout"] != "stacked":
+        legend.append("publ.: as the paper reports; meas.: measured here.")
+    legend.append("Bold: the best of the column as printed, published and measured apart.")
+    if any(
+        figure.inference is not None and figure.inference.p is not None
+        for row in table.rows
+        for figures in row.figures.values()
+        for figure in figures.values()
+    ):
+        legend.append(STAR)
+    if results:
+        volumes = isinstance(results[0], VolumeResult)
+        protocols = {result.run.protocol for result in results}
+        legend += volume_legend(protocols) if volumes else image_legend(protocols)
+    return tuple(legend)
+
+
+def image_legend(protocols: set[str]) -> list[str]:
+    legend = [
+        "Scores of images are percentages of one confusion matrix over all test pixels at the "
+        "training size; mIoU is the lesion's IoU, as in the published code."
+    ]
+    if "paper" in protocols:
+        legend.append(
+            "On images, the paper protocol repeats the published code, which chooses the epoch by "
+            "its loss on the test images."
+        )
+    if "sound" in protocols:
+        legend.append(
+            "On images, the sound protocol chooses the epoch on a held-out tenth of the training "
+            f"images and {_SOUND}"
+        )
+    return legend
+
+
+def volume_legend(protocols: set[str]) -> list[str]:
+    legend = [
+        "Scores of volumes are taken at the volumes' own pixels, DSC in percent, and are means "
+        "over the test cases, then over the organs, by the published code's convention: an organ "
+        "that is predicted but absent counts as DSC 100 and HD95 0, one that is missed or absent "
+        "in both as DSC 0 and HD95 0, which flatters the distance.",
+        "Measured HD95 is in voxels, as the published code computes it, where the paper's text "
+        "says mm.",
+    ]
+    if "paper" in protocols:
+        legend.append(
+            "On volumes, the paper protocol repeats the published code, which chooses the epoch "
+            "with the lowest training loss."
+        )
+    if "sound" in protocols:
+        legend.append(
+            "On volumes, the sound protocol chooses the epoch on a held-out sixth of the training "
+            f"cases and {_SOUND}"
+        )
+    return legend
+
+
+def _micro_batches(results: Sequence[Result]) -> list[str]:
+    """Runs on volumes whose batches did not fit into memory, and what that changed.
+
+    Of images nothing is to be said: their loss is a mean over the samples.
+    """
+    taken: dict[int, list[str]] = {}
+    for result in results:
+        if isinstance(result, VolumeResult) and (size := result.checkpoint.get("micro_batch")):
+            taken.setdefault(size, []).append(result.run.name)
+    return [
+        f"{listed(names)}: trained in micro batches of {size}: Dice is pooled over {size} slices "
+        "instead of the batch."
+        for size, names in sorted(taken.items())
+    ]

@@ -1,0 +1,90 @@
+"""How models do on the other dataset's test images: cross-dataset generalisation."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from reports.make.results.cross import CrossRow
+from reports.make.results.views import DASH
+from reports.make.tables.captions import runs_caption
+from reports.make.typeset.sheet import Block, Cell, Line, Sheet, Span, number, plain
+
+if TYPE_CHECKING:
+    from pipeline.config.params import Params
+
+METRICS = {"miou": "mIoU", "dsc": "DSC", "mean_dice": "Mean Dice"}
+NOTES = (
+    "Both columns score the same test images: those of the test set that show no picture which "
+    "the other dataset's training or selection has seen. Models trained on the dataset's own "
+    "training images are scored again on these images alone, so that their figures are not those "
+    "of the other tables.",
+    "mIoU and DSC: the lesion's, percentages of one confusion matrix over all pixels at the "
+    "training size, as published; mean Dice: over images, at the masks' own size.",
+    "Under the paper protocol a model trained on the dataset itself chose its epoch by its loss on "
+    "these very images, and one trained on the other did not: the sound protocol alone compares "
+    "like with like.",
+    "A dash: no such run.",
+)
+
+
+def cross_sheet(
+    params: "Params",
+    declared: Mapping[str, Any],
+    published: Mapping[str, Any],
+    rows: Sequence[CrossRow],
+) -> Sheet:
+    """A block for each cross test, a row for each cell and protocol."""
+    names = declared["datasets"]
+    blocks: dict[str, list[Line]] = {}
+    for row in rows:
+        test, train = params.view(row.test), params.view(row.train)
+        title = (
+            f"Tested on {names[test.dataset]} at {test.size}×{test.size}, {row.images} images "
+            f"({row.left_out} shared ones left out); other: {names[train.dataset]}"
+        )
+        cells = [
+            Cell(number(*row.figure(which, metric)) if getattr(row, which) else DASH)
+            for which in ("same", "other")
+            for metric in METRICS
+        ]
+        blocks.setdefault(title, []).append(Line((*plain((row.cell, row.protocol)), *cells)))
+    results = {result.path: result for row in rows for result in row.results}
+    width = len(METRICS)
+    return Sheet(
+        name="cross",
+        caption=runs_caption(
+            "Generalisation to the other dataset",
+            NOTES,
+            list(results.values()),
+            params,
+            declared,
+            published,
+        ),
+        head=("Cell", "Protocol", *METRICS.values(), *METRICS.values()),
+        blocks=tuple(Block(title, tuple(lines)) for title, lines in blocks.items()),
+        spans=(
+            (
+                Span("Trained on the same dataset", 3, 2 + width),
+                Span("Trained on the other dataset", 3 + width, 2 + 2 * width),
+            ),
+        ),
+        left=2,
+    )
+
+
+def cross_frame(rows: Sequence[CrossRow]) -> pd.DataFrame:
+    """Tidy: a line for each cross test, cell and protocol; percent, rounded to 6 decimals."""
+    records = []
+    for row in rows:
+        record: dict[str, Any] = {
+            field: getattr(row, field)
+            for field in ("name", "train", "test", "cell", "protocol", "images", "left_out")
+        }
+        for which in ("same", "other"):
+            for metric in METRICS:
+                mean, std = row.figure(which, metric)
+                record |= {f"{which}_{metric}": mean, f"{which}_{metric}_std": std}
+            record[f"{which}_seeds"] = " ".join(map(str, getattr(row, which)))
+        records.append(record)
+    return pd.DataFrame(records).round(6)

@@ -1,0 +1,182 @@
+"""Tables I to VI as they are printed: headings, lines, cells, and which figure is the best."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reports.make.results.views import DASH
+from reports.make.tables.captions import Caption
+from reports.make.tables.rows import Figure, Row, Table
+from reports.make.typeset.sheet import Block, Cell, Line, Sheet, Span, number, plain
+
+PUBLISHED, MEASURED = "publ.", "meas."
+# The columns between label and scores: the sub-heading, and its column in the CSV.
+EXTRA: dict[str, dict[str, str]] = {"size": {"Size here": "size_here"}}
+
+
+def extra_columns(table: Table) -> dict[str, str]:
+    return EXTRA.get(table.spec.get("extra", ""), {})
+
+
+def label(row: Row) -> str:
+    return row.label if row.reference is None else f"{row.label} [{row.reference}]"
+
+
+def paper_sheet(
+    table: Table, declared: Mapping[str, Any], caption: Caption, datasets: Sequence[str] = ()
+) -> Sheet:
+    """One of the paper's tables; of some of its datasets alone where `datasets` names them."""
+    shown = list(datasets or table.spec["datasets"])
+    if table.spec["layout"] == "stacked":
+        return _stacked(table, declared, caption, shown)
+    columns = table.spec["layout"] == "columns"
+    groups = [shown] if columns else [[name] for name in shown]
+    titled = not columns and not datasets
+    spans, head = _header(table, declared, shown if columns else [""])
+    return Sheet(
+        name=table.name,
+        caption=caption,
+        head=head,
+        blocks=tuple(
+            Block(
+                declared["datasets"][group[0]] if titled else "",
+                tuple(_side_lines(table, declared, group)),
+            )
+            for group in groups
+        ),
+        spans=spans,
+    )
+
+
+def _shown(table: Table, datasets: Sequence[str]) -> list[Row]:
+    """The rows that say something about any of `datasets`."""
+    return [row for row in table.rows if any(dataset in row.figures for dataset in datasets)]
+
+
+def _side_lines(table: Table, declared: Mapping[str, Any], datasets: Sequence[str]) -> list[Line]:
+    """Published and measured side by side under each metric."""
+    rows = _shown(table, datasets)
+    cells: list[list[Cell]] = [[] for _ in rows]
+    for dataset in datasets:
+        for metric in table.spec["metrics"]:
+            better = declared["metrics"][metric]["better"]
+            for own, pair in zip(cells, _column(rows, dataset, metric, better), strict=True):
+                own += pair
+    lines = []
+    for index, (row, own) in enumerate(zip(rows, cells, strict=True)):
+        # A sound row would repeat the columns of the row above; a cost has a table of its own.
+        extra = row.extra if row.protocol == "paper" and extra_columns(table) else ()
+        extra = extra or ("",) * len(extra_columns(table))
+        ours_begin = bool(index and row.cell and not rows[index - 1].cell)
+        lines.append(
+            Line(
+                (Cell(label(row)), *plain(extra), *own),
+                under=row.protocol == "sound",
+                apart=ours_begin,
+            )
+        )
+    return lines
+
+
+def _column(
+    rows: Sequence[Row], dataset: str, metric: str, better: str, spread: bool = True
+) -> list[tuple[Cell, Cell]]:
+    """Published and measured of each row, the best of either in bold."""
+    figures = [row.figures.get(dataset, {}).get(metric, Figure()) for row in rows]
+    # The paper reports nothing under the sound protocol: that row only compares with it.
+    published = [
+        DASH if row.protocol == "sound" else number(figure.published)
+        for row, figure in zip(rows, figures, strict=True)
+    ]
+    measured = [number(figure.measured) for figure in figures]
+    best_published, best_measured = best(published, better), best(measured, better)
+    return [
+        (
+            Cell(published[i], published[i] == best_published),
+            Cell(
+                number(figure.measured, figure.std if spread else None),
+                measured[i] == best_measured,
+                figure.inference is not None and figure.inference.significant,
+            ),
+        )
+        for i, figure in enumerate(figures)
+    ]
+
+
+def best(texts: Sequence[str], better: str) -> str | None:
+    """The best of a column as printed, so that ties are bold.
+
+    None below two values, and where the best of what should be high is 0: nothing was found.
+    """
+    values = [text for text in texts if text != DASH]
+    if len(values) < 2:
+        return None
+    if better == "lower":
+        return min(values, key=float)
+    best = max(values, key=float)
+    return best if float(best) else None
+
+
+def _header(
+    table: Table, declared: Mapping[str, Any], datasets: Sequence[str]
+) -> tuple[tuple[tuple[Span, ...], ...], tuple[str, ...]]:
+    """The rows of headings, and the single columns' own."""
+    metrics = [declared["metrics"][metric]["heading"] for metric in table.spec["metrics"]]
+    extra = list(extra_columns(table))
+    column = 2 + len(extra)
+    upper, lower = [], []
+    for dataset in datasets:
+        name = declared["datasets"].get(dataset, "")
+        upper.append(Span(name, column, column + 2 * len(metrics) - 1))
+        for metric in metrics:
+            lower.append(Span(metric, column, column + 1))
+            column += 2
+    head = (table.spec["heading"], *extra, *((PUBLISHED, MEASURED) * len(lower)))
+    spans = (tuple(upper), tuple(lower)) if any(datasets) else (tuple(lower),)
+    return spans, head
+
+
+def _stacked(
+    table: Table, declared: Mapping[str, Any], caption: Caption, datasets: Sequence[str]
+) -> Sheet:
+    """Published and measured one under the other, for many metrics; the spread on a line below."""
+    metrics = table.spec["metrics"]
+    blocks = []
+    for dataset in datasets:
+        rows = _shown(table, [dataset])
+        columns = [
+            _column(rows, dataset, metric, declared["metrics"][metric]["better"], spread=False)
+            for metric in metrics
+        ]
+        lines: list[Line] = []
+        for index, row in enumerate(rows):
+            pairs = [column[index] for column in columns]
+            parts = [("published", tuple(pair[0] for pair in pairs))]
+            if row.cell:
+                parts.append(("measured", tuple(pair[1] for pair in pairs)))
+                spread = [row.figures[dataset][metric].std for metric in metrics]
+                if any(std is not None for std in spread):
+                    parts.append(("± s.d.", plain(number(std) for std in spread)))
+            if row.protocol == "sound":
+                parts = parts[1:]  # the paper reports no such run
+            for place, (part, cells) in enumerate(parts):
+                name = label(row) if place == 0 else ""
+                lines.append(
+                    Line(
+                        (Cell(name), Cell(part), *cells),
+                        under=row.protocol == "sound" and place == 0,
+                        apart=bool(row.cell) and place == 0,
+                    )
+                )
+        title = declared["datasets"][dataset] if len(datasets) > 1 else ""
+        blocks.append(Block(title, tuple(lines)))
+    return Sheet(
+        name=table.name,
+        caption=caption,
+        head=(
+            table.spec["heading"],
+            "",
+            *(declared["metrics"][metric]["heading"] for metric in metrics),
+        ),
+        blocks=tuple(blocks),
+        left=2,
+    )

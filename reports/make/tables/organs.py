@@ -1,0 +1,128 @@
+"""The honest evaluation of volumes: every organ of every run under both conventions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from reports.make.results.metrics import VolumeResult
+from reports.make.results.scores import OrganScores
+from reports.make.tables.captions import T_MAX, runs_caption
+from reports.make.tables.sound import run_order
+from reports.make.typeset.sheet import Block, Line, Sheet, Span, number, percent, plain
+
+if TYPE_CHECKING:
+    from pipeline.config.params import Params
+
+MEAN = "mean"
+# The convention and its columns, after the organ's.
+HEADINGS = (
+    ("Paper's convention", ("Dice", "HD95 (voxels)")),
+    (
+        "Sound convention",
+        ("Dice", "n", "HD95 (mm)", "n", "NSD", "n", "absent in both"),
+    ),
+)
+
+
+NOTES = (
+    "Both conventions score the same predictions, case by case and organ by organ at the volumes' "
+    "own pixels. An organ's figure is a mean over the cases, the last row's the mean of the "
+    "organs' figures. Dice and NSD are percentages.",
+    "Paper's convention, as the published code computes it: (Dice, HD95) is (100, 0) where an "
+    "organ is predicted but absent, (0, 0) where it is missed or absent in both; HD95 in voxels, "
+    "whatever their shape.",
+    "Sound convention: an organ that is absent in both is left out and counted (last row: over "
+    "all organs); one that is predicted but absent, or missed, has Dice 0 and NSD 0 but no HD95, "
+    "so that a distance is to be read with its n.",
+    "n counts the cases that define the figure before it (last row: the organs that do).",
+)
+UNKNOWN_SPACING = (
+    "Where voxel spacing is not known, as in TransUNet's prepared arrays, HD95 in mm and NSD are "
+    "not defined: a dash."
+)
+
+
+def organs_sheet(
+    params: "Params",
+    declared: Mapping[str, Any],
+    published: Mapping[str, Any],
+    results: Sequence[VolumeResult],
+) -> Sheet:
+    """A block for each run, which its title names; a row for each organ and one for their mean."""
+    from vmunet.evaluation.volume_metrics import TOLERANCE
+
+    nsd = (
+        "NSD: normalised surface distance, the part of both surfaces that lies within "
+        f"{TOLERANCE:g} mm of the other."
+    )
+    unknown = () if all(result.spacing_known for result in results) else (UNKNOWN_SPACING,)
+    title, own = "Honest evaluation of volumes: both conventions", "each with its own block"
+    notes = (*NOTES, nsd, *unknown, T_MAX)
+    spans, head = [], ["Organ"]
+    for convention, columns in HEADINGS:
+        spans.append(Span(convention, len(head) + 1, len(head) + len(columns)))
+        head += columns
+    return Sheet(
+        name="organs",
+        caption=runs_caption(title, notes, results, params, declared, published, own),
+        head=tuple(head),
+        blocks=tuple(
+            Block(
+                f"{declared['datasets'][result.dataset]} at {result.size}×{result.size}: "
+                f"{result.run.cell}, {result.run.protocol} protocol, seed {result.run.seed}",
+                tuple(
+                    Line(plain(_row(name, scores)), apart=name == MEAN)
+                    for name, scores in _all(result).items()
+                ),
+                whole=True,
+            )
+            for result in sorted(results, key=run_order(params, declared))
+        ),
+        spans=(tuple(spans),),
+    )
+
+
+def _all(result: VolumeResult) -> dict[str, OrganScores]:
+    return {**result.organs, MEAN: result.mean}
+
+
+def _row(name: str, scores: OrganScores) -> list[str]:
+    return [
+        name.replace("-", " "),
+        number(percent(scores.paper_dice)),
+        number(scores.paper_hd95),
+        number(percent(scores.dice)),
+        str(scores.dice_n),
+        number(scores.hd95_mm),
+        str(scores.hd95_n),
+        number(percent(scores.nsd)),
+        str(scores.nsd_n),
+        str(scores.absent),
+    ]
+
+
+def organs_frame(results: Sequence[VolumeResult]) -> pd.DataFrame:
+    """Tidy: a line for each run and organ, and for the organs' mean, whose counts are OrganScores'.
+
+    Dice and NSD are percentages, rounded to 6 decimals like the distances; empty where undefined.
+    """
+    records = []
+    for result in results:
+        run = result.run
+        for name, scores in _all(result).items():
+            record: dict[str, Any] = {
+                "run": run.name,
+                "dataset": result.dataset,
+                "size": result.size,
+                "cell": run.cell,
+                "protocol": run.protocol,
+                "seed": run.seed,
+                "organ": name,
+            }
+            record |= asdict(scores)
+            record |= {score: percent(record[score]) for score in ("paper_dice", "dice", "nsd")}
+            records.append(record | {"metrics_file": result.path})
+    frame = pd.DataFrame(records).rename(columns={"paper_hd95": "paper_hd95_voxels"})
+    return frame.round(6)

@@ -1,0 +1,159 @@
+"""What others report of the published code, beside the paper and the runs here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from reports.make.results.metrics import VolumeResult
+from reports.make.results.views import DASH
+from reports.make.tables.captions import image_legend, runs_caption, volume_legend
+from reports.make.tables.rows import Figure, Row, Table
+from reports.make.typeset.sheet import Block, Line, Sheet, Span, bracketed, number, plain
+from vmunet.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.config.params import Params
+
+WHERE = "reports/published.yaml: reproductions"
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """One entry: a range that others report of a published row's metric, and our rows of it."""
+
+    dataset: str
+    metric: str
+    published_row: str
+    low: float
+    high: float
+    verified: bool
+    text: str
+    rows: Mapping[str, Row]  # by protocol, where there are runs
+
+    def figure(self, protocol: str) -> Figure:
+        row = self.rows.get(protocol)
+        return row.figures[self.dataset][self.metric] if row else Figure()
+
+
+def reproductions(
+    tables: Sequence[Table], declared: Mapping[str, Any], published: Mapping[str, Any]
+) -> list[Reproduction]:
+    """The entries of published.yaml with the rows that measure the same.
+
+    Raises:
+        InputError: an entry lacks a field, or names what no table shows.
+    """
+    found = []
+    for place, entry in enumerate(published.get("reproductions", []), start=1):
+        where = f"{WHERE}, entry {place}"
+        for field in ("dataset", "metric", "published", "low", "high", "verified", "text"):
+            if field not in entry:
+                raise InputError(f"{where}: lacks '{field}'")
+        dataset, metric = entry["dataset"], entry["metric"]
+        rows = [
+            row
+            for table in tables
+            for row in table.rows
+            if row.published == entry["published"] and metric in row.figures.get(dataset, {})
+        ]
+        if not rows:
+            raise InputError(
+                f"{where}: no table shows {metric} of {entry['published']} on {dataset}; name a "
+                "row, metric and dataset of reports/tables.yaml"
+            )
+        found.append(
+            Reproduction(
+                dataset,
+                metric,
+                entry["published"],
+                entry["low"],
+                entry["high"],
+                entry["verified"],
+                entry["text"],
+                {row.protocol: row for row in reversed(rows)},
+            )
+        )
+    return found
+
+
+def reproductions_sheet(
+    params: "Params",
+    declared: Mapping[str, Any],
+    published: Mapping[str, Any],
+    found: Sequence[Reproduction],
+) -> Sheet:
+    lines = []
+    for one in found:
+        texts = [
+            f"{declared['datasets'][one.dataset]}, {declared['metrics'][one.metric]['heading']}",
+            number(one.figure("paper").published),
+            f"{one.low:.1f}–{one.high:.1f}",
+        ]
+        for protocol in ("paper", "sound"):
+            figure = one.figure(protocol)
+            known = figure.inference
+            texts.append(number(figure.measured, figure.std))
+            texts.append(bracketed(known.low, known.high) if known else DASH)
+        lines.append(Line(plain(texts)))
+    results = {
+        result.path: result
+        for one in found
+        for row in one.rows.values()
+        for result in row.results.get(one.dataset, [])
+    }
+    doubtful = [one for one in found if not one.verified]
+    notes = ["Figures are percentages. 95% intervals: bootstrap over the test images or cases."]
+    if doubtful:
+        said = dict.fromkeys(one.text for one in doubtful)
+        notes.append(
+            f"Others' figures are unverified ({'; '.join(said)}): ranges without a source that we "
+            "could check, given for orientation alone."
+        )
+    protocols = {result.run.protocol for result in results.values()}
+    kinds = {isinstance(result, VolumeResult) for result in results.values()}
+    notes += image_legend(protocols) if False in kinds else []
+    notes += volume_legend(protocols) if True in kinds else []
+    return Sheet(
+        name="reproductions",
+        caption=runs_caption(
+            "Published, reproduced by others, and measured here",
+            notes,
+            list(results.values()),
+            params,
+            declared,
+            published,
+        ),
+        head=("Dataset, metric", "publ.", "others", *(("meas.", "95% interval") * 2)),
+        blocks=(Block("", tuple(lines)),),
+        spans=((Span("Paper protocol", 4, 5), Span("Sound protocol", 6, 7)),),
+        source="reports/published.yaml",
+    )
+
+
+def reproductions_frame(found: Sequence[Reproduction]) -> pd.DataFrame:
+    """Tidy: a line for each entry; percent, rounded to 6 decimals."""
+    records = []
+    for one in found:
+        record: dict[str, Any] = {
+            "dataset": one.dataset,
+            "metric": one.metric,
+            "published_row": one.published_row,
+            "published": one.figure("paper").published,
+            "others_low": one.low,
+            "others_high": one.high,
+            "verified": one.verified,
+            "text": one.text,
+        }
+        for protocol in ("paper", "sound"):
+            figure = one.figure(protocol)
+            known = figure.inference
+            record |= {
+                f"{protocol}_measured": figure.measured,
+                f"{protocol}_std": figure.std,
+                f"{protocol}_low": known.low if known else None,
+                f"{protocol}_high": known.high if known else None,
+            }
+        records.append(record)
+    return pd.DataFrame(records).round(6)

@@ -1,0 +1,199 @@
+"""What a table prints, before LaTeX or Markdown: headings, blocks of lines, cells."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+from reports.make.results.views import DASH
+from reports.make.tables.captions import Caption
+
+LONG = 34  # characters of a label beyond which LaTeX breaks it into lines
+BROKEN = 22  # characters that such a line holds at least
+LINES_PER_FLOAT = 36  # printed lines under the headings; more do not fit on a page with its notes
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    bold: bool = False
+    star: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A printed row: `cells` has one for each column, the label first.
+
+    `under` is a row of the sound protocol, which stands under that of its cell and whose label
+    LaTeX need not repeat; `apart` leaves a little space above.
+    """
+
+    cells: tuple[Cell, ...]
+    under: bool = False
+    apart: bool = False
+
+    @property
+    def height(self) -> int:
+        """In printed lines."""
+        return lines_of(self.cells[0].text)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Lines under a title, which may be empty; `whole` is not parted between two floats."""
+
+    title: str
+    lines: tuple[Line, ...]
+    whole: bool = False
+
+    @property
+    def height(self) -> int:
+        return sum(line.height for line in self.lines) + bool(self.title)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A heading over columns `first` to `last`, counted from 1."""
+
+    text: str
+    first: int
+    last: int
+
+    @property
+    def width(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as it is printed.
+
+    Attributes:
+        name: of its files, and of its label: `tab:<name>`.
+        source: where a person changes it, for the first line of its file.
+        spans: rows of headings above the columns' own, from the top.
+        head: a heading for each column.
+        left: how many columns, from the first, are set flush left.
+    """
+
+    name: str
+    caption: Caption
+    head: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    spans: tuple[tuple[Span, ...], ...] = ()
+    left: int = 1
+    source: str = "reports/tables.yaml"
+
+    @property
+    def wide(self) -> set[int]:
+        """The columns, counted from 1, that more space sets apart: the first under a heading."""
+        return {span.first for span in self.spans[-1]} if self.spans else set()
+
+    def space(self, column: int) -> str:
+        r"""Between the column and the one before it, in parts of \tabcolsep."""
+        part = "1.2" if column in self.wide else ".9" if self.stars else ".8"
+        return rf"{part}\tabcolsep"
+
+    @property
+    def stars(self) -> bool:
+        """Whether any figure bears one, which needs a little room beside it."""
+        return any(c.star for block in self.blocks for line in block.lines for c in line.cells)
+
+    def pages(self) -> list[tuple[Block, ...]]:
+        """The blocks of each float: about `LINES_PER_FLOAT` lines, evenly filled."""
+        return pages(self.blocks, LINES_PER_FLOAT)
+
+
+def plain(texts: Iterable[str]) -> tuple[Cell, ...]:
+    return tuple(Cell(text) for text in texts)
+
+
+def number(value: float | None, std: float | None = None) -> str:
+    if value is None:
+        return DASH
+    return f"{value:.2f}" if std is None else f"{value:.2f} ± {std:.2f}"
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign (a true minus); a rounded zero has none."""
+    if value is None:
+        return DASH
+    text = f"{abs(value):.2f}"
+    if text == "0.00":
+        return text
+    return ("+" if value > 0 else "\u2212") + text
+
+
+def bracketed(low: float | None, high: float | None, sign: bool = False) -> str:
+    """An interval."""
+    if low is None or high is None:
+        return DASH
+    write = signed if sign else number
+    return f"[{write(low)}, {write(high)}]"
+
+
+def probability(p: float | None) -> str:
+    """To three decimals; one just below 0.05 does not become 0.050."""
+    if p is None:
+        return DASH
+    if p < 0.001:
+        return "<0.001"
+    return "<0.050" if 0.0495 <= p < 0.05 else f"{p:.3f}"
+
+
+def percent(fraction: float | None) -> float | None:
+    """A fraction 0..1 in percent, not rounded: what is rounded twice may end on another digit."""
+    return None if fraction is None else 100 * fraction
+
+
+def lines_of(label: str) -> int:
+    """How many lines a label takes up."""
+    return 1 if len(label) <= LONG else -(-len(label) // BROKEN)
+
+
+def pages(blocks: Sequence[Block], limit: int) -> list[tuple[Block, ...]]:
+    """Blocks in order, in as few parts of at most `limit` lines as can be.
+
+    A block that does not fit goes on in the next part, its title repeated, unless it is `whole`:
+    then it starts there. No part is left with a title alone.
+    """
+    total = sum(block.height for block in blocks)
+    if total > limit:  # parts of about the same height
+        limit = min(limit, -(-total // -(-total // limit)) + 2)
+    found: list[list[Block]] = [[]]
+    room = limit
+    for block in blocks:
+        rest = block
+        while rest.lines:
+            heights = accumulate(line.height for line in rest.lines)
+            fits = sum(height <= room - bool(rest.title) for height in heights)
+            if rest.height <= room:
+                found[-1].append(rest)
+                room -= rest.height
+                break
+            if room < limit and (rest.whole or fits < 2):
+                found.append([])
+                room = limit
+                continue
+            cut = len(rest.lines) if rest.whole else max(1, fits)
+            found[-1].append(replace(rest, lines=rest.lines[:cut]))
+            title = f"{block.title} (continued)" if block.title else ""
+            rest = replace(rest, title=title, lines=rest.lines[cut:])
+            found.append([])
+            room = limit
+    return [tuple(part) for part in found if part]
+
+
+def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Padded; the first `left` columns flush left, the others right."""
+    # A rule needs a dash beside its colon.
+    widths = [max(2, *(len(row[i]) for row in [head, *body])) for i in range(len(head))]
+    rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+
+    def padded(row: Sequence[str]) -> str:
+        texts = (
+            text.ljust(width) if i < left else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return f"| {' | '.join(texts)} |"
+
+    return "\n".join(padded(row) for row in [head, rule, *body])

@@ -1,0 +1,36 @@
+"""The model that a run starts from: a cell's architecture with the cell's initial weights."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.params import Cell
+
+
+def initial_model(cell: Cell, classes: int, dims: Sequence[int]) -> tuple[Any, dict[str, int]]:
+    """The cell's model with its initial weights, and how many tensors those filled.
+
+    What they leave is random: after `torch.manual_seed(seed)` it is what a run of that seed
+    starts from, to the last bit.
+
+    Args:
+        classes: channels that the model gives.
+        dims: channels of its four stages.
+    """
+    from vmunet.model import VMUNet
+    from vmunet.weights.checkpoints import read_tensors
+    from vmunet.weights.initial import fill_from_vmamba
+
+    model = VMUNet(
+        num_classes=classes,
+        depths=cell.depths,
+        depths_decoder=cell.depths_decoder,
+        dims=dims,
+        drop_path_rate=cell.drop_path_rate,
+    )
+    if cell.init == "none":
+        return model, {"encoder": 0, "decoder": 0, "unused": 0}
+    path = Path("data/weights") / f"{cell.init}.safetensors"
+    filled = fill_from_vmamba(model, read_tensors(path)[0], path)
+    return model, {key: len(names) for key, names in asdict(filled).items()}

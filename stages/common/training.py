@@ -1,0 +1,269 @@
+"""What training on images and on volumes have in common: one run of the grid, start to end.
+
+Writes runs/<view>/<cell>/<protocol>/<seed>/: weights.safetensors (the selected epoch),
+history.csv (a row an epoch) and run.json (where all of it came from). A killed run goes on from
+its last saved epoch: the state lives in .resume/, under a hash of parameters, data and code.
+"""
+
+import csv
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.params import Cell, Params
+from pipeline.config.runs import Run
+from pipeline.provenance import (
+    git_revision,
+    hash_files,
+    hash_json,
+    modules_of,
+    versions,
+    write_json,
+)
+from pipeline.stage import OutOfMemoryError
+from stages.common.initial_model import initial_model
+from vmunet.errors import InputError
+from vmunet.files import whole_folder
+from vmunet.settings import TrainSettings
+
+RESUME = Path(".resume")
+KEPT_SECONDS = 3600
+MICRO_BATCH = "VMUNET_MICRO_BATCH"  # environment variable: samples of a batch at once
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run learns.
+
+    Attributes:
+        script: the stage's, whose modules a resume state belongs to.
+        arrays: folder of the data.
+        settings: how long and how hard to train, where the cell does not say otherwise.
+        classes: channels that the model gives: 1 for one class, else the background and each class.
+        size: side of the square that the model sees, px.
+        datasets: makes the augmented training data and what selects the epoch, or None there.
+        metadata: what inference has to know, for the checkpoint.
+    """
+
+    script: Path
+    arrays: Path
+    settings: TrainSettings
+    classes: int
+    size: int
+    datasets: Callable[[], tuple[Any, Any]]
+    metadata: dict[str, Any]
+
+
+def train_run(run: Run, params: Params, task: Task) -> None:
+    """Train, or go on training, and write the run's folder."""
+    import torch
+
+    from pipeline.tracking.run import RunTracker, Ticket
+    from pipeline.tracking.table_names import tables_of
+    from vmunet.protocols import PROTOCOLS
+    from vmunet.training.loop import Progress, is_out_of_memory, train
+    from vmunet.training.losses import training_loss
+    from vmunet.training.processor import use_processor
+    from vmunet.weights.checkpoints import save_checkpoint
+
+    cell, protocol = params.cell(run.cell), PROTOCOLS[run.protocol]
+    settings = cell.settings(task.settings)
+    micro_batch = micro_batch_of(settings)
+    dataset = params.view(run.view).dataset
+    facts = {
+        "run": asdict(run)
+        | {"profile": params.profile_name, "dataset": dataset, "size": task.size},
+        "cell": cell.model_dump(exclude_none=True),
+        "train": asdict(settings),
+        "protocol": asdict(protocol),
+        "micro_batch": micro_batch,
+    }
+    hashes = hash_inputs(task, cell)
+    use_processor(params.profile.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    machine = {"device": device_name(device), "threads": torch.get_num_threads()}
+    state = RESUME / f"{hash_json([facts, hashes, machine, versions()])[:32]}.pt"
+    finished = state.with_suffix(".done")
+    if finished.exists():
+        finished.rename(state)
+    forget_finished()
+
+    torch.manual_seed(run.seed)
+    model, filled = make_model(cell, task)
+    train_images, selection_images = task.datasets()
+    tracker: RunTracker | None = None
+    provenance = hashes | machine | {"git": git_revision(), "dvc_lock": lock_hash()}
+    resumed, resumed_from = Progress(), 0
+
+    def on_start(progress: Progress) -> None:
+        nonlocal tracker, resumed, resumed_from
+        resumed_from = progress.epoch
+        ticket, history = Ticket.read(progress.note), progress.history
+        tables = tables_of(run, params)
+        tracker = RunTracker(facts | provenance, ticket, tables, history, gpu_gauge(device))
+        resumed = progress
+
+    def on_epoch(row: dict[str, float]) -> None:
+        assert tracker is not None
+        resumed.note = str(tracker.ticket)
+        tracker.log(row)
+
+    try:
+        progress = train(
+            model,
+            train_images,
+            selection_images,
+            training_loss(task.classes, protocol.loss_input, cell.weights),
+            settings,
+            protocol,
+            run.seed,
+            device,
+            state,
+            on_start,
+            on_epoch,
+            label=run.name,
+            micro_batch=micro_batch,
+            selection_loss=training_loss(task.classes, protocol.loss_input),
+        )
+    except BaseException as error:
+        if tracker is not None:
+            tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(no_memory(run, micro_batch or settings.batch_size)) from error
+        raise
+    assert tracker is not None
+    tracker.finish()
+
+    record: dict[str, Any] = {
+        **facts,
+        **provenance,
+        "epoch": progress.best_epoch,
+        "selection_loss": progress.best_loss,
+        "resumed_from": resumed_from,
+        "selection_images": 0 if selection_images is None else len(selection_images),
+        "train_images": len(train_images),
+        "filled": filled,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "mlflow_run_id": tracker.ticket.run_id,
+        "mlflow_key": tracker.ticket.key,
+        "started": tracker.ticket.started,
+        "versions": versions(),
+        "seconds": round(progress.seconds, 1),
+    }
+    if hash_inputs(task, cell) != hashes:
+        # DVC hashes dependencies as they are now: these weights would pass for the new sources'.
+        raise InputError(f"{run.name}: sources or data changed while it trained; run it again")
+    model.load_state_dict(progress.best_weights)
+    with whole_folder(run.folder) as part:
+        save_checkpoint(
+            part / "weights.safetensors",
+            model,
+            task.metadata
+            | {
+                "size": task.size,
+                "run": run.name,
+                "protocol": run.protocol,
+                "epoch": progress.best_epoch,
+            },
+        )
+        write_history(part / "history.csv", progress.history)
+        write_json(part / "run.json", record)
+    state.rename(finished)
+    print(
+        f"{run.name}: {progress.epoch} epochs in {progress.seconds:.0f} s, weights of epoch "
+        f"{progress.best_epoch}; losses in {run.folder / 'history.csv'}"
+    )
+
+
+def micro_batch_of(settings: TrainSettings) -> int | None:
+    """Samples of a batch to take at once, where the environment says so.
+
+    Raises:
+        InputError: it is not a whole number from 1 to below the batch size.
+    """
+    text = os.environ.get(MICRO_BATCH, "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) < settings.batch_size):
+        raise InputError(
+            f"{MICRO_BATCH}={text}: expected a whole number from 1 to "
+            f"{settings.batch_size - 1}, below the batch size; leave it unset for whole batches"
+        )
+    return int(text)
+
+
+def no_memory(run: Run, at_once: int) -> str:
+    """One line on what may help."""
+    if at_once == 1:
+        return f"{run.name}: out of memory with one sample at once; it needs a smaller model"
+    return (
+        f"{run.name}: out of memory with {at_once} samples at once; start it again with "
+        f"{MICRO_BATCH}={at_once // 2}, which adds up the gradients of smaller parts"
+    )
+
+
+def lock_hash() -> str:
+    """SHA-256 of dvc.lock as the run found it; '' where there is none yet."""
+    lock = Path("dvc.lock")
+    return hash_files([lock]) if lock.is_file() else ""
+
+
+def gpu_gauge(device: Any) -> Callable[[], dict[str, float]] | None:
+    """The memory of the run's GPU, for MLflow's system metrics."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+
+    def gauge() -> dict[str, float]:
+        free, total = torch.cuda.mem_get_info(device)
+        return {
+            "gpu_0_memory_usage_megabytes": (total - free) / 1e6,
+            "gpu_0_memory_usage_percentage": 100 * (1 - free / total),
+        }
+
+    return gauge
+
+
+def hash_inputs(task: Task, cell: Cell) -> dict[str, str]:
+    """SHA-256 of what a run is made from: its arrays, its initial weights, this project's code."""
+    weights = Path("data/weights") / f"{cell.init}.safetensors"
+    if cell.init != "none" and not weights.is_file():
+        raise InputError(f"{weights}: not found; run the weights stage, in a profile that has any")
+    return {
+        "data_hash": hash_files([task.arrays]),
+        "weights_hash": hash_files([weights]) if cell.init != "none" else "",
+        "code_hash": hash_files(modules_of(task.script)),
+    }
+
+
+def make_model(cell: Cell, task: Task) -> tuple[Any, dict[str, int]]:
+    """The cell's model for the task with its initial weights; see `initial_model`."""
+    return initial_model(cell, task.classes, task.settings.dims)
+
+
+def forget_finished() -> None:
+    """Remove resume states of runs that ended long enough ago to be on record.
+
+    A run that has just ended keeps its state for a while: if DVC is killed before it records the
+    outputs, it deletes them, and the next start makes them again without training.
+    """
+    for path in RESUME.glob("*.done"):
+        if time.time() - path.stat().st_mtime > KEPT_SECONDS:
+            path.unlink(missing_ok=True)
+
+
+def device_name(device: Any) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def write_history(path: Path, rows: list[dict[str, float]]) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,132 @@
+"""The Triton scan in Triton's interpreter, for `test_scan_triton`: prints errors as JSON.
+
+A process of its own, since TRITON_INTERPRET is read when a kernel is defined. The interpreter takes
+milliseconds for each value of a scan, so images, states and tiles are as small as the rules allow,
+and states are saved every 8 steps instead of every 32.
+"""
+
+import json
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import torch
+
+from tests.helpers.scan_inputs import NAMES, error, output_and_gradients, scan_inputs
+from vmunet.scan import backend, reference, ss2d, triton, triton_tiles
+from vmunet.scan.triton_tiles import Tile
+
+SMALL = Tile(T=4, CH=1, LD=2)
+WIDE = Tile(T=2, CH=2, LD=4)
+# b, h, w, d, n, tile, segments
+CASES = {
+    "one pixel": (1, 1, 1, 1, 1, SMALL, 1),
+    "one row": (1, 1, 9, 2, 2, SMALL, 1),
+    "one column": (1, 9, 1, 2, 2, SMALL, 1),
+    "odd sides, channels past a tile": (2, 3, 5, 3, 4, SMALL, 1),
+    "channels in registers, 3 states": (1, 4, 3, 9, 3, WIDE, 1),
+    "channels across lanes": (1, 2, 5, 5, 2, Tile(T=8, CH=1, LD=8), 1),
+    "three segments": (1, 5, 4, 3, 2, SMALL, 3),
+    "more segments than spans": (1, 3, 4, 1, 2, SMALL, 9),
+}
+
+
+def errors(case: tuple) -> dict[str, float]:
+    """Of y and the seven gradients, against float64."""
+    b, h, w, d, n, tile, segments = case
+    inputs = scan_inputs(b, h, w, d, n, seed=h)
+    gy = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1))
+    truth = output_and_gradients(reference.ss2d, inputs, gy, torch.float64)
+
+    def run() -> list[torch.Tensor]:
+        y, saved = triton.forward(*inputs, True, tile, segments)
+        return [y, *triton.backward(gy, *inputs, saved, tile, segments)]
+
+    got = dict(zip(("y", *NAMES), run(), strict=True))
+    return {name: error(value, truth[name]) for name, value in got.items()}
+
+
+def same_bits() -> bool:
+    inputs = scan_inputs(1, 3, 4, 3, 2)
+    runs = []
+    for _ in range(2):
+        y, saved = triton.forward(*inputs, True, SMALL, 2)
+        runs.append((y, saved, *triton.backward(y, *inputs, saved, SMALL, 2)))
+    return all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def layouts() -> float:
+    """The largest difference that the inputs' layout makes: transposed, with gaps, expanded."""
+    inputs = scan_inputs(2, 3, 2, 3, 2)
+    inputs = (inputs[0][:1].expand(2, -1, -1, -1), *inputs[1:])
+
+    def odd(tensor: torch.Tensor) -> torch.Tensor:
+        wide = tensor.new_zeros(tensor.shape[-1], *tensor.shape[:-1], 2)
+        wide[..., 0] = tensor.movedim(-1, 0)
+        return wide[..., 0].movedim(0, -1)
+
+    def run(change) -> tuple[torch.Tensor, ...]:
+        changed = [change(tensor) for tensor in inputs]
+        y, saved = triton.forward(*changed, True, SMALL)
+        return (y, *triton.backward(change(y), *changed, saved, SMALL))
+
+    plain, other = run(torch.Tensor.contiguous), run(odd)
+    return max((a - b).abs().max().item() for a, b in zip(plain, other, strict=True))
+
+
+def one_column() -> float:
+    """An image of one column whose width has a stride of its own, as a transposed row has."""
+    x, *others = scan_inputs(1, 5, 1, 3, 2)
+    odd = x.transpose(1, 2).contiguous().transpose(1, 2)  # strides (15, 3, 15, 1)
+    odd = odd.as_strided(odd.shape, (15, 3, 1, 1))
+    y, _ = triton.forward(odd, *others, False, SMALL)
+    return error(y, reference.ss2d(*(tensor.double() for tensor in (x, *others))))
+
+
+def halves(dtype: torch.dtype) -> dict[str, float]:
+    """Errors of half-precision maps against the float32 scan of the same values."""
+    x, dt, A, B, C, D, dt_bias = scan_inputs(1, 3, 3, 3, 2)
+    inputs = (x.to(dtype), dt.to(dtype), A, B.to(dtype), C.to(dtype), D, dt_bias)
+    gy = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    truth = output_and_gradients(reference.ss2d, inputs, gy, torch.float64)
+    y, saved = triton.forward(*inputs, True, SMALL)
+    got = dict(zip(("y", *NAMES), (y, *triton.backward(gy, *inputs, saved, SMALL)), strict=True))
+    types = {name: str(value.dtype) for name, value in got.items()}
+    assert set(types.values()) == {"torch.float32", str(dtype)}, types
+    return {name: error(value, truth[name]) for name, value in got.items()}
+
+
+def through_the_operator() -> dict[str, object]:
+    """`ss2d` with the backend forced, autograd and opcheck around it."""
+    triton_tiles.FORWARD.clear()
+    triton_tiles.BACKWARD.clear()
+    triton_tiles.FORWARD["small"] = triton_tiles.BACKWARD["small"] = SMALL
+    inputs = [tensor.requires_grad_() for tensor in scan_inputs(1, 2, 3, 2, 2)]
+    truth = output_and_gradients(reference.ss2d, inputs, torch.ones(1, 2, 3, 2), torch.float64)
+    with backend("triton"):
+        got = output_and_gradients(ss2d, inputs, torch.ones(1, 2, 3, 2), torch.float32)
+    checks = torch.library.opcheck(
+        torch.ops.vmunet.ss2d.default, (*inputs, "triton", True), raise_exception=False
+    )
+    return {
+        "error": max(error(got[name], truth[name]) for name in got),
+        "opcheck": checks,
+    }
+
+
+def main() -> None:
+    for module in (triton, triton_tiles):
+        module.SPAN = 8  # type: ignore[attr-defined]
+    results = {
+        "cases": {name: errors(case) for name, case in CASES.items()},
+        "same bits": same_bits(),
+        "layouts": layouts(),
+        "one column": one_column(),
+        "halves": {str(dtype): halves(dtype) for dtype in (torch.bfloat16, torch.float16)},
+        "operator": through_the_operator(),
+    }
+    print(json.dumps(results, default=str))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""Where the repository and its golden values lie."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"

@@ -1,0 +1,92 @@
+"""A DVC project in which a training is a line of shell, for tests of sweeps."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from pipeline.sweep.run import carry_out
+from tests.helpers.paths import ROOT
+
+NAME = "isic17-64-base-paper-"
+SWEEP = "import sys; from pipeline.cli import main; sys.exit(main())"
+ONE = "echo {seed} >> ran.txt"
+
+
+def make_project(folder: Path, seeds: int = 4, train: str = ONE, evaluate: str = "true") -> Path:
+    """As the real one in small: preprocess, a train and an evaluate for each seed, tables.
+
+    `train` and `evaluate` are shell, in which {seed} is the cell's; they come before the output is
+    written.
+    """
+    (folder / "src.txt").write_text("source\n")
+    (folder / "params.yaml").write_text("rate: 1\n")
+    matrix = {"run": [f"{NAME}{seed}" for seed in range(1, seeds + 1)]}
+
+    def cell(name: str, command: str, out: str, **more: object) -> dict:
+        shell = command.replace("{seed}", "${item.run}")
+        return {
+            "matrix": matrix,
+            "cmd": f"{shell} && mkdir -p {name} && echo ${{item.run}} > {out}",
+            "outs": [out],
+            **more,
+        }
+
+    stages = {
+        "preprocess": {
+            "cmd": "echo preprocess >> ran.txt && cat src.txt > arrays",
+            "deps": ["src.txt"],
+            "outs": ["arrays"],
+        },
+        "train": cell("runs", train, "runs/${item.run}", deps=["arrays"], params=["rate"]),
+        "evaluate": cell("scores", evaluate, "scores/${item.run}", deps=["runs/${item.run}"]),
+        "tables": {"cmd": "cat scores/* > tables.txt", "deps": ["scores"], "outs": ["tables.txt"]},
+    }
+    with open(folder / "dvc.yaml", "w") as file:
+        YAML(typ="safe").dump({"stages": stages}, file)
+    for command in ("git init -q", "dvc init -q"):
+        tool(folder, *command.split())
+    return folder
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC", "GIT", "PREFECT"))}
+    own = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return kept | {"PATH": own, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"} | more
+
+
+def tool(project: Path, *command: str) -> str:
+    """The output of a command in the project, which must end well."""
+    done = subprocess.run(
+        command, cwd=project, env=environment(), capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def sweep(said: list[str] | None = None, parallel: int = 8, retries: int = 2, **options) -> bool:
+    """A sweep of the current folder's project in this process; whether anything failed."""
+    lines = [] if said is None else said
+    chosen = {"tables": [], "cells": [], "seeds": [], "gpus": "none"} | options
+    return carry_out(chosen | {"parallel": parallel, "retries": retries}, lines.append)
+
+
+def start(project: Path, *arguments: str, **more: str) -> "subprocess.Popen[str]":
+    """`vmunet sweep` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SWEEP, "sweep", "--gpus", "none", *arguments],
+        cwd=project,
+        env=environment(**more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ran(project: Path) -> Sequence[str]:
+    """What the commands wrote when they ran, a line each, sorted."""
+    path = project / "ran.txt"
+    return sorted(path.read_text().split()) if path.exists() else []

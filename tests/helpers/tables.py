@@ -1,0 +1,241 @@
+"""Made-up runs, metrics files and parameters for the tests of the tables."""
+
+import csv
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from stages.tables import make_tables
+from tests.helpers.paths import ROOT as REPOSITORY
+
+CELLS = {
+    "base": ((2, 2, 2, 2), (2, 2, 2, 1)),
+    "scratch": ((2, 2, 2, 2), (2, 2, 2, 1)),
+    "vmamba-t": ((2, 2, 2, 2), (2, 2, 2, 1)),
+    "drop-path-00": ((2, 2, 2, 2), (2, 2, 2, 1)),
+    "drop-path-01": ((2, 2, 2, 2), (2, 2, 2, 1)),
+    "drop-path-03": ((2, 2, 2, 2), (2, 2, 2, 1)),
+    "depths-2222-2222": ((2, 2, 2, 2), (2, 2, 2, 2)),
+    "depths-2232-2322": ((2, 2, 3, 2), (2, 3, 2, 2)),
+    "depths-2242-2422": ((2, 2, 4, 2), (2, 4, 2, 2)),
+    "depths-2292-2922": ((2, 2, 9, 2), (2, 9, 2, 2)),
+}
+ORGANS = (
+    "aorta",
+    "gallbladder",
+    "kidney-left",
+    "kidney-right",
+    "liver",
+    "pancreas",
+    "spleen",
+    "stomach",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stages.tables uses of pipeline.config.runs.Run."""
+
+    view: str
+    cell: str
+    protocol: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.view}-{self.cell}-{self.protocol}-{self.seed}"
+
+    def metrics_folder(self, profile: str) -> Path:
+        return Path("metrics", profile, self.view, self.cell, self.protocol, str(self.seed))
+
+
+def make_params(
+    sizes=(64, 96, 128),
+    source="phantom",
+    dims=(8, 16, 32, 64),
+    epochs=12,
+    batch_size=4,
+    volumes=(),
+    cross=(),
+):
+    """Parameters with two datasets at sizes[0], ISIC17 alone at the others, and Synapse at
+    `volumes`, which the same settings train with another T_max; `cross` names cross tests."""
+    views = {f"isic17-{s}": SimpleNamespace(dataset="isic17", size=s) for s in sizes}
+    views[f"isic18-{sizes[0]}"] = SimpleNamespace(dataset="isic18", size=sizes[0])
+    cells = {
+        name: SimpleNamespace(
+            depths=depths,
+            depths_decoder=decoder,
+            init={"scratch": "none", "vmamba-t": "vmamba-t"}.get(name, "vmamba-s"),
+        )
+        for name, (depths, decoder) in CELLS.items()
+    }
+    organs = {f"synapse-{s}": SimpleNamespace(dataset="synapse", size=s) for s in volumes}
+    train = {"dims": dims, "epochs": epochs, "batch_size": batch_size, "learning_rate": 1e-3}
+    return SimpleNamespace(
+        profile_name="demo",
+        view=(views | organs).__getitem__,
+        profile=SimpleNamespace(
+            about="A made-up profile, 100% invented.",
+            train=SimpleNamespace(**train, t_max=50),
+            train_volumes=SimpleNamespace(**train, t_max=100),
+            weights=SimpleNamespace(source=source, steps=40),
+        ),
+        grid=SimpleNamespace(
+            views=views,
+            isic=[f"isic17-{sizes[0]}", f"isic18-{sizes[0]}"],
+            elsewhere=[f"isic17-{size}" for size in sizes[1:]],
+            volumes=organs,
+            cross=dict.fromkeys(cross),
+            profiled=[f"isic17-{sizes[0]}"],
+        ),
+        cells=cells,
+    )
+
+
+def all_runs(params, seeds=(42,), cells=tuple(CELLS), sound=("base",)):
+    isic, elsewhere = params.grid.isic, params.grid.elsewhere
+    found = [Run(v, c, "paper", s) for v in isic for c in cells for s in seeds]
+    found += [Run(v, "base", "paper", s) for v in elsewhere for s in seeds]
+    found += [Run(v, c, "sound", s) for v in isic for c in sound for s in seeds]
+    return found + volume_runs(params, seeds)
+
+
+def volume_runs(params, seeds=(42,), protocols=("paper", "sound")):
+    return [Run(v, "base", p, s) for v in params.grid.volumes for p in protocols for s in seeds]
+
+
+def made_up(run: Run) -> dict[str, float]:
+    """Scores that depend on the run's fields alone."""
+    step = list(CELLS).index(run.cell) + 20 * (run.protocol == "sound") + run.seed % 7
+    miou = 0.7 + 0.004 * step + 0.01 * ("isic18" in run.view)
+    return {
+        "miou": miou,
+        "dsc": 2 * miou / (1 + miou),
+        "acc": 0.94 + 0.0005 * step,
+        "spe": 0.98 - 0.0005 * step,
+        "sen": 0.86 + 0.0011 * step,
+    }
+
+
+def sound_scores(paper: dict[str, float]) -> dict[str, dict]:
+    """The sound set, near the scores of the paper set."""
+    found = {}
+    for size, shift in (("training_size", 0.002), ("native_size", 0.001)):
+        miou = paper["miou"] + shift
+        scores = {
+            "miou": miou,
+            "mean_iou": miou + 0.01,
+            "mean_dice": miou + 0.09,
+            "thresholded_jaccard": miou - 0.07,
+        }
+        intervals = {name: [value - 0.015, value + 0.02] for name, value in scores.items()}
+        found[size] = scores | {"images": 24, "empty_truth": 0, "intervals": intervals}
+    return found
+
+
+def made_up_organs(run: Run) -> tuple[dict, dict]:
+    """The two sets of volumes. One gallbladder is absent in truth and prediction, one is missed."""
+    shift = 0.02 * (run.protocol == "sound") + 0.001 * (run.seed % 7)
+    dice = {name: round(0.9 - 0.05 * i + shift, 4) for i, name in enumerate(ORGANS)}
+    distance = {name: round(2 + i - 10 * shift, 4) for i, name in enumerate(ORGANS)}
+    paper = {"dsc": sum(dice.values()) / 8, "hd95": sum(distance.values()) / 8, **dice}
+    organs = {}
+    for name in ORGANS:
+        absent, missed = (1, 1) if name == "gallbladder" else (0, 0)
+        organs[name] = {
+            "dice": dice[name] - 0.01,
+            "dice_n": 12 - absent,
+            "hd95_mm": distance[name] + 1,
+            "hd95_n": 12 - absent - missed,
+            "nsd": dice[name] - 0.2,
+            "nsd_n": 12 - absent,
+            "absent": absent,
+        }
+    means = {
+        name: sum(organ[name] for organ in organs.values()) / 8
+        for name in ("dice", "hd95_mm", "nsd")
+    }
+    sound = means | {"spacing_known": True, "cases": 12, "organs": organs}
+    return paper | {"hd95_organs": distance, "cases": 12}, sound
+
+
+def write_volume_metrics(
+    root, params, runs, source="phantom", native=(64, 64), blocks=made_up_organs
+):
+    """Metrics files of runs on volumes, whose slices measure native[0] to native[1] px a side."""
+    for run in runs:
+        data = {
+            "train_slices": 520,
+            "test_slices": 336,
+            "classes": list(ORGANS),
+            "n_train": 18,
+            "n_test": 12,
+        }
+        paper, sound = blocks(run)
+        write(root, params, run, data | {"source": source}, native, paper, sound)
+
+
+def write_metrics(root, params, runs, scores=made_up, source="phantom", native=(80, 160)):
+    """Metrics files of runs on images, and of those on volumes among them."""
+    volumes = [run for run in runs if run.view in params.grid.volumes]
+    write_volume_metrics(root, params, volumes)
+    for run in runs:
+        if run not in volumes:
+            data = {"n_train": 56, "n_test": 24, "source": source}
+            paper = scores(run)
+            write(root, params, run, data, native, paper, sound_scores(paper))
+
+
+def write(root, params, run, data, native, paper, sound):
+    view = params.view(run.view)
+    content = {
+        "run": {"profile": params.profile_name, "dataset": view.dataset, "size": view.size}
+        | {"view": run.view, "cell": run.cell, "protocol": run.protocol, "seed": run.seed},
+        "data": data
+        | {
+            "dataset": view.dataset,
+            "native_min": [native[0], native[0]],
+            "native_max": [native[1], native[1]],
+        },
+        "checkpoint": {
+            "path": f"runs/{run.view}/{run.cell}/{run.protocol}/{run.seed}/weights.safetensors",
+            "sha256": f"sha-of-{run.name}",
+            "epoch": 7,
+            "mlflow_run_id": f"mlflow-of-{run.name}",
+            "data_hash": "data",
+            "code_hash": "code",
+            "git": "revision",
+        },
+        "paper": paper,
+        "sound": sound,
+    }
+    path = metrics_file(root, params, run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def metrics_file(root, params, run):
+    return root / run.metrics_folder(params.profile_name) / "metrics.json"
+
+
+def prepare(root, setitem):
+    shutil.copytree(REPOSITORY / "reports/templates", root / "reports/templates")
+    for path in (REPOSITORY / "reports").glob("*.yaml"):
+        shutil.copy(path, root / "reports")
+    cost = SimpleNamespace(parameters=27_427_561, macs_paper=4.1119e9, macs_complete=8.297e9)
+    module = SimpleNamespace(complexity=lambda depths, depths_decoder, dims, size: cost)
+    setitem(sys.modules, "vmunet.complexity", module)
+
+
+def made(root, params, runs, statistics=None, paired=None):
+    make_tables(root, params, runs, statistics, paired)
+    return root / "reports" / "tables"
+
+
+def rows_of(folder, name):
+    with open(folder / f"{name}.csv", newline="") as file:
+        return list(csv.DictReader(file))

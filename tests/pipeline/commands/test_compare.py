@@ -1,0 +1,305 @@
+"""`vmunet compare`: what it prints, how it takes names, and what it refuses."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from pipeline.cli import main
+from pipeline.commands.compare import _verdict
+from pipeline.config.params import load_params
+from pipeline.config.runs import own_runs, runs
+from reports.make.results.comparison import Line, compare
+from tests.helpers.tables import ORGANS, REPOSITORY, metrics_file, write
+from tests.helpers.units import made_up_cases, made_up_counts, write_cases, write_images, write_rows
+from vmunet.evaluation.metrics import mean_scores, per_image_scores, pooled_scores
+from vmunet.evaluation.samples import MEAN, CaseSample, ImageSample
+from vmunet.evaluation.statistics import holm, paired
+
+CELLS = ("base", "scratch", "vmamba-t")
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """The repository's parameters with scores of a few cells; two seeds, and a dataset of own."""
+    shutil.copytree(REPOSITORY / "profiles", tmp_path / "profiles")
+    text = (REPOSITORY / "params.yaml").read_text()
+    for old, new in (
+        ("seeds: [42]", "seeds: [42, 43]"),
+        ("cells: [scratch]", "cells: [scratch, base]"),
+        (
+            "  images: {}\n",
+            "  images:\n    polyps: {images: a, masks: b, classes: [adenoma, other], "
+            "split: {test: 0.5}, size: 64}\n",
+        ),
+    ):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    (tmp_path / "params.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    params = load_params()
+    for run in runs(params):
+        if run.view in params.grid.volumes:
+            write_cases(tmp_path, params, run, made_up_cases(run, shift=0.1 * (run.seed == 43)))
+        elif run.cell in CELLS:
+            quality = 0.9 if run.cell == "vmamba-t" else 0.7
+            counts = made_up_counts(run, params.view(run.view).size, quality=quality)
+            write_images(tmp_path, params, run, counts)
+    return tmp_path
+
+
+def output(capsys, *arguments):
+    assert main(["compare", *arguments]) in (0, None), capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert all(len(line) <= 100 for line in captured.out.splitlines())
+    return captured.out
+
+
+def error(capsys, *arguments):
+    assert main(["compare", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def blocks(text):
+    """The printed views, by their first line up to the colon."""
+    parts = re.split(r"^(?=\S+(?: and \S+)?, [a-z ]+ protocols?: )", text, flags=re.MULTILINE)
+    return {part.split(":")[0]: part for part in parts if part.strip()}
+
+
+def test_numbers_are_those_of_the_counts(root, capsys):
+    text = output(capsys, "base", "vmamba-t", "--view", "isic17-64")
+    (block,) = blocks(text).values()
+    params = load_params()
+    samples = {
+        name: [
+            ImageSample(
+                np.stack(
+                    [
+                        made_up_counts(run, 64, quality=quality)[name]
+                        for run in runs(params)
+                        if (run.view, run.cell, run.protocol) == ("isic17-64", cell, "paper")
+                    ]
+                )
+            )
+            for cell, quality in (("base", 0.7), ("vmamba-t", 0.9))
+        ]
+        for name in ("paper", "training_size", "native_size")
+    }
+    assert samples["paper"][0].counts.shape == (2, 24, 4)
+    wanted = {
+        "pooled mIoU": ("paper", "miou"),
+        "pooled DSC": ("paper", "dsc"),
+        "mean Dice, training size": ("training_size", "mean_dice"),
+        "mean IoU, training size": ("training_size", "mean_iou"),
+        "mean Dice, native size": ("native_size", "mean_dice"),
+    }
+    found = {label: paired(*samples[key])[name] for label, (key, name) in wanted.items()}
+    p_values = holm([pair.p for pair in found.values()])
+    for (label, (key, name)), p in zip(wanted.items(), p_values, strict=True):
+        a, b = (
+            np.mean([(pooled_scores(c) | mean_scores(c))[name] for c in of.counts])
+            for of in samples[key]
+        )
+        line = next(line for line in block.splitlines() if line.startswith(label))
+        numbers = [float(n) for n in re.findall(r"[+-]?\d+\.\d+", line)]
+        pair = found[label]
+        expected = [100 * v for v in (a, b, b - a, pair.low, pair.high)]
+        assert numbers[:5] == pytest.approx(expected, abs=0.0051), label
+        assert line.rstrip(" *").endswith("< 0.001" if p < 0.001 else f"{p:.3f}")
+    assert "24 test images; data: phantom images (synthetic)" in block
+    assert "A  base, seeds 42, 43\nB  vmamba-t, seeds 42, 43\n" in block
+    assert "vmamba-t is significantly better than base in every score." in block
+
+
+def test_every_view_and_protocol_that_both_have(root, capsys):
+    assert list(blocks(output(capsys, "base", "scratch"))) == [
+        "isic17-64, paper protocol",
+        "isic18-64, paper protocol",
+    ]
+    both = output(capsys, "base-paper", "base-sound")
+    assert [name.split(",")[0] for name in blocks(both)] == ["isic17-64", "isic18-64", "synapse-64"]
+    assert all("paper and sound protocols" in name for name in blocks(both))
+    assert "chosen by the loss on these test images" in " ".join(both.split())
+
+
+def test_images_that_differ_most(root, capsys):
+    text = output(capsys, "isic17-64-base-paper-42", "runs/isic17-64/scratch/paper/42/")
+    params = load_params()
+    of = {
+        run.name: per_image_scores(made_up_counts(run, 64, quality=0.7)["native_size"])["dice"]
+        for run in runs(params)
+        if run.view == "isic17-64" and run.cell in CELLS
+    }
+    a, b = of["isic17-64-base-paper-42"], of["isic17-64-scratch-paper-42"]
+    printed = re.findall(r"^  (ISIC_\d+) +([\d.]+) +([\d.]+)$", text, flags=re.MULTILINE)
+    most = [int(i) for i in np.argsort(b - a)]
+    assert [int(name[5:]) for name, _, _ in printed] == [*most[:3], *most[:-4:-1]]
+    for name, one, other in printed:
+        i = int(name[5:])
+        assert (float(one), float(other)) == pytest.approx((100 * a[i], 100 * b[i]), abs=0.0051)
+
+
+def test_volumes(root, capsys):
+    text = output(capsys, "synapse-64-base-paper-42", "synapse-64-base-paper-43")
+    assert "12 test cases; data: phantom CT volumes (synthetic)" in text
+    params = load_params()
+    rows = [
+        made_up_cases(run, shift=0.1 * (run.seed == 43))
+        for run in runs(params)
+        if run.view == "synapse-64" and run.protocol == "paper"
+    ]
+    for label, column, name, scale in (
+        ("DSC ", "paper_dice", MEAN, 100),
+        ("HD95 (voxels)", "paper_hd95_voxels", MEAN, 1),
+        ("DSC, kidney left", "paper_dice", "kidney-left", 100),
+    ):
+        a, b = (
+            CaseSample(np.reshape([row[column] for row in of], (1, 12, len(ORGANS))), ORGANS)
+            for of in rows
+        )
+        line = next(line for line in text.splitlines() if line.startswith(label))
+        numbers = [float(n) for n in re.findall(r"[+-]?\d+\.\d+", line)]
+        pair = paired(a, b)[name]
+        expected = [scale * value for value in (pair.difference, pair.low, pair.high)]
+        assert numbers[2:5] == pytest.approx(expected, abs=0.0051)
+    # Distances that fall are an improvement.
+    assert re.search(r"paper-43 is significantly better than\s+\S+42 in DSC, HD95", text)
+    assert re.search(r"^  case\d+ ", text, flags=re.MULTILINE)
+
+
+def test_two_sizes_by_image(root, capsys):
+    text = output(capsys, "isic17-64-base-paper-42", "isic17-128-base-paper-42")
+    assert text.startswith("isic17-64 and isic17-128, paper protocol: 24 test images")
+
+
+def test_several_classes_of_your_own(root, capsys):
+    params = load_params()
+    rng = np.random.default_rng(0)
+    truth = rng.integers(1, 99, (20, 2))
+    for run in own_runs(params):
+        dice = rng.uniform(0.5, 0.9, (20, 2)) + 0.05 * (run.cell == "base")
+        rows = [
+            {"id": f"{i:03}", "class": label, "native_size_tp": truth[i, k], "native_size_fn": 0}
+            | {"training_size_dice": dice[i, k], "training_size_iou": dice[i, k] / 2}
+            | {"native_size_dice": "" if i == k == 0 else dice[i, k]}
+            for i in range(20)
+            for k, label in enumerate(("adenoma", "other"))
+        ]
+        mean = float(np.mean([dice[1:, 0].mean(), dice[:, 1].mean()]))
+        data = {"n_train": 20, "n_test": 20, "source": "own", "classes": ["adenoma", "other"]}
+        sound = {"native_size": {"mean_dice": mean, "miou": None}}
+        write(root, params, run, data, (9, 9), {"dsc": 0.5, "iou": {}}, sound)
+        write_rows(root, params, run, rows)
+    text = output(capsys, "scratch", "base", "--view", "polyps")
+    assert "polyps, sound protocol: 20 test images; data: data of your own" in text
+    labels = [line.split("  ")[0] for line in text.splitlines()]
+    assert {"mean Dice, native size", "Dice, adenoma, native size"} <= set(labels)
+
+
+def test_what_is_not_scored_is_left_out_and_named(root, capsys):
+    params = load_params()
+    gone = [run for run in runs(params) if run.name.startswith("isic18-64-scratch")]
+    for run in gone:
+        metrics_file(root, params, run).unlink()
+    text = " ".join(output(capsys, "base", "scratch").split())
+    assert list(blocks(text)) == ["isic17-64, paper protocol"]
+    assert "Not compared, as not scored yet: isic18-64-scratch-paper-42, isic18-64-scratch" in text
+    assert "run `vmunet sweep --cells isic18-64-scratch-paper-42 --cells isic18-64-scr" in text
+    message = error(capsys, "base", "scratch", "--view", "isic18-64")
+    assert "nothing to compare is scored yet: isic18-64-scratch-paper-42" in message
+    assert "run `vmunet sweep --cells isic18-64-scratch-paper-42" in message
+
+
+def test_one_seed_is_left_where_the_other_has_no_scores(root, capsys):
+    params = load_params()
+    run = next(run for run in runs(params) if run.name == "isic17-64-scratch-paper-43")
+    metrics_file(root, params, run).unlink()
+    text = output(capsys, "base", "scratch", "--view", "isic17-64")
+    assert "A  base, seeds 42, 43\nB  scratch, seed 42\n" in text
+    assert "Not compared, as not scored yet: isic17-64-scratch-paper-43;" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["base", "scrach"],
+            r"scrach: no cell or run of that name \(did you mean scratch or .*\?\); cells with",
+        ),
+        (["base", "base"], r"base and base are the same runs \(isic17-64-base-paper-42\)"),
+        (["base", "base-sound"], "name two cells, or both protocols: base-paper and base-sound"),
+        (["base-paper", "base-paper-42"], "are the same runs"),
+        (["base", "scratch", "--view", "isic17-32"], "unknown view 'isic17-32'; known: isic17-64"),
+        (["base", "scratch", "--seeds", "7"], "--seeds 7: params.yaml declares 42, 43"),
+        (["base", "scratch", "--seeds", "x"], "--seeds x: expected whole numbers"),
+        (["scratch", "vmamba-t", "--view", "synapse-64"], "scratch has no run with --view synap"),
+        (["scratch-paper", "base-sound", "--protocol", "paper"], "base-sound has no run with"),
+        (["isic17-64-scratch", "isic18-64-base"], "other test images: isic17-64 and isic18-64"),
+        (
+            ["isic17-64-scratch", "isic18-64-vmamba-t-paper-42"],
+            "have other test images",
+        ),
+        (
+            ["isic17-96-base", "scratch"],
+            r"no view and protocol in common: isic17-96-base runs on isic17-96 \(paper\); scratch",
+        ),
+    ],
+)
+def test_refused(root, capsys, arguments, words):
+    message = error(capsys, *arguments)
+    assert message.startswith("error: ")
+    assert re.search(words, message), message
+
+
+def test_a_cell_without_runs(root, capsys):
+    path = root / "params.yaml"
+    path.write_text(
+        path.read_text().replace("cells:\n  base: {}\n", "cells:\n  base: {}\n  new: {}\n")
+    )
+    assert "cell new has no run in the grid; add it to grid.ablations" in error(
+        capsys, "base", "new"
+    )
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    text = capsys.readouterr().out
+    assert "vmunet compare base scratch" in text
+    assert "Holm" in text
+    assert all(len(line) <= 100 for line in text.splitlines())
+
+
+def line(label, difference, p, lower=False):
+    return Line(label, lower, 50.0, 50.0 + difference, difference, 0, 0, p)
+
+
+def test_verdicts_in_words():
+    up, down = line("DSC, liver", 3.0, 0.01), line("HD95", 3.0, 0.02, lower=True)
+    none, equal = line("DSC", 1.0, 0.3), line("DSC", 0.0, 1.0)
+    assert (up.better, down.better, equal.better) == ("b", "a", "")
+    assert _verdict([up, none], "one", "two") == (
+        "two is significantly better than one in DSC (liver); the other score does not differ "
+        "significantly."
+    )
+    assert _verdict([up, down], "one", "two") == (
+        "two is significantly better than one in DSC (liver); one is significantly better than two "
+        "in HD95."
+    )
+    assert _verdict([none, equal], "one", "two") == (
+        "No difference between one and two is significant: the smallest p is 0.300."
+    )
+    assert _verdict([line("DSC", 0.0, None)], "one", "two") == "No score is defined for both."
+
+
+def test_a_model_with_itself_differs_in_nothing(root):
+    params = load_params()
+    run = next(run for run in runs(params) if run.name == "isic17-64-base-paper-42")
+    found = compare(root, params, [run], [run])
+    assert {one.p for one in found.lines} == {1.0}
+    assert {one.difference for one in found.lines} == {0.0}
+    assert found.a_ahead == found.b_ahead == []

@@ -1,0 +1,361 @@
+"""params.yaml, the profiles and the grid: what is accepted, and one sentence for each mistake."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.config.params import load_params, load_profile, read_yaml
+from pipeline.config.runs import (
+    OwnRun,
+    Run,
+    own_names,
+    own_runs,
+    parse_run,
+    runs,
+    switch_profile,
+)
+from tests.helpers.paths import ROOT
+from vmunet import InputError
+
+PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A copy of params.yaml and the profiles, with demo active."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    switch_profile("small", tmp_path)
+    switch_profile("demo", tmp_path)
+    return tmp_path
+
+
+def edit(path: Path, change) -> None:
+    yaml = YAML(typ="safe")
+    content = yaml.load(path)
+    change(content)
+    yaml.dump(content, path)
+
+
+def cross(content, train: str = "isic17-64", test: str = "isic18-64", name="a-to-b") -> None:
+    """Declare one pair of views more in params.yaml's content."""
+    content["grid"]["cross"][name] = {"train": train, "test": test}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_is_valid_and_switches(root: Path, name: str) -> None:
+    switch_profile(name, root)
+    params = load_params(root)
+    assert params.profile_name == name
+    assert params.grid == params.profile.grid
+    names = [run.name for run in runs(params)]
+    assert names
+    assert len(names) == len(set(names))
+    for run in runs(params):
+        volumes = run.view in params.grid.volumes
+        listed = params.grid.volume_protocols if volumes else params.view(run.view).protocols
+        assert run.protocol in listed, run.name
+
+
+def test_the_grid_has_twelve_cells_a_dataset_under_the_paper_protocol(root: Path) -> None:
+    for profile in ("demo", "paper"):
+        switch_profile(profile, root)
+        grid = runs(load_params(root))
+        for dataset in ("isic17", "isic18"):
+            of_dataset = [r for r in grid if r.view.startswith(dataset) and r.protocol == "paper"]
+            assert len(of_dataset) == 12
+    assert load_profile("paper", root).train.dims == (96, 192, 384, 768)
+
+
+def test_paper_profile_is_the_papers_settings() -> None:
+    train = load_profile("paper", ROOT).train
+    assert (train.epochs, train.t_max, train.batch_size) == (300, 50, 32)
+    assert (train.learning_rate, train.eta_min, train.weight_decay) == (1e-3, 1e-5, 1e-2)
+
+
+def test_base_cell_is_the_papers() -> None:
+    base = load_params(ROOT).cell("base")
+    assert base.init == "vmamba-s"
+    assert base.drop_path_rate == 0.2
+    assert (base.depths, base.depths_decoder) == ([2, 2, 2, 2], [2, 2, 2, 1])
+
+
+def test_switching_changes_profile_and_grid_alone(root: Path) -> None:
+    path = root / "params.yaml"
+    before = path.read_text()
+    switch_profile("small", root)
+    small = path.read_text()
+    assert small != before
+    comments = [line for line in before.splitlines() if "#" in line]
+    assert all(line in small for line in comments)
+    old, new = read_yaml(path), YAML(typ="safe").load(before)
+    assert {k: v for k, v in old.items() if k not in ("profile", "grid")} == {
+        k: v for k, v in new.items() if k not in ("profile", "grid")
+    }
+    switch_profile("demo", root)
+    assert path.read_text() == before
+
+
+def test_the_committed_params_are_what_a_switch_writes(root: Path) -> None:
+    committed = (ROOT / "params.yaml").read_text()
+    name = read_yaml(ROOT / "params.yaml")["profile"]
+    switch_profile(name, root)
+    assert (root / "params.yaml").read_text() == committed
+
+
+def test_switching_to_the_active_profile_keeps_an_edited_grid(root: Path) -> None:
+    edit(root / "params.yaml", lambda c: c["grid"].update(seeds=[1, 2, 3]))
+    switch_profile("demo", root)
+    assert load_params(root).grid.seeds == [1, 2, 3]
+
+
+def test_a_run_names_its_places() -> None:
+    run = Run("isic17-256", "base", "paper", 42)
+    assert run.name == "isic17-256-base-paper-42"
+    assert run.folder == Path("runs/isic17-256/base/paper/42")
+    assert run.metrics_folder("demo") == Path("metrics/demo/isic17-256/base/paper/42")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(profile="huge"), r"unknown profile 'huge'; known: demo, paper, small"),
+        (lambda c: c["grid"]["ablations"].append("bsae"), r"unknown cell 'bsae'; known: base"),
+        (lambda c: c["grid"]["isic"].append("isic17-100"), r"unknown view 'isic17-100'; known"),
+        (lambda c: c["grid"].update(seeds=["42"]), r"grid\.seeds\.0: .*integer \(found '42'\)"),
+        (lambda c: c["grid"].update(seeds=[]), r"grid\.seeds"),
+        (lambda c: c["grid"].update(protocols=["papr"]), r"grid\.protocols\.0: .*'paper' or 'sou"),
+        (lambda c: c["grid"].update(seed=[1]), r"grid\.seed: Extra inputs"),
+        (
+            lambda c: c["grid"].update(sound=["base", "base"]),
+            r"base-sound-42 is declared twice",
+        ),
+        (lambda c: c["grid"].update(seeds=[1, 1]), r"isic17-64-base-paper-1 is declared twice"),
+        (lambda c: c["grid"]["elsewhere"].append("isic17-64"), r"base-paper-42 is declared twice"),
+        (
+            lambda c: c["grid"].update(protocols=["sound"], sound=[]),
+            r"isic17-96-base runs under",
+        ),
+        (
+            lambda c: c["grid"].pop("cross"),
+            r"params\.yaml: no grid\.cross; add the line `cross: \{\}`",
+        ),
+        (lambda c: c["grid"].update(cross=None), r"grid\.cross: .*valid dictionary \(found None"),
+        (
+            lambda c: cross(c, test="isic18-99"),
+            r"cross\.a-to-b\.test: 'isic18-99' is not in grid\.isic; known: isic17-64, isic18-64",
+        ),
+        (
+            lambda c: cross(c, train="isic17-96"),
+            r"cross\.a-to-b\.train: 'isic17-96' is not in grid\.isic",
+        ),
+        (
+            lambda c: cross(c, test="isic17-64"),
+            r"cross\.a-to-b: both views are of isic17; take two datasets",
+        ),
+        (
+            lambda c: (c["grid"]["views"]["isic18-64"].update(size=96), cross(c)),
+            r"cross\.[a-z0-9-]+: isic17-64 has 64 px and isic18-64 96; take views of one size",
+        ),
+        (
+            lambda c: (c["grid"].update(ablations=[]), cross(c)),
+            r"cross\.[a-z0-9-]+: the grid runs no cell on isic17-64",
+        ),
+        (lambda c: cross(c, name="A b"), r"grid\.cross\.A b\.\[key\]: String should match"),
+        (
+            lambda c: c["grid"]["views"].update(cross=c["grid"]["views"]["isic17-96"]),
+            r"grid: a view cannot be called cross",
+        ),
+        (lambda c: c["cells"].pop("base"), r"unknown cell 'base'"),
+        (lambda c: c.update(cells=["base"]), r"cells: expected names and values"),
+        (lambda c: c["cells"].update(base="x"), r"base: expected names and values"),
+        (lambda c: c["grid"]["views"]["isic17-64"].update(size=50), r"isic17-64\.size: .*32"),
+        (lambda c: c["cells"]["base"].update(drop_path_rate=1.5), r"cells\.base\.drop_path_rate"),
+        (lambda c: c["cells"]["base"].update(init="vmamba-b"), r"cells\.base\.init: .*'vmamba-t'"),
+        (lambda c: c["cells"]["base"].update(depths=[2, 2, 2]), r"cells\.base\.depths"),
+        (lambda c: c["cells"]["base"].update(droppath=0.1), r"cells\.base\.droppath: Extra"),
+        (lambda c: c["cells"]["base"].update(train={"epochs": 3}), r"base\.train\.epochs: Extra"),
+        (lambda c: c["cells"]["base"].update(loss_weights=[1.0]), r"base\.loss_weights"),
+        (lambda c: c["cells"]["base"].update(loss_weights=[0.0, 0.0]), r"both are 0"),
+        (lambda c: c["cells"]["base"].update(augment={"flip": 1.0}), r"base\.augment"),
+        (lambda c: c["cells"]["base"].update(augment={"rotation": 2.0}), r"must be a probability"),
+        (lambda c: c.update(grids={}), r"unknown key 'grids'"),
+        (
+            lambda c: c["grid"]["volumes"]["synapse-64"].update(size=50),
+            r"volumes\.synapse-64\.size: .*32",
+        ),
+        (
+            lambda c: c["grid"]["volumes"]["synapse-64"].update(dataset="btcv"),
+            r"volumes\.synapse-64\.dataset: .*'synapse' \(found 'btcv'\)",
+        ),
+        (
+            lambda c: c["grid"]["volumes"].update(
+                {"isic17-64": {"dataset": "synapse", "size": 64}}
+            ),
+            r"grid\.volumes\.isic17-64: grid\.views has this name too",
+        ),
+    ],
+)
+def test_mistakes_in_params(root: Path, change, message: str) -> None:
+    edit(root / "params.yaml", change)
+    with pytest.raises(InputError, match=message):
+        load_params(root)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["train"].update(epochs="12"), r"demo\.yaml: train\.epochs: .*integer"),
+        (lambda c: c["train"].update(weight_decay=float("nan")), r"train\.?\S*: "),
+        (lambda c: c["train"].update(epochs=0), r"demo\.yaml: train: .*at least 1"),
+        (lambda c: c["train"].update(lr=1.0), r"demo\.yaml: train\.lr: Unexpected"),
+        (lambda c: c["train"].update(dims=[8, 16, 32, 65]), r"dims must double"),
+        (lambda c: c["data"]["isic17"].update(source="ftp"), r"data\.isic17: .*'ftp'"),
+        (
+            lambda c: c["data"].update(isic17={"source": "prepared", "path": ""}),
+            r"data\.isic17\.prepared\.path: .*at least 1 character",
+        ),
+        (lambda c: c["weights"].update(source="ftp"), r"weights\.source: .*'file'"),
+        (lambda c: c["data"]["isic17"].update(n_train=1000), r"n_train 1000 exceeds training"),
+        (lambda c: c["data"].pop("isic18"), r"no data source for isic18"),
+        (lambda c: c["volumes"].pop("synapse"), r"no data source for synapse"),
+        (lambda c: c["volumes"]["synapse"].update(source="http"), r"volumes\.synapse: .*'http'"),
+        (lambda c: c["volumes"]["synapse"].update(slices=[4, 5]), r"synapse\.phantom\.slices\.0"),
+    ],
+)
+def test_mistakes_in_a_profile(root: Path, change, message: str) -> None:
+    edit(root / "profiles" / "demo.yaml", change)
+    with pytest.raises(InputError, match=message):
+        load_params(root)
+
+
+def test_a_file_that_is_not_there_or_not_yaml(root: Path) -> None:
+    with pytest.raises(InputError, match=r"params\.yaml: no such file; run from"):
+        load_params(root / "profiles")
+    with pytest.raises(InputError, match=r"params\.yaml: no such file; run from"):
+        switch_profile("demo", root / "profiles")
+    (root / "params.yaml").write_text("profile: [demo\n")
+    with pytest.raises(InputError, match=r"params\.yaml: not YAML"):
+        load_params(root)
+
+
+def test_unknown_names_are_refused() -> None:
+    params = load_params(ROOT)
+    with pytest.raises(InputError, match=r"unknown cell 'x'"):
+        params.cell("x")
+    with pytest.raises(InputError, match=r"unknown view 'x'"):
+        params.view("x")
+
+
+FOLDERS = {"images": "i", "masks": "m", "classes": ["polyp"], "split": {"test": 0.2}, "size": 64}
+
+
+def declare(content, kind: str = "images", name: str = "polyps", **changes) -> None:
+    """Declare a dataset of one's own in params.yaml's content."""
+    content["own"][kind][name] = FOLDERS | changes
+
+
+def test_own_datasets_are_views_with_runs_apart_from_the_grid(root: Path) -> None:
+    before = runs(load_params(root))
+    edit(root / "params.yaml", declare)
+    edit(root / "params.yaml", lambda c: declare(c, "volumes", "mr", window=[-125, 275]))
+    params = load_params(root)
+    assert runs(params) == before
+    own = own_runs(params)
+    assert [run.name for run in own] == ["polyps-scratch-sound-42", "mr-scratch-sound-42"]
+    assert own[0].folder == Path("runs/polyps/scratch/sound/42")
+    assert own[0].metrics_folder("demo") == Path("metrics/own/demo/polyps/scratch/sound/42")
+    view = params.view("polyps")
+    assert (view.dataset, view.size, view.protocols) == ("polyps", 64, ["sound"])
+    assert own_names(root) == {"polyps", "mr"}
+    switch_profile("small", root)
+    assert [run.view for run in own_runs(load_params(root))] == ["polyps", "mr"]
+
+
+def test_a_stage_tells_own_runs_by_their_names(root: Path, monkeypatch) -> None:
+    edit(root / "params.yaml", declare)
+    monkeypatch.chdir(root)
+    assert parse_run(["polyps", "base", "paper", "1"], "train", "") == OwnRun(
+        "polyps", "base", "paper", 1
+    )
+    assert type(parse_run(["isic17-64", "base", "paper", "1"], "train", "")) is Run
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("own"), r"params\.yaml: no section own; add the line `own: \{cells: "),
+        (lambda c: c.update(own=None), r"own: Input should be a valid dict"),
+        (lambda c: c["own"].update(images=None), r"own\.images: .*valid dictionary \(found None"),
+        (lambda c: c["own"].update(protocols=[]), r"own\.protocols: .*at least 1"),
+        (lambda c: declare(c, name="My set"), r"own\.images\.My set\.\[key\]: String should match"),
+        (lambda c: declare(c, name="isic17-64"), r"own\.images\.isic17-64: the grid has this name"),
+        (
+            lambda c: (declare(c), declare(c, "volumes")),
+            r"own\.volumes\.polyps: own\.images has this name too",
+        ),
+        (
+            lambda c: (declare(c), c["own"].update(cells=["bse"])),
+            r"own\.cells: unknown cell 'bse'; known: base",
+        ),
+        (lambda c: declare(c, images="~/i"), r"images: DVC watches this path .*write it out, /"),
+        (lambda c: declare(c, masks="$HOME/m"), r"masks: DVC watches this path as it stands"),
+        (lambda c: declare(c, size=50), r"own\.images\.polyps\.size: .*32"),
+        (lambda c: declare(c, classes=[]), r"polyps\.classes: .*at least 1"),
+        (lambda c: declare(c, classes=["a", "a"]), r"classes: a, a: a name is there twice"),
+        (lambda c: declare(c, split={}), r"polyps\.split: give test: .*or both"),
+        (lambda c: declare(c, split={"test": 1.5}), r"polyps\.split\.test: .*less than 1"),
+        (lambda c: declare(c, split={"csv": "~/x"}), r"split\.csv: DVC watches"),
+        (lambda c: declare(c, window=[0, 1]), r"own\.images\.polyps\.window: Extra"),
+        (
+            lambda c: declare(c, "volumes", window=[9, 1]),
+            r"volumes\.polyps: window: .*the lower one first",
+        ),
+    ],
+)
+def test_mistakes_in_own(root: Path, change, message: str) -> None:
+    edit(root / "params.yaml", change)
+    with pytest.raises(InputError, match=message):
+        load_params(root)
+
+
+def test_a_cell_may_train_in_its_own_way(root: Path) -> None:
+    own = {"learning_rate": 2e-3}
+    edit(root / "params.yaml", lambda c: c["cells"].update(tuned={"train": own}))
+    params = load_params(root)
+    budget = params.profile.train
+    tuned = params.cell("tuned").settings(budget)
+    assert (tuned.learning_rate, tuned.weight_decay) == (2e-3, budget.weight_decay)
+    assert params.cell("base").settings(budget) == budget
+    assert params.cell("base").weights == (1.0, 1.0)
+    own["learning_rate"] = 1e-6
+    edit(root / "params.yaml", lambda c: c["cells"].update(tuned={"train": own}))
+    with pytest.raises(InputError, match=r"a cell's train: .*eta_min.*found"):
+        load_params(root).cell("tuned").settings(budget)
+
+
+def test_the_main_cell_is_the_papers_or_else_the_first(root: Path) -> None:
+    grid = load_params(root).grid
+    assert grid.main_cell == "base"
+    assert grid.main_runs("isic17-64") == [
+        ("isic17-64", "base", "paper", 42),
+        ("isic17-64", "base", "sound", 42),
+    ]
+    assert grid.main_runs("isic17-96") == []
+    switch_profile("small", root)
+    grid = load_params(root).grid
+    assert grid.main_cell == "scratch"
+    assert [run[1:3] for run in grid.main_runs("isic17-128")] == [
+        ("scratch", "paper"),
+        ("scratch", "sound"),
+    ]
+
+
+def test_a_profile_from_before_grid_cross_is_told_what_to_add(root: Path) -> None:
+    edit(root / "profiles/small.yaml", lambda c: c["grid"].pop("cross"))
+    with pytest.raises(
+        InputError, match=r"small\.yaml: no grid\.cross; add the line `cross: \{\}`"
+    ):
+        load_profile("small", root)

@@ -1,0 +1,118 @@
+"""Which stages of this project a sweep is about, and in which order they start."""
+
+import pytest
+
+from pipeline import cli
+from pipeline.sweep.record import Record
+from pipeline.sweep.schedule import Schedule, estimate
+from pipeline.sweep.selection import CELL, Options, select
+from tests.helpers.paths import ROOT
+from vmunet.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="module")
+def record() -> Record:
+    return Record(ROOT)
+
+
+def runs(record: Record, **options) -> set[str]:
+    stages = select(record, Options(**options)).stages
+    return {match["run"] for name in stages if (match := CELL.fullmatch(name))}
+
+
+def test_a_table_selects_the_cells_that_it_shows(record: Record) -> None:
+    third = runs(record, tables=["3"])
+    assert third == runs(record, tables=["III"])
+    assert {run.split("-", 2)[2] for run in third} == {
+        "base-paper-42",
+        "base-sound-42",
+        "scratch-paper-42",
+        "vmamba-t-paper-42",
+    }
+    sizes = runs(record, tables=["6"])
+    assert "isic17-128-base-paper-42" in sizes
+    assert runs(record, tables=["2"]) == {"synapse-64-base-paper-42", "synapse-64-base-sound-42"}
+    assert runs(record, tables=["3", "6"]) == third | sizes
+    assert runs(record, tables=["3"], cells=["isic18-*-scratch-*"]) == {
+        "isic18-64-scratch-paper-42"
+    }
+
+
+def test_what_cells_need_comes_with_them(record: Record) -> None:
+    selection = select(record, Options(cells=["isic17-64-scratch-paper-42"]))
+    assert selection.stages == {
+        "download@isic17",
+        "preprocess@isic17-64",
+        "weights",
+        "train@isic17-64-scratch-paper-42",
+        "evaluate@isic17-64-scratch-paper-42",
+    }
+    assert selection.last >= {"tables", "figures", "page", "pdf", "pictures@isic17-64"}
+    assert not any(name.startswith(("train", "evaluate", "own")) for name in selection.last)
+    needed = record.with_ancestors(selection.last) - selection.last
+    assert not any(name.startswith("own") for name in needed)  # a dataset of one's own is no part
+    assert selection.shown["isic17-64-scratch-paper-42"] == ["I", "III"]
+
+
+def test_everything_is_what_dvc_knows(record: Record) -> None:
+    assert select(record, Options()).stages == set(record.stages)
+
+
+def test_an_unknown_table_is_one_sentence(record: Record) -> None:
+    with pytest.raises(InputError, match=r"--tables 7: no such table; known: 1 \(I\), 2 \(II\)"):
+        select(record, Options(tables=["7"]))
+
+
+def test_deeper_and_larger_cells_take_longer(record: Record) -> None:
+    names = [
+        f"train@isic17-64-{cell}-paper-42" for cell in ("base", "depths-2292-2922", "drop-path-00")
+    ]
+    seconds = estimate(record, [*names, "train_elsewhere@isic17-128-base-paper-42"], {})
+    base, deep, same, large = seconds.values()
+    assert base == same < deep < large
+    measured = {names[0]: 10.0}
+    seconds = estimate(record, names, measured)
+    assert seconds[names[0]] == 10.0
+    assert seconds[names[1]] == pytest.approx(10.0 * 30 / 15)
+
+
+def test_order_of_start() -> None:
+    needs = {
+        "check": {"download"},
+        "download": set(),
+        "train@a": {"download"},
+        "train@b": {"download"},
+        "evaluate@a": {"train@a"},
+        "evaluate@b": {"train@b"},
+        "tables": {"evaluate@a", "evaluate@b"},
+    }
+    schedule = Schedule(needs, {"train@a": 1.0, "train@b": 9.0})
+    assert schedule.next() == "download"
+    assert schedule.next() is None
+    schedule.done("download")
+    assert schedule.next() == "train@b"
+    schedule.done("train@b")
+    assert schedule.next() == "evaluate@b"
+    assert schedule.next() == "train@a"
+    assert schedule.failed("train@a") == ["evaluate@a", "tables"]
+    assert schedule.next() == "check"
+    assert schedule.next() is None
+    assert schedule.left == []
+
+
+def test_what_measures_time_comes_first() -> None:
+    needs = {"download": set(), "train@a": {"download"}, "speed@b": set(), "speed@c": set()}
+    schedule = Schedule(needs, {"speed@c": 9.0})
+    assert [schedule.next() for _ in range(3)] == ["speed@c", "speed@b", "download"]
+
+
+def test_a_dry_run_lists_and_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sweep", "--dry-run", "--cells", "synapse-64-base-paper-42"]) == 0
+    assert not (ROOT / ".sweep" / "logs" / "volumes@synapse-64.log").exists()
+    assert cli.main(["sweep", "--seeds", "a"]) == 2
+    assert "--seeds a: expected whole numbers" in capsys.readouterr().err

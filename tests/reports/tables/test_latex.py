@@ -1,0 +1,145 @@
+"""Every table compiles in a bare article and in IEEEtran, and nothing of it is too wide."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from tests.helpers.tables import (
+    CELLS,
+    Run,
+    all_runs,
+    made,
+    made_up,
+    make_params,
+    prepare,
+    write_metrics,
+)
+from tests.helpers.tables_measuring import (
+    MadeUpStatistics,
+    made_up_difference,
+    make_everything,
+    write_cross,
+    write_speed,
+)
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("pdflatex") is None, reason="pdflatex is not installed"
+)
+# 2 cm margins on A4, without a package.
+ARTICLE = r"""\documentclass[10pt,a4paper]{article}
+\usepackage{booktabs}
+\setlength{\textwidth}{17cm}\setlength{\oddsidemargin}{-.54cm}
+\setlength{\textheight}{25.7cm}\setlength{\topmargin}{-2cm}
+"""
+IEEETRAN = r"""\documentclass[10pt,journal]{IEEEtran}
+\usepackage{booktabs}
+"""
+NASTY = 'A & B % $ # _ { } ~ ^ \\\\ < > " [ ] * ± × − é ß µ 肝 '
+LONG = NASTY + "a very long name " + "w" * 50
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A root with the real reports/ and a stand-in for the model's cost."""
+    prepare(tmp_path, monkeypatch.setitem)
+    return tmp_path
+
+
+def compiled(folder, name, runs=2):
+    """What pdflatex said at last, its broken lines joined."""
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{name}.tex"]
+    for _ in range(runs):
+        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=120)
+        said = done.stdout.decode("latin-1")
+        assert done.returncode == 0, said[-2000:]
+    return re.sub(r"(?<=.{79})\n", "", said)
+
+
+def document(folder, preamble):
+    """A document of every table that refers to each; how many tables that are."""
+    names = sorted(path.stem for path in folder.glob("*.tex") if path.stem != "all")
+    body = [rf"Table~\ref{{tab:{name}}}" for name in names]
+    body += [rf"\input{{{name}}}" for name in names]
+    text = "\n".join([preamble, r"\begin{document}", *body, r"\end{document}", ""])
+    (folder / "document.tex").write_text(text, encoding="ascii")
+    return len(names)
+
+
+def fine(said):
+    """No line too wide, no float too large, no reference or character that is not there."""
+    complaints = ("Overfull", "too large", "undefined", "Missing character", "Warning")
+    return [line for line in said.splitlines() if any(word in line for word in complaints)]
+
+
+def long_names(root):
+    """Datasets, rows, cells, titles and notes with whatever a person may write; three seeds."""
+    path = root / "reports" / "tables.yaml"
+    text = path.read_text()
+    quoted = LONG.replace("'", "''")
+    text = text.replace("isic17: ISIC17", f"isic17: '{quoted}'")
+    text = text.replace("label: VM-UNet,", f"label: '{quoted} r',")
+    text = text.replace("label: MALUNet,", f"label: '{quoted} m',")
+    text = text.replace("title: Initial weights", f"title: '{quoted}'")
+    text = text.replace("heading: Drop path", f"heading: '{quoted}'")
+    text = text.replace("heading: mIoU", f"heading: '{quoted}'")
+    text = text.replace('The paper\'s "dropout" is', f"{LONG.replace(': ', '')} is")
+    path.write_text(text)
+    params = make_params(volumes=(64,), cross=("isic17-to-isic18",))
+    params.profile.about = params.profile_name = "demo"
+    params.profile.about = LONG
+    mine = "my_own & cell_" + "x" * 60
+    params.cells[mine] = params.cells["base"]
+    runs = all_runs(params, seeds=(1, 20, 300))
+    runs += [Run("isic17-64", mine, protocol, 1) for protocol in ("paper", "sound")]
+
+    def scores(run):
+        cell = run.cell if run.cell in CELLS else "base"
+        return made_up(Run(run.view, cell, run.protocol, run.seed))
+
+    write_metrics(root, params, runs, scores)
+    write_cross(root, params, runs)
+    write_speed(root, params, device=LONG)
+    return made(root, params, runs, MadeUpStatistics(), made_up_difference)
+
+
+@pytest.mark.parametrize("made_by", [make_everything, long_names])
+@pytest.mark.parametrize(("preamble", "needs"), [(ARTICLE, "article"), (IEEETRAN, "IEEEtran")])
+def test_every_table_compiles_with_booktabs_alone(root, made_by, preamble, needs):
+    found = subprocess.run(["kpsewhich", f"{needs}.cls"], capture_output=True)
+    if found.returncode != 0:
+        pytest.skip(f"{needs}.cls is not installed")
+    folder = made_by(root)
+    assert document(folder, preamble) == 14
+    assert fine(compiled(folder, "document")) == []
+
+
+@pytest.mark.parametrize("made_by", [make_everything, long_names])
+def test_the_whole_document_compiles(root, made_by):
+    folder = made_by(root)
+    assert fine(compiled(folder, "all")) == []
+    assert (folder / "all.pdf").stat().st_size > 10_000
+
+
+def test_a_table_too_wide_would_be_seen(root):
+    folder = make_everything(root)
+    path = folder / "table3.tex"
+    path.write_text(path.read_text().replace("VMamba-T", r"\mbox{" + "W" * 120 + "}"))
+    document(folder, ARTICLE)
+    assert "Overfull" in fine(compiled(folder, "document"))[0]
+
+
+def test_no_other_package_and_no_long_float(root):
+    folder = make_everything(root)
+    for path in folder.glob("*.tex"):
+        text = path.read_text()
+        assert text.isascii(), path.name
+        for word in ("longtable", "multirow", "color", "makecell", "resizebox", "arraybackslash"):
+            assert word not in text, (path.name, word)
+        for float_ in text.split(r"\end{table*}")[:-1]:
+            assert float_.split(r"\midrule", 1)[1].count(r" \\") <= 40
+    sound = (folder / "sound.tex").read_text()
+    assert sound.count(r"\begin{table*}") == 3
+    assert sound.count("(continued).") == 2
+    assert sound.count(r"\label{") == 1

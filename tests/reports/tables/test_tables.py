@@ -1,0 +1,488 @@
+"""Tables: golden LaTeX from made-up metrics, dashes, errors, escaping, seeds, traceability."""
+
+import json
+import statistics
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from reports.make.typeset.render import environment
+from reports.make.typeset.sheet import Cell, number, signed
+from stages.tables import make_tables
+from tests.helpers.paths import ROOT
+from tests.helpers.tables import (
+    Run,
+    all_runs,
+    made,
+    made_up,
+    make_params,
+    metrics_file,
+    prepare,
+    rows_of,
+    sound_scores,
+    write_metrics,
+)
+from tests.helpers.tables_measuring import MadeUpStatistics, made_up_difference, make_everything
+from vmunet.errors import InputError
+
+GOLDEN = ROOT / "tests/golden_tables"
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A root with the real reports/ and a stand-in for the model's cost."""
+    prepare(tmp_path, monkeypatch.setitem)
+    return tmp_path
+
+
+def golden_files(root):
+    return {path.name: path.read_bytes() for path in sorted(make_everything(root).iterdir())}
+
+
+def test_golden(root):
+    files = golden_files(root)
+    assert set(files) == {path.name for path in GOLDEN.iterdir()}
+    for name, content in files.items():
+        assert content == (GOLDEN / name).read_bytes(), name
+
+
+def test_same_bytes_twice_and_old_files_go(root):
+    first = golden_files(root)
+    folder = root / "reports" / "tables"
+    (folder / "table7.tex").write_text("stale")
+    params = make_params(volumes=(64,), cross=("isic17-to-isic18",))
+    runs = all_runs(params, seeds=(1, 2, 3))
+    make_tables(root, params, runs, MadeUpStatistics(), made_up_difference)
+    assert {path.name: path.read_bytes() for path in sorted(folder.iterdir())} == first
+
+
+def test_what_no_run_produced_is_a_dash(root):
+    params = make_params()
+    runs = all_runs(params, cells=["scratch"], sound=())
+    runs = [run for run in runs if run.view == "isic17-64" and run.cell == "scratch"]
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs)
+    rows = rows_of(folder, "table1")
+    measured = {(row["row"], row["dataset"]): row["measured_miou"] for row in rows}
+    assert [key for key, value in measured.items() if value] == [
+        ("VM-UNet (from scratch)", "isic17")
+    ]
+    tex = (folder / "table3.tex").read_text()
+    assert r"VMamba-S & \textbf{80.23} & -- & \textbf{89.03} & -- &" in tex
+    # A single measured value is not the best of anything.
+    assert r"none & 77.59 & 70.40 & 87.38 & 82.63 & 78.66 & -- &" in tex
+    assert "nothing measured" in (folder / "table2.tex").read_text()
+
+
+def test_rivals_and_synapse_are_published_only(root):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs)
+    assert all(
+        not row["measured_dsc"] and row["n_seeds"] == "0" for row in rows_of(folder, "table2")
+    )
+    rivals = [row for row in rows_of(folder, "table1") if not row["cell"]]
+    assert len(rivals) == 11
+    assert all(row["published_miou"] and not row["measured_miou"] for row in rivals)
+    tex = (folder / "table2.tex").read_text()
+    assert "UCTransNet {[}43] & published & 78.23 & 26.75 & -- & -- " in tex
+
+
+def test_seeds_give_mean_and_sample_deviation(root):
+    params = make_params()
+    runs = all_runs(params, seeds=(1, 2, 5))
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs)
+    scores = [100 * made_up(Run("isic17-64", "base", "paper", s))["miou"] for s in (1, 2, 5)]
+    row = next(row for row in rows_of(folder, "table1") if row["cell"] == "base")
+    assert float(row["measured_miou"]) == pytest.approx(statistics.mean(scores), abs=1e-4)
+    assert float(row["std_miou"]) == pytest.approx(statistics.stdev(scores), abs=1e-4)
+    assert float(row["difference_miou"]) == pytest.approx(statistics.mean(scores) - 80.23, abs=1e-4)
+    assert row["n_seeds"] == "3"
+    shown = f"{statistics.mean(scores):.2f}\\,$\\pm$\\,{statistics.stdev(scores):.2f}"
+    assert shown in (folder / "table1.tex").read_text()
+    assert "over 3 seeds (1, 2, 5)" in (folder / "table1.tex").read_text()
+
+
+def test_one_seed_says_so(root):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    tex = (made(root, params, runs) / "table4.tex").read_text()
+    assert "One seed (42)" in tex
+    assert r"\pm" not in tex
+
+
+def test_sound_rows_follow_their_cell(root):
+    params = make_params()
+    runs = all_runs(params, sound=("base", "scratch"))
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs)
+    for name, first in (("table1", "VM-UNet"), ("table3", "VMamba-S"), ("table4", "0.2")):
+        rows = [row for row in rows_of(folder, name) if row["dataset"] == "isic17"]
+        labels = [row["row"] for row in rows]
+        place = labels.index(first)
+        assert labels[place + 1] == f"{first}, sound protocol"
+        paper, sound = rows[place], rows[place + 1]
+        assert sound["published_row"] == paper["published_row"]
+        expected = float(sound["measured_dsc"]) - float(paper["published_dsc"])
+        assert float(sound["difference_dsc"]) == pytest.approx(expected, abs=1e-4)
+    tex = (folder / "table3.tex").read_text()
+    # The paper reports no such run: a dash, though the CSV compares it with the row above.
+    assert tex.count("\\quad sound protocol & --") == 2
+    assert "8 under the paper protocol" not in tex
+    assert "6 under the paper protocol and 4 under the sound protocol" in tex
+
+
+def test_input_sizes_match_by_ratio(root):
+    params = make_params(sizes=(64, 96, 128, 160))
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    rows = [
+        row for row in rows_of(made(root, params, runs), "table6") if row["protocol"] == "paper"
+    ]
+    shown = [
+        (row["row"], row["size_here"], row["view"]) for row in rows if row["dataset"] == "isic17"
+    ]
+    assert shown == [
+        ("256×256", "64×64", "isic17-64"),
+        ("384×384", "96×96", "isic17-96"),
+        ("512×512", "128×128", "isic17-128"),
+        ("--", "160×160", "isic17-160"),  # a size that the paper did not try has its own row
+    ]
+    isic18 = [row["measured_miou"] != "" for row in rows if row["dataset"] == "isic18"]
+    assert isic18 == [True, False, False, False]
+
+
+def test_complexity_columns(root):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs)
+    row = rows_of(folder, "table5")[0]
+    names = ("published_params_M", "params_M", "published_flops_G", "macs_paper_G")
+    assert [row[name] for name in (*names, "macs_complete_G")] == [
+        "27.43", "27.43", "4.11", "4.11", "8.30",
+    ]  # fmt: skip
+    tex = (folder / "table5-cost.tex").read_text()
+    assert "the models trained here have width 8" in tex
+    assert r"\{2,2,2,2-2,2,2,1\} & 27.43 & 27.43 & 4.11 & 4.11 & 8.30 & -- & -- & -- & -- \\" in tex
+    assert "27.43" not in (folder / "table5.tex").read_text()
+
+
+def test_caption_says_what_the_table_was_made_from(root):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs)
+    for name in ("table1.tex", "table3.tex", "table4.tex", "table5.tex", "table6.tex"):
+        text = (folder / name).read_text()
+        assert r"\textbf{Phantom data: these figures say nothing about skin lesions.}" in text
+        for part in ("Profile demo", "56 training and 24 test", "80 to 160 px wide", "seed (42)"):
+            assert part in text, (name, part)
+        assert (
+            "width 8 (paper: 96) trained for 12 epochs (paper: 300), with batch size 4 (paper: 32)."
+            in text
+        )
+        assert "short pre-training on phantoms" in text
+    assert "Phantom" not in (folder / "table2.tex").read_text()
+    assert "drop\\_path\\_rate" in (folder / "table4.tex").read_text()
+
+
+def test_caption_of_real_images_that_are_no_larger_than_the_views(root):
+    params = make_params((256, 384, 512), "http", (96, 192, 384, 768), 300, 32)
+    runs = all_runs(params)
+    write_metrics(root, params, runs, source="file", native=(256, 256))
+    folder = made(root, params, runs)
+    text = (folder / "table6.tex").read_text().replace("$\\times$", "x")
+    assert "Phantom" not in text
+    assert "24 test real images from local archives, stored at 256x256, used at" in text
+    assert "At 256x256 these images are not resized: the soft masks" in text
+    assert "At 384x384 and 512x512 they are upsampled" in text
+    assert (
+        "width 96 trained for 300 epochs (batch size 32, learning rate 0.001, T\\_max 50), as in "
+        "the paper."
+    ) in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("epochs", 299, "width 96 (paper: 96) trained for 299 epochs (paper: 300)."),
+        ("batch_size", 16, "300 epochs (paper: 300), with batch size 16 (paper: 32)."),
+        ("learning_rate", 5e-3, "with learning rate 0.005 (paper: 0.001)."),
+        ("t_max", 2, "with T_max 2 (paper: 50)."),
+    ],
+)
+def test_one_other_setting_is_not_as_in_the_paper(root, name, value, words):
+    params = make_params((256, 384, 512), "http", (96, 192, 384, 768), 300, 32)
+    setattr(params.profile.train, name, value)
+    runs = all_runs(params)
+    write_metrics(root, params, runs, source="http")
+    text = (made(root, params, runs) / "index.md").read_text()
+    assert words in text.replace("\\_", "_")
+    assert "as in the paper." not in text
+    assert "images of the real archive (downloaded), natively 80 to 160 px wide" in text
+
+
+def test_a_cell_with_settings_of_its_own_is_an_exception(root):
+    params = make_params((256, 384, 512), "http", (96, 192, 384, 768), 300, 32)
+    params.cells["base"].train = SimpleNamespace(learning_rate=5e-4, weight_decay=None)
+    params.cells["base"].loss_weights = [1.0, 2.0]
+    runs = all_runs(params)
+    write_metrics(root, params, runs, source="http")
+    text = (made(root, params, runs) / "index.md").read_text()
+    assert (
+        "as in the paper. Except: cell base trains with learning rate 0.0005 and loss weights 1 "
+        "and 2." in text.replace("\\_", "_")
+    )
+
+
+def test_the_sound_metrics_of_every_run(root):
+    params = make_params()
+    runs = all_runs(params, seeds=(1, 2))
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs)
+    found = {row["run"]: row for row in rows_of(folder, "sound")}
+    assert set(found) == {run.name for run in runs}
+    run = Run("isic18-64", "base", "sound", 2)
+    row, scores = found[run.name], sound_scores(made_up(run))
+    assert float(row["paper_miou"]) == pytest.approx(100 * made_up(run)["miou"], abs=1e-4)
+    for size in ("training_size", "native_size"):
+        for name in ("miou", "mean_iou", "mean_dice", "thresholded_jaccard"):
+            expected = (scores[size][name], *scores[size]["intervals"][name])
+            shown = [float(row[f"{size}_{name}{end}"]) for end in ("", "_low", "_high")]
+            assert shown == pytest.approx([100 * value for value in expected], abs=1e-4)
+    traced = next(row for row in rows_of(folder, "runs") if row["run"] == run.name)
+    assert traced["native_size_mean_dice"] == row["native_size_mean_dice"]
+    line = "base & sound & 2 & 79.80 & 80.00 & 81.00 [79.50, 83.00] & 89.00 [87.50, 91.00]"
+    tex = (folder / "sound.tex").read_text().replace("{[}", "[")
+    assert line in tex
+    line = "base & sound & 2 & 79.80 & 79.90 & 80.90 [79.40, 82.90] & 88.90 [87.40, 90.90]"
+    assert line in (folder / "sound-native.tex").read_text().replace("{[}", "[")
+    assert r"\textbf{Phantom data: these figures say nothing about skin lesions.}" in tex
+    assert "\n### ISIC18 at 64×64\n" in (folder / "index.md").read_text()
+
+
+def test_undefined_sound_metrics_are_dashes(root):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    path = metrics_file(root, params, runs[0])
+    content = json.loads(path.read_text())
+    native = content["sound"]["native_size"]
+    native["mean_dice"], native["thresholded_jaccard"] = None, None
+    for name in ("mean_iou", "mean_dice"):
+        native["intervals"][name] = [None, None]
+    path.write_text(json.dumps(content))
+    folder = made(root, params, runs)
+    tex = (folder / "sound-native.tex").read_text().replace("{[}", "[")
+    assert "70.10 & 71.10 [--] & -- & -- \\\\" in tex
+    row = rows_of(folder, "sound")[0]
+    assert row["native_size_mean_dice"] == row["native_size_mean_iou_low"] == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda sound: sound.pop("native_size"), "sound.native_size"),
+        (lambda sound: sound["native_size"].pop("mean_iou"), "mean_iou"),
+        (lambda sound: sound["training_size"].pop("intervals"), "sound.training_size"),
+        (lambda sound: sound["training_size"].update(mean_dice=1.2), "training_size.mean_dice"),
+        (
+            lambda sound: sound["native_size"]["intervals"].update(mean_dice=[0.5, "1"]),
+            "sound.native_size.intervals.mean_dice",
+        ),
+    ],
+)
+def test_a_wrong_sound_metric_names_file_and_field(root, change, field):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    path = metrics_file(root, params, runs[2])
+    content = json.loads(path.read_text())
+    change(content["sound"])
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError) as caught:
+        make_tables(root, params, runs)
+    assert str(path.relative_to(root)) in str(caught.value)
+    assert field in str(caught.value)
+
+
+def test_every_figure_leads_to_its_files(root):
+    params = make_params()
+    runs = [*all_runs(params, seeds=(1, 2)), Run("isic17-64", "base", "paper", 1)]
+    write_metrics(root, params, dict.fromkeys(runs))
+    folder = made(root, params, runs)
+    trace = {row["metrics_file"]: row for row in rows_of(folder, "runs")}
+    assert len(trace) == len(set(runs)) == len(rows_of(folder, "runs"))
+    for name in (f"table{i}" for i in range(1, 7)):
+        for row in rows_of(folder, name):
+            files = row["metrics_files"].split(";") if row["metrics_files"] else []
+            assert len(files) == int(row["n_seeds"])
+            assert bool(files) == bool(row["measured_dsc"])
+            for file in files:
+                assert (root / file).is_file()
+                assert trace[file]["checkpoint_sha256"].startswith("sha-of-")
+                assert row["table"] in trace[file]["tables"].split()
+
+
+def test_a_cell_that_no_table_shows_is_named(root):
+    params = make_params()
+    params.cells["mine_too"] = params.cells["base"]
+    runs = [Run("isic17-64", "mine_too", "paper", 42), *all_runs(params)]
+    write_metrics(root, params, runs, scores=lambda run: made_up(Run("v", "base", "paper", 1)))
+    text = (made(root, params, runs) / "index.md").read_text()
+    assert "## Runs that no table of the paper shows\n\n- isic17-64-mine\\_too-paper-42\n" in text
+
+
+def test_missing_metrics_names_the_file_and_writes_nothing(root):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    path = metrics_file(root, params, runs[3])
+    path.unlink()
+    with pytest.raises(InputError, match=str(path.relative_to(root))):
+        make_tables(root, params, runs)
+    assert not (root / "reports" / "tables").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("paper", "miou", float("nan")),
+        ("paper", "dsc", float("inf")),
+        ("paper", "spe", 1.0001),
+        ("paper", "sen", -0.1),
+        ("paper", "acc", None),
+        ("paper", "acc", "0.9"),
+        ("paper", "acc", True),
+        ("run", "seed", 41),
+        ("run", "profile", "paper"),
+        ("data", "n_train", 57),
+        ("data", "source", "elsewhere"),
+    ],
+)
+def test_a_wrong_field_names_file_and_field(root, section, field, value):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    path = metrics_file(root, params, runs[2])
+    content = json.loads(path.read_text())
+    content[section][field] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError) as caught:
+        make_tables(root, params, runs)
+    assert str(path.relative_to(root)) in str(caught.value)
+    assert f"'{section}.{field}'" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"run": {}}'])
+def test_a_broken_metrics_file_is_named(root, text):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    path = metrics_file(root, params, runs[0])
+    path.write_text(text)
+    with pytest.raises(InputError, match=str(path.relative_to(root))):
+        make_tables(root, params, runs)
+
+
+def test_two_base_views_of_a_dataset_are_refused(root):
+    params = make_params()
+    params.grid.isic.append(params.grid.elsewhere.pop())
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    with pytest.raises(InputError, match="grid\\.isic has 2 views of isic17"):
+        make_tables(root, params, runs)
+
+
+def test_an_unknown_cell_or_published_row_is_named(root):
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    path = root / "reports" / "tables.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("cell: vmamba-t}", "cell: vmamba-b}"))
+    with pytest.raises(InputError, match="no cell 'vmamba-b'"):
+        make_tables(root, params, runs)
+    path.write_text(text.replace("published: I.sanet}", "published: I.sannet}"))
+    with pytest.raises(InputError, match=r"I\.sannet"):
+        make_tables(root, params, runs)
+
+
+def test_a_cell_that_params_renamed_is_named(root):
+    params = make_params()
+    params.cells["from-scratch"] = params.cells.pop("scratch")
+    runs = all_runs(params, cells=["base"])
+    write_metrics(root, params, runs)
+    with pytest.raises(InputError, match=r"reports/tables\.yaml: row .* no cell 'scratch'"):
+        make_tables(root, params, runs)
+
+
+def test_the_last_section_says_where_the_figures_come_from(root):
+    folder = make_everything(root)
+    for name, end in (("all.tex", r"\end{document}"), ("index.md", "Each table's figures")):
+        text = (folder / name).read_text()
+        last = text.split("Where these figures come from")[1].split(end)[0]
+        for words in ("demo: A made-up profile", "seeds 1, 2 and 3", "revision"):
+            assert words in last, (name, words)
+        assert "about skin lesions" in last
+
+
+def test_an_empty_grid_gives_the_published_figures(root):
+    params = make_params()
+    folder = made(root, params, [])
+    assert "VM-UNet & \\textbf{80.23} & -- & \\textbf" in (folder / "table1.tex").read_text()
+    names = {path.stem for path in folder.iterdir()}
+    assert not {"sound", "organs", "comparison", "protocols", "cross"} & names
+    assert "81.35 & 79.2--80.4 & -- & -- & -- & --" in (folder / "reproductions.tex").read_text()
+
+
+def test_a_bold_starred_cell():
+    template = environment(GOLDEN).from_string(r"{\VAR{name | tex}} \VAR{cell | cell}")
+    shown = template.render(name="50%_", cell=Cell("1 ± 2", bold=True, star=True))
+    assert shown == r"{50\%\_} \textbf{1\,$\pm$\,2}\rlap{*}"
+
+
+def test_numbers():
+    assert number(None) == signed(None) == "--"
+    assert number(80.226, 0.004) == "80.23 ± 0.00"
+    assert [signed(x) for x in (1.005, -1.234, -0.001)] == ["+1.00", "\u22121.23", "0.00"]
+
+
+if __name__ == "__main__":  # writes the golden files anew: look at the difference before committing
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as made_root:
+        prepare(Path(made_root), lambda mapping, key, value: mapping.update({key: value}))
+        GOLDEN.mkdir(exist_ok=True)
+        for file_name, file_content in golden_files(Path(made_root)).items():
+            (GOLDEN / file_name).write_bytes(file_content)
+
+
+def test_a_row_of_nothing_is_an_error_and_not_left_out(root):
+    path = root / "reports" / "tables.yaml"
+    text = path.read_text()
+    row = "{label: UNet++, published: I.unetpp}"
+    assert row in text
+    path.write_text(text.replace(row, "{label: UNet++}"))
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    with pytest.raises(InputError, match=r"row 'UNet\+\+' has neither `published` nor `cell`"):
+        made(root, params, runs)
+
+
+def test_a_score_is_rounded_once(root):
+    """Half a digit that the first rounding makes would round up: 47.68499 is 47.68 everywhere."""
+    params = make_params()
+    run = next(run for run in all_runs(params) if run.cell == "scratch")
+    write_metrics(root, params, [run], lambda run: made_up(run) | {"miou": 0.4768498})
+    folder = made(root, params, [run])
+    for name in ("table1.tex", "sound.tex", "index.md"):
+        text = (folder / name).read_text()
+        assert "47.68" in text, name
+        assert "47.69" not in text, name

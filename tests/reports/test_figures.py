@@ -1,0 +1,323 @@
+import json
+import re
+import shutil
+import warnings
+from struct import unpack
+
+import numpy as np
+import pytest
+
+from reports.make.figures.fields import receptive_fields
+from reports.make.figures.images import lowest, qualitative
+from reports.make.figures.listing import pictured_views, read_cases
+from reports.make.figures.runs import Runs
+from reports.make.figures.scores import by_size, dice_distributions, reliability, training_curves
+from reports.make.figures.volumes import by_organ, outlined_slices
+from stages.figures import DRAWN, make_figures
+from stages.pictures import DRAWN as PICTURED
+from stages.pictures import make_pictures
+from tests.helpers.figures import (
+    declared,
+    disc_images,
+    make_grid,
+    write_fields,
+    write_images,
+    write_volumes,
+)
+from tests.helpers.tables import REPOSITORY
+from vmunet.drawing.figures import style
+from vmunet.errors import InputError
+
+FIGURES = (*PICTURED, *DRAWN)
+OF_SCORES = [
+    "dice-distributions",
+    "size",
+    "calibration",
+    "training-curves",
+    "organs-synapse-32",
+    "receptive-fields-isic17-64",
+]
+OF_VIEWS = {
+    "isic17-64": ["qualitative-isic17-64", "failures-isic17-64"],
+    "isic18-64": ["qualitative-isic18-64", "failures-isic18-64"],
+    "synapse-32": ["slices-synapse-32"],
+}
+FOLDERS = {name: "figures" for name in OF_SCORES} | {
+    name: f"pictures/{view}" for view, names in OF_VIEWS.items() for name in names
+}
+
+
+def prepare(root):
+    shutil.copytree(
+        REPOSITORY / "reports",
+        root / "reports",
+        ignore=shutil.ignore_patterns("tables", "figures", "data", "volumes", "search", ".*"),
+    )
+
+
+def write_demo(root, seeds=(42,)):
+    """Two views of images, one of them at a second size, and one of volumes."""
+    prepare(root)
+    params = make_grid(("isic17-64", "isic18-64"), volumes=(32,), seeds=seeds)
+    runs = declared(params, ("base", "scratch"), ("paper", "sound"), elsewhere=("isic17-96",))
+    images, truth = disc_images(12, 32)
+    volumes = [run for run in runs if run.view in params.grid.volumes]
+    write_images(root, params, [run for run in runs if run not in volumes], images, truth)
+    write_volumes(root, params, volumes)
+    return params, runs
+
+
+def write_small(root, count=12, source="file", ids=None):
+    """One view with one cell, of real images."""
+    prepare(root)
+    params = make_grid(("isic17-64",))
+    runs = declared(params, ("scratch",))
+    write_images(root, params, runs, *disc_images(count, 32), source=source, ids=ids)
+    return params, runs
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    root = tmp_path_factory.mktemp("demo")
+    params, runs = write_demo(root)
+    write_fields(root, params, runs[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert make_figures(root, params, runs) == OF_SCORES
+        for view, names in OF_VIEWS.items():
+            assert make_pictures(root, params, runs, view) == names
+    return root, params, runs
+
+
+@pytest.mark.parametrize("place", sorted(set(FOLDERS.values())))
+def test_every_figure_is_listed_and_written_in_both_forms(demo, place):
+    folder = demo[0] / "reports" / place
+    names = [name for name, own in FOLDERS.items() if own == place]
+    listed = json.loads((folder / "figures.json").read_text())
+    assert [entry["name"] for entry in listed] == names
+    files = {f"{name}.{form}" for name in names for form in ("pdf", "png")} | {"figures.json"}
+    assert {path.name for path in folder.iterdir()} - {"cases.json"} == files
+    for entry in listed:
+        assert entry["data"] == "phantom"
+        assert all(len(entry[field]) > 5 for field in ("title", "caption", "alt"))
+        assert "Profile demo, seed 42." in entry["caption"]
+        assert "synthetic" in entry["caption"]
+        assert "  " not in entry["caption"] + entry["alt"]
+        assert "nan" not in entry["caption"] + entry["alt"]
+
+
+@pytest.mark.parametrize("view", OF_VIEWS)
+def test_every_case_of_a_view_is_kept_for_the_page(demo, view):
+    root, params, _ = demo
+    cases = read_cases(root, view)
+    assert cases["view"] == view
+    assert view in pictured_views(params)
+    assert len(cases["ids"]) == len(cases["images"]) == (5 if view == "synapse-32" else 12)
+    assert [run["key"] for run in cases["runs"]] == ["base-paper-42", "base-sound-42"]
+
+
+def test_a_view_without_runs_has_no_cases(tmp_path):
+    prepare(tmp_path)
+    params = make_grid(("isic17-64",))
+    assert make_pictures(tmp_path, params, [], "isic17-64") == []
+    assert read_cases(tmp_path, "isic17-64") is None
+    with pytest.raises(InputError, match=r"cases\.json: no such file; run .*pictures isic18-64"):
+        read_cases(tmp_path, "isic18-64")
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_figures_are_as_wide_as_a_column_or_a_page_with_embedded_fonts(demo, name):
+    folder = demo[0] / "reports" / FOLDERS[name]
+    pdf = (folder / f"{name}.pdf").read_bytes()
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+    assert b"CreationDate" not in pdf
+    width = unpack(">I", (folder / f"{name}.png").read_bytes()[16:20])[0]
+    assert any(abs(width / style.DPI * 2.54 - cm) < 0.02 for cm in (style.SINGLE, style.DOUBLE))
+    assert top_colour(folder / f"{name}.png") == pytest.approx((230, 159, 0), abs=1)
+
+
+def top_colour(path):
+    from matplotlib.image import imread
+
+    return tuple(255 * imread(path)[2, 2, :3])
+
+
+def test_figures_have_the_same_bytes_each_time(demo, tmp_path):
+    root, params, runs = demo
+    with style.settled():
+        for figure in (lowest, by_size, outlined_slices, receptive_fields):
+            drawn = next(figure(Runs(root, params, runs)))
+            style.save(drawn.figure, tmp_path / drawn.name)
+    assert len(list(tmp_path.iterdir())) == 8
+    for path in tmp_path.iterdir():
+        place = root / "reports" / FOLDERS[path.stem]
+        assert path.read_bytes() == (place / path.name).read_bytes()
+
+
+def test_one_cell_on_one_view_of_real_images_has_no_band(tmp_path):
+    params, runs = write_small(tmp_path)
+    assert make_figures(tmp_path, params, runs) == OF_SCORES[:4]
+    assert make_pictures(tmp_path, params, runs, "isic17-64") == OF_VIEWS["isic17-64"]
+    folder = tmp_path / "reports/figures"
+    listed = json.loads((folder / "figures.json").read_text())
+    assert {entry["data"] for entry in listed} == {"real"}
+    assert top_colour(folder / "size.png") == (255, 255, 255)
+
+
+def test_several_seeds_are_pooled_and_captions_say_so(tmp_path):
+    params, runs = write_demo(tmp_path, seeds=(42, 7))
+    with style.settled():
+        drawn = {d.name: d for f in FIGURES for d in f(Runs(tmp_path, params, runs))}
+    assert "Of 2 seeds the first declared one, 42." in drawn["failures-isic17-64"].caption
+    assert "seed 42." in drawn["failures-isic17-64"].caption
+    assert "An image counts with its mean over the 2 seeds." in drawn["size"].caption
+    assert "Pixels are pooled over the 2 seeds." in drawn["calibration"].caption
+    assert "seeds 7 and 42." in drawn["dice-distributions"].caption
+    assert len(drawn["training-curves"].results) == 2 * 12
+    assert not any(name.startswith("receptive") for name in drawn)
+
+
+@pytest.mark.parametrize(("source", "said"), [("synapse", True), ("prepared", False)])
+def test_slices_of_prepared_files_do_not_say_where_the_patients_right_is(tmp_path, source, said):
+    prepare(tmp_path)
+    params = make_grid((), volumes=(32,))
+    runs = declared(params)
+    write_volumes(tmp_path, params, runs)
+    for run in runs:
+        path = tmp_path / run.metrics_folder("demo") / "metrics.json"
+        content = json.loads(path.read_text())
+        content["data"]["source"] = source
+        path.write_text(json.dumps(content))
+    with style.settled():
+        (drawn,) = outlined_slices(Runs(tmp_path, params, runs))
+    assert ("patient's right" in drawn.caption) is said
+
+
+@pytest.mark.parametrize(
+    ("lost", "figure", "message"),
+    [
+        ("metrics/demo/isic17-64/base/paper/42/predictions.npz", qualitative, "no predictions"),
+        ("metrics/demo/isic17-64/base/sound/42/per_image.csv", dice_distributions, "no such file"),
+        ("metrics/demo/synapse-32/base/sound/42/per_case.csv", by_organ, "no such file"),
+        ("metrics/demo/synapse-32/base/sound/42/predictions.npz", outlined_slices, "no pred"),
+        ("data/arrays/isic17-64/paper/test/images.npy", lowest, "no such file"),
+        ("data/arrays/synapse-32/cases/case0000/labels.npy", outlined_slices, "cannot be read"),
+    ],
+)
+def test_a_missing_file_is_named(demo, tmp_path, lost, figure, message):
+    root, params, runs = demo
+    away = (root / lost).rename(tmp_path / "away")
+    try:
+        with (
+            style.settled(),
+            pytest.raises(InputError, match=f"{re.escape(lost)}: {message}"),
+        ):
+            list(figure(Runs(root, params, runs)))
+    finally:
+        away.rename(root / lost)
+
+
+def test_where_a_figure_fails_the_old_ones_stay(tmp_path):
+    params, runs = write_small(tmp_path)
+    folder = tmp_path / "reports/figures"
+    folder.mkdir()
+    (folder / "old.png").write_bytes(b"old")
+    path = tmp_path / runs[0].metrics_folder("demo") / "metrics.json"
+    content = json.loads(path.read_text())
+    content["checkpoint"]["epoch"] = 99
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"'checkpoint\.epoch' is 99, not one of the 6 epochs"):
+        make_figures(tmp_path, params, runs)
+    assert [path.name for path in folder.iterdir()] == ["old.png"]
+
+
+def test_broken_contents_are_named(tmp_path):
+    params, runs = write_small(tmp_path)
+    folder = tmp_path / runs[0].metrics_folder("demo")
+    files = {name: (folder / name).read_bytes() for name in ("metrics.json", "per_image.csv")}
+
+    def refused(figure, match):
+        with style.settled(), pytest.raises(InputError, match=match):
+            list(figure(Runs(tmp_path, params, runs)))
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+
+    metrics = json.loads(files["metrics.json"])
+    del metrics["sound"]["calibration"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    refused(reliability, "field 'sound.calibration' is missing; evaluate the run again")
+    metrics["sound"]["calibration"] = {"low": [0.0]}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    refused(reliability, "field 'sound.calibration' is broken")
+    text = files["per_image.csv"].decode()
+    (folder / "per_image.csv").write_text(text.replace("native_size_dice", "dice"))
+    refused(dice_distributions, "column 'native_size_dice' is missing")
+    (folder / "per_image.csv").write_text(text.replace("ISIC_0000003", "ISIC_0000099"))
+    refused(lowest, "other images than in")
+    (folder / "predictions.npz").write_bytes(b"no archive")
+    refused(qualitative, "predictions.npz: not readable")
+    metrics = json.loads(files["metrics.json"])
+    for losses, match in (
+        ({"train_loss": [1.0]}, "does not hold the losses by epoch"),
+        ({"train_loss": ["x"] * 6, "selection_loss": [1.0] * 6}, "does not hold the losses"),
+        ({"train_loss": [1.0] * 6, "selection_loss": [1.0] * 5}, "6 training and 5 selection"),
+        ({"train_loss": [None] * 6, "selection_loss": [1.0] * 6}, "missing or not a number"),
+    ):
+        (folder / "metrics.json").write_text(json.dumps(metrics | {"history": losses}))
+        refused(training_curves, match)
+
+
+def test_receptive_fields_of_a_run_outside_the_grid_are_refused(tmp_path):
+    params, runs = write_small(tmp_path)
+    other = declared(make_grid(("isic18-64",)))[0]
+    write_fields(tmp_path, params, other)
+    with pytest.raises(InputError, match="isic18-64-base-paper-42, which the grid does not have"):
+        list(receptive_fields(Runs(tmp_path, params, runs)))
+    np.savez(tmp_path / "metrics/demo/isic17-64/receptive_field.npz", images=0, run="")
+    assert list(receptive_fields(Runs(tmp_path, params, runs))) == []
+
+
+@pytest.mark.parametrize("kind", ["demo", "small", "long ids"])
+def test_no_text_is_cut_or_lies_on_another(tmp_path, kind, monkeypatch):
+    from matplotlib.text import Text
+
+    if kind == "demo":
+        params, runs = write_demo(tmp_path)
+        write_fields(tmp_path, params, runs[0])
+    else:
+        ids = (
+            [f"a-very-long-name-of-an-image-{i}" for i in range(12)] if kind == "long ids" else None
+        )
+        params, runs = write_small(tmp_path, source="phantom", ids=ids)
+    seen = []
+    draw = Text.draw
+
+    def record(self, renderer):
+        draw(self, renderer)
+        if self.get_text().strip() and self.get_visible() and not self.get_path_effects():
+            # The box of a slanted text is larger than the text.
+            slanted = self.get_rotation() % 90 != 0
+            seen.append((slanted, self.get_text(), self.get_window_extent(renderer)))
+
+    with style.settled():
+        for figure in FIGURES:
+            for drawn in figure(Runs(tmp_path, params, runs)):
+                monkeypatch.setattr(Text, "draw", draw)
+                drawn.figure.canvas.draw()  # settles the layout
+                seen.clear()
+                monkeypatch.setattr(Text, "draw", record)
+                drawn.figure.canvas.draw()
+                check_texts(drawn, seen)
+
+
+def check_texts(drawn, seen):
+    assert len(seen) > 3
+    page = drawn.figure.bbox
+    for i, (slanted, words, box) in enumerate(seen):
+        inside = box.x0 > -1 and box.y0 > -1 and box.x1 < page.x1 + 1 and box.y1 < page.y1 + 1
+        assert inside, (drawn.name, words)
+        for leaning, other, another in seen[:i]:
+            wide = min(box.x1, another.x1) - max(box.x0, another.x0)
+            tall = min(box.y1, another.y1) - max(box.y0, another.y0)
+            assert slanted or leaning or min(wide, tall) < 2, (drawn.name, words, other)

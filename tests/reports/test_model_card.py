@@ -1,0 +1,101 @@
+"""The model card beside a run's weights."""
+
+import copy
+import json
+import re
+
+import pytest
+from ruamel.yaml import YAML
+
+from reports.make.model_card import PHANTOM_LIMIT, model_card
+from tests.helpers.tables import all_runs, make_params, metrics_file, volume_runs, write_metrics
+
+RECORD = {
+    "cell": {"init": "vmamba-s", "drop_path_rate": 0.2, "depths": [2, 2, 2, 2]},
+    "train": {"dims": [16, 32, 64, 128], "epochs": 10, "batch_size": 4, "learning_rate": 0.005},
+}
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    params = make_params()
+    run = all_runs(params)[0]
+    write_metrics(tmp_path, params, [run])
+    return json.loads(metrics_file(tmp_path, params, run).read_text())
+
+
+def test_a_card_tells_data_scores_limits_and_licence(metrics):
+    metrics["data"]["source"] = "http"
+    metrics["run"]["dataset"] = "isic18"
+    text = model_card(metrics, RECORD, "http")
+    _, head, body = text.split("---\n", 2)
+    assert YAML(typ="safe").load(head)["datasets"] == ["isic18"]
+    miou = f"{100 * metrics['sound']['training_size']['miou']:.2f}"
+    low, high = metrics["sound"]["training_size"]["intervals"]["miou"]
+    assert f"{miou} [{100 * low:.2f}, {100 * high:.2f}]" in body
+    assert "CC-BY-NC" in body
+    assert "test images, so the scores below are optimistic" in body
+    assert "Not a medical device" in body
+    assert PHANTOM_LIMIT not in body
+    assert metrics["checkpoint"]["sha256"] in body
+    assert "10 epochs of batches of 4" in body
+
+
+def test_a_card_of_phantoms_says_so_first_and_quotes_no_licence_of_patients_data(metrics):
+    metrics["data"]["source"] = "phantom"
+    body = model_card(metrics, RECORD, "http").split("---\n", 2)[2]
+    assert body.index(PHANTOM_LIMIT) < body.index("## Scores")
+    assert "CC-0" not in body
+
+
+def test_weights_pre_trained_on_phantoms_are_not_called_vmambas(metrics):
+    assert "initial weights: vmamba-s, drop path" in model_card(metrics, RECORD, "http")
+    text = model_card(metrics, RECORD, "phantom")
+    assert "initial weights: a short pre-training on phantoms in place of vmamba-s, drop" in text
+    scratch = RECORD | {"cell": RECORD["cell"] | {"init": "none"}}
+    assert "initial weights: none, drop" in model_card(metrics, scratch, "phantom")
+
+
+def test_a_cell_with_settings_of_its_own_says_them(metrics):
+    own = {"loss_weights": [1.0, 2.0], "augment": {"horizontal_flip": 0.25}}
+    text = model_card(metrics, RECORD | {"cell": RECORD["cell"] | own}, "http")
+    assert (
+        ", weights of cross-entropy and Dice 1.0, 2.0, augmentation horizontal flip 0.25." in text
+    )
+
+
+@pytest.mark.parametrize("dataset", ["isic18", "isic-of-mine"])
+def test_data_of_ones_own_get_nobody_elses_licence_or_limits(metrics, dataset):
+    metrics["run"]["dataset"], metrics["data"]["source"] = dataset, "own"
+    text = model_card(metrics, RECORD, "http")
+    assert "under whatever terms you hold it" in text
+    assert "CC-BY" not in text
+    assert "few clinics" not in text
+
+
+def test_what_is_undefined_is_a_dash(metrics):
+    changed = copy.deepcopy(metrics)
+    changed["sound"]["native_size"]["mean_dice"] = None
+    changed["sound"]["native_size"]["intervals"]["mean_dice"] = [None, None]
+    changed["checkpoint"].pop("git", None)
+    text = model_card(changed, RECORD, "http")
+    row = next(line for line in text.splitlines() if line.startswith("| Dice, mean"))
+    assert row.endswith("| -- |")
+    assert "- git: --" in text
+    assert not re.search(r"\bnan\b|None", text)
+
+
+def test_a_card_of_volumes_has_its_organs_with_intervals(tmp_path):
+    params = make_params(volumes=(64,))
+    run = volume_runs(params)[0]
+    write_metrics(tmp_path, params, [run])
+    metrics = json.loads(metrics_file(tmp_path, params, run).read_text())
+    metrics["sound"]["organs"]["liver"]["intervals"] = {"dice": [0.5, 0.75]}
+    dice = metrics["sound"]["organs"]["liver"]["dice"]
+    text = model_card(metrics, RECORD, "http")
+    assert f"| {100 * dice:.2f} [50.00, 75.00] |" in text
+    # a case counts where the organ is predicted alone too: Dice 0
+    assert "cases counted in Dice" in text
+    assert "cases with the organ" not in text
+    assert "18 cases (520 slices) to train" in text
+    assert "Slices are segmented one by one" in text

@@ -1,0 +1,514 @@
+"""The page: what it holds, that nothing in it breaks out of its place, that it asks for nothing."""
+
+import base64
+import io
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from types import SimpleNamespace
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from reports.make.page.cases import main_runs
+from reports.make.page.csv import read_table
+from reports.make.page.layout import DASH
+from reports.make.page.pixels import drawing
+from reports.make.results.statistics import Inference
+from reports.make.tables.layout import best
+from reports.make.tables.rows import Assembler, Figure
+from stages.page import OUTPUT, TEMPLATES, policy
+from tests.helpers.page import (
+    CASES,
+    IDS,
+    NASTY,
+    SIDE,
+    make_whole_page,
+    params_of,
+    runs_of,
+    volume,
+    write_all,
+)
+from tests.helpers.tables import REPOSITORY, Run, made_up, metrics_file
+from vmunet.drawing.figures.slices import choose_slice
+from vmunet.errors import InputError
+
+VOID = {"meta", "link", "img", "input", "br"}
+
+
+class Page(HTMLParser):
+    """The page's elements in order, as (name, attributes, own text)."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self._open = [], []
+        self.feed(text)
+        assert not self._open, f"never closed: {self._open}"
+
+    def handle_starttag(self, tag, attrs):
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), (tag, names)
+        self.elements.append([tag, dict(attrs), ""])
+        if tag not in VOID:
+            self._open.append(self.elements[-1])
+
+    def handle_endtag(self, tag):
+        assert self._open, f"</{tag}> closes nothing"
+        assert self._open.pop()[0] == tag, f"</{tag}> out of place"
+
+    def handle_data(self, data):
+        for element in self._open:
+            element[2] += data
+
+    def all(self, tag, **wanted):
+        return [
+            (attributes, text)
+            for name, attributes, text in self.elements
+            if name == tag and all(attributes.get(k) == v for k, v in wanted.items())
+        ]
+
+
+def built(root, params, runs):
+    make_whole_page(root, params, runs)
+    return (root / OUTPUT).read_text()
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    return tmp_path, params_of(tmp_path, monkeypatch.setitem)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    root = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patch:
+        params = params_of(root, patch.setitem)
+        params.profile.about = f"Made up: {NASTY}"
+        runs = runs_of(params, Run)
+        write_all(root, params, runs)
+        return built(root, params, runs)
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Page(text)
+
+
+def views(page):
+    return {
+        attributes["data-view"]: json.loads(text)
+        for attributes, text in page.all("script", type="application/json")
+    }
+
+
+def test_landmarks_language_and_names(page):
+    assert page.all("html", lang="en")
+    assert all(len(page.all(tag)) == 1 for tag in ("main", "h1", "header", "footer", "title"))
+    assert page.all("a", href="#main")[0][1].startswith("Skip")
+    assert "width=device-width" in page.all("meta", name="viewport")[0][0]["content"]
+    ids = [a["id"] for _, a, _ in page.elements if "id" in a]
+    assert [name for name, n in Counter(ids).items() if n > 1] == []
+    for _, attributes, _ in page.elements:
+        if attributes.get("href", "").startswith("#"):
+            assert attributes["href"][1:] in ids
+        if "aria-labelledby" in attributes:
+            assert attributes["aria-labelledby"] in ids
+    assert all("alt" in attributes for attributes, _ in page.all("img"))
+
+
+def test_tables_have_captions_and_every_column_a_button(page):
+    tables = page.all("table")
+    assert len(tables) == len(page.all("caption")) == 9  # I in two, II to VI, two CSV files
+    for attributes, _ in page.all("th"):
+        assert attributes["scope"] in ("col", "colgroup", "row")
+    columns = page.all("th", scope="col")
+    assert len(columns) > 100
+    assert all(found.strip() for _, found in columns)  # the text of its button
+
+
+def test_rows_are_as_wide_as_the_headings(text):
+    for table in re.findall(r"<table.*?</table>", text, re.S):
+        head, body = table.split("<tbody>")
+        rows = [
+            sum(
+                int(n or 1)
+                for n in re.findall(r'<t[hd](?: scope="\w+")?(?: colspan="(\d+)")?', row)
+            )
+            for row in re.findall(r"<tr>(.*?)</tr>", head, re.S)
+        ]
+        rows += [
+            len(re.findall(r"<t[hd][ >]", row)) for row in re.findall(r"<tr>(.*?)</tr>", body, re.S)
+        ]
+        assert len(set(rows)) == 1, table[:300]
+
+
+def test_nothing_is_loaded_from_anywhere(page, text):
+    for tag, attributes, _ in page.elements:
+        for name in ("src", "srcset", "data", "poster", "background"):
+            assert attributes.get(name, "data:").startswith("data:"), (tag, attributes)
+        assert not [name for name in attributes if name.startswith("on") or name == "style"]
+    assert [a["href"] for a, _ in page.all("link")] == ["data:,"]
+    assert not page.all("iframe")
+    style = page.all("style")[0][1]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert not re.search(r"fetch\(|XMLHttpRequest|import\(|WebSocket|sendBeacon", text)
+
+
+def test_a_browser_is_told_to_load_and_run_nothing_else(page):
+    style, script = page.all("style")[0][1], page.all("script")[-1][1]
+    meta = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0][0]
+    assert meta["content"] == policy(style, script)
+    assert meta["content"].startswith("default-src 'none'; img-src data:;")
+    assert "unsafe" not in meta["content"]
+
+
+def test_what_comes_from_data_stays_text(page, text):
+    assert not page.all("i")
+    kinds = Counter(a.get("type", "own") for a, _ in page.all("script"))
+    assert kinds == {"application/json": 3, "own": 1}
+    assert NASTY not in text
+    assert any(NASTY in found for _, found in page.all("dd"))  # the profile's own words
+    assert any(NASTY in found for _, found in page.all("th", scope="row"))  # a CSV file's cell
+    assert any(NASTY in found for _, found in page.all("h3"))  # a figure's title
+    assert any(a["alt"].endswith(NASTY) for a, _ in page.all("img"))
+    assert views(page)["isic17-64"]["ids"] == IDS
+
+
+def test_a_cell_with_a_nasty_name(root):
+    root, params = root
+    params.cells[NASTY] = params.cells["scratch"]
+    runs = runs_of(params, Run, cells=(NASTY,))
+    runs = [run for run in runs if run.view == "isic17-64"]
+    write_all(root, params, runs, scores=lambda run: made_up(replace(run, cell="scratch")))
+    page = Page(built(root, params, runs))
+    (view,) = views(page).values()
+    assert [run["title"] for run in view["runs"]] == [
+        f"{NASTY}, paper protocol, seed 42",
+        f"{NASTY}, sound protocol, seed 42",
+    ]
+    linked = root / "reports" / unquote(view["runs"][0]["metrics"])
+    assert linked.is_file()
+    assert not set('<>"& ') & set(view["runs"][0]["metrics"])
+
+
+def test_measured_figures_lead_to_their_files_and_runs(root):
+    root, params = root
+    runs = runs_of(params, Run)
+    write_all(root, params, runs)
+    page = Page(built(root, params, runs))
+    links = [(a["href"], found) for a, found in page.all("a") if "metrics.json" in a["href"]]
+    scores = made_up(Run("isic17-64", "base", "paper", 42))
+    shown = [href for href, found in links if found == f"{100 * scores['miou']:.2f}"]
+    assert "../metrics/demo/isic17-64/base/paper/42/metrics.json" in shown
+    for run in runs:
+        href = f"../{run.metrics_folder('demo').as_posix()}/metrics.json"
+        assert (root / "reports" / href).is_file()
+        assert href in [link for link, _ in links], run.name
+        mlflow = f"http://127.0.0.1:5000/#/runs/mlflow-of-{run.name}"
+        (name,) = {a["aria-label"] for a, _ in page.all("a", href=mlflow)}
+        assert run.name in name
+
+
+def test_several_seeds_are_a_list(root):
+    root, params = root
+    runs = runs_of(params, Run, seeds=(1, 2))
+    write_all(root, params, runs)
+    page = Page(built(root, params, runs))
+    details = [found for a, found in page.all("details", **{"class": "seeds"})]
+    one = next(found for found in details if "isic17-64-base-paper-1" in found)
+    assert "isic17-64-base-paper-2" in one
+    assert "\u00b1" in one
+    assert len(views(page)["isic17-64"]["runs"]) == 2  # one seed of each protocol
+
+
+def test_what_no_run_produced_is_a_dash_without_a_place_in_the_order(text):
+    dashes = re.findall(r"<td[^>]*>\u2013</td>", text)
+    assert len(dashes) > 50
+    assert all('none"' in cell and "data-sort" not in cell for cell in dashes)
+    assert "nan" not in re.sub(r"[\w-]*nan[\w-]+", "", text.split("<script")[0].lower())
+    assert ">--<" not in text
+
+
+def test_published_and_best(text):
+    table = text[text.index('id="table1-isic17"') :]
+    row = re.search(r"<tr>\s*<th[^>]*>VM-UNet</th>(.*?)</tr>", table, re.S).group(1)
+    cells = re.findall(r"<td.*?</td>", row, re.S)
+    assert "<strong>80.23</strong>" in cells[0]
+    assert 'data-sort="80.23"' in cells[0]
+    miou = 100 * made_up(Run("isic17-64", "base", "paper", 42))["miou"]
+    assert f"{miou:.2f}" in cells[1]
+    assert f"\u2212{80.23 - miou:.2f}" in cells[2]
+
+
+def test_intervals_verdicts_and_stars(root, monkeypatch):
+    root, params = root
+    runs = runs_of(params, Run)
+    write_all(root, params, runs)
+    found = Inference(low=61.5, high=72.25, p=0.0123, verdict="below")
+    plain = Assembler._figures
+
+    def with_inference(self, metrics, reported, results):
+        figures = plain(self, metrics, reported, results)
+        return {
+            name: Figure(f.published, f.measured, f.std, found if results else None)
+            for name, f in figures.items()
+        }
+
+    monkeypatch.setattr(Assembler, "_figures", with_inference)
+    text = built(root, params, runs)
+    page = Page(text)
+    assert ("[61.50, 72.25]") in [found for _, found in page.all("small")]
+    assert "\u25bc below" in [found for _, found in page.all("small")]
+    assert {a["aria-label"] for a, _ in page.all("span", **{"class": "star"})} == {
+        "differs from VM-UNet's row, p = 0.012"
+    }
+    assert "paired permutation test" in text
+
+
+def test_the_band_is_there_for_phantoms_alone(root, page):
+    (band,) = [found for a, found in page.all("p", role="note")]
+    assert "Phantom data: these figures say nothing about skin lesions" in band
+    root, params = root
+    runs = [run for run in runs_of(params, Run) if run.view == "isic17-64"]
+    write_all(root, params, runs, source="http")
+    assert not Page(built(root, params, runs)).all("p", role="note")
+
+
+def test_figures_stand_inside_with_a_way_to_their_pdf(page):
+    assert {a["href"] for a, _ in page.all("a") if a["href"].endswith(".pdf")} == {
+        "../reports/figures/curves.pdf",
+        "../reports/figures/nasty.pdf",
+    }
+    first = next(a for a, _ in page.all("img") if a["src"].startswith("data:image/png"))
+    assert (first["width"], first["height"]) == ("50", "30")
+
+
+def test_without_figures_and_further_tables(root):
+    root, params = root
+    runs = [run for run in runs_of(params, Run) if run.view == "isic17-64"]
+    write_all(root, params, runs)
+    for path in [*(root / "reports/figures").iterdir(), *(root / "reports/tables").iterdir()]:
+        path.unlink()
+    page = Page(built(root, params, runs))
+    assert not page.all("figure")
+    assert not page.all("dialog")
+    assert not page.all("section", id="further")
+
+
+def pixels(uri):
+    head, content = uri.split(",")
+    assert head in ("data:image/png;base64", "data:image/webp;base64")
+    return Image.open(io.BytesIO(base64.b64decode(content)))
+
+
+def test_the_cases_of_the_viewer(page):
+    found = views(page)
+    assert list(found) == ["isic17-64", "isic18-64", "synapse-64"]
+    view = found["isic17-64"]
+    assert len(view["images"]) == len(IDS)
+    assert pixels(view["images"][0]).size == (SIDE, SIDE)
+    assert [run["key"] for run in view["runs"]] == ["base-paper-42", "base-sound-42"]
+    first, second = view["runs"][0]["cases"][:2]
+    assert first["score"] == 1
+    assert ["Dice", "100.0"] in first["facts"]
+    assert second["score"] < 1
+    assert ["Own size", "60\u00d748 px"] in first["facts"]
+    layers = [np.array(pixels(second[name])) for name in ("truth", "prediction", "agreement")]
+    truth, mask = layers[0] == 1, layers[1] == 1
+    assert truth.mean() == second["size"]
+    expected = np.where(truth & mask, 1, np.where(mask, 2, np.where(truth, 3, 0)))
+    assert (layers[2] == expected).all()
+
+
+def test_the_slices_of_the_viewer(page):
+    view = views(page)["synapse-64"]
+    assert view["ids"] == CASES
+    case = view["runs"][0]["cases"][0]
+    assert ["Slice", "2 of 4"] in case["facts"]  # two organs; the next has more pixels of one
+    assert case["score"] == 0.5
+    assert ["Dice, gallbladder", DASH] in case["facts"]
+    truth = volume()[1]
+    assert (np.array(pixels(case["truth"])) == truth[1]).all()
+    assert pixels(view["images"][0]).size == (24, 20)
+    same = truth[1] == np.roll(truth, 1, axis=2)[1]
+    agreement = np.array(pixels(case["agreement"]))
+    assert ((agreement == 1) == (same & (truth[1] > 0))).all()
+    assert (agreement[~same] > 0).all()
+
+
+def test_fullest_slice_of_an_empty_volume():
+    assert choose_slice(np.zeros((3, 4, 4), np.uint8)) == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(1, 12).flatmap(
+        lambda most: st.tuples(
+            st.just(most), st.lists(st.integers(0, most), min_size=1, max_size=300)
+        )
+    )
+)
+def test_a_drawing_keeps_every_label(case):
+    most, values = case
+    labels = np.array(values, np.uint8)[None]
+    colours = [(k, 2 * k, 3 * k) for k in range(1, most + 1)]
+    picture = pixels(drawing(labels, colours))
+    side = picture.size
+    if labels.shape[1] <= 256:
+        assert (np.array(picture) == labels).all()
+    assert max(side) <= 256
+    rgba = np.array(picture.convert("RGBA"))[0]
+    for k, value in zip(np.array(picture)[0], rgba, strict=True):
+        assert tuple(value) == ((0, 0, 0, 0) if k == 0 else (*colours[k - 1], 255))
+
+
+def test_eight_hundred_cases_are_small_enough():
+    """Of 256 px; photographs apart, three drawings of a lesion take little."""
+    y, x = np.ogrid[:256, :256]
+    wave = 60 + 12 * np.sin(9 * np.arctan2(y - 128, x - 128))
+    lesion = (y - 128) ** 2 + (x - 128) ** 2 < wave**2
+    taken = len(drawing(lesion, [(0, 114, 178)]))
+    assert taken < 1500
+
+
+def test_the_main_cell():
+    def result(cell, seed, view="v", protocol="paper"):
+        return SimpleNamespace(run=Run(view, cell, protocol, seed))
+
+    results = [result("scratch", 1), result("base", 1), result("base", 2), result("base", 1, "w")]
+    results.append(result("base", 1, protocol="sound"))
+    assert main_runs(results, "v") == [results[1], results[4]]
+    assert main_runs(results[:1], "v") == results[:1]
+    assert main_runs(results, "elsewhere") == []
+
+
+def broken(root, params, runs, words):
+    with pytest.raises(InputError, match=words):
+        make_whole_page(root, params, runs)
+
+
+def test_what_is_missing_is_named_and_the_old_page_stays(root):
+    root, params = root
+    runs = runs_of(params, Run)
+    write_all(root, params, runs)
+    (root / OUTPUT).write_text("old")
+    folder = metrics_file(root, params, runs[0]).parent
+    for name, words in (
+        ("predictions.npz", "no predictions there; evaluate the run again"),
+        ("per_image.csv", "no such file; evaluate the run again"),
+    ):
+        kept = (folder / name).read_bytes()
+        (folder / name).unlink()
+        broken(root, params, runs, words)
+        (folder / name).write_bytes(kept)
+    rows = (folder / "per_image.csv").read_text()
+    (folder / "per_image.csv").write_text(rows.replace(IDS[0], "another"))
+    broken(root, params, runs, "of other images than the arrays of isic17-64")
+    (folder / "per_image.csv").write_text(rows)
+    figures = root / "reports/figures"
+    (figures / "curves.png").write_text("no picture")
+    broken(root, params, runs, "curves.png: not a PNG")
+    (figures / "curves.png").unlink()
+    broken(root, params, runs, "curves.png: no such file")
+    (figures / "figures.json").write_text('[{"name": "curves"}]')
+    broken(root, params, runs, "a figure lacks its 'title'")
+    (figures / "figures.json").write_text("{")
+    broken(root, params, runs, "figures.json: not JSON")
+    case = next(root.glob("metrics/demo/synapse-64/base/paper/42/per_case.csv"))
+    (figures / "figures.json").write_text("[]")
+    case.write_text("case,organ,truth_voxels,dice\n")
+    broken(root, params, runs, "does not fit the arrays of case0001")
+    assert (root / OUTPUT).read_text() == "old"
+    assert not list((root / "reports").glob(".*.part"))
+
+
+def test_same_bytes_twice(root):
+    root, params = root
+    runs = [run for run in runs_of(params, Run) if run.view == "isic17-64"]
+    write_all(root, params, runs)
+    assert built(root, params, runs) == built(root, params, runs)
+
+
+def table_of(tmp_path, content):
+    path = tmp_path / "some.csv"
+    path.write_text(content)
+    return read_table(path)
+
+
+def test_a_csv_file_is_shown_as_its_columns_need(tmp_path):
+    table = table_of(
+        tmp_path,
+        "name,n,score,score_low,score_high,p,git,metrics_files\n"
+        "a,3,57.9251,40.00,70,0.0000312,12e4567,metrics/x/metrics.json;metrics/y z/metrics.json\n"
+        "b,,,,,0.25,,metrics/x/metrics.json\n",
+    )
+    assert [column.text for column in table.columns] == [
+        "name", "n", "score", "p", "git", "metrics files",
+    ]  # fmt: skip
+    first, second = table.rows
+    assert [cell.text for cell in first] == ["a", "3", "57.93", "3.1e-05", "12e4567", "2 files"]
+    assert first[2].small == ("[40, 70]",) or first[2].small == ("[40.00, 70.00]",)
+    assert [source.metrics for source in first[5].sources] == [
+        "../metrics/x/metrics.json",
+        "../metrics/y%20z/metrics.json",
+    ]
+    assert [cell.text for cell in second] == ["b", DASH, DASH, "0.2500", DASH, "metrics.json"]
+    assert second[5].href == "../metrics/x/metrics.json"
+    assert first[1].sort == 3
+    assert second[1].sort is None
+
+
+def test_an_empty_csv_file(tmp_path):
+    assert table_of(tmp_path, "").rows == []
+    assert table_of(tmp_path, "a,b\n").rows == []
+
+
+def test_a_broken_csv_file(tmp_path):
+    with pytest.raises(InputError, match=r"some\.csv: not a CSV file"):
+        table_of(tmp_path, 'a,b\n1,2,3\n"')
+
+
+def test_best_of_a_column():
+    assert best(["1.0", "--", "10.0", "9.0"], "higher") == "10.0"
+    assert best(["1.0", "--", "10.0"], "lower") == "1.0"
+    assert best(["--", "1.0"], "higher") is None
+    assert best(["0.00", "0.00", "--"], "higher") is None
+    assert best(["0.00", "1.00"], "lower") == "0.00"
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_can_be_read_in_the_light_and_in_the_dark():
+    style = (REPOSITORY / TEMPLATES / "page.css").read_text()
+    schemes = re.findall(r":root \{(.*?)\}", style, re.S)[:2]
+    for scheme in schemes:
+        colour = dict(re.findall(r"--([\w-]+): (#\w{6})", scheme))
+        for ink in ("ink", "soft", "link", "warning"):
+            for ground in ("ground", "raised"):
+                assert contrast(colour[ink], colour[ground]) >= 4.5, (ink, ground)
+        assert contrast(colour["band-ink"], colour["band"]) >= 4.5
+        assert contrast(colour["ink"], colour["chosen"]) >= 4.5
+        assert contrast(colour["focus"], colour["ground"]) >= 3
+
+
+def test_the_script_is_short():
+    script = (REPOSITORY / TEMPLATES / "page.js").read_text()
+    assert len(script.splitlines()) < 400
+    assert "innerHTML" not in script  # text from data would be read as HTML
+    assert "</" not in script

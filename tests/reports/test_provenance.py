@@ -1,0 +1,87 @@
+"""What the report says of where its figures come from, and the headline scores for `dvc diff`."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.config.runs import Run
+from reports.make.results.metrics import read_results
+from reports.make.results.provenance import UNKNOWN, duration, provenance_of
+from reports.make.tables.summary import summary
+from tests.helpers.tables import all_runs, make_params, write_metrics
+
+NAMES = {"isic17": "ISIC17", "isic18": "ISIC18", "synapse": "Synapse"}
+UNITS = {"miou": "percent", "dsc": "percent", "hd95": "distance"}
+WANTED = {name: {"miou": "percent", "dsc": "percent"} for name in ("isic17", "isic18")}
+
+
+@pytest.fixture
+def results(tmp_path):
+    params = make_params(volumes=(64,))
+    runs = all_runs(params, seeds=(1, 2), cells=("base",))
+    write_metrics(tmp_path, params, runs)
+    wanted = WANTED | {"synapse": {"dsc": "percent", "hd95": "distance"}}
+    return params, read_results(tmp_path, params, runs, wanted)
+
+
+def with_checkpoint(result, **changed):
+    return SimpleNamespace(**{**vars(result), "checkpoint": dict(result.checkpoint) | changed})
+
+
+def test_it_names_profile_data_seeds_revision_and_both_kinds_of_phantoms(results):
+    found = provenance_of(*results, NAMES)
+    lines = dict(found.lines())
+    assert lines["Profile"].startswith("demo: A made-up profile")
+    assert "56 training and 24 test phantom images" in lines["Data"]
+    assert "phantom CT volumes" in lines["Data"]
+    assert lines["Runs"] == f"{len(results[1])} runs, seeds 1 and 2"
+    assert lines["Code revision"] == "revision"
+    assert found.phantom.endswith("about skin lesions or about organs in real CT.")
+
+
+def test_what_runs_do_not_record_is_said_to_be_unknown(results):
+    lines = dict(provenance_of(*results, NAMES).lines())
+    assert lines["Trained on"] == UNKNOWN
+    assert lines["Training time, all runs"] == UNKNOWN
+    assert lines["Packages"] == UNKNOWN
+    empty = dict(provenance_of(results[0], [], NAMES).lines())
+    assert empty["Data"] == "nothing measured"
+    assert empty["Code revision"] == UNKNOWN
+
+
+def test_runs_that_differ_are_all_named(results):
+    params, (first, second, *_) = results
+    facts = {"device": "CPU", "threads": 2, "seconds": 100.0}
+    runs = [
+        with_checkpoint(first, **facts, git="a", versions={"torch": "2.13", "numpy": "2"}),
+        with_checkpoint(second, **facts, git="b+changes", versions={"torch": "2.12", "numpy": "2"}),
+    ]
+    lines = dict(provenance_of(params, runs, NAMES).lines())
+    assert lines["Code revision"] == "a and b+changes"
+    assert lines["Trained on"] == "CPU (2 threads)"
+    assert lines["Training time, all runs"] == "3 min"
+    assert lines["Packages"] == "torch 2.12 or 2.13, numpy 2"
+    runs[1].checkpoint["seconds"] = None  # a sum of some would be too little
+    assert dict(provenance_of(params, runs, NAMES).lines())["Training time, all runs"] == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "0 s"), (119.4, "119 s"), (120, "2 min"), (9000, "2 h 30 min")]
+)
+def test_durations(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_headline_scores_are_few_and_in_percent(results):
+    _, found = results
+    scores = summary(found)
+    run = Run("isic17-64", "base", "paper", 1)
+    result = next(r for r in found if r.run.name == run.name)
+    assert scores["isic17-64"]["base-paper-1"] == {
+        "miou": round(100 * result.scores["miou"], 2),
+        "mean_dice": round(100 * result.sound["native_size"]["mean_dice"].value, 2),
+    }
+    volume = next(r for r in found if r.run.view == "synapse-64")
+    name = f"{volume.run.cell}-{volume.run.protocol}-{volume.run.seed}"
+    assert scores["synapse-64"][name]["hd95"] == round(volume.scores["hd95"], 2)
+    assert sum(len(own) for own in scores.values()) == len(found)

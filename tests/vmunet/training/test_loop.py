@@ -1,0 +1,266 @@
+"""The training loop: schedules, groups, selection, sanity checks, and resuming to the bit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+
+from vmunet import InputError
+from vmunet.model import VMUNet
+from vmunet.protocols import PAPER, SOUND, Protocol
+from vmunet.scan import backend
+from vmunet.settings import TrainSettings
+from vmunet.training.loop import Progress, Row, backward, learning_rate, parameter_groups, train
+from vmunet.training.losses import training_loss
+
+SETTINGS = TrainSettings(epochs=4, t_max=2, batch_size=4, dims=(8, 16, 32, 64), learning_rate=3e-3)
+CPU = torch.device("cpu")
+LOSS = training_loss(1, "probabilities")
+
+
+class Discs(Dataset):
+    """Bright discs on noise; a different view of each in every epoch."""
+
+    def __init__(self, count: int = 10, size: int = 32) -> None:
+        self.count, self.size, self.epoch = count, size, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(1000 * self.epoch + index)
+        x, y, r = (torch.rand(3, generator=generator) * 8 + torch.tensor([12, 12, 4])).tolist()
+        rows = torch.arange(self.size)
+        disc = ((rows[:, None] - y) ** 2 + (rows - x) ** 2 < r**2).float()[None]
+        noise = 60 * torch.rand(3, self.size, self.size, generator=generator)
+        return 120 * disc + noise, disc
+
+
+def tiny_model(seed: int = 0) -> VMUNet:
+    torch.manual_seed(seed)
+    return VMUNet(dims=SETTINGS.dims, depths=(1, 1, 1, 1), depths_decoder=(1, 1, 1, 1))
+
+
+def run(
+    state: Path | None = None,
+    kill_after: int | None = None,
+    protocol: Protocol = PAPER,
+    settings: TrainSettings = SETTINGS,
+) -> tuple[Progress, VMUNet]:
+    model = tiny_model()
+
+    def on_epoch(row: Row) -> None:
+        if row["epoch"] == kill_after:
+            raise KeyboardInterrupt
+
+    progress = train(
+        model,
+        Discs(),
+        Discs(4),
+        LOSS,
+        settings,
+        protocol,
+        7,
+        CPU,
+        state,
+        on_epoch=on_epoch,
+        label="t",
+    )
+    return progress, model
+
+
+@pytest.mark.parametrize("protocol", [PAPER, SOUND], ids=lambda p: p.name)
+def test_resumed_run_ends_with_the_same_bits(tmp_path: Path, protocol: Protocol) -> None:
+    whole, model = run(protocol=protocol)
+    state = tmp_path / "states" / "state.pt"
+    for kill_after in (2, 4):  # killed twice, in the middle of an epoch's bookkeeping
+        with pytest.raises(KeyboardInterrupt):
+            run(state, kill_after, protocol)
+    resumed_from = []
+    resumed_model = tiny_model(seed=99)  # resuming must not depend on the initial weights
+    resumed = train(
+        resumed_model,
+        Discs(),
+        Discs(4),
+        LOSS,
+        SETTINGS,
+        protocol,
+        7,
+        CPU,
+        state,
+        on_start=lambda progress: resumed_from.append(progress.epoch),
+    )
+    assert resumed_from[0] in (1, 2, 3)
+    assert resumed.history == whole.history
+    assert resumed.best_epoch == whole.best_epoch
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, resumed_model.state_dict()[name]), name
+    for name, tensor in whole.best_weights.items():
+        assert torch.equal(tensor, resumed.best_weights[name]), name
+
+
+def test_training_learns_and_keeps_the_best_epoch() -> None:
+    settings = replace(
+        SETTINGS, epochs=24, t_max=24, batch_size=2, learning_rate=5e-3, dims=(16, 32, 64, 128)
+    )
+    torch.manual_seed(0)
+    model = VMUNet(dims=settings.dims, depths=(1, 1, 1, 1), depths_decoder=(1, 1, 1, 1))
+    progress = train(model, Discs(), Discs(4), LOSS, settings, PAPER, 7, CPU)
+    losses = [row["selection_loss"] for row in progress.history]
+    assert min(losses) < 0.85 * losses[0]
+    assert progress.best_loss == min(losses)
+    assert progress.best_epoch == losses.index(min(losses)) + 1
+    assert [row["epoch"] for row in progress.history] == list(range(1, 25))
+
+
+def test_subset_of_training_images_follows_the_epochs() -> None:
+    images = Discs()
+    train(tiny_model(), Subset(images, [0, 1, 2, 3]), Discs(2), LOSS, SETTINGS, SOUND, 7, CPU)
+    assert images.epoch == SETTINGS.epochs - 1
+
+
+@pytest.mark.parametrize(("epochs", "t_max"), [(300, 50), (300, 100), (12, 2)])
+def test_paper_schedule_is_cosine_annealing(epochs: int, t_max: int) -> None:
+    settings = TrainSettings(epochs=epochs, t_max=t_max)
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=settings.learning_rate)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, T_max=t_max, eta_min=settings.eta_min
+    )
+    for epoch in range(epochs):
+        expected = optimizer.param_groups[0]["lr"]
+        assert learning_rate(epoch, settings, PAPER) == pytest.approx(expected, rel=1e-6)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_paper_schedule_ends_high_and_sound_schedule_ends_low() -> None:
+    settings = TrainSettings()
+    assert learning_rate(299, settings, PAPER) == pytest.approx(9.99e-4, abs=1e-6)
+    assert learning_rate(0, settings, SOUND) == 1e-3
+    assert learning_rate(299, settings, SOUND) == pytest.approx(1e-5)
+
+
+def test_weight_decay_groups() -> None:
+    model = tiny_model()
+    (everything,) = parameter_groups(model, 0.01, PAPER)
+    assert len(everything["params"]) == len(list(model.parameters()))
+    decay, free = parameter_groups(model, 0.01, SOUND)
+    assert decay["weight_decay"] == 0.01
+    assert free["weight_decay"] == 0.0
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert len(decay["params"]) + len(free["params"]) == len(names)
+    undecayed = {names[id(p)].rsplit(".", 1)[-1] for p in free["params"]}
+    assert undecayed == {"weight", "bias", "A_logs", "Ds", "dt_projs_bias"}
+    for parameter in free["params"]:
+        name = names[id(parameter)]
+        assert "norm" in name or "ln_1" in name or not name.endswith("weight"), name
+
+
+class Broken(nn.Module):
+    """Gives NaN after some steps, or ignores one of its parameters."""
+
+    def __init__(self, nan_after: int | None, unused: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 1)
+        self.extra = nn.Parameter(torch.zeros(1)) if unused else None
+        self.nan_after, self.calls = nan_after, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        logits = self.conv(images / 255)
+        return logits * float("nan") if self.calls == self.nan_after else logits
+
+
+def test_nan_loss_is_one_clear_error() -> None:
+    with pytest.raises(InputError, match=r"^cell: the loss became nan in epoch 1, step 2; lower"):
+        train(Broken(2, False), Discs(), Discs(2), LOSS, SETTINGS, PAPER, 0, CPU, label="cell")
+
+
+def test_parameter_without_gradient_is_an_error() -> None:
+    with pytest.raises(InputError, match="first gradient of extra"):
+        train(Broken(None, True), Discs(), Discs(2), LOSS, SETTINGS, PAPER, 0, CPU, label="cell")
+
+
+def test_bf16_autocast_trains() -> None:
+    settings = replace(SETTINGS, precision="bf16", epochs=2)
+    progress, _ = run(settings=settings)
+    exact, _ = run(settings=replace(SETTINGS, epochs=2))
+    assert progress.history[0]["train_loss"] == pytest.approx(
+        exact.history[0]["train_loss"], rel=0.05
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"epochs": 0}, {"learning_rate": 1e-6}, {"weight_decay": -1.0}, {"dims": (8, 16, 32, 65)}],
+)
+def test_settings_out_of_range(wrong: dict) -> None:
+    with pytest.raises(ValueError, match="must"):
+        TrainSettings(**wrong)
+
+
+def gradients(model: nn.Module, classes: int, micro_batch: int | None, loss_input: str = "logits"):
+    """Loss and gradients of a batch of 5 in float64."""
+    model.zero_grad()
+    torch.manual_seed(3)
+    images = 255 * torch.rand(5, 3, 32, 32, dtype=torch.float64)
+    targets = torch.rand(5, 1, 32, 32, dtype=torch.float64).round()
+    targets = targets if classes == 1 else targets[:, 0].long()
+    loss = training_loss(classes, loss_input)
+    with backend("reference"):  # the one that takes float64
+        value = backward(model, images, targets, loss, SETTINGS, micro_batch)
+    return value.item(), [parameter.grad.clone() for parameter in model.parameters()]
+
+
+def double_model(classes: int = 1) -> VMUNet:
+    torch.manual_seed(0)
+    depths = {"depths": (1, 1, 1, 1), "depths_decoder": (1, 1, 1, 1)}
+    model = VMUNet(num_classes=classes, dims=SETTINGS.dims, drop_path_rate=0.0, **depths)
+    return model.double()
+
+
+@pytest.mark.parametrize("loss_input", ["probabilities", "logits"])
+@pytest.mark.parametrize("micro_batch", [1, 2, 4, 5, 9])
+def test_micro_batches_have_the_gradient_of_the_batch(loss_input: str, micro_batch: int) -> None:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(1, 8), nn.SiLU(), nn.Conv2d(8, 1, 3, 1, 1)
+    # VM-UNet keeps its recurrence's A in float32 whatever it is given
+    for model, tolerance in ((nn.Sequential(*layers).double(), 1e-12), (double_model(), 1e-10)):
+        value, whole = gradients(model, 1, None, loss_input)
+        again, parts = gradients(model, 1, micro_batch, loss_input)
+        assert again == pytest.approx(value, abs=1e-13)
+        for one, other in zip(whole, parts, strict=True):
+            assert (one - other).abs().max() <= tolerance
+
+
+def test_micro_batches_pool_dice_of_several_classes_over_themselves() -> None:
+    model = double_model(classes=3)
+    value, _ = gradients(model, 3, None)
+    again, _ = gradients(model, 3, 2)
+    assert 1e-9 < abs(value - again) < 0.1
+
+
+def test_training_in_micro_batches_steps_once_a_batch() -> None:
+    def trained(micro_batch: int | None) -> tuple[Progress, VMUNet]:
+        torch.manual_seed(0)
+        model = VMUNet(
+            dims=SETTINGS.dims,
+            depths=(1, 1, 1, 1),
+            depths_decoder=(1, 1, 1, 1),
+            drop_path_rate=0.0,
+        )
+        images = (Discs(), Discs(4))
+        settings = replace(SETTINGS, epochs=2)
+        progress = train(model, *images, LOSS, settings, PAPER, 7, CPU, micro_batch=micro_batch)
+        return progress, model
+
+    whole, _ = trained(None)
+    parts, _ = trained(3)
+    for one, other in zip(whole.history, parts.history, strict=True):
+        assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)

@@ -1,0 +1,149 @@
+"""Which image belongs to which mask, by the names of the files in two folders.
+
+An image `abc.jpg` has the mask `abc.png`, `abc_mask.png` or `abc_segmentation.png`; a volume
+`case1.nii.gz`, or `case1_0000.nii.gz` as nnU-Net has it, the labels `case1.nii.gz`. Files named
+*_overlay, *_probability or *_superpixels are passed over, and so are subfolders. An id is the
+file's name without its suffix, with a _ for every blank: lists of ids are parted at blanks.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmunet.errors import InputError
+from vmunet.inference.files import NOT_IMAGES, SUFFIXES
+
+LOSSLESS = (".png", ".bmp", ".tif", ".tiff")  # WebP may be either
+MASK_ENDING = re.compile(r"_(mask|segmentation)$", re.IGNORECASE)
+VOLUME = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's, of an image
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image or a volume, and its mask or label map."""
+
+    id: str
+    image: Path
+    mask: Path
+
+
+def pair_images(images: Path, masks: Path) -> list[Pair]:
+    """The pairs of a folder of images and one of masks, which may be the same, sorted by id.
+
+    Raises:
+        InputError: a folder is missing or empty, an image has no mask or a mask no image, two
+            files have the same id, or a mask is saved in a format that loses values.
+    """
+    found = [p for p in listing(images, SUFFIXES) if not p.stem.lower().endswith(NOT_IMAGES)]
+    if not found:
+        raise InputError(f"{images}: no images; expected {', '.join(SUFFIXES)} files")
+    same = images.resolve() == masks.resolve()
+    others = set(found) if same else set()
+    mask_files = [p for p in listing(masks, SUFFIXES) if p not in others and _may_be_mask(p)]
+    by_id = _by_id((clean_id(path.stem), path) for path in found)
+    masks_by_id = _by_id((clean_id(MASK_ENDING.sub("", p.stem)), p) for p in mask_files)
+    expected = "expected {0}.png, {0}_mask.png or {0}_segmentation.png"
+    pairs = _matched(images, masks, by_id, masks_by_id, expected)
+    lossy = [p.mask.name for p in pairs if p.mask.suffix.lower() not in LOSSLESS]
+    if lossy:
+        raise InputError(
+            f"{masks}: {len(lossy)} masks are JPEG or WebP ({shown(lossy)}), whose compression "
+            f"changes values; save masks as {', '.join(LOSSLESS)} from the original annotation"
+        )
+    return pairs
+
+
+def _may_be_mask(path: Path) -> bool:
+    stem = path.stem.lower()
+    return bool(MASK_ENDING.search(stem)) or not stem.endswith(NOT_IMAGES)
+
+
+def pair_volumes(images: Path, masks: Path) -> list[Pair]:
+    """The pairs of a folder of NIfTI volumes and one of label maps, sorted by id.
+
+    Raises:
+        InputError: as `pair_images`; the folders are the same; a case has several channels.
+    """
+    if images.resolve() == masks.resolve():
+        raise InputError(
+            f"{images}: images and masks are the same folder, and a label map has its volume's "
+            "name; put them into two folders"
+        )
+    found = {path: VOLUME.sub("", path.name) for path in listing(images, (".nii", ".nii.gz"))}
+    if not found:
+        raise InputError(f"{images}: no volumes; expected .nii.gz or .nii files")
+    several = [stem for stem in found.values() if _other_channel(stem, set(found.values()))]
+    if several:
+        raise InputError(
+            f"{images}: {len(several)} files are further channels of a case ({shown(several)}); "
+            "a volume has one channel: keep the _0000 that is to be segmented"
+        )
+    by_id = _by_id((clean_id(_without_channel(stem)), path) for path, stem in found.items())
+    labels = listing(masks, (".nii", ".nii.gz"))
+    masks_by_id = _by_id((clean_id(VOLUME.sub("", path.name)), path) for path in labels)
+    return _matched(images, masks, by_id, masks_by_id, "expected {0}.nii.gz or {0}.nii")
+
+
+def _other_channel(stem: str, stems: set[str]) -> bool:
+    channel = CHANNEL.search(stem)
+    return bool(channel and channel[1] != "0000" and CHANNEL.sub("_0000", stem) in stems)
+
+
+def _without_channel(stem: str) -> str:
+    return stem.removesuffix("_0000")
+
+
+def clean_id(stem: str) -> str:
+    """The id of a file's name without suffix."""
+    return re.sub(r"\s", "_", stem)
+
+
+def listing(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The folder's own files with one of these suffixes, hidden ones left out, sorted.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; correct its path in params.yaml's own")
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.name.lower().endswith(suffixes) and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _by_id(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for key, path in files:
+        if (first := found.setdefault(key, path)) != path:
+            raise InputError(
+                f"{first} and {path.name}: two files of the id {key}; keep or rename one of them"
+            )
+    return found
+
+
+def _matched(
+    images: Path, masks: Path, by_id: dict[str, Path], masks_by_id: dict[str, Path], expected: str
+) -> list[Pair]:
+    alone = sorted(by_id.keys() - masks_by_id.keys())
+    if alone:
+        raise InputError(
+            f"{masks}: no mask for {len(alone)} of {len(by_id)} images ({shown(alone)}); "
+            f"{expected.format(alone[0])}: add the masks, or take these images away"
+        )
+    orphans = sorted(masks_by_id.keys() - by_id.keys())
+    if orphans:
+        raise InputError(
+            f"{images}: no image for {len(orphans)} of {len(masks_by_id)} masks "
+            f"({shown(orphans)}); add the images, or take these masks away"
+        )
+    return [Pair(key, by_id[key], masks_by_id[key]) for key in sorted(by_id)]
+
+
+def shown(names: list[str]) -> str:
+    """The first names of a list, for a message."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -1,0 +1,171 @@
+"""Images and masks of your own as the arrays that training and evaluation map into memory.
+
+The layout is `vmunet.data.preprocess`'s, with groups.txt beside ids.txt where patients are known:
+a patient's name a line, in the arrays' order. Masks of one class are as ISIC's. Masks of several
+hold class numbers, in masks.npy and in native_masks.zip: they take the nearest pixel under both
+protocols, as the mean of the classes 1 and 3 is not class 2.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vmunet.data.images import read_rgb
+from vmunet.data.own.masks import read_labels
+from vmunet.data.own.split import Sample
+from vmunet.data.preprocess import write_native_masks, write_subset
+from vmunet.errors import InputError
+from vmunet.files import whole_folder
+from vmunet.protocols import Protocol
+
+Array8 = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the manifest and the checks need to know of a pair; `classes`: those that occur."""
+
+    width: int
+    height: int
+    classes: tuple[int, ...]
+    image_sha256: str
+    mask_sha256: str
+
+
+def write_own_images(
+    target: Path,
+    name: str,
+    train: Sequence[Sample],
+    test: Sequence[Sample],
+    classes: Sequence[str],
+    size: int,
+    protocols: Sequence[Protocol],
+) -> dict[str, Any]:
+    """Read and check all pairs and write `target`/<protocol>/, whole; returns the manifest.
+
+    Args:
+        target: data/arrays/<name>.
+        name: the dataset's, for the manifests.
+        train, test: the two parts.
+        classes: names of the masks' values 1, 2, ...
+        size: side of the square arrays, px.
+        protocols: each decides how images, and masks of one class, are resized.
+
+    Raises:
+        InputError: a file is broken, a mask has another size than its image or holds other
+            values, or the same image is in both parts; `target` is untouched.
+    """
+    samples = {sample.id: sample for sample in (*train, *test)}
+    facts: dict[str, Facts] = {}
+
+    def read(key: str) -> tuple[Array8, Array8]:
+        image, mask, facts[key] = read_pair(samples[key], len(classes))
+        return image, mask
+
+    with whole_folder(target) as folder:
+        for subset, part in (("train", train), ("test", test)):
+            ids = [sample.id for sample in part]
+            write_subset(folder, subset, ids, read, size, protocols, labels=len(classes) > 1)
+            for protocol in protocols:
+                _write_groups(folder / protocol.name / subset / "groups.txt", part)
+        _refuse_copies(train, test, facts)
+        write_native_masks(folder, _encoded_masks(test, len(classes)), protocols)
+        manifest = _summary(name, train, test, classes, facts) | {"view": name, "size": size}
+        for protocol in protocols:
+            text = json.dumps(manifest | {"protocol": protocol.name}, indent=1) + "\n"
+            (folder / protocol.name / "manifest.json").write_text(text)
+    return manifest
+
+
+def read_pair(sample: Sample, classes: int) -> tuple[Array8, Array8, Facts]:
+    """Image (height, width, 3) in RGB, mask (height, width) and their facts.
+
+    Raises:
+        InputError: see `write_own_images`.
+    """
+    image_path, mask_path = Path(sample.image), Path(sample.mask)
+    for path in (image_path, mask_path):
+        if not path.is_file():
+            raise InputError(f"{path}: no longer there; run the own_split stage again")
+    image, mask = read_rgb(image_path)[0], read_labels(mask_path, classes)
+    if image.shape[:2] != mask.shape:
+        raise InputError(
+            f"the mask {mask_path} is {mask.shape[1]}x{mask.shape[0]} pixels, and its image "
+            f"{image_path.name} {image.shape[1]}x{image.shape[0]}; a mask has its image's size"
+        )
+    values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)[1:]) + 1
+    present = tuple(int(v) for v in values) if classes > 1 else (1,) * len(values)
+    sums = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (image_path, mask_path)]
+    height, width = mask.shape
+    return image, mask, Facts(width, height, present, sums[0], sums[1])
+
+
+def _write_groups(path: Path, part: Sequence[Sample]) -> None:
+    if all(sample.patient for sample in part):
+        path.write_text("".join(f"{sample.patient}\n" for sample in part), encoding="utf-8")
+
+
+def _refuse_copies(
+    train: Sequence[Sample], test: Sequence[Sample], facts: dict[str, Facts]
+) -> None:
+    trained = {facts[sample.id].image_sha256: sample for sample in train}
+    for sample in test:
+        if twin := trained.get(facts[sample.id].image_sha256):
+            raise InputError(
+                f"{Path(twin.image).name} trains and {Path(sample.image).name} tests, and they "
+                "are the same file; remove one of them, or give both the same patient in a csv"
+            )
+
+
+def _encoded_masks(test: Sequence[Sample], classes: int) -> Iterator[tuple[str, bytes]]:
+    for sample in test:
+        mask = read_labels(Path(sample.mask), classes)
+        yield sample.id, cv2.imencode(".png", mask)[1].tobytes()
+
+
+def _summary(
+    name: str,
+    train: Sequence[Sample],
+    test: Sequence[Sample],
+    classes: Sequence[str],
+    facts: dict[str, Facts],
+) -> dict[str, Any]:
+    """The manifest's facts; `images_with` counts, for each class, the images that show it."""
+    ordered = [facts[key] for key in sorted(facts)]
+    patients = {sample.patient for sample in (*train, *test)} - {""}
+
+    def images_with(part: Sequence[Sample]) -> dict[str, int]:
+        return {
+            label: sum(number in facts[sample.id].classes for sample in part)
+            for number, label in enumerate(classes, start=1)
+        }
+
+    return {
+        "dataset": name,
+        "source": "own",
+        "classes": list(classes),
+        "n_train": len(train),
+        "n_test": len(test),
+        "patients": len(patients) or None,
+        "native_min": [min(f.width for f in ordered), min(f.height for f in ordered)],
+        "native_max": [max(f.width for f in ordered), max(f.height for f in ordered)],
+        "empty_masks": sum(not f.classes for f in ordered),
+        "images_with": {"train": images_with(train), "test": images_with(test)},
+        "sha256": {
+            "images": _sum_of((key, facts[key].image_sha256) for key in sorted(facts)),
+            "masks": _sum_of((key, facts[key].mask_sha256) for key in sorted(facts)),
+        },
+    }
+
+
+def _sum_of(files: Iterator[tuple[str, str]]) -> str:
+    """One SHA-256 over ids and the files' own, in the ids' order."""
+    lines = "".join(f"{key} {digest}\n" for key, digest in files)
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Synapse (BTCV): raw volumes and the prepared sets."""

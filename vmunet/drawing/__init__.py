@@ -1,0 +1,1 @@
+"""Pictures: contact sheets of a run, and the report's figures."""

@@ -1,0 +1,1 @@
+"""Contact sheets: many images or cases on one picture."""

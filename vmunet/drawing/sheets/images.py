@@ -1,0 +1,151 @@
+"""One picture of a run: test images with the true and the predicted outline, worst to best."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vmunet.files import whole_file
+
+Pixels = npt.NDArray[np.uint8]
+Masks = npt.NDArray[np.bool_]
+Colour = tuple[int, int, int]
+
+# Okabe and Ito's palette, RGB: told apart by colour-blind readers, and on skin.
+TRUTH: Colour = (0, 114, 178)
+PREDICTION: Colour = (230, 159, 0)
+INK: Colour = (20, 20, 20)
+PAPER: Colour = (255, 255, 255)
+# The same palette for classes and organs, with white in the place of black, which is a rim's.
+PALETTE: tuple[Colour, ...] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+    (255, 255, 255),
+)
+
+COLUMNS = 8
+TILE = 192  # side of a tile, px: a 64 px image is enlarged until its outlines can be told apart
+GAP = 8
+CAPTION = 34  # two lines beneath a tile
+HEADER = 56
+LABEL = 22  # above each group
+
+
+def choose(dice: npt.NDArray) -> list[tuple[str, list[int]]]:
+    """Which images are shown, by rule, so that nobody picks them.
+
+    Args:
+        dice: (images,) per-image Dice.
+
+    Returns:
+        Named groups of indices, each from worst to best (ties in the given order). Up to 24
+        images: all of them. More: the 8 worst, the 8 around the median, the 8 best.
+    """
+    order = np.argsort(dice, kind="stable").tolist()
+    n = len(order)
+    if n <= 3 * COLUMNS:
+        return [(f"all {n} images, worst to best", order)]
+    middle = (n - COLUMNS) // 2
+    return [
+        (f"worst {COLUMNS} of {n}", order[:COLUMNS]),
+        (f"{COLUMNS} around the median", order[middle : middle + COLUMNS]),
+        (f"best {COLUMNS}", order[-COLUMNS:]),
+    ]
+
+
+def draw(
+    images: Pixels,
+    truth: Masks,
+    prediction: Masks,
+    ids: Sequence[str],
+    dice: npt.NDArray,
+    title: str,
+) -> Pixels:
+    """Draw the sheet.
+
+    Args:
+        images: uint8 (images, size, size, 3), RGB.
+        truth, prediction: bool (images, size, size).
+        ids: a name per image.
+        dice: (images,) 0..1, decides which images are shown and stands beneath them.
+        title: one line that names the run and the data; ASCII.
+
+    Returns:
+        uint8 (height, width, 3), RGB.
+    """
+    groups = choose(dice)
+    rows = sum(-(-len(members) // COLUMNS) for _, members in groups)
+    height = HEADER + LABEL * len(groups) + rows * (TILE + CAPTION + GAP)
+    sheet = np.full((height, GAP + COLUMNS * (TILE + GAP), 3), PAPER, dtype=np.uint8)
+    write_text(sheet, title, (GAP, 22), scale=0.55)
+    write_text(sheet, "truth", (GAP + 34, 46))
+    write_text(sheet, "prediction", (GAP + 134, 46))
+    write_text(sheet, "Dice per image at the training size", (GAP + 254, 46))
+    for x, colour in ((GAP, TRUTH), (GAP + 100, PREDICTION)):
+        sheet[38:46, x : x + 28] = colour
+    y = HEADER
+    for label, members in groups:
+        write_text(sheet, label, (GAP, y + 14), scale=0.45)
+        y += LABEL
+        for start in range(0, len(members), COLUMNS):
+            for column, i in enumerate(members[start : start + COLUMNS]):
+                x = GAP + column * (TILE + GAP)
+                # The truth's line is wider, so that it shows on both sides of an equal prediction.
+                outlines = ((truth[i], TRUTH, 4), (prediction[i], PREDICTION, 2))
+                sheet[y : y + TILE, x : x + TILE] = tile(images[i], outlines)
+                write_text(sheet, fit(ids[i]), (x, y + TILE + 13))
+                write_text(sheet, f"Dice {dice[i]:.3f}", (x, y + TILE + 28))
+            y += TILE + CAPTION + GAP
+    return sheet
+
+
+def write(path: Path, sheet: Pixels) -> None:
+    """Write a drawn sheet as PNG, whole or not at all."""
+    import cv2
+
+    encoded = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
+    with whole_file(path) as part:
+        part.write_bytes(encoded.tobytes())
+
+
+def tile(image: Pixels, outlines: Sequence[tuple[Masks, Colour, int]]) -> Pixels:
+    """An image at TILE x TILE, whatever its proportions, with the outlines of masks over it.
+
+    Args:
+        image: uint8 (height, width, 3), RGB.
+        outlines: each a mask, bool (height, width), its colour and the line's width in pixels.
+    """
+    import cv2
+
+    grows = image.shape[0] < TILE
+    how = cv2.INTER_LINEAR if grows else cv2.INTER_AREA
+    drawn = np.empty((TILE, TILE, 3), dtype=np.uint8)
+    cv2.resize(np.ascontiguousarray(image), (TILE, TILE), dst=drawn, interpolation=how)
+    for mask, colour, width in outlines:
+        smooth = cv2.resize(mask.astype(np.float32), (TILE, TILE), interpolation=how)
+        contours, _ = cv2.findContours(
+            (smooth >= 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
+        )
+        cv2.drawContours(drawn, contours, -1, colour, thickness=width, lineType=cv2.LINE_AA)
+    return drawn
+
+
+def fit(name: str) -> str:
+    """As much of a name as fits beneath a tile; the end of it, where ids differ."""
+    return name if len(name) <= 24 else ".." + name[-22:]
+
+
+def write_text(
+    sheet: Pixels, text: str, place: tuple[int, int], scale: float = 0.42, thickness: int = 1
+) -> None:
+    """Write a line of ASCII; `place` is the left end of its base line, (x, y)."""
+    import cv2
+
+    plain = text.encode("ascii", "replace").decode()  # all that the built-in font holds
+    cv2.putText(sheet, plain, place, cv2.FONT_HERSHEY_SIMPLEX, scale, INK, thickness, cv2.LINE_AA)

@@ -1,0 +1,1 @@
+"""Scores: of images, classes and volumes; metrics, statistics, calibration."""

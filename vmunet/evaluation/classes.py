@@ -1,0 +1,260 @@
+"""Score a trained model of several classes on a view's test images, with both sets of metrics.
+
+Each class is scored against the rest, from the same confusion counts as a lesion's, in two
+comparisons:
+
+training size: the likeliest label of each pixel against the native mask resized to the nearest
+    pixel. Pooled over all images this is the `paper` set too: labels have no soft targets.
+native size: every class's probability resized bilinearly to the mask's own size, and the likeliest
+    label there. Labels enlarged to the nearest pixel would carry the steps of the training grid
+    into every border; and this is what `vmunet predict` writes, and what a threshold of 0.5 on a
+    resized probability is for one class.
+
+The `paper` set takes the published convention: a class that no image holds and none is given
+scores 0. The `sound` set leaves out what neither truth nor prediction holds and counts the rest:
+a model that never finds a rare class would otherwise be right on every image without it.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from vmunet.classes import Labels, channels_of, likeliest, resized_planes
+from vmunet.data.resize import resize_mask
+from vmunet.errors import InputError
+from vmunet.evaluation.images import (
+    TestImages,
+    check_logits,
+    defined,
+    load_test_images,
+    open_masks,
+    read_member,
+)
+from vmunet.evaluation.metrics import (
+    COUNTS,
+    Counts,
+    Floats,
+    confusion_counts,
+    interval,
+    mean_scores,
+    per_image_scores,
+    pooled_scores,
+    resampled_scores,
+)
+from vmunet.threads import in_threads
+
+SIZES = ("training_size", "native_size")
+POOLED = ("dsc", "miou")
+MEANS = ("mean_dice", "mean_iou")
+
+
+@dataclass(frozen=True)
+class ScoredClasses:
+    """What `score_class_run` measured.
+
+    Attributes:
+        paper, sound: the blocks of metrics.json with these names; fractions 0..1, None where
+            undefined.
+        per_image: a row for each image and class: native size in px, counts and scores of both
+            comparisons.
+        prediction, truth: uint8 (images, size, size), labels at the training size.
+        dice: (images,) mean Dice there over the classes that truth or prediction holds, 1 where
+            there are none.
+    """
+
+    paper: dict[str, Any]
+    sound: dict[str, Any]
+    per_image: list[dict[str, Any]]
+    prediction: Labels
+    truth: Labels
+    dice: Floats
+
+
+def score_class_run(
+    model: nn.Module, arrays: Path, classes: Sequence[str], *, batch_size: int, resamples: int
+) -> ScoredClasses:
+    """Predict the test images of an arrays folder and score each class.
+
+    Args:
+        model: gives logits (batch, classes + 1, size, size) for float32 (batch, 3, size, size) in
+            0..255. Put into eval mode while it predicts.
+        arrays: holds test/images.npy, test/ids.txt and test/native_masks.zip of labels.
+        classes: names of the labels 1, 2, ...
+        batch_size: images at a time; probabilities are held for no more.
+        resamples: bootstrap resamples behind the intervals.
+
+    Raises:
+        InputError: a file is missing or broken, a mask has a label of no class, or the model's
+            output is unusable.
+    """
+    test = load_test_images(arrays)
+    shape = (len(test.ids), len(classes), len(COUNTS))
+    counts = {name: np.empty(shape, dtype=np.int64) for name in SIZES}
+    prediction = np.empty(test.images.shape[:3], dtype=np.uint8)
+    truth = np.empty_like(prediction)
+    native_sizes: list[tuple[int, int]] = []
+    reading = threading.Lock()  # a zip file has one position; decoding runs in parallel
+
+    def compare(item: tuple[int, npt.NDArray[np.float32]]) -> tuple[int, int]:
+        i, probabilities = item
+        name = f"{test.ids[i]}.png"
+        with reading:
+            encoded = read_member(archive, test.native_masks, name)
+        mask = _decode(encoded, len(classes), f"{test.native_masks}: {name}")
+        height, width = mask.shape
+        prediction[i], _ = likeliest(probabilities)
+        truth[i] = resize_mask(mask, test.size, "nearest")
+        counts["training_size"][i] = class_counts(prediction[i], truth[i], len(classes))
+        native, _ = likeliest(resized_planes([probabilities], height, width))
+        counts["native_size"][i] = class_counts(native, mask, len(classes))
+        return width, height
+
+    with open_masks(test.native_masks) as archive:
+        for batch in predict_classes(model, test, channels_of(classes), batch_size):
+            native_sizes += in_threads(compare, batch, "score")
+    dice = _scores(counts["training_size"])["dice"]
+    return ScoredClasses(
+        paper=_paper(counts["training_size"], classes),
+        sound={name: _sound(counts[name], classes, resamples) for name in SIZES},
+        per_image=_rows(test.ids, classes, native_sizes, counts),
+        prediction=prediction,
+        truth=truth,
+        dice=np.nan_to_num(_mean_defined(dice), nan=1.0),
+    )
+
+
+def predict_classes(
+    model: nn.Module, test: TestImages, channels: int, batch_size: int
+) -> Iterator[list[tuple[int, npt.NDArray[np.float32]]]]:
+    """Batches of (index, probabilities (channels, size, size)) of all test images, in order."""
+    if batch_size < 1:
+        raise InputError(f"evaluate.batch_size is {batch_size}; expected at least 1")
+    device, was_training = next(model.parameters()).device, model.training
+    try:
+        model.eval()
+        for start in range(0, len(test.images), batch_size):
+            pixels = np.array(test.images[start : start + batch_size])  # (batch, h, w, 3)
+            with torch.inference_mode():
+                batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
+                logits = model(batch.contiguous())
+                check_logits(logits, batch, channels)
+                probabilities = logits.float().softmax(1).cpu().numpy()
+            yield list(enumerate(probabilities, start))
+    finally:
+        model.train(was_training)
+
+
+def class_counts(prediction: Labels, truth: Labels, classes: int) -> Counts:
+    """Confusion counts (classes, 4) of each label 1.. against the rest; labels (height, width)."""
+    each = [
+        confusion_counts((prediction == label)[None], (truth == label)[None])
+        for label in range(1, classes + 1)
+    ]
+    return np.concatenate(each)
+
+
+def _decode(encoded: bytes, classes: int, where: str) -> Labels:
+    """The labels in a PNG's content, uint8 (height, width)."""
+    content = np.frombuffer(encoded, np.uint8)
+    mask = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
+    if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
+        raise InputError(f"{where} is not a readable PNG of one 8-bit channel; preprocess again")
+    if (highest := int(mask.max())) > classes:
+        raise InputError(
+            f"{where} has label {highest} and there are {classes} classes; preprocess again"
+        )
+    return mask  # type: ignore[return-value]
+
+
+def _scores(counts: Counts) -> dict[str, Floats]:
+    """Scores (images, classes) from counts (images, classes, 4); nan where a class is absent."""
+    images, classes, _ = counts.shape
+    flat = per_image_scores(counts.reshape(-1, len(COUNTS)), absent=np.nan)
+    return {name: flat[name].reshape(images, classes) for name in ("dice", "iou")}
+
+
+def _mean_defined(values: Floats) -> Floats:
+    """Mean over the last axis of what is not nan; nan where nothing is left."""
+    known = ~np.isnan(values)
+    total, n = np.where(known, values, 0.0).sum(-1), known.sum(-1)
+    return np.divide(total, n, out=np.full(np.shape(n), np.nan), where=n > 0)
+
+
+def _paper(counts: Counts, classes: Sequence[str]) -> dict[str, Any]:
+    """DSC and mIoU over the foreground classes, and by class (each name holds its DSC)."""
+    pooled = [pooled_scores(counts[:, k]) for k in range(len(classes))]
+    return {
+        "dsc": float(np.mean([scores["dsc"] for scores in pooled])),
+        "miou": float(np.mean([scores["miou"] for scores in pooled])),
+        **{name: scores["dsc"] for name, scores in zip(classes, pooled, strict=True)},
+        "iou": {name: scores["miou"] for name, scores in zip(classes, pooled, strict=True)},
+        "images": len(counts),
+    }
+
+
+def _sound(counts: Counts, classes: Sequence[str], resamples: int) -> dict[str, Any]:
+    """Scores with intervals: means over the defined classes, then each class.
+
+    Every class's resamples draw the same images, so a mean over classes has an interval too.
+    """
+    values, draws, by_class = [], [], {}
+    for k, name in enumerate(classes):
+        of_class = counts[:, k]
+        tp, fp, fn, _ = of_class.T
+        scores = pooled_scores(of_class, np.nan) | mean_scores(of_class, np.nan)
+        drawn = resampled_scores(of_class, resamples, absent=np.nan)
+        values.append([scores[score] for score in POOLED + MEANS])
+        draws.append([drawn[score] for score in POOLED + MEANS])
+        by_class[name] = {
+            **_with_intervals(values[-1], draws[-1], ("dsc", "iou", *MEANS)),
+            "images": int((tp + fn > 0).sum()),  # in whose truth the class occurs
+            "scored": int((tp + fp + fn > 0).sum()),  # in truth or prediction: of the means
+        }
+    over_classes = _mean_defined(np.array(values).T)  # (scores,)
+    over_draws = _mean_defined(np.moveaxis(np.array(draws), 0, -1))  # (scores, resamples)
+    return {
+        **_with_intervals(over_classes, over_draws, POOLED + MEANS),
+        "images": len(counts),
+        "classes": by_class,
+    }
+
+
+def _with_intervals(
+    values: Sequence[float] | Floats, draws: Sequence[Floats] | Floats, names: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        **{name: defined(float(value)) for name, value in zip(names, values, strict=True)},
+        "intervals": {
+            name: [defined(v) for v in interval(drawn)]
+            for name, drawn in zip(names, draws, strict=True)
+        },
+    }
+
+
+def _rows(
+    ids: Sequence[str],
+    classes: Sequence[str],
+    native_sizes: Sequence[tuple[int, int]],
+    counts: Mapping[str, Counts],
+) -> list[dict[str, Any]]:
+    scores = {size: _scores(counts[size]) for size in SIZES}
+    rows = []
+    for i, (name, (width, height)) in enumerate(zip(ids, native_sizes, strict=True)):
+        for k, label in enumerate(classes):
+            row: dict[str, Any] = {"id": name, "class": label}
+            row |= {"native_width": width, "native_height": height}
+            for size in SIZES:
+                for column, value in zip(COUNTS, counts[size][i, k], strict=True):
+                    row[f"{size}_{column}"] = int(value)
+                for score, table in scores[size].items():
+                    row[f"{size}_{score}"] = defined(float(table[i, k]))
+            rows.append(row)
+    return rows

@@ -1,0 +1,301 @@
+"""Score a trained model on a view's test images, with the metrics of both protocols.
+
+Three comparisons are made for every run, whatever protocol it was trained under:
+
+paper: probabilities at the training size against the native mask resized bilinearly without
+    antialiasing, pooled over all pixels (the published code's test).
+sound, training size: the same probabilities against the native mask resized to the nearest pixel.
+sound, native size: probabilities resized bilinearly to each mask's own size against that mask.
+
+Probability and truth are foreground at >= 0.5. Native masks have up to tens of megapixels: each is
+read, compared and dropped, and only its counts stay.
+"""
+
+import math
+import threading
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from vmunet.data.arrays import STAGE
+from vmunet.errors import InputError
+from vmunet.evaluation.calibration import reliability
+from vmunet.evaluation.metrics import (
+    COUNTS,
+    PER_IMAGE,
+    THRESHOLD,
+    Counts,
+    bootstrap_intervals,
+    confusion_counts,
+    mean_scores,
+    per_image_scores,
+    pooled_scores,
+)
+
+COMPARISONS = ("paper", "training_size", "native_size")
+BINARY_LEVEL = 128  # the first of the levels 0..255 that is >= 0.5
+
+
+@dataclass(frozen=True)
+class TestImages:
+    """The test part of an arrays folder.
+
+    Attributes:
+        ids: one per image.
+        images: uint8 (images, size, size, 3), min-max normalised to 0..255, memory-mapped.
+        native_masks: the zip of `<id>.png`, 0 or 255, each at its own size.
+    """
+
+    ids: list[str]
+    images: npt.NDArray[np.uint8]
+    native_masks: Path
+
+    @property
+    def size(self) -> int:
+        """Side of the images the model sees, px."""
+        return self.images.shape[1]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What `score_run` measured.
+
+    Attributes:
+        paper, sound: the blocks of metrics.json with these names; fractions 0..1, None where
+            undefined.
+        per_image: one flat row per image: id, native size in px, the counts of the three
+            comparisons, and the per-image scores of the two sound ones.
+        probabilities: float32 (images, size, size), 0..1.
+        truth: bool (images, size, size), the native masks resized to the nearest pixel.
+    """
+
+    paper: dict[str, Any]
+    sound: dict[str, Any]
+    per_image: list[dict[str, Any]]
+    probabilities: npt.NDArray[np.float32]
+    truth: npt.NDArray[np.bool_]
+
+
+def load_test_images(folder: Path) -> TestImages:
+    """Open `folder`/test without reading the images into memory.
+
+    Raises:
+        InputError: a file is missing, or the files disagree about the number of images.
+    """
+    test = Path(folder) / "test"
+    paths = [test / name for name in ("images.npy", "ids.txt", "native_masks.zip")]
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; run {STAGE} first")
+    images = np.load(paths[0], mmap_mode="r")
+    ids = paths[1].read_text().split()
+    if len(ids) != len(images) or not ids:
+        raise InputError(
+            f"{test}: {len(ids)} ids for {len(images)} images; expected the same number, at least "
+            f"one; delete the folder and run {STAGE} again"
+        )
+    return TestImages(ids, images, paths[2])
+
+
+def predict_probabilities(
+    model: nn.Module, images: npt.NDArray[np.uint8], batch_size: int
+) -> npt.NDArray[np.float32]:
+    """The probability of foreground at each pixel, in float32 on the model's own device.
+
+    Args:
+        model: gives logits (batch, 1, height, width) for float32 (batch, 3, height, width) in
+            0..255. Put into eval mode while it predicts.
+        images: uint8 (images, height, width, 3), min-max normalised; may be memory-mapped.
+        batch_size: images at a time, at least 1.
+
+    Returns:
+        float32 (images, height, width), 0..1.
+
+    Raises:
+        InputError: the model does not give one class, or gives a number that is not finite.
+    """
+    from tqdm import tqdm
+
+    if batch_size < 1:
+        raise InputError(f"evaluate.batch_size is {batch_size}; expected at least 1")
+    device = next(model.parameters()).device
+    was_training = model.training
+    probabilities = np.empty(images.shape[:3], dtype=np.float32)
+    progress = tqdm(total=len(images), desc="predict", unit="image", disable=None, leave=False)
+    try:
+        model.eval()
+        with progress, torch.inference_mode():
+            for start in range(0, len(images), batch_size):
+                pixels = np.array(images[start : start + batch_size])  # (batch, h, w, 3)
+                batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
+                logits = model(batch.contiguous())
+                check_logits(logits, batch)
+                probabilities[start : start + len(pixels)] = logits[:, 0].sigmoid().cpu().numpy()
+                progress.update(len(pixels))
+    finally:
+        model.train(was_training)
+    return probabilities
+
+
+def score_run(model: nn.Module, arrays: Path, *, batch_size: int, resamples: int) -> Scored:
+    """Predict the test images of an arrays folder and score them in all three ways.
+
+    Args:
+        model: see `predict_probabilities`.
+        arrays: holds test/images.npy, test/ids.txt and test/native_masks.zip.
+        batch_size: images at a time.
+        resamples: bootstrap resamples behind the intervals of the sound scores.
+
+    Raises:
+        InputError: a file is missing or broken, or the model's output is unusable.
+    """
+    test = load_test_images(arrays)
+    probabilities = predict_probabilities(model, test.images, batch_size)
+    return score_probabilities(probabilities, test, resamples=resamples)
+
+
+def score_probabilities(
+    probabilities: npt.NDArray[np.float32],
+    test: TestImages,
+    *,
+    resamples: int,
+) -> Scored:
+    """Score probabilities (images, size, size) that a model gave for `test`; see `score_run`."""
+    counts, native_sizes, truth = _count_all(probabilities, test)
+    sound: dict[str, Any] = {
+        name: _sound_scores(counts[name], resamples) for name in ("training_size", "native_size")
+    }
+    return Scored(
+        paper=_paper_scores(counts["paper"]),
+        sound=sound | {"calibration": reliability(probabilities, truth)},
+        per_image=_per_image_rows(test.ids, native_sizes, counts),
+        probabilities=probabilities,
+        truth=truth,
+    )
+
+
+def _count_all(
+    probabilities: npt.NDArray[np.float32], test: TestImages
+) -> tuple[dict[str, Counts], list[tuple[int, int]], npt.NDArray[np.bool_]]:
+    """Confusion counts (images, 4) of every comparison, native (width, height), nearest truth."""
+    import cv2
+
+    from vmunet.data.resize import resize_mask
+    from vmunet.threads import in_threads
+
+    counts = {name: np.empty((len(test.ids), 4), dtype=np.int64) for name in COMPARISONS}
+    truth = np.empty(probabilities.shape, dtype=np.bool_)
+    reading = threading.Lock()  # a zip file has one position; decoding runs in parallel
+
+    def compare(i: int) -> tuple[int, int]:
+        with reading:
+            encoded = read_member(archive, test.native_masks, f"{test.ids[i]}.png")
+        content = np.frombuffer(encoded, np.uint8)
+        decoded = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
+        if decoded is None:
+            raise InputError(f"{test.native_masks}: {test.ids[i]}.png is not a readable PNG")
+        mask = decoded.astype(np.uint8, copy=False)
+        height, width = mask.shape
+        probability = probabilities[i]
+        soft = resize_mask(mask, test.size, "bilinear")
+        truth[i] = resize_mask(mask, test.size, "nearest") >= BINARY_LEVEL
+        counts["paper"][i] = _count(probability, soft >= BINARY_LEVEL)
+        counts["training_size"][i] = _count(probability, truth[i])
+        if probability.shape != mask.shape:
+            probability = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
+        counts["native_size"][i] = _count(probability, mask >= BINARY_LEVEL)
+        return width, height
+
+    with open_masks(test.native_masks) as archive:
+        sizes = in_threads(compare, range(len(test.ids)), "score")
+    return counts, sizes, truth
+
+
+def _count(probability: npt.NDArray, truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    return confusion_counts(probability[None], truth[None])[0]
+
+
+def open_masks(path: Path) -> zipfile.ZipFile:
+    """Open the zip of native masks; InputError where it is none."""
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile:
+        raise InputError(
+            f"{path}: not a zip file; delete the arrays folder and preprocess again"
+        ) from None
+
+
+def read_member(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
+    """The content of a file in the opened zip `path`; InputError where it is not there."""
+    try:
+        return archive.read(name)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: cannot read {name} ({error}); delete the arrays folder and preprocess again"
+        ) from None
+
+
+def check_logits(logits: torch.Tensor, batch: torch.Tensor, channels: int = 1) -> None:
+    """Raise InputError where logits of a batch are not finite (len(batch), channels, h, w)."""
+    expected = (len(batch), channels, *batch.shape[2:])
+    if tuple(logits.shape) != expected:
+        what = "one class" if channels == 1 else f"the background and {channels - 1} classes"
+        raise InputError(f"the model gives {tuple(logits.shape)}; expected {expected}, {what}")
+    if not torch.isfinite(logits).all():
+        raise InputError(
+            "the model's output is not finite: the run diverged; train it again, for example "
+            "with a lower learning rate or in float32"
+        )
+
+
+def _paper_scores(counts: Counts) -> dict[str, Any]:
+    total = counts.sum(0)
+    return {
+        **pooled_scores(counts),
+        **{name: int(value) for name, value in zip(COUNTS, total, strict=True)},
+    }
+
+
+def _sound_scores(counts: Counts, resamples: int) -> dict[str, Any]:
+    intervals = bootstrap_intervals(counts, resamples)
+    tp, fn = counts[:, COUNTS.index("tp")], counts[:, COUNTS.index("fn")]
+    return {
+        **pooled_scores(counts),
+        **{name: defined(value) for name, value in mean_scores(counts).items()},
+        "images": len(counts),
+        "empty_truth": int((tp + fn == 0).sum()),
+        "intervals": {name: [defined(v) for v in pair] for name, pair in intervals.items()},
+    }
+
+
+def _per_image_rows(
+    ids: list[str], native_sizes: list[tuple[int, int]], counts: Mapping[str, Counts]
+) -> list[dict[str, Any]]:
+    scores = {name: per_image_scores(counts[name]) for name in ("training_size", "native_size")}
+    rows = []
+    for i, (name, (width, height)) in enumerate(zip(ids, native_sizes, strict=True)):
+        row: dict[str, Any] = {"id": name, "native_width": width, "native_height": height}
+        for kind in COMPARISONS:
+            for column, value in zip(COUNTS, counts[kind][i], strict=True):
+                row[f"{kind}_{column}"] = int(value)
+            for score in PER_IMAGE if kind in scores else ():
+                row[f"{kind}_{score}"] = defined(float(scores[kind][score][i]))
+        rows.append(row)
+    return rows
+
+
+def defined(value: float) -> float | None:
+    """None for nan, which JSON does not have."""
+    return None if math.isnan(value) else value
+
+
+def foreground(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """The predicted masks: probability >= 0.5."""
+    return probabilities >= THRESHOLD

@@ -1,0 +1,153 @@
+"""How sure a score is, and whether two models differ: bootstrap intervals and permutation tests.
+
+Intervals and tests speak of the choice of test units (images, or cases of CT) alone. Within a
+resample every seed, and every model that is compared, meets the same units.
+
+The paired test asks whether it matters which of two models gave which result. Each draw swaps the
+two models' results of some units, taken by the toss of a coin, and computes the difference of the
+score itself anew; p is the share of draws whose difference is at least as large as the observed
+one, in either direction. A model's result of a unit is its mean over the seeds, so that two
+models may have different numbers of them; of pooled counts each is the part of all its pixels,
+so that two models may have seen different sizes.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from vmunet.errors import InputError
+from vmunet.evaluation.metrics import Floats, interval
+from vmunet.evaluation.samples import RESAMPLES, Sample
+
+DRAWS = 10_000
+EXACT_UNITS = 13  # up to here all 2**n swaps are fewer than DRAWS, and each is made once
+PERMUTATION_SEED = 0
+CHUNK = 1000  # draws at a time; bounds the memory, part of what the seed means
+# Sums in another order differ by rounding: a difference this near the observed one is equal to it.
+TIE = 1e-10
+
+Verdict = Literal["inside", "above", "below"]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A score of model b minus that of model a, on the same units.
+
+    Attributes:
+        difference: in the score's unit; nan where undefined.
+        low, high: its 95% bootstrap interval over the units.
+        p: two-sided, of the permutation test; nan where the difference is.
+        n: how many units there are.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+def intervals(sample: Sample, resamples: int = RESAMPLES) -> dict[str, tuple[float, float]]:
+    """The 95% bootstrap interval (low, high) of every score; nan where undefined throughout."""
+    return {name: interval(values) for name, values in sample.resampled(resamples).items()}
+
+
+def paired(a: Sample, b: Sample, resamples: int = RESAMPLES) -> dict[str, Paired]:
+    """Every score of `b` minus that of `a`, with its interval and p.
+
+    Args:
+        a, b: of the same units in the same order.
+
+    Raises:
+        InputError: they have different numbers of units.
+    """
+    p = permutation_p(a, b)
+    one, other = a.scores(), b.scores()
+    first, second = a.resampled(resamples), b.resampled(resamples)
+    return {
+        name: Paired(
+            other[name] - one[name], *interval(second[name] - first[name]), p[name], a.units
+        )
+        for name in p
+    }
+
+
+def permutation_p(a: Sample, b: Sample, draws: int = DRAWS) -> dict[str, float]:
+    """Two-sided p of the paired permutation test, for every score.
+
+    (1 + hits) / (1 + draws); of at most 13 units every swap is made once, and p is the share of
+    hits among them, the observed result included. A draw that leaves the difference undefined
+    counts as a hit.
+
+    Args:
+        a, b: of the same units in the same order; `permutation_p(b, a)` is the same.
+
+    Returns:
+        p in (0, 1]; nan where a score is undefined for one of the models.
+
+    Raises:
+        InputError: they have different numbers of units.
+    """
+    if a.units != b.units:
+        raise InputError(f"a paired test of {a.units} and {b.units} units; expected the same ones")
+    both = np.hstack([a.parts(), b.parts()])
+    width = both.shape[1] // 2
+    one, other = (a.of_sums(both.sum(0)[None, part]) for part in (np.s_[:width], np.s_[width:]))
+    observed = {name: float(abs(other[name] - one[name])[0]) for name in one}
+    scale = {name: float(abs(one[name])[0] + abs(other[name])[0]) for name in one}
+    hits = dict.fromkeys(observed, 0)
+    exact = a.units <= EXACT_UNITS
+    for swapped in _every_swap(a.units) if exact else _random_swaps(a.units, draws):
+        # No differences of sums: what is 0 for every unit stays 0 to the bit.
+        moved, kept = swapped @ both, (1.0 - swapped) @ both
+        first = a.of_sums(kept[:, :width] + moved[:, width:])
+        second = a.of_sums(moved[:, :width] + kept[:, width:])
+        for name, least in observed.items():
+            smaller = abs(second[name] - first[name]) < least - TIE * scale[name]
+            hits[name] += int(np.count_nonzero(~smaller))
+    of, known = (2**a.units, 0) if exact else (1 + draws, 1)
+    return {
+        name: math.nan if math.isnan(observed[name]) else (known + found) / of
+        for name, found in hits.items()
+    }
+
+
+def holm(values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction of p values for their number; None is no test and stays None.
+
+    The chance that any of the true hypotheses has a corrected p of at most t is at most t.
+    """
+    tests = sorted((p, i) for i, p in enumerate(values) if p is not None)
+    corrected: list[float | None] = [None] * len(values)
+    highest = 0.0
+    for rank, (p, i) in enumerate(tests):
+        highest = max(highest, min(1.0, (len(tests) - rank) * p))
+        corrected[i] = highest
+    return corrected
+
+
+def verdict(low: float, high: float, published: float) -> Verdict:
+    """Where a measured interval lies relative to a published value, all in one unit.
+
+    `inside` where it holds the value, ends included, `above` where the whole interval is higher
+    and `below` where it is lower, whether or not higher is better.
+    """
+    if low > published:
+        return "above"
+    return "below" if high < published else "inside"
+
+
+def _every_swap(units: int) -> Iterator[Floats]:
+    """Each way to swap some of the units, once: (2**units, units) of 0 and 1."""
+    yield (np.arange(2**units)[:, None] >> np.arange(units) & 1).astype(np.float64)
+
+
+def _random_swaps(units: int, draws: int) -> Iterator[Floats]:
+    """Chunks of (draws, units) of 0 and 1, 1 with probability 1/2."""
+    generator = np.random.default_rng(PERMUTATION_SEED)
+    for start in range(0, draws, CHUNK):
+        drawn = generator.random((min(CHUNK, draws - start), units)) < 0.5
+        yield drawn.astype(np.float64)

@@ -1,0 +1,157 @@
+"""Score a trained model on the test volumes of a view, under both conventions.
+
+Each slice is predicted at the training size and its labels are brought back to the volume's own
+pixels, where they are compared with the truth (`vmunet.evaluation.volume_metrics` tells the two
+conventions).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from vmunet.data.slice_dataset import open_case
+from vmunet.evaluation.samples import MEAN, CaseSample
+from vmunet.evaluation.statistics import intervals
+from vmunet.evaluation.volume_metrics import CaseScores, Mean, MeanScores, average_cases, score_case
+from vmunet.inference.volumes import segment_volume
+
+WINDOWED = (0.0, 1.0)  # the arrays hold windowed values: this window changes nothing
+
+
+@dataclass(frozen=True)
+class ScoredVolumes:
+    """What `score_volumes` measured.
+
+    Attributes:
+        paper, sound: the blocks of metrics.json with these names.
+        rows: one for each case and organ.
+        predictions: uint8 (depth, height, width) labels by case.
+    """
+
+    paper: dict[str, Any]
+    sound: dict[str, Any]
+    rows: list[dict[str, Any]]
+    predictions: dict[str, NDArray[np.uint8]]
+
+
+def score_volumes(
+    model: nn.Module,
+    arrays: Path,
+    manifest: Mapping[str, Any],
+    size: int,
+    resize: Literal["cubic", "area"],
+    batch_size: int,
+) -> ScoredVolumes:
+    """Predict and score the test cases of data/arrays/<view>.
+
+    Args:
+        model: gives logits (batch, classes + 1, size, size) for (batch, 1, size, size) in 0..1.
+        arrays: the folder.
+        manifest: its manifest.json.
+        size: side of the square that the model sees, px.
+        resize: how slices come to that size.
+        batch_size: slices at a time.
+
+    Raises:
+        InputError: arrays are missing or broken, or the model's output is unusable.
+    """
+    classes = list(manifest["classes"])
+    predictions: dict[str, NDArray[np.uint8]] = {}
+    scores: dict[str, CaseScores] = {}
+    rows: list[dict[str, Any]] = []
+    for case in manifest["test"]:
+        image, truth = open_case(arrays, case)
+        labels = segment_volume([model], image, size, resize, WINDOWED, batch_size)
+        spacing = manifest["cases"][case]["spacing"]
+        scores[case] = score_case(labels, np.asarray(truth), len(classes) + 1, spacing)
+        predictions[case] = labels
+        rows += _rows(case, classes, scores[case], truth, labels)
+    mean = average_cases(list(scores.values()))
+    spaced = all(manifest["cases"][case]["spacing"] for case in manifest["test"])
+    sound = _sound(mean, classes, spaced)
+    _add_intervals(sound, np.stack([scores[case].dice for case in manifest["test"]]), classes)
+    return ScoredVolumes(_paper(mean, classes), sound, rows, predictions)
+
+
+def _rows(
+    case: str, classes: Sequence[str], scores: CaseScores, truth: NDArray, labels: NDArray
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "case": case,
+            "organ": organ,
+            "truth_voxels": int(np.count_nonzero(truth == i + 1)),
+            "predicted_voxels": int(np.count_nonzero(labels == i + 1)),
+            "paper_dice": float(scores.paper_dice[i]),
+            "paper_hd95_voxels": float(scores.paper_hd95[i]),
+            "dice": _defined(scores.dice[i]),
+            "hd95_mm": _defined(scores.hd95[i]),
+            "nsd": _defined(scores.nsd[i]),
+        }
+        for i, organ in enumerate(classes)
+    ]
+
+
+def _paper(mean: MeanScores, classes: Sequence[str]) -> dict[str, Any]:
+    """DSC 0..1 and HD95 in voxels, overall and by organ (each organ's name holds its DSC)."""
+    return {
+        "dsc": mean.paper_dice.overall,
+        "hd95": mean.paper_hd95.overall,
+        **{name: float(mean.paper_dice.organs[i]) for i, name in enumerate(classes)},
+        "hd95_organs": {name: float(mean.paper_hd95.organs[i]) for i, name in enumerate(classes)},
+        "cases": mean.cases,
+    }
+
+
+def _sound(mean: MeanScores, classes: Sequence[str], spaced: bool) -> dict[str, Any]:
+    """Dice and NSD 0..1, HD95 in mm, each with the number of cases that define it."""
+
+    def scores(of: Mean, i: int) -> tuple[float | None, int]:
+        return _defined(of.organs[i]), int(of.n[i])
+
+    organs = {}
+    for i, name in enumerate(classes):
+        (dice, dice_n), (hd95, hd95_n), (nsd, nsd_n) = (
+            scores(of, i) for of in (mean.dice, mean.hd95, mean.nsd)
+        )
+        organs[name] = {
+            "dice": dice,
+            "dice_n": dice_n,
+            "hd95_mm": hd95,
+            "hd95_n": hd95_n,
+            "nsd": nsd,
+            "nsd_n": nsd_n,
+            "absent": int(mean.absent[i]),
+        }
+    return {
+        "dice": _defined(mean.dice.overall),
+        "hd95_mm": _defined(mean.hd95.overall),
+        "nsd": _defined(mean.nsd.overall),
+        "spacing_known": spaced,
+        "cases": mean.cases,
+        "organs": organs,
+    }
+
+
+def _add_intervals(sound: dict[str, Any], dice: NDArray, classes: Sequence[str]) -> None:
+    """Give the sound Dice (cases, organs) its 95% bootstrap intervals over the test cases."""
+    found = intervals(CaseSample(dice[None], tuple(classes)))
+
+    def pair(name: str) -> list[float | None]:
+        low, high = found[name]
+        return [_defined(low), _defined(high)]
+
+    sound["intervals"] = {"dice": pair(MEAN)}
+    for name in classes:
+        sound["organs"][name]["intervals"] = {"dice": pair(name)}
+
+
+def _defined(value: float) -> float | None:
+    """None for nan, which JSON does not have."""
+    return None if math.isnan(value) else float(value)

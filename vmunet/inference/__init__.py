@@ -1,0 +1,1 @@
+"""Segmenting images and volumes with trained weights."""

@@ -1,0 +1,62 @@
+"""A trained model as an ONNX file, for runtimes that know neither PyTorch nor this project."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from vmunet.errors import InputError
+from vmunet.files import whole_file
+from vmunet.model import SIZE_MULTIPLE, VMUNet
+from vmunet.scan import backend
+
+NEEDED = ("onnx", "onnxscript")
+
+
+def export_onnx(model: VMUNet, target: Path, size: int) -> None:
+    """Write the model for one image of a fixed size as ONNX.
+
+    Input `images`: (1, channels, size, size) float32, ISIC images min-max normalised to 0..255
+    (`vmunet.data.resize.min_max`). Output `logits`: (1, classes, size, size) float32. The scan is
+    the reference's recurrence in ONNX's own loop (`Scan`), one node a block.
+
+    Args:
+        target: the file; it appears whole or not at all.
+        size: height and width, divisible by 32.
+
+    Raises:
+        InputError: the size is not divisible by 32, or the exporter's packages are not installed.
+    """
+    if size < SIZE_MULTIPLE or size % SIZE_MULTIPLE:
+        raise InputError(f"export: size {size} must be a multiple of {SIZE_MULTIPLE}")
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise InputError(f"export needs {' and '.join(missing)}: pip install 'vmunet[export]'")
+    images = torch.zeros(1, model.in_channels, size, size)
+    with backend("reference"), torch.no_grad(), _quiet(), whole_file(target) as partial:
+        program = torch.onnx.export(
+            model.cpu().eval(),
+            (images,),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
+        assert program is not None  # it is with dynamo=True
+        program.save(partial)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells of operators of packages that are not installed, and of its own parts."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,139 @@
+"""A checkpoint as a service: an encoded image or volume in, an encoded mask or label map out.
+
+What `vmunet.inference.images` and `vmunet.inference.volumes` say of sizes and values holds here.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vmunet.errors import InputError
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found.
+
+    Attributes:
+        content: a PNG of the image's own size (one class: 0 or 255; several: labels), or a
+            .nii.gz of labels on the volume's own grid.
+        amounts: each class's share of the image's pixels, 0..1, or each organ's ml.
+    """
+
+    content: bytes
+    amounts: dict[str, float]
+
+
+class Segmenter:
+    """The model of one checkpoint.
+
+    Attributes:
+        volumes: whether it takes volumes, and not images.
+        amounts: the keys of an answer's amounts: `<class>_fraction`, or `<organ>_ml`.
+
+    Raises:
+        InputError: see `vmunet.inference.images.load_members` and `load_volume_models`.
+    """
+
+    def __init__(self, weights: Path, device: str | None = None) -> None:
+        from vmunet.inference.volumes import is_volume_model, load_volume_models
+
+        self.volumes = is_volume_model(weights)
+        if self.volumes:
+            self._models, self._setting = load_volume_models([weights], device)
+            self.amounts = [f"{organ}_ml" for organ in self._setting.organs]
+        else:
+            from vmunet.inference.images import load_members
+
+            (self._member,) = load_members([weights], device)
+            self.amounts = [f"{name}_fraction" for name in self._member.classes]
+
+    def __call__(self, content: bytes) -> Answer:
+        """Segment a file's content: PNG, JPEG, TIFF, BMP or WebP, or .nii or .nii.gz.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            # the readers take files, and tell .nii from .nii.gz by the name
+            suffix = ".nii.gz" if content[:2] == b"\x1f\x8b" else ".nii"
+            path = Path(folder, f"volume{suffix}" if self.volumes else "image")
+            path.write_bytes(content)
+            return self._volume(path) if self.volumes else self._image(path)
+
+    def _image(self, path: Path) -> Answer:
+        import cv2
+
+        from vmunet.data.images import read_rgb
+        from vmunet.inference.classes import segment_classes
+        from vmunet.inference.images import segment
+
+        image, _ = read_rgb(path)
+        member = self._member
+        if len(member.classes) == 1:
+            probability = segment([member.model], image, member.size, member.resize)
+            labels = (probability >= 0.5).astype(np.uint8)
+            pixels = 255 * labels
+        else:
+            labels, _ = segment_classes([member], image)
+            pixels = labels
+        fractions = [float((labels == k).mean()) for k in range(1, len(self.amounts) + 1)]
+        _, png = cv2.imencode(".png", pixels)
+        return Answer(png.tobytes(), dict(zip(self.amounts, fractions, strict=True)))
+
+    def _volume(self, path: Path) -> Answer:
+        from vmunet.data.nifti import read_volume, write_labels
+        from vmunet.data.slices import percentiles
+        from vmunet.inference.volume_files import summary
+        from vmunet.inference.volumes import segment_volume
+
+        volume, setting = read_volume(path), self._setting
+        window = setting.window or percentiles(volume.voxels)
+        labels = segment_volume(self._models, volume.voxels, setting.size, setting.resize, window)
+        out = path.with_name("labels.nii.gz")
+        write_labels(out, labels, volume)
+        rows = summary(path, labels, setting.organs, volume.voxel_ml)
+        return Answer(out.read_bytes(), {f"{row.organ}_ml": row.ml for row in rows})
+
+
+def example(volumes: bool) -> bytes:
+    """A small made-up input: a PNG of a dark disc on a bright ground, or a .nii.gz of 2 slices."""
+    rows, columns = np.mgrid[:48, :64]
+    disc = (rows - 24) ** 2 + (columns - 32) ** 2 < 14**2
+    if not volumes:
+        import cv2
+
+        plane = np.where(disc, 90, 200).astype(np.uint8)
+        _, png = cv2.imencode(".png", np.stack([plane // 2, plane // 2, plane], axis=-1))
+        return png.tobytes()
+    import nibabel
+
+    voxels = np.where(disc, 60, -80).astype(np.int16)
+    image = nibabel.Nifti1Image(np.stack([voxels, voxels], axis=-1), np.diag([1.0, 1.0, 3.0, 1.0]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "example.nii.gz")
+        nibabel.save(image, path)
+        return path.read_bytes()
+
+
+def read_input(text: str, volumes: bool) -> bytes:
+    """The content that a text stands for: base64, or, of a volume, also the path of a file.
+
+    Raises:
+        InputError: it is neither.
+    """
+    import base64
+    import binascii
+
+    if volumes and text.endswith((".nii", ".nii.gz")):
+        try:
+            return Path(text).read_bytes()
+        except OSError as error:
+            raise InputError(f"{text}: {error.strerror}") from None
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        expected = "base64, or the path of a .nii or .nii.gz" if volumes else "base64"
+        raise InputError(f"{text[:40]}...: expected {expected}") from None

@@ -1,0 +1,332 @@
+"""Segment CT volumes: one array (`segment_volume`) or NIfTI files (`segment_volumes`).
+
+As the published test does it: the values are clipped to a window and stretched to 0..1, every
+axial slice is resized to the square that the model was trained at, its most probable label is
+taken there, and the label map is resized back without mixing labels.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from tqdm import tqdm
+
+from vmunet.data.nifti import read_volume, write_labels
+from vmunet.data.slices import (
+    Resize,
+    check_resize,
+    percentiles,
+    resize_labels,
+    resize_slice,
+    window_ct,
+)
+from vmunet.drawing.sheets.volumes import draw_sheet
+from vmunet.errors import InputError
+from vmunet.inference.files import write_image
+from vmunet.inference.images import choose_device, find_weights
+from vmunet.inference.volume_files import (
+    VolumePrediction,
+    find_volumes,
+    stem_of,
+    summary,
+    write_table,
+)
+from vmunet.model import SIZE_MULTIPLE, VMUNet
+from vmunet.protocols import PROTOCOLS
+from vmunet.threads import in_threads
+from vmunet.weights.checkpoints import (
+    HEADER,
+    config_of,
+    load_checkpoint,
+    published_settings,
+    read_tensors,
+)
+
+NORMALISATIONS = ("window", "percentiles")  # what a volume model's metadata say
+BATCH = 24  # slices that a model sees at once
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the models of an ensemble must share: what they see, and what their labels mean.
+
+    size: side of the square, px. resize: how slices become it. window: low and high, HU; None for
+        each volume's own percentiles (`vmunet.data.slices.percentiles`).
+    organs: the names of labels 1, 2, ...; 0 is the background.
+    """
+
+    size: int
+    resize: Resize
+    window: tuple[float, float] | None
+    organs: tuple[str, ...]
+
+
+class SegmentedVolumes(NamedTuple):
+    """What `segment_volumes` did: a row an organ of each volume, and the files it left out."""
+
+    predictions: list[VolumePrediction]
+    volumes: int
+    skipped: list[Path]
+
+
+def segment_volume(
+    models: Sequence[nn.Module],
+    volume: NDArray,
+    size: int,
+    resize: Resize,
+    window: tuple[float, float],
+    batch_size: int = BATCH,
+) -> NDArray[np.uint8]:
+    """The most probable label of each voxel.
+
+    Args:
+        models: VMUNets trained at `size`, of the same classes; their probabilities are averaged
+            slice by slice, before the label is chosen.
+        volume: (depth, height, width), HU, from inferior to superior, anterior to posterior, right
+            to left (vmunet.data.nifti).
+        size: side of the square the models see, px, a multiple of 32.
+        resize: how the training slices were resized: `cubic` (paper) or `area` (sound).
+        window: low and high, HU, clipped to and stretched to 0..1.
+        batch_size: slices that a model sees at once; for time and memory. It could change a label
+            only where two are equally probable to the last bits of float32.
+
+    Returns:
+        uint8 (depth, height, width), labels 0..classes-1.
+
+    Raises:
+        InputError: a wrong argument, NaN in the volume, models with one class or with different
+            ones, or weights that give no finite number.
+    """
+    _check(models, volume, size, resize, batch_size)
+    shape = volume.shape[1:]
+
+    def small(plane: NDArray) -> NDArray[np.float32]:
+        return resize_slice(window_ct(plane, *window), size, resize)
+
+    # As a whole: a slice at the models' size is small. Only probabilities are held by the batch.
+    slices = in_threads(small, list(volume), "resizing")
+    labels: list[NDArray[np.uint8]] = []
+    modes = [model.training for model in models]
+    try:
+        for model in models:
+            model.eval()
+        with (
+            tqdm(total=len(slices), desc="slices", leave=False, disable=None) as bar,
+            torch.inference_mode(),
+        ):
+            for start in range(0, len(slices), batch_size):
+                batch = np.stack(slices[start : start + batch_size])
+                labels.extend(_labels(models, torch.from_numpy(batch)[:, None]))
+                bar.update(len(batch))
+    finally:
+        for model, mode in zip(models, modes, strict=True):
+            model.train(mode)
+    return np.stack(in_threads(lambda m: resize_labels(m, shape, resize), labels, "resizing back"))
+
+
+def _check(
+    models: Sequence[nn.Module], volume: NDArray, size: int, resize: str, batch_size: int
+) -> None:
+    if not models:
+        raise InputError("models: expected one or more, got none")
+    if volume.ndim != 3 or volume.size == 0 or volume.dtype.kind not in "iuf":
+        raise InputError(
+            f"volume: expected numbers (depth, height, width), got {volume.dtype} {volume.shape}"
+        )
+    # float64 so that huge values do not overflow to infinity in the sum
+    if volume.dtype.kind == "f" and not np.isfinite(volume.sum(dtype=np.float64)):
+        raise InputError("volume: holds NaN or infinite values; expected HU in every voxel")
+    check_size(size)
+    check_resize(resize)
+    if batch_size < 1:
+        raise InputError(f"batch_size {batch_size}: expected 1 or more")
+
+
+def check_size(size: int) -> None:
+    """Raise InputError where slices cannot be segmented at this size, px."""
+    if size < SIZE_MULTIPLE or size % SIZE_MULTIPLE:
+        raise InputError(
+            f"size {size}: slices are segmented at a multiple of {SIZE_MULTIPLE} px, such as 224"
+        )
+
+
+def _labels(models: Sequence[nn.Module], batch: torch.Tensor) -> NDArray[np.uint8]:
+    """The labels, (batch, size, size), of slices (batch, 1, size, size), 0..1."""
+    mean: torch.Tensor | None = None
+    for model in models:
+        logits = model(batch.to(next(model.parameters()).device))
+        classes = logits.shape[1]
+        if not 2 <= classes <= 256 or (mean is not None and mean.shape[1] != classes):
+            raise InputError(
+                f"a model has {classes} classes; expected the background and up to 255 organs, "
+                "the same in all models"
+            )
+        probability = torch.softmax(logits.float(), dim=1).cpu()
+        mean = probability if mean is None else mean.add_(probability)
+    assert mean is not None
+    if not torch.isfinite(mean).all():
+        raise InputError("the weights give NaN or infinite values: they cannot be used")
+    return mean.argmax(dim=1).to(torch.uint8).numpy()
+
+
+def is_volume_model(path: Path) -> bool:
+    """Whether a checkpoint segments CT volumes; False where it cannot be read."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                own = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            return own["metadata"]["normalisation"] in NORMALISATIONS
+        config = config_of(read_tensors(path)[0], path)
+        return published_settings(config)["normalisation"] in NORMALISATIONS
+    except (InputError, SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def load_volume_models(
+    weights: Iterable[Path], device: str | None = None, size: int | None = None
+) -> tuple[list[VMUNet], Setting]:
+    """Load every checkpoint that `weights` names as one ensemble for volumes.
+
+    Args:
+        weights: files, run folders, or folders of run folders
+        (`vmunet.inference.images.find_weights`).
+        device: `cpu`, `cuda` or `cuda:N`; by default CUDA where there is one.
+        size: side of the square the models see, px; by default the training size.
+
+    Raises:
+        InputError: where one is missing, foreign, made for something else than CT volumes, or
+            where two differ in what they see or in their organs.
+    """
+    target = choose_device(device)
+    loaded: dict[Path, tuple[VMUNet, Setting]] = {}
+    for path in dict.fromkeys(file for given in weights for file in find_weights(Path(given))):
+        model, metadata = load_checkpoint(path)
+        loaded[path] = model.to(target), _setting(path, model, metadata, size)
+    if not loaded:
+        raise InputError("weights: expected one or more, got none")
+    (first, (_, setting)), *others = loaded.items()
+    for path, (_, other) in others:
+        differ = [name for name in vars(setting) if getattr(setting, name) != getattr(other, name)]
+        if differ:
+            name = differ[0]
+            raise InputError(
+                f"{first} and {path} cannot be averaged, their {name} differ: "
+                f"{getattr(setting, name)} and {getattr(other, name)}; segment with each by itself"
+            )
+    return [model for model, _ in loaded.values()], setting
+
+
+def _setting(path: Path, model: VMUNet, metadata: dict[str, Any], size: int | None) -> Setting:
+    if metadata["normalisation"] not in NORMALISATIONS:
+        raise InputError(
+            f"{path}: its input normalisation is '{metadata['normalisation']}'; expected "
+            f"{' or '.join(map(repr, NORMALISATIONS))}, a model of CT volumes"
+        )
+    if metadata["protocol"] not in PROTOCOLS:
+        raise InputError(
+            f"{path}: trained under the unknown protocol '{metadata['protocol']}'; known: "
+            f"{', '.join(PROTOCOLS)}"
+        )
+    try:
+        window = None
+        if metadata["normalisation"] == "window":
+            low, high = map(float, metadata["window"])
+            window_ct(np.zeros(1), low, high)
+            window = (low, high)
+        organs = tuple(map(str, metadata["classes"]))
+        trained_at = int(metadata["size"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: its header lacks what a model of CT volumes says of itself ({error!r}); "
+            "expected window, size and classes: train it with this project"
+        ) from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    outputs, channels = model.config["num_classes"], model.config["in_channels"]
+    if outputs != len(organs) + 1 or channels not in (1, 3):
+        raise InputError(
+            f"{path}: names {len(organs)} organs, and has {outputs} classes and {channels} "
+            f"channels; expected {len(organs) + 1} classes, the background being one, and 1 or 3 "
+            "channels"
+        )
+    try:
+        check_size(size or trained_at)
+    except InputError as error:
+        raise error if size else InputError(f"{path}: {error}") from None
+    resize = PROTOCOLS[metadata["protocol"]].slice_resize
+    return Setting(size or trained_at, resize, window, organs)
+
+
+def segment_volumes(
+    weights: Iterable[Path],
+    volumes: Sequence[Path],
+    out: Path,
+    *,
+    size: int | None = None,
+    device: str | None = None,
+    overlay: bool = False,
+    batch_size: int = BATCH,
+) -> SegmentedVolumes:
+    """Segment NIfTI files and write their label maps into the folder `out`.
+
+    Written for each volume, replacing what an earlier run left: `<stem>_labels.nii.gz` on the
+    volume's own grid; with `overlay` `<stem>_overlay.png` (a sheet of slices with the organs'
+    outlines). Then `predictions.csv`, a row for each organ of each volume (`VolumePrediction`).
+
+    Args:
+        weights, device, size: see `load_volume_models`.
+        volumes: files and folders, see `find_volumes`.
+        out: made where it does not exist; not the folder of the volumes.
+        batch_size: see `segment_volume`.
+
+    Raises:
+        InputError: before anything is written where an argument is wrong; after the rest was
+            segmented where single volumes could not be read, naming each.
+    """
+    out = Path(out)
+    files, skipped = find_volumes(volumes)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: a file is in the place of the output folder")
+    if any(file.parent.resolve() == out.resolve() for file in files):
+        raise InputError(f"{out}: holds the volumes themselves; give another folder for the labels")
+    models, setting = load_volume_models(weights, device, size)
+    table = out / "predictions.csv"
+    predictions: list[VolumePrediction] = []
+    failures: list[str] = []
+    for file in tqdm(files, desc="segment", unit="volume", disable=None):
+        try:
+            volume = read_volume(file)
+        except (InputError, OSError) as error:
+            failures.append(str(error) if file.name in str(error) else f"{file.name}: {error}")
+            continue
+        window = setting.window or percentiles(volume.voxels)
+        labels = segment_volume(
+            models, volume.voxels, setting.size, setting.resize, window, batch_size
+        )
+        if not predictions:
+            # were this run interrupted, the table would be an earlier run's
+            table.unlink(missing_ok=True)
+        stem = stem_of(file)
+        write_labels(out / f"{stem}_labels.nii.gz", labels, volume)
+        if overlay:
+            sheet = draw_sheet(
+                volume.voxels, labels, setting.organs, window, volume.spacing, file.name
+            )
+            write_image(out / f"{stem}_overlay.png", sheet)
+        predictions += summary(file, labels, setting.organs, volume.voxel_ml)
+    if predictions:
+        write_table(table, predictions)
+    if failures:
+        listing = f" {failures[0]}" if len(failures) == 1 else "\n  ".join(["", *failures])
+        others = f", the others are in {out}" if predictions else ""
+        raise InputError(
+            f"{len(failures)} of {len(files)} volumes could not be segmented{others}:{listing}"
+        )
+    return SegmentedVolumes(predictions, len(files), skipped)

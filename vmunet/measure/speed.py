@@ -1,0 +1,278 @@
+"""How fast VM-UNet infers and trains, and what memory that takes.
+
+Measured, for models with random weights, on random images that lie in the device's memory:
+
+inference: one forward pass of a batch, in eval mode and torch.inference_mode, in float32, as
+    `vmunet.evaluation.images` predicts.
+training: one step of the paper's protocol on a batch, as `vmunet.training.loop` does it: forward,
+loss,
+    backward, AdamW, in the settings' precision.
+peak memory: what the two claim beyond what the process held before the model was made. On a GPU
+    that is the allocator's peak; on a CPU the peak of resident memory, each time in a process of
+    its own, since a process gives back little of what it once claimed.
+
+Not measured: reading, resizing and augmenting images, copies between memories, writing
+checkpoints, the compilation of kernels, and scoring.
+
+The seconds of a step are the median over all rounds. A round goes through all models in turn, so
+that a slow moment of the machine meets them all; each is made anew, takes `WARM_UP` steps that do
+not count, and is dropped, so that only one is in memory at a time.
+"""
+
+import gc
+import multiprocessing
+import platform
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from vmunet.model import VMUNet
+from vmunet.protocols import PAPER
+from vmunet.settings import TrainSettings
+from vmunet.training.loop import backward, is_out_of_memory, parameter_groups
+from vmunet.training.losses import training_loss
+from vmunet.training.processor import use_processor
+
+WARM_UP = 1  # steps: kernels are compiled and memory is claimed in the first
+REPEATS = 3  # timed steps of a model in a round
+ROUNDS = 4
+FEWEST_ROUNDS = 2
+SECONDS = 60.0  # no further round begins after them
+MEMORY_STEPS = 2  # AdamW makes its state in the first step
+IMPORTED_BY_STEPS = ("vmunet.scan.cpu_kernels", "torch._dynamo")
+
+Step = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is measured.
+
+    Attributes:
+        depths, depths_decoder: blocks of each stage.
+        size: side of the square images, px.
+        batch_size: images of a step.
+        training: a training step, or inference.
+        settings: the model's width; of training also AdamW's settings and the precision.
+    """
+
+    depths: tuple[int, ...]
+    depths_decoder: tuple[int, ...]
+    size: int
+    batch_size: int
+    training: bool
+    settings: TrainSettings
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a workload takes; all None where it does not fit into memory.
+
+    Attributes:
+        images_per_second: the batch by the median seconds of a step.
+        peak_bytes: memory beyond what was held before the model was made.
+        repetitions: timed steps.
+    """
+
+    images_per_second: float | None
+    peak_bytes: int | None
+    repetitions: int
+
+
+def measure(
+    workloads: Mapping[str, Workload], device: torch.device, seconds: float = SECONDS
+) -> dict[str, Measured]:
+    """Speed and memory of each workload, by name.
+
+    Args:
+        workloads: by name, measured in turn.
+        device: the GPU, or the CPU with the threads that torch has now.
+        seconds: no round after `FEWEST_ROUNDS` begins later.
+    """
+    peaks: dict[str, int | None] = {}
+    if device.type == "cpu":
+        for name, work in tqdm(workloads.items(), desc="memory", disable=None, leave=False):
+            peaks[name] = peak_on_cpu(work, torch.get_num_threads())
+    times: dict[str, list[float]] = {name: [] for name in workloads}
+    began = time.monotonic()
+    with tqdm(total=ROUNDS * len(workloads), desc="speed", disable=None, leave=False) as bar:
+        for done in range(ROUNDS):
+            if done >= FEWEST_ROUNDS and time.monotonic() - began > seconds:
+                break
+            for name, work in workloads.items():
+                bar.update()
+                if peaks.get(name, 0) is None:
+                    continue  # it does not fit
+                seconds_of_steps, peak = _timed(work, device)
+                times[name] += seconds_of_steps
+                if device.type == "cuda" or peak is None:
+                    peaks[name] = None if peak is None else max(peaks.get(name) or 0, peak)
+    return {
+        name: Measured(None, None, 0)
+        if peaks[name] is None
+        else Measured(
+            work.batch_size / statistics.median(times[name]), peaks[name], len(times[name])
+        )
+        for name, work in workloads.items()
+    }
+
+
+def make_step(work: Workload, device: torch.device) -> Step:
+    """A function that does one step of the workload, with a model of its own."""
+    torch.manual_seed(0)
+    model = VMUNet(
+        depths=work.depths, depths_decoder=work.depths_decoder, dims=work.settings.dims
+    ).to(device)
+    shape = (work.batch_size, 1, work.size, work.size)
+    images = 255 * torch.rand(work.batch_size, 3, *shape[2:], device=device)
+    if not work.training:
+        model.eval()
+
+        def infer() -> None:
+            with torch.inference_mode():
+                model(images)
+
+        return infer
+
+    model.train()
+    settings, targets = work.settings, (torch.rand(shape, device=device) < 0.5).float()
+    loss = training_loss(1, PAPER.loss_input)
+    groups = parameter_groups(model, settings.weight_decay, PAPER)
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+
+    def train() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        backward(model, images, targets, loss, settings)
+        optimizer.step()
+
+    return train
+
+
+def _timed(work: Workload, device: torch.device) -> tuple[list[float], int | None]:
+    """Seconds of `REPEATS` steps of a new model, and the GPU's peak bytes; none and None if the
+    steps do not fit into memory."""
+    cuda, before, seconds = device.type == "cuda", 0, []
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    try:
+        step = make_step(work, device)
+        for repeat in range(WARM_UP + REPEATS):
+            _synchronise(device)
+            began = time.perf_counter()
+            step()
+            _synchronise(device)
+            if repeat >= WARM_UP:
+                seconds.append(time.perf_counter() - began)
+        peak = torch.cuda.max_memory_allocated(device) - before if cuda else 0
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return [], None
+    finally:
+        gc.collect()
+        if cuda:
+            torch.cuda.empty_cache()
+    return seconds, peak
+
+
+def peak_on_cpu(work: Workload, threads: int) -> int | None:
+    """Bytes of resident memory that the workload claims in a new process; None if too many.
+
+    Raises:
+        RuntimeError: the process failed; its own traceback is on stderr.
+    """
+    context = _new_processes()
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_claimed, args=(work, threads, sender))
+    process.start()
+    sender.close()  # so that the pipe ends with the process
+    try:
+        return receiver.recv()
+    except EOFError:
+        process.join()
+        if process.exitcode == -signal.SIGKILL:  # as the system ends what takes too much
+            return None
+        raise RuntimeError(f"measuring memory ended with status {process.exitcode}") from None
+    finally:
+        process.join()
+
+
+def _send_claimed(work: Workload, threads: int, sender: Connection) -> None:
+    try:
+        sender.send(_claimed(work, threads))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        sender.send(None)
+
+
+def _new_processes() -> ForkServerContext | SpawnContext:
+    """Processes that hold nothing but the imported modules, which are imported once if possible."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *IMPORTED_BY_STEPS])
+    return context
+
+
+def _claimed(work: Workload, threads: int) -> int:
+    """Bytes beyond those that this process holds now."""
+    use_processor(threads)
+    settings = replace(work.settings, dims=(8, 16, 32, 64))
+    tiny = replace(work, depths=(1,) * 4, depths_decoder=(1,) * 4, size=32, batch_size=1)
+    cpu = torch.device("cpu")
+    make_step(replace(tiny, settings=settings), cpu)()  # modules and kernels are no model's memory
+    before = resident("VmRSS")
+    step = make_step(work, cpu)
+    for _ in range(MEMORY_STEPS):
+        step()
+    return max(0, resident("VmHWM") - before)
+
+
+def resident(which: str) -> int:
+    """Bytes of this process in memory: now (`VmRSS`), or at most so far (`VmHWM`).
+
+    On Linux getrusage would not do for the peak: a new program inherits that of its parent.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith(which))
+        return 1024 * int(line.split()[1])
+    import resource
+
+    import psutil
+
+    if which == "VmRSS":
+        return psutil.Process().memory_info().rss
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def device_names(device: torch.device) -> dict[str, str]:
+    """The device as runs name it, and the processor's model."""
+    info, processor = Path("/proc/cpuinfo"), platform.processor() or platform.machine()
+    if info.exists():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        processor = lines[0].split(":")[1].strip() if lines else processor
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return {"device": name, "processor": processor}
+
+
+def architecture_name(depths: Sequence[int], depths_decoder: Sequence[int]) -> str:
+    """Such as 2,2,2,2-2,2,2,1."""
+    return "-".join(",".join(map(str, part)) for part in (depths, depths_decoder))
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

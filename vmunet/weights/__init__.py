@@ -1,0 +1,1 @@
+"""Checkpoints, published VMamba files, initial weights, pre-training."""

@@ -1,0 +1,149 @@
+"""Published VMamba v0 files in any of their layouts, converted once to safetensors.
+
+Read are the release's dictionaries (`model`, or `model_ema` where there is one), the VM-UNet
+authors' copies (`vmamba_small_e238_ema.pth`: EMA weights under `model`) and plain state dicts,
+with or without the prefixes `module.` and `vmunet.`. Which VMamba a file holds is told by its
+blocks, not by its name.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vmunet.errors import InputError
+from vmunet.files import whole_file
+from vmunet.model import VMUNet
+from vmunet.weights.checkpoints import TAKEN, read_tensors
+from vmunet.weights.initial import fill_from_vmamba
+from vmunet.weights.pretraining import VMAMBA_DEPTHS
+
+PREFIXES = ("module.", "vmunet.")  # of a parallel wrapper, and of VM-UNet's own
+V0_BLOCK = ".self_attention.A_logs"  # every block of VMamba v0 has one
+GIVE = "give the v0 release of VMamba-T or VMamba-S"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A published file as safetensors in VMamba v0's names.
+
+    Attributes:
+        name: `vmamba-t` or `vmamba-s`.
+        source: the published file.
+        path: the converted one.
+        taken: which of the source's state dicts, '' for the file itself.
+    """
+
+    name: str
+    source: Path
+    path: Path
+    taken: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a file fills in the paper's VM-UNet.
+
+    Attributes:
+        encoder, decoder: names of VM-UNet's tensors that it fills.
+        unfilled: those that keep VM-UNet's own initial values.
+        unused: names of the file's tensors that fill none.
+    """
+
+    encoder: list[str]
+    decoder: list[str]
+    unfilled: list[str]
+    unused: list[str]
+
+
+def convert(source: Path, sha256: str, cache: Path) -> Converted:
+    """The file as safetensors in `cache`, where an earlier conversion of the same bytes serves.
+
+    Args:
+        source: a `.pth` or `.safetensors` file.
+        sha256: its SHA-256, by which the conversion is kept.
+        cache: folder of conversions.
+
+    Raises:
+        InputError: it is missing, damaged, holds code, or is not VMamba-T or VMamba-S v0.
+    """
+    kept = cache / f"{sha256}.safetensors"
+    if not kept.exists():
+        tensors, header = read_tensors(source)
+        tensors = without_prefixes(tensors)
+        name = recognise(tensors, source)
+        plain = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
+        # One entry: safetensors writes several in an order that changes from process to process.
+        about = {"vmamba": f"{name} {header.get(TAKEN, '')}"}
+        with whole_file(kept) as part:
+            save_file(plain, part, metadata=about)
+    _, header = read_tensors(kept)
+    name, _, taken = header["vmamba"].partition(" ")
+    return Converted(name, source, kept, taken)
+
+
+def without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors without the prefixes that all their names share."""
+    for prefix in (*PREFIXES, *PREFIXES):  # in either order
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
+    return tensors
+
+
+def recognise(tensors: dict[str, Tensor], path: Path) -> str:
+    """`vmamba-t` or `vmamba-s`, by the blocks of the four stages.
+
+    Raises:
+        InputError: it is neither; the message says what it seems to be.
+    """
+    depths = _depths(list(tensors))
+    for name, expected in VMAMBA_DEPTHS.items():
+        if depths == expected:
+            return name
+    first = next(iter(tensors), "none")
+    if any(depths):
+        t, s = VMAMBA_DEPTHS["vmamba-t"], VMAMBA_DEPTHS["vmamba-s"]
+        what = f"its stages have {depths} blocks, VMamba-T's {t} and VMamba-S's {s}"
+    elif later := [name for name in tensors if ".op." in name]:
+        what = f"a later VMamba's, with names such as {later[0]}, where v0's hold{V0_BLOCK}"
+    else:
+        what = f"another model's, with names such as {first}"
+    raise InputError(f"{path}: not VMamba v0 weights but {what}; {GIVE}")
+
+
+def _depths(names: Sequence[str]) -> tuple[int, ...]:
+    blocks = [name.split(".") for name in names if name.endswith(V0_BLOCK)]
+    return tuple(
+        len({parts[3] for parts in blocks if parts[:3] == ["layers", str(stage), "blocks"]})
+        for stage in range(4)
+    )
+
+
+def report(converted: Converted, dims: Sequence[int]) -> Report:
+    """What a converted file fills in VM-UNet with the paper's depths.
+
+    Args:
+        dims: the model's channels by stage.
+
+    Raises:
+        InputError: a tensor does not fit, for it is of another width than `dims`.
+    """
+    model = VMUNet(dims=tuple(dims))
+    tensors, _ = read_tensors(converted.path)
+    filled = fill_from_vmamba(model, tensors, converted.source)
+    reached = {*filled.encoder, *filled.decoder}
+    unfilled = [name for name in model.state_dict() if name not in reached]
+    return Report(filled.encoder, filled.decoder, unfilled, filled.unused)
+
+
+def one_line(converted: Converted, found: Report) -> str:
+    """The report for a person."""
+    where = f" ('{converted.taken}')" if converted.taken else ""
+    unfilled, unused = len(found.unfilled), len(found.unused)
+    return (
+        f"{converted.name} from {converted.source.name}{where}: {len(found.encoder)} tensors fill "
+        f"the encoder, {len(found.decoder)} the decoder; {unfilled} of VM-UNet's keep their own "
+        f"initial values, {unused} of the file's are unused"
+    )
