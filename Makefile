@@ -34,13 +34,13 @@ tables: setup
 	$(if $(PROFILE),$(BIN)/vmunet profile $(PROFILE))
 	$(BIN)/python -c 'from vmunet.scan import cpu; cpu.warm_up()'
 	$(BIN)/dvc repro
-	@echo "Tables: reports/tables/index.md and reports/tables/*.tex"
+	@echo "Tables: reports/out/tables/index.md and reports/out/tables/*.tex"
 
 sweep: setup
 	$(if $(PROFILE),$(BIN)/vmunet profile $(PROFILE))
 	$(BIN)/python -c 'from vmunet.scan import cpu; cpu.warm_up()'
 	$(BIN)/vmunet sweep
-	@echo "Tables: reports/tables/index.md and reports/tables/*.tex"
+	@echo "Tables: reports/out/tables/index.md and reports/out/tables/*.tex"
 
 test: setup
 	$(BIN)/python -m pytest

@@ -3,7 +3,7 @@
     python -m stages.check
 
 Reads  data/raw/<dataset>/ of every dataset of the grid.
-Writes reports/data/: index.md, findings.csv, <dataset>.png (images with their masks' outlines)
+Writes reports/out/data/: index.md, findings.csv, <dataset>.png (images with their masks' outlines)
        and between.png (copies across datasets, where there are any).
 """
 
@@ -25,11 +25,11 @@ RAW = Path("data/raw")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Check every dataset of the grid and write reports/data/."""
+    """Check every dataset of the grid and write reports/out/data/."""
     parser = argparse.ArgumentParser(prog="python -m stages.check", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.parse_args(argv)
-    check(load_params(), Path("reports/data"))
+    check(load_params(), Path("reports/out/data"))
 
 
 def check(params: Params, target: Path) -> None:

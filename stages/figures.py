@@ -1,9 +1,9 @@
 """Draw the report's figures of scores; stages.pictures draws those of images.
 
 Reads params.yaml, reports/figures.yaml, reports/tables.yaml and what each run of the grid left in
-metrics/; writes reports/figures/: each figure as PDF and PNG, and figures.json, which lists them in
-order with title, caption, source of the data and alternative text. A figure of phantoms says so in
-a band above it.
+metrics/; writes reports/out/figures/: each figure as PDF and PNG, and figures.json, which lists
+them in order with title, caption, source of the data and alternative text. A figure of phantoms
+says so in a band above it.
 """
 
 import argparse
@@ -32,7 +32,7 @@ DRAWN = (
 
 
 def make_figures(root: Path, params: Params, declared_runs: Sequence[Run]) -> list[str]:
-    """Write reports/figures/ under `root`, whole or not at all; returns the figures' names.
+    """Write reports/out/figures/ under `root`, whole or not at all; returns the figures' names.
 
     Raises InputError where a file that a run of the grid should have left is missing or broken.
     """

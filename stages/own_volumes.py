@@ -1,6 +1,6 @@
 """DVC stage: NIfTI volumes and label maps of your own to arrays, data/arrays/<name>/.
 
-What is in them, for a person to read: reports/volumes/<name>/.
+What is in them, for a person to read: reports/out/volumes/<name>/.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     train, test = (own_cases(part, len(classes), data.window) for part in parts)
     arrays = Path("data/arrays") / name
     manifest = write_volumes(arrays, facts, classes, train, test)
-    write_report(arrays, manifest, Path("reports/volumes") / name)
+    write_report(arrays, manifest, Path("reports/out/volumes") / name)
     print(
         f"{name}: {manifest['train_slices']} training slices of {manifest['n_train']} cases, "
         f"{manifest['test_slices']} test slices of {manifest['n_test']}"

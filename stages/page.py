@@ -1,11 +1,10 @@
-"""The report as one page that needs nothing else: reports/index.html.
+"""The report as one page that needs nothing else: reports/out/index.html.
 
 Reads params.yaml, reports/published.yaml, reports/tables.yaml, reports/templates/page/, the metrics
-file of each run of the grid, reports/tables/*.csv, reports/figures/ and reports/pictures/; writes
-reports/index.html: provenance, every table with
-links from each figure to its metrics file and MLflow run, every figure, and every test case with
-truth and prediction. Scripts, styles and pictures are inside: the page asks no network for
-anything.
+file of each run of the grid, reports/out/tables/*.csv, reports/out/figures/ and
+reports/out/pictures/; writes reports/out/index.html: provenance, every table with links from each
+figure to its metrics file and MLflow run, every figure, and every test case with truth and
+prediction. Scripts, styles and pictures are inside: the page asks no network for anything.
 """
 
 import argparse
@@ -34,9 +33,9 @@ from reports.make.tables.parts import Report
 from reports.make.tables.rows import Assembler, wanted_metrics
 from vmunet.files import whole_file
 
-OUTPUT = Path("reports/index.html")
+OUTPUT = Path("reports/out/index.html")
 TEMPLATES = Path("reports/templates/page")
-TABLES = Path("reports/tables")
+TABLES = Path("reports/out/tables")
 
 
 def make_page(
@@ -45,7 +44,7 @@ def make_page(
     declared_runs: Sequence[Run],
     statistics: Statistics | None = None,
 ) -> None:
-    """Write reports/index.html under `root`, whole or not at all.
+    """Write reports/out/index.html under `root`, whole or not at all.
 
     `statistics` brings the figures' intervals and tests; without them there are none.
 

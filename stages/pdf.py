@@ -2,10 +2,12 @@
 
     python -m stages.pdf
 
-Reads  reports/tables/, reports/figures/ and reports/pictures/ as the stages of these names wrote
+Reads  reports/out/tables/, reports/out/figures/ and reports/out/pictures/ as the stages of these
+names wrote
        them, the metrics for the band and the provenance, and reports/templates/pdf/report.tex.j2.
-Writes reports/report.tex, which compiles in its place, and reports/report.pdf. Where LaTeX is
-       absent, that is one page which says so and how to get it; reports/index.html needs none.
+Writes reports/out/report.tex, which compiles in its place, and reports/out/report.pdf. Where LaTeX
+is
+       absent, that is one page which says so and how to get it; reports/out/index.html needs none.
 """
 
 import argparse
@@ -34,7 +36,7 @@ SECONDS = 300  # of one pass
 PASSES = 2  # the second knows the references
 MISSING = (
     f"No {LATEX} was found when this report was made.",
-    "The same report as a page for a browser: reports/index.html",
+    "The same report as a page for a browser: reports/out/index.html",
     "For the PDF install LaTeX; on Debian and Ubuntu:",
     "apt-get install texlive-latex-base texlive-latex-recommended lmodern",
     "and then run: dvc repro --force --single-item pdf",
@@ -42,7 +44,7 @@ MISSING = (
 
 
 def make_pdf(root: Path, params: Params) -> None:
-    """Write reports/report.tex and reports/report.pdf under `root`.
+    """Write reports/out/report.tex and reports/out/report.pdf under `root`.
 
     Raises:
         InputError: a table or figure is missing, or LaTeX does not accept what was made of them.
@@ -56,18 +58,18 @@ def make_pdf(root: Path, params: Params) -> None:
         .render(
             provenance=provenance,
             figures=[
-                entry | {"path": f"{folder.relative_to('reports').as_posix()}/{entry['name']}"}
+                entry | {"path": f"{folder.relative_to('reports/out').as_posix()}/{entry['name']}"}
                 for folder in figure_folders(params)
                 for entry in listed_figures(root / folder)
             ],
-            tables=table_files(root / "reports/tables/all.tex"),
+            tables=table_files(root / "reports/out/tables/all.tex"),
         )
     )
-    with whole_file(root / "reports/report.tex") as part:
+    with whole_file(root / "reports/out/report.tex") as part:
         part.write_text(text, encoding="utf-8", newline="\n")
-    with whole_file(root / "reports/report.pdf") as part:
+    with whole_file(root / "reports/out/report.pdf") as part:
         if shutil.which(LATEX):
-            compile_tex(root / "reports", text, part)
+            compile_tex(root / "reports/out", text, part)
         else:
             write_page(part, MISSING)
 
@@ -115,7 +117,9 @@ def compile_tex(folder: Path, text: str, target: Path) -> None:
             except subprocess.TimeoutExpired:
                 raise InputError(f"{LATEX} did not end within {SECONDS} s") from None
             if done.returncode:
-                raise InputError(f"reports/report.tex: {LATEX} stopped: {first_error(done.stdout)}")
+                raise InputError(
+                    f"reports/out/report.tex: {LATEX} stopped: {first_error(done.stdout)}"
+                )
         shutil.copyfile(Path(place) / "report.pdf", target)
 
 
@@ -147,9 +151,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.parse_args(argv)
     make_pdf(Path(), load_params())
     if shutil.which(LATEX):
-        print("written to reports/report.pdf")
+        print("written to reports/out/report.pdf")
     else:
-        print(f"no {LATEX}: reports/report.pdf is one page that says how to get it")
+        print(f"no {LATEX}: reports/out/report.pdf is one page that says how to get it")
 
 
 if __name__ == "__main__":

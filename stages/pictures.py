@@ -3,9 +3,9 @@
     python -m stages.pictures isic17-256
 
 Reads params.yaml, reports/figures.yaml, reports/tables.yaml, what the view's runs left in metrics/,
-and data/arrays/<view>/; writes reports/pictures/<view>/: figures as PDF and PNG with figures.json,
-and cases.json, what the page's viewer is given of every test case. Its image or slice, the truth
-and the main cell's predictions lie in it as data: URIs.
+and data/arrays/<view>/; writes reports/out/pictures/<view>/: figures as PDF and PNG with
+figures.json, and cases.json, what the page's viewer is given of every test case. Its image or
+slice, the truth and the main cell's predictions lie in it as data: URIs.
 """
 
 import argparse
@@ -31,7 +31,7 @@ DRAWN = (qualitative, lowest, outlined_slices)
 
 
 def make_pictures(root: Path, params: Params, declared_runs: Sequence[Run], view: str) -> list[str]:
-    """Write reports/pictures/<view>/ under `root`, whole or not at all; the figures' names.
+    """Write reports/out/pictures/<view>/ under `root`, whole or not at all; the figures' names.
 
     Of a view without runs there are no figures, and `null` for its cases.
 
@@ -60,7 +60,9 @@ def cases_of(
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.pictures", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("view", help="a view of grid.isic or grid.volumes, such as isic17-256")
+    parser.add_argument(
+        "view", help="a view of grid.ablation_views or grid.volumes, such as isic17-256"
+    )
     view, params = parser.parse_args(argv).view, load_params()
     names = make_pictures(Path(), params, runs(params), view)
     print(f"{', '.join([*names, 'every case'])}; written to {PICTURES / view}")

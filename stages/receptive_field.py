@@ -2,9 +2,9 @@
 
     python -m stages.receptive_field isic17-256
 
-Of the main cell (base, or the first of grid.ablations) on this view of grid.isic, under the paper's
-protocol (or the first of grid.protocols) with the first seed. Before training: the model that this
-run started from, made anew from its seed and its initial weights.
+Of the main cell (base, or the first of grid.ablations) on this view of grid.ablation_views, under
+the paper's protocol (or the first of grid.protocols) with the first seed. Before training: the
+model that this run started from, made anew from its seed and its initial weights.
 
 Reads  runs/<view>/<cell>/<protocol>/<seed>/weights.safetensors, data/arrays/<view>/<protocol>/test,
        and data/weights/ where the cell has initial weights.
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure the receptive fields of a view's main run and write receptive_field.npz."""
     parser = argparse.ArgumentParser(prog="python -m stages.receptive_field", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("view", help="a view of grid.isic, such as isic17-256")
+    parser.add_argument("view", help="a view of grid.ablation_views, such as isic17-256")
     view = parser.parse_args(argv).view
     params = load_params()
     target = Path("metrics", params.profile_name, view, "receptive_field.npz")

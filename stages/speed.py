@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure the architectures of the grid and write speed.json."""
     parser = argparse.ArgumentParser(prog="python -m stages.speed", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("view", help="a view of grid.isic, such as isic17-256")
+    parser.add_argument("view", help="a view of grid.ablation_views, such as isic17-256")
     view = parser.parse_args(argv).view
     params = load_params()
     speed(params, view, Path("metrics", params.profile_name, view, "speed.json"))

@@ -1,7 +1,7 @@
 """Render every table of the report from the declared grid: published beside measured.
 
 Reads params.yaml, reports/published.yaml, reports/tables.yaml, reports/templates/tables/ and the
-files of each run of the grid in metrics/; writes reports/tables/, each table as .tex and .csv:
+files of each run of the grid in metrics/; writes reports/out/tables/, each table as .tex and .csv:
 
 table1 to table6: the paper's, published beside measured, and table5-cost: parameters, FLOPs, speed.
 comparison: every measured row with its interval, difference, verdict and test.
@@ -39,7 +39,7 @@ from reports.make.typeset.render import environment, render_markdown, render_tex
 from reports.make.typeset.sheet import percent
 from vmunet.files import whole_folder
 
-OUTPUT = Path("reports/tables")
+OUTPUT = Path("reports/out/tables")
 
 
 def make_tables(
@@ -49,7 +49,7 @@ def make_tables(
     statistics: Statistics | None = None,
     paired: Paired | None = None,
 ) -> None:
-    """Write reports/tables/ under `root`, whole or not at all.
+    """Write reports/out/tables/ under `root`, whole or not at all.
 
     `statistics` brings the figures' intervals and tests, `paired` those of the two protocols'
     difference; without them these are dashes.

@@ -1,6 +1,6 @@
 """DVC stage: the CT volumes of a view, from their source to data/arrays/<view>/.
 
-What is in them, for a person to read: reports/volumes/<view>/.
+What is in them, for a person to read: reports/out/volumes/<view>/.
 
 The source is the active profile's: phantoms, the raw volumes (source: file in a folder, source:
 synapse from synapse.org with the token in SYNAPSE_AUTH_TOKEN) or the prepared slices and volumes
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     view, arrays = params.grid.volumes[name], Path("data/arrays") / name
     manifest = provide(params.profile.volumes[view.dataset], arrays, view.size)
     log(manifest)
-    write_report(arrays, manifest, Path("reports/volumes") / name)
+    write_report(arrays, manifest, Path("reports/out/volumes") / name)
 
 
 def provide(source: PhantomVolumes | SynapseSource, target: Path, size: int) -> dict[str, Any]:

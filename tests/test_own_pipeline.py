@@ -18,7 +18,7 @@ PROFILE = {
     "volumes": {},
     "weights": {"source": "none"},
     "train_volumes": TINY["train"],
-    "grid": {**TINY["grid"], "ablations": ["scratch"], "elsewhere": []}
+    "grid": {**TINY["grid"], "ablations": ["scratch"], "size_views": []}
     | {"volumes": {}, "volume_protocols": []},
 }
 

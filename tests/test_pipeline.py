@@ -37,11 +37,11 @@ TINY = {
             "isic17-32": {"dataset": "isic17", "size": 32, "protocols": ["paper", "sound"]},
             "isic17-64": {"dataset": "isic17", "size": 64, "protocols": ["paper"]},
         },
-        "isic": ["isic17-32"],
+        "ablation_views": ["isic17-32"],
         "ablations": list(CELLS),
         "protocols": ["paper"],
-        "elsewhere": ["isic17-64"],
-        "sound": ["scratch"],
+        "size_views": ["isic17-64"],
+        "sound_cells": ["scratch"],
         "volumes": {"synapse-32": {"dataset": "synapse", "size": 32}},
         "volume_protocols": ["paper", "sound"],
         "seeds": [1],
@@ -167,25 +167,25 @@ def test_a_fresh_clone_ends_in_tables(built: Path) -> None:
         with open(built / "metrics" / "tiny" / folder / "per_case.csv") as file:
             assert len(list(csv.DictReader(file))) == 12 * 8
     for number in range(1, 7):
-        table = (built / "reports" / "tables" / f"table{number}.tex").read_text()
+        table = (built / "reports/out" / "tables" / f"table{number}.tex").read_text()
         assert r"\toprule" in table
-    assert "hantom" in (built / "reports" / "tables" / "table1.tex").read_text()
-    assert "<!doctype html>" in (built / "reports/index.html").read_text()[:200].lower()
-    assert (built / "reports/report.pdf").read_bytes().startswith(b"%PDF")
-    fields = json.loads((built / "reports/figures/figures.json").read_text())
+    assert "hantom" in (built / "reports/out" / "tables" / "table1.tex").read_text()
+    assert "<!doctype html>" in (built / "reports/out/index.html").read_text()[:200].lower()
+    assert (built / "reports/out/report.pdf").read_bytes().startswith(b"%PDF")
+    fields = json.loads((built / "reports/out/figures/figures.json").read_text())
     assert "receptive-fields-isic17-32" in [figure["name"] for figure in fields]
     for place in ("pictures/isic17-32", "pictures/synapse-32"):
         assert (built / "reports" / place / "cases.json").is_file()
-    scores = json.loads((built / "reports/tables/scores.json").read_text())
+    scores = json.loads((built / "reports/out/tables/scores.json").read_text())
     assert set(scores) == {"isic17-32", "isic17-64", "synapse-32"}
     assert "isic17-32.base-paper-1.miou" in tool(built, "dvc", "metrics", "show", "--md")
     card = (built / "runs/isic17-32/base/paper/1/MODEL_CARD.md").read_text()
     assert "Trained and tested on phantoms" in card
-    checked = built / "reports" / "data"
+    checked = built / "reports/out" / "data"
     names = ["findings.csv", "index.md", "isic17.png"]
     assert sorted(path.name for path in checked.iterdir()) == names
     assert "| train | 8 |" in (checked / "index.md").read_text()
-    volumes = (built / "reports" / "volumes" / "synapse-32" / "index.md").read_text()
+    volumes = (built / "reports/out" / "volumes" / "synapse-32" / "index.md").read_text()
     assert "gallbladder: missing in case0039, case0025" in volumes
 
 
@@ -276,17 +276,17 @@ def test_a_changed_loss_retrains_and_a_changed_metric_only_evaluates(project: Pa
 
 def test_switching_profiles_and_back_retrains_nothing(project: Path) -> None:
     other = TINY | {"about": "Another budget.", "train": TINY["train"] | {"epochs": 1}}
-    other["grid"] = TINY["grid"] | {"ablations": ["scratch"], "elsewhere": [], "sound": []}
+    other["grid"] = TINY["grid"] | {"ablations": ["scratch"], "size_views": [], "sound_cells": []}
     other["grid"] |= {"volumes": {}, "volume_protocols": [], "profiled": []}
     write_profile(project, "other", other)
-    before = (project / "reports" / "tables" / "table1.tex").read_bytes()
+    before = (project / "reports/out" / "tables" / "table1.tex").read_bytes()
     tool(project, "vmunet", "profile", "other")
     tool(project, "dvc", "repro")
-    assert (project / "reports" / "tables" / "table1.tex").read_bytes() != before
+    assert (project / "reports/out" / "tables" / "table1.tex").read_bytes() != before
     tool(project, "vmunet", "profile", "tiny")
     output = tool(project, "dvc", "repro")
     assert "stages.train" not in output
-    assert (project / "reports" / "tables" / "table1.tex").read_bytes() == before
+    assert (project / "reports/out" / "tables" / "table1.tex").read_bytes() == before
     (project / "profiles" / "other.yaml").unlink()
 
 

@@ -31,7 +31,7 @@ examples:
   vmunet search isic17-256 --epochs 60 --timeout 36000  (shorter trials, none new after 10 h)
   vmunet search polyps --cell scratch                   (a dataset of your own)
 
-result: reports/search/STUDY/index.md with the table of trials, plots of the history and of each
+result: reports/out/search/STUDY/index.md with the table of trials, plots of the history and of each
 setting's importance, and the best settings as a cell for params.yaml, which is printed too. Output
 of the trials: .search/STUDY/logs/. In MLflow each trial is a run nested in the study's; Prefect's
 page (`vmunet ui`) shows them as tasks.

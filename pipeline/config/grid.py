@@ -25,38 +25,39 @@ class VolumeView(Strict):
 
 
 class Crossing(Strict):
-    """Two views of `isic`: what was trained on `train` is scored on the test images of `test`."""
+    """Two views of `ablation_views`: what was trained on `train` is scored on the test images of `test`."""
 
     train: str
     test: str
 
 
 class Grid(Strict):
-    """What is run. `isic` x `ablations` x `protocols` x `seeds`, and three smaller products.
+    """What is run. `ablation_views` x `ablations` x `protocols` x `seeds`, and three smaller products.
 
     Attributes:
         datasets: datasets to provide.
         views: the arrays to prepare, by name.
-        isic: views that every ablation cell is run on.
+        ablation_views: views that every ablation cell is run on.
         ablations: cells run on them.
         protocols: protocols of those runs.
-        elsewhere: further views (Table VI's sizes), for the base cell only.
-        sound: cells also run under the sound protocol, on `isic`.
+        size_views: further views (Table VI's sizes), for the base cell only.
+        sound_cells: cells also run under the sound protocol, on `ablation_views`.
         volumes: views of CT volumes by name, for the base cell only.
         volume_protocols: protocols of those runs.
         seeds: seeds of every run.
         cross: by name, views whose main runs are scored on another dataset's test images.
-        profiled: views of `isic` at which speed, memory and receptive fields are measured; Table V
+        profiled: views of `ablation_views` at which speed, memory and receptive fields are
+        measured; Table V
             shows the first one's.
     """
 
     datasets: list[Literal["isic17", "isic18"]]
     views: dict[Name, View]
-    isic: list[str]
+    ablation_views: list[str]
     ablations: list[str]
     protocols: list[ProtocolName]
-    elsewhere: list[str]
-    sound: list[str]
+    size_views: list[str]
+    sound_cells: list[str]
     volumes: dict[Name, VolumeView]
     volume_protocols: list[ProtocolName]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
@@ -69,17 +70,17 @@ class Grid(Strict):
         return "base" if "base" in self.ablations else next(iter(self.ablations), None)
 
     def main_runs(self, view: str) -> list[tuple[str, str, str, int]]:
-        """(view, cell, protocol, seed) of the main cell's runs on a view of `isic`."""
+        """(view, cell, protocol, seed) of the main cell's runs on a view of `ablation_views`."""
         cell = self.main_cell
         found = [run for run in self.runs() if run[:2] == (view, cell)]
-        return found if view in self.isic else []
+        return found if view in self.ablation_views else []
 
     def runs(self) -> list[tuple[str, str, str, int]]:
         """(view, cell, protocol, seed) of every run, as dvc.yaml's groups enumerate them."""
         groups = (
-            (self.isic, self.ablations, self.protocols),
-            (self.elsewhere, ["base"], self.protocols),
-            (self.isic, self.sound, ["sound"]),
+            (self.ablation_views, self.ablations, self.protocols),
+            (self.size_views, ["base"], self.protocols),
+            (self.ablation_views, self.sound_cells, ["sound"]),
             (list(self.volumes), ["base"], self.volume_protocols),
         )
         return [

@@ -152,14 +152,14 @@ class Params(Strict):
     @model_validator(mode="after")
     def _names_exist(self) -> "Params":
         grid = self.grid
-        cells = {"ablations": grid.ablations, "sound": grid.sound}
-        cells["elsewhere"] = ["base"] if grid.elsewhere else []
+        cells = {"ablations": grid.ablations, "sound_cells": grid.sound_cells}
+        cells["size_views"] = ["base"] if grid.size_views else []
         cells["volumes"] = ["base"] if grid.volumes else []
         for field, names in cells.items():
             for name in names:
                 if name not in self.cells:
                     raise ValueError(f"grid.{field}: unknown cell {name!r}; {known(self.cells)}")
-        for field in ("isic", "elsewhere"):
+        for field in ("ablation_views", "size_views"):
             for name in getattr(grid, field):
                 if name not in grid.views:
                     raise ValueError(f"grid.{field}: unknown view {name!r}; {known(grid.views)}")
@@ -193,18 +193,22 @@ class Params(Strict):
         for name, crossing in grid.cross.items():
             self._check_crossing(name, crossing)
         for name in grid.profiled:
-            if name not in grid.isic:
-                known_views = known(dict.fromkeys(grid.isic))
-                raise ValueError(f"grid.profiled: {name!r} is not in grid.isic; {known_views}")
+            if name not in grid.ablation_views:
+                known_views = known(dict.fromkeys(grid.ablation_views))
+                raise ValueError(
+                    f"grid.profiled: {name!r} is not in grid.ablation_views; {known_views}"
+                )
         self.own.check_names(self.cells, {*grid.views, *grid.volumes})
         return self
 
     def _check_crossing(self, name: str, crossing: Crossing) -> None:
         grid, field = self.grid, f"grid.cross.{name}"
         for part, view in (("train", crossing.train), ("test", crossing.test)):
-            if view not in grid.isic:
-                names = dict.fromkeys(grid.isic)
-                raise ValueError(f"{field}.{part}: {view!r} is not in grid.isic; {known(names)}")
+            if view not in grid.ablation_views:
+                names = dict.fromkeys(grid.ablation_views)
+                raise ValueError(
+                    f"{field}.{part}: {view!r} is not in grid.ablation_views; {known(names)}"
+                )
         train, test = grid.views[crossing.train], grid.views[crossing.test]
         if train.dataset == test.dataset:
             raise ValueError(f"{field}: both views are of {train.dataset}; take two datasets")

@@ -1,4 +1,4 @@
-"""What a study found: reports/search/<study>/index.md with plots, and the cell to paste."""
+"""What a study found: reports/out/search/<study>/index.md with plots, and the cell to paste."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pipeline.search.space import as_yaml, overrides
 from pipeline.search.study import SharedStudy, running
 from vmunet.files import whole_folder
 
-REPORTS = Path("reports/search")
+REPORTS = Path("reports/out/search")
 MOST_IN_LEGEND = 12
 STATES = {
     TrialState.COMPLETE: "done",
@@ -154,8 +154,8 @@ def page(study: SharedStudy, params: Params, said: str, cell: str, drawn: dict[s
             cell.rstrip("\n"),
             "```",
             "",
-            "Paste it into `params.yaml`, and its name into `grid.ablations` or `grid.sound` (for "
-            "your own data `own.cells`), so that it is run.",
+            "Paste it into `params.yaml`, and its name into `grid.ablations` or `grid.sound_cells` "
+            "(for your own data `own.cells`), so that it is run.",
             "",
         ]
     for title, content in drawn.items():

@@ -24,7 +24,7 @@ from pipeline.sweep.prefect_server import mlflow_page, still_there
 
 EVERY_SECONDS = 1.0
 PAUSE_SECONDS = 60.0
-TABLES = Path("reports/tables/index.md")
+TABLES = Path("reports/out/tables/index.md")
 
 
 class Artifacts:

@@ -20,7 +20,7 @@ def tables_of(run: Run, params: Params, root: Path = Path(".")) -> str:
         return ""
     volumes = [name for name, view in grid.volumes.items() if view.dataset == dataset]
     smallest = min(volumes, key=lambda name: grid.volumes[name].size, default=None)
-    at_base_size = run.view in grid.isic or run.view == smallest
+    at_base_size = run.view in grid.ablation_views or run.view == smallest
     return " ".join(
         name
         for name, table in tables.items()

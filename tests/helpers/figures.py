@@ -31,7 +31,7 @@ class FigureRun(Run):
 def make_grid(isic=("isic17-64",), volumes=(), seeds=(42,)):
     """Parameters whose grid has the views that the figures ask for."""
     params = make_params(volumes=volumes)
-    params.grid.isic = list(isic)
+    params.grid.ablation_views = list(isic)
     params.grid.profiled = list(isic[:1])
     params.grid.seeds = list(seeds)
     return params
@@ -39,7 +39,9 @@ def make_grid(isic=("isic17-64",), volumes=(), seeds=(42,)):
 
 def declared(params, cells=("base",), protocols=("paper",), elsewhere=()):
     grid = params.grid
-    views = [(view, cells) for view in grid.isic] + [(view, ("base",)) for view in elsewhere]
+    views = [(view, cells) for view in grid.ablation_views] + [
+        (view, ("base",)) for view in elsewhere
+    ]
     runs = [
         FigureRun(view, cell, protocol, seed)
         for view, own in views

@@ -32,14 +32,14 @@ CSV = {
 def params_of(root, setitem, volumes=(64,)):
     """Parameters, and a root with reports/ but no tables or figures."""
     prepare(root, setitem)
-    shutil.rmtree(root / "reports/figures", ignore_errors=True)
-    (root / "reports/index.html").unlink(missing_ok=True)
+    shutil.rmtree(root / "reports/out/figures", ignore_errors=True)
+    (root / "reports/out/index.html").unlink(missing_ok=True)
     return make_params(volumes=volumes)
 
 
 def runs_of(params, run, cells=("base", "scratch"), seeds=(42,)):
     """Paper runs of some cells at the base sizes, sound ones of the first, and the volumes'."""
-    isic = params.grid.isic
+    isic = params.grid.ablation_views
     found = [run(view, cell, "paper", seed) for view in isic for cell in cells for seed in seeds]
     found += [run(view, cells[0], "sound", seed) for view in isic for seed in seeds]
     return found + volume_runs(params, seeds)
@@ -54,7 +54,7 @@ def write_all(root, params, runs, ids=IDS, source="phantom", scores=made_up):
             write_volumes(root, folder, run)
         else:
             write_images(root, folder, run, ids)
-    tables = root / "reports/tables"
+    tables = root / "reports/out/tables"
     tables.mkdir()
     for name, text in CSV.items():
         (tables / f"{name}.csv").write_text(text)
@@ -130,7 +130,7 @@ def write_volumes(root, folder, run):
 
 
 def write_figures(root):
-    folder = root / "reports/figures"
+    folder = root / "reports/out/figures"
     folder.mkdir()
     picture = cv2.imencode(".png", np.full((30, 50, 3), 200, np.uint8))[1].tobytes()
     listed = []

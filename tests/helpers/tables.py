@@ -86,8 +86,8 @@ def make_params(
         ),
         grid=SimpleNamespace(
             views=views,
-            isic=[f"isic17-{sizes[0]}", f"isic18-{sizes[0]}"],
-            elsewhere=[f"isic17-{size}" for size in sizes[1:]],
+            ablation_views=[f"isic17-{sizes[0]}", f"isic18-{sizes[0]}"],
+            size_views=[f"isic17-{size}" for size in sizes[1:]],
             volumes=organs,
             cross=dict.fromkeys(cross),
             profiled=[f"isic17-{sizes[0]}"],
@@ -97,7 +97,7 @@ def make_params(
 
 
 def all_runs(params, seeds=(42,), cells=tuple(CELLS), sound=("base",)):
-    isic, elsewhere = params.grid.isic, params.grid.elsewhere
+    isic, elsewhere = params.grid.ablation_views, params.grid.size_views
     found = [Run(v, c, "paper", s) for v in isic for c in cells for s in seeds]
     found += [Run(v, "base", "paper", s) for v in elsewhere for s in seeds]
     found += [Run(v, c, "sound", s) for v in isic for c in sound for s in seeds]
@@ -211,7 +211,7 @@ def write(root, params, run, data, native, paper, sound):
             "git": "revision",
         },
         "paper": paper,
-        "sound": sound,
+        "sound_cells": sound,
     }
     path = metrics_file(root, params, run)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -233,7 +233,7 @@ def prepare(root, setitem):
 
 def made(root, params, runs, statistics=None, paired=None):
     make_tables(root, params, runs, statistics, paired)
-    return root / "reports" / "tables"
+    return root / "reports/out" / "tables"
 
 
 def rows_of(folder, name):

@@ -159,7 +159,7 @@ def test_one_cell_on_one_view_of_real_images_has_no_band(tmp_path):
     params, runs = write_small(tmp_path)
     assert make_figures(tmp_path, params, runs) == OF_SCORES[:4]
     assert make_pictures(tmp_path, params, runs, "isic17-64") == OF_VIEWS["isic17-64"]
-    folder = tmp_path / "reports/figures"
+    folder = tmp_path / "reports/out/figures"
     listed = json.loads((folder / "figures.json").read_text())
     assert {entry["data"] for entry in listed} == {"real"}
     assert top_colour(folder / "size.png") == (255, 255, 255)
@@ -220,7 +220,7 @@ def test_a_missing_file_is_named(demo, tmp_path, lost, figure, message):
 
 def test_where_a_figure_fails_the_old_ones_stay(tmp_path):
     params, runs = write_small(tmp_path)
-    folder = tmp_path / "reports/figures"
+    folder = tmp_path / "reports/out/figures"
     folder.mkdir()
     (folder / "old.png").write_bytes(b"old")
     path = tmp_path / runs[0].metrics_folder("demo") / "metrics.json"

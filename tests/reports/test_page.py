@@ -283,8 +283,8 @@ def test_the_band_is_there_for_phantoms_alone(root, page):
 
 def test_figures_stand_inside_with_a_way_to_their_pdf(page):
     assert {a["href"] for a, _ in page.all("a") if a["href"].endswith(".pdf")} == {
-        "../reports/figures/curves.pdf",
-        "../reports/figures/nasty.pdf",
+        "../reports/out/figures/curves.pdf",
+        "../reports/out/figures/nasty.pdf",
     }
     first = next(a for a, _ in page.all("img") if a["src"].startswith("data:image/png"))
     assert (first["width"], first["height"]) == ("50", "30")
@@ -294,7 +294,10 @@ def test_without_figures_and_further_tables(root):
     root, params = root
     runs = [run for run in runs_of(params, Run) if run.view == "isic17-64"]
     write_all(root, params, runs)
-    for path in [*(root / "reports/figures").iterdir(), *(root / "reports/tables").iterdir()]:
+    for path in [
+        *(root / "reports/out/figures").iterdir(),
+        *(root / "reports/out/tables").iterdir(),
+    ]:
         path.unlink()
     page = Page(built(root, params, runs))
     assert not page.all("figure")
@@ -412,7 +415,7 @@ def test_what_is_missing_is_named_and_the_old_page_stays(root):
     (folder / "per_image.csv").write_text(rows.replace(IDS[0], "another"))
     broken(root, params, runs, "of other images than the arrays of isic17-64")
     (folder / "per_image.csv").write_text(rows)
-    figures = root / "reports/figures"
+    figures = root / "reports/out/figures"
     (figures / "curves.png").write_text("no picture")
     broken(root, params, runs, "curves.png: not a PNG")
     (figures / "curves.png").unlink()

@@ -49,7 +49,7 @@ def text_of(path):
 @needs_latex
 def test_the_report_has_figures_tables_provenance_and_the_band_on_every_page(project):
     make_pdf(project.root, project.params)
-    path = project.root / "reports/report.pdf"
+    path = project.root / "reports/out/report.pdf"
     assert path.read_bytes().startswith(b"%PDF")
     if shutil.which("pdftotext"):
         pages = text_of(path).split("Phantom data: these figures say nothing about skin lesions.")
@@ -78,15 +78,15 @@ def test_the_document_compiles_in_its_place_and_to_the_same_bytes(project):
 def test_without_latex_one_page_says_how_to_get_it(project, monkeypatch):
     monkeypatch.setattr(stage.shutil, "which", lambda name: None)
     make_pdf(project.root, project.params)
-    content = (project.root / "reports/report.pdf").read_bytes()
+    content = (project.root / "reports/out/report.pdf").read_bytes()
     assert content.startswith(b"%PDF")
     assert b"/Count 1" in content
-    assert r"\documentclass" in (project.root / "reports/report.tex").read_text()
+    assert r"\documentclass" in (project.root / "reports/out/report.tex").read_text()
 
 
 @needs_latex
 def test_a_document_that_latex_refuses_is_one_error_and_the_old_one_stays(project, monkeypatch):
-    path = project.root / "reports/report.pdf"
+    path = project.root / "reports/out/report.pdf"
     path.write_bytes(b"old")
     template = project.root / "reports/templates/pdf/report.tex.j2"
     template.write_text(template.read_text().replace(r"\end{document}", r"\unknowncommand"))
@@ -107,7 +107,7 @@ def test_a_document_cannot_run_programs_or_take_for_ever(tmp_path, monkeypatch):
 
 
 def test_what_is_missing_is_named(project):
-    (project.root / "reports/figures/curves.pdf").unlink()
+    (project.root / "reports/out/figures/curves.pdf").unlink()
     with pytest.raises(InputError, match=r"curves\.pdf: no such file, though .*figures\.json"):
         make_pdf(project.root, project.params)
     with pytest.raises(InputError, match=r"all\.tex: no such file; run `python -m stages.tables`"):

@@ -121,7 +121,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     grid = PROFILE["grid"] | {  # type: ignore[operator]
         "datasets": ["isic17", "isic18"],
         "views": {A: view | {"dataset": "isic17"}, B: view | {"dataset": "isic18"}},
-        "isic": [A, B],
+        "ablation_views": [A, B],
         "volumes": {},
         "volume_protocols": [],
         "cross": {"a-to-b": {"train": A, "test": B}, "b-to-a": {"train": B, "test": A}},

@@ -9,7 +9,7 @@ from vmunet.errors import InputError
 if TYPE_CHECKING:
     from pipeline.config.params import Params
 
-FIGURES, PICTURES = Path("reports/figures"), Path("reports/pictures")
+FIGURES, PICTURES = Path("reports/out/figures"), Path("reports/out/pictures")
 NAME, CASES = "figures.json", "cases.json"
 # name: of its files, without suffix; data: `phantom`, `real` or `mixed`
 FIELDS = ("name", "title", "caption", "data", "alt")
@@ -44,7 +44,7 @@ def listed_figures(folder: Path) -> list[dict[str, str]]:
 
 def pictured_views(params: "Params") -> list[str]:
     """The views whose images or volumes the report shows, in order."""
-    return [*params.grid.isic, *params.grid.volumes]
+    return [*params.grid.ablation_views, *params.grid.volumes]
 
 
 def figure_folders(params: "Params") -> list[Path]:

@@ -78,7 +78,7 @@ class Runs:
     def image_views(self) -> list[str]:
         """The views whose images are shown: those that every cell is run on, or else all."""
         images = [v for v in self.views if v not in self.params.grid.volumes]
-        return [v for v in images if v in self.params.grid.isic] or images
+        return [v for v in images if v in self.params.grid.ablation_views] or images
 
     @property
     def volume_views(self) -> list[str]:

@@ -1,7 +1,7 @@
 """The test images on the page: every one of them, with what the main cell's runs predicted.
 
-Of each view of `grid.isic` the base cell is shown, or the first one of the grid, with its first
-seed, under each protocol that it was trained with.
+Of each view of `grid.ablation_views` the base cell is shown, or the first one of the grid, with its
+first seed, under each protocol that it was trained with.
 """
 
 import csv

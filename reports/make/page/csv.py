@@ -1,4 +1,4 @@
-"""The further tables on the page: whatever tidy CSV files stand in reports/tables/."""
+"""The further tables on the page: whatever tidy CSV files stand in reports/out/tables/."""
 
 import re
 from collections.abc import Mapping

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from reports.make.results.metrics import Result
 
-ROOT = ".."  # from reports/index.html to the repository's root, where a source's path starts
+ROOT = ".."  # from reports/out/index.html to the repository's root, where a source's path starts
 MLFLOW = "http://127.0.0.1:5000"  # where `vmunet ui` serves MLflow's page
 DASH = "\u2013"  # where there is no figure
 

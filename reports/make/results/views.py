@@ -27,22 +27,22 @@ def load_yaml(path: Path) -> dict[str, Any]:
 def views_by_size(params: "Params", dataset: str, base_size: int) -> dict[float, str]:
     """The dataset's views, keyed by the published size that each stands for.
 
-    A profile whose base size is s trains s, 1.5 s and 2 s where the paper trained 256, 384 and
-    512: a view stands for its size times 256 / s, `base_size` being the paper's 256 (224 on
-    Synapse). The base view is the one of `grid.isic`; a dataset outside it (Synapse, whose views
+    A profile whose base size is s trains s, 1.5 s and 2 s where the paper trained 256, 384 and 512:
+    a view stands for its size times 256 / s, `base_size` being the paper's 256 (224 on Synapse).
+    The base view is the one of `grid.ablation_views`; a dataset outside it (Synapse, whose views
     are `grid.volumes`) has its smallest view as base.
     """
     grid = params.grid
     views: dict[str, Any] = {**grid.views, **grid.volumes}
-    names = (*grid.isic, *grid.elsewhere, *grid.volumes)
+    names = (*grid.ablation_views, *grid.size_views, *grid.volumes)
     of_dataset = [name for name in names if views[name].dataset == dataset]
     if not of_dataset:
         return {}
-    base = [name for name in grid.isic if views[name].dataset == dataset]
+    base = [name for name in grid.ablation_views if views[name].dataset == dataset]
     if len(base) > 1:
         raise InputError(
-            f"params.yaml: grid.isic has {len(base)} views of {dataset} ({', '.join(base)}); a "
-            "table shows one base size: move the others to grid.elsewhere"
+            f"params.yaml: grid.ablation_views has {len(base)} views of {dataset} ({', '.join(base)}); "
+            "a table shows one base size: move the others to grid.size_views"
         )
     smallest = min(of_dataset, key=lambda name: views[name].size)
     size = views[base[0] if base else smallest].size

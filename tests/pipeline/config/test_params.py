@@ -123,7 +123,10 @@ def test_a_run_names_its_places() -> None:
     [
         (lambda c: c.update(profile="huge"), r"unknown profile 'huge'; known: demo, paper, small"),
         (lambda c: c["grid"]["ablations"].append("bsae"), r"unknown cell 'bsae'; known: base"),
-        (lambda c: c["grid"]["isic"].append("isic17-100"), r"unknown view 'isic17-100'; known"),
+        (
+            lambda c: c["grid"]["ablation_views"].append("isic17-100"),
+            r"unknown view 'isic17-100'; known",
+        ),
         (lambda c: c["grid"].update(seeds=["42"]), r"grid\.seeds\.0: .*integer \(found '42'\)"),
         (lambda c: c["grid"].update(seeds=[]), r"grid\.seeds"),
         (lambda c: c["grid"].update(protocols=["papr"]), r"grid\.protocols\.0: .*'paper' or 'sou"),
@@ -133,7 +136,7 @@ def test_a_run_names_its_places() -> None:
             r"base-sound-42 is declared twice",
         ),
         (lambda c: c["grid"].update(seeds=[1, 1]), r"isic17-64-base-paper-1 is declared twice"),
-        (lambda c: c["grid"]["elsewhere"].append("isic17-64"), r"base-paper-42 is declared twice"),
+        (lambda c: c["grid"]["size_views"].append("isic17-64"), r"base-paper-42 is declared twice"),
         (
             lambda c: c["grid"].update(protocols=["sound"], sound=[]),
             r"isic17-96-base runs under",
@@ -145,11 +148,11 @@ def test_a_run_names_its_places() -> None:
         (lambda c: c["grid"].update(cross=None), r"grid\.cross: .*valid dictionary \(found None"),
         (
             lambda c: cross(c, test="isic18-99"),
-            r"cross\.a-to-b\.test: 'isic18-99' is not in grid\.isic; known: isic17-64, isic18-64",
+            r"cross\.a-to-b\.test: 'isic18-99' is not in grid\.ablation_views; known: isic17-64",
         ),
         (
             lambda c: cross(c, train="isic17-96"),
-            r"cross\.a-to-b\.train: 'isic17-96' is not in grid\.isic",
+            r"cross\.a-to-b\.train: 'isic17-96' is not in grid\.ablation_views",
         ),
         (
             lambda c: cross(c, test="isic17-64"),

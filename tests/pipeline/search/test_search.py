@@ -118,7 +118,7 @@ def test_ctrl_c_queues_the_trial_again(project: Path) -> None:
     assert process.returncode == 130, said
     assert "trial 0  stopped" in said
     assert states(project) == [TrialState.FAIL, TrialState.WAITING]
-    assert "stopped, done again" in Path("reports/search", NAME, "index.md").read_text()
+    assert "stopped, done again" in Path("reports/out/search", NAME, "index.md").read_text()
 
 
 def test_a_dead_trial_fails_and_the_study_goes_on(project: Path) -> None:
@@ -188,7 +188,7 @@ def test_no_test_image_is_read_and_the_best_cell_can_be_pasted(project: Path) ->
     study = SharedStudy(NAME)
     best = study.best()
     assert best is not None
-    report = project / "reports/search" / NAME
+    report = project / "reports/out/search" / NAME
     assert {"index.md", "cell.yaml"} <= {path.name for path in report.iterdir()}
     found = YAML(typ="safe").load(report / "cell.yaml")["cells"]
     text = Path("params.yaml").read_text()

@@ -227,10 +227,10 @@ def test_tables_of_a_run() -> None:
 
     root = ROOT
     params = load_params(root)
-    isic = params.grid.isic[0]
+    isic = params.grid.ablation_views[0]
     assert tables_of(Run(isic, "base", "paper", 42), params, root) == "I III IV V VI"
     assert tables_of(Run(isic, "drop-path-03", "paper", 42), params, root) == "IV"
-    for view in params.grid.elsewhere:
+    for view in params.grid.size_views:
         assert tables_of(Run(view, "base", "paper", 42), params, root) == "VI"
     for view in params.grid.volumes:
         assert tables_of(Run(view, "base", "sound", 42), params, root) == "II"

@@ -113,13 +113,13 @@ def test_the_real_grid_fills_the_tables(tmp_path):
         (root / "reports" / name).symlink_to(REPOSITORY / "reports" / name)
     write_metrics(root, params, runs(params))
     make_tables(root, params, runs(params))
-    index = (root / "reports" / "tables" / "index.md").read_text()
+    index = (root / "reports/out" / "tables" / "index.md").read_text()
     assert "Runs that no table" not in index
-    main = next(row for row in rows_of(root / "reports/tables", "table2") if row["cell"])
+    main = next(row for row in rows_of(root / "reports/out/tables", "table2") if row["cell"])
     assert (main["row"], main["protocol"], main["n_seeds"]) == ("VM-UNet", "paper", "1")
     assert float(main["measured_hd95"]) == pytest.approx(5.5)
     # The computed counts are the paper's, to its two decimals.
-    lines = (root / "reports" / "tables" / "table5-cost.tex").read_text().splitlines()
+    lines = (root / "reports/out" / "tables" / "table5-cost.tex").read_text().splitlines()
     for name, row in PUBLISHED["tables"]["V"].items():
         label = next(
             r["label"] for r in DECLARED["tables"]["V"]["rows"] if r["published"] == f"V.{name}"
@@ -136,7 +136,7 @@ def test_views_stand_for_published_sizes():
     params = load_params(REPOSITORY)
     for dataset in params.grid.datasets:
         found = views_by_size(params, dataset, 256)
-        assert found[256] in params.grid.isic
+        assert found[256] in params.grid.ablation_views
         assert len(found) == sum(view.dataset == dataset for view in params.grid.views.values())
     assert views_by_size(params, "synapse", 224) == {224: "synapse-64"}
 

@@ -49,7 +49,7 @@ def test_golden(root):
 
 def test_same_bytes_twice_and_old_files_go(root):
     first = golden_files(root)
-    folder = root / "reports" / "tables"
+    folder = root / "reports/out" / "tables"
     (folder / "table7.tex").write_text("stale")
     params = make_params(volumes=(64,), cross=("isic17-to-isic18",))
     runs = all_runs(params, seeds=(1, 2, 3))
@@ -346,7 +346,7 @@ def test_missing_metrics_names_the_file_and_writes_nothing(root):
     path.unlink()
     with pytest.raises(InputError, match=str(path.relative_to(root))):
         make_tables(root, params, runs)
-    assert not (root / "reports" / "tables").exists()
+    assert not (root / "reports/out" / "tables").exists()
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_two_base_views_of_a_dataset_are_refused(root):
     params.grid.isic.append(params.grid.elsewhere.pop())
     runs = all_runs(params)
     write_metrics(root, params, runs)
-    with pytest.raises(InputError, match="grid\\.isic has 2 views of isic17"):
+    with pytest.raises(InputError, match="grid\\.ablation_views has 2 views of isic17"):
         make_tables(root, params, runs)
 
 

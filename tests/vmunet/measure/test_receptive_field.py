@@ -255,7 +255,7 @@ def test_a_run_that_is_missing_or_of_another_size_is_named(project: Path) -> Non
     assert not (project / "metrics").exists()
 
 
-@pytest.mark.parametrize("left_out", ["isic", "ablations"])
+@pytest.mark.parametrize("left_out", ["ablation_views", "ablations"])
 def test_without_a_declared_run_nothing_is_claimed(left_out: str, project: Path) -> None:
     edit(project / "params.yaml", lambda c: c["grid"].update({left_out: []}))
     stage.main([VIEW])
