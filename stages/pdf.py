@@ -2,11 +2,9 @@
 
     python -m stages.pdf
 
-Reads  reports/out/tables/, reports/out/figures/ and reports/out/pictures/ as the stages of these
-names wrote
-       them, the metrics for the band and the provenance, and reports/templates/pdf/report.tex.j2.
-Writes reports/out/report.tex, which compiles in its place, and reports/out/report.pdf. Where LaTeX
-is
+Reads  reports/out/tables/, reports/out/figures/ and reports/out/pictures/, the metrics for the band
+       and the provenance, and reports/templates/pdf/report.tex.j2.
+Writes reports/out/report.tex, which compiles in its place, and reports/out/report.pdf. If LaTeX is
        absent, that is one page which says so and how to get it; reports/out/index.html needs none.
 """
 

@@ -25,14 +25,14 @@ class VolumeView(Strict):
 
 
 class Crossing(Strict):
-    """Two views of `ablation_views`: what was trained on `train` is scored on the test images of `test`."""
+    """Two of `ablation_views`: what was trained on `train` is scored on `test`'s test images."""
 
     train: str
     test: str
 
 
 class Grid(Strict):
-    """What is run. `ablation_views` x `ablations` x `protocols` x `seeds`, and three smaller products.
+    """What is run: ablation_views x ablations x protocols x seeds, and three smaller products.
 
     Attributes:
         datasets: datasets to provide.

@@ -211,7 +211,7 @@ def write(root, params, run, data, native, paper, sound):
             "git": "revision",
         },
         "paper": paper,
-        "sound_cells": sound,
+        "sound": sound,
     }
     path = metrics_file(root, params, run)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -41,8 +41,8 @@ def views_by_size(params: "Params", dataset: str, base_size: int) -> dict[float,
     base = [name for name in grid.ablation_views if views[name].dataset == dataset]
     if len(base) > 1:
         raise InputError(
-            f"params.yaml: grid.ablation_views has {len(base)} views of {dataset} ({', '.join(base)}); "
-            "a table shows one base size: move the others to grid.size_views"
+            f"params.yaml: grid.ablation_views has {len(base)} views of {dataset} "
+            f"({', '.join(base)}); a table shows one base size: move the others to grid.size_views"
         )
     smallest = min(of_dataset, key=lambda name: views[name].size)
     size = views[base[0] if base else smallest].size

@@ -132,13 +132,13 @@ def test_a_run_names_its_places() -> None:
         (lambda c: c["grid"].update(protocols=["papr"]), r"grid\.protocols\.0: .*'paper' or 'sou"),
         (lambda c: c["grid"].update(seed=[1]), r"grid\.seed: Extra inputs"),
         (
-            lambda c: c["grid"].update(sound=["base", "base"]),
+            lambda c: c["grid"].update(sound_cells=["base", "base"]),
             r"base-sound-42 is declared twice",
         ),
         (lambda c: c["grid"].update(seeds=[1, 1]), r"isic17-64-base-paper-1 is declared twice"),
         (lambda c: c["grid"]["size_views"].append("isic17-64"), r"base-paper-42 is declared twice"),
         (
-            lambda c: c["grid"].update(protocols=["sound"], sound=[]),
+            lambda c: c["grid"].update(protocols=["sound"], sound_cells=[]),
             r"isic17-96-base runs under",
         ),
         (

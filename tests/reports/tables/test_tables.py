@@ -392,7 +392,7 @@ def test_a_broken_metrics_file_is_named(root, text):
 
 def test_two_base_views_of_a_dataset_are_refused(root):
     params = make_params()
-    params.grid.isic.append(params.grid.elsewhere.pop())
+    params.grid.ablation_views.append(params.grid.size_views.pop())
     runs = all_runs(params)
     write_metrics(root, params, runs)
     with pytest.raises(InputError, match="grid\\.ablation_views has 2 views of isic17"):

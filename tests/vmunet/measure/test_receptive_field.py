@@ -269,7 +269,7 @@ def test_the_paper_protocol_is_preferred(project: Path) -> None:
         run = stage.declared_run(load_params(), VIEW)
         return run.name if run else ""
 
-    assert declared(protocols=["sound", "paper"], sound=[]) == f"{VIEW}-base-paper-1"
+    assert declared(protocols=["sound", "paper"], sound_cells=[]) == f"{VIEW}-base-paper-1"
     assert declared(protocols=["sound"]) == f"{VIEW}-base-sound-1"
     assert declared(ablations=["scratch"]) == f"{VIEW}-scratch-sound-1"
     assert declared(protocols=[]) == ""
