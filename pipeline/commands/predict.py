@@ -173,10 +173,10 @@ def _note(skipped: Sequence[Path], what: str) -> None:
 def _for_volumes(weights: Sequence[Path]) -> bool:
     """Whether the weights are for CT volumes; InputError where they are of both kinds."""
     from vmunet.errors import InputError
-    from vmunet.inference.images import find_weights
+    from vmunet.inference.ensemble import find_all_weights
     from vmunet.inference.volumes import is_volume_model
 
-    files = [file for given in weights for file in find_weights(given)]
+    files = find_all_weights(weights)
     volume = next((file for file in files if is_volume_model(file)), None)
     image = next((file for file in files if not is_volume_model(file)), None)
     if volume and image:
@@ -193,9 +193,10 @@ def _check_inputs(weights: Sequence[Path], inputs: Sequence[Path], for_volumes: 
     A folder may hold both kinds, and gives the one that the weights are for; files that are
     neither are for `find_images` and `find_volumes` to refuse.
     """
+    from vmunet.data.images import is_image
     from vmunet.data.nifti import is_nifti
     from vmunet.errors import InputError
-    from vmunet.inference.files import is_image
+
 
     fits, other = (is_nifti, is_image) if for_volumes else (is_image, is_nifti)
     for path in inputs:

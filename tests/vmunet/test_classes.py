@@ -36,7 +36,8 @@ from vmunet.errors import InputError
 from vmunet.evaluation.classes import SIZES, score_class_run
 from vmunet.evaluation.metrics import mean_scores, per_image_scores, pooled_scores, resampled_scores
 from vmunet.inference.classes import segment_classes
-from vmunet.inference.images import Member, load_members, segment_folder
+from vmunet.inference.ensemble import Member, load_members
+from vmunet.inference.images import segment_folder
 from vmunet.protocols import PAPER, PROTOCOLS, SOUND
 from vmunet.settings import TrainSettings
 from vmunet.training.loop import train

@@ -17,7 +17,15 @@ from vmunet.errors import InputError
 
 Array8 = NDArray[np.uint8]
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# How the names of files end that belong to an image and are none themselves.
+NOT_IMAGES = ("_superpixels", "_segmentation", "_mask", "_probability", "_overlay")
 CONVERSIONS = ("grayscale", "alpha", "sixteen_bit")
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path is an image by its name; hidden files are none."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def decode(path: Path) -> NDArray:

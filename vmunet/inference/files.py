@@ -1,84 +1,182 @@
-"""The files around a segmentation: which are images, and how masks and the table are written."""
+"""The files around a segmentation: which are inputs, one after the other, and what is written."""
 
-import csv
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from vmunet.data import nifti
+from vmunet.data.images import NOT_IMAGES, SUFFIXES, is_image
 from vmunet.errors import InputError
 from vmunet.files import whole_file
+from vmunet.inference.tables import TABLE, Row, write_table
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-NOT_IMAGES = ("_superpixels", "_segmentation", "_mask", "_probability", "_overlay")
 OVERLAY_COLOUR = (86, 180, 233)  # sky blue of Okabe and Ito's colour-blind safe palette
 OVERLAY_OPACITY = 0.15
+# Ours, and the usual names of label maps: BTCV calls them label0001.nii.gz.
+LABELS = re.compile(r"(.*_(labels?|seg|segmentation|mask)|label\d+)", re.IGNORECASE)
+
+Segmented = TypeVar("Segmented")
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """One row of predictions.csv.
+class Kind:
+    """What the files of one kind are called.
 
     Attributes:
-        image: the file's name.
-        width, height: its own size, px.
-        lesion_fraction: the mask's share of the image's pixels, 0..1.
-        mean_probability: mean probability inside the mask, 0..1; None where the mask is empty.
+        suffixes: how their names end.
+        is_one: whether a path is such a file by its name.
+        stem: a file's name without its suffix.
+        is_output: whether a stem marks a mask, a label map or another file that belongs to an
+            input.
+        name, one, several: "volume", and "a CT volume", "CT volumes" as messages say it.
+        outputs: what `is_output` recognises, for messages.
+        written: what a segmentation is called after the stem.
+        segmentations: what is written, for messages.
     """
 
-    image: str
-    width: int
-    height: int
-    lesion_fraction: float
-    mean_probability: float | None
+    suffixes: Sequence[str]
+    is_one: Callable[[Path], bool]
+    stem: Callable[[Path], str]
+    is_output: Callable[[str], bool]
+    name: str
+    one: str
+    several: str
+    outputs: str
+    written: str
+    segmentations: str
 
 
-def find_images(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The image files that `paths` name, and the files left out.
+def stem_of(path: Path) -> str:
+    """The file's name without .nii or .nii.gz."""
+    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+
+
+IMAGES = Kind(
+    suffixes=SUFFIXES,
+    is_one=is_image,
+    stem=lambda path: path.stem,
+    is_output=lambda stem: stem.lower().endswith(NOT_IMAGES),
+    name="image",
+    one="an image",
+    several="images",
+    outputs="masks or overlays",
+    written="_mask.png",
+    segmentations="masks",
+)
+VOLUMES = Kind(
+    suffixes=nifti.SUFFIXES,
+    is_one=nifti.is_nifti,
+    stem=stem_of,
+    is_output=lambda stem: LABELS.fullmatch(stem) is not None,
+    name="volume",
+    one="a CT volume",
+    several="CT volumes",
+    outputs="label maps",
+    written="_labels.nii.gz",
+    segmentations="labels",
+)
+
+
+def find_inputs(paths: Sequence[Path], kind: Kind) -> tuple[list[Path], list[Path]]:
+    """The images, or the CT volumes, that `paths` name, and the files left out.
 
     A folder gives its own files, sorted, not those of its subfolders. Left out are files whose
-    names mark them as masks, superpixels or what `segment_folder` wrote, so that a second run
-    over the same folder sees the same images.
+    names mark them as masks, label maps, superpixels or what an earlier segmentation wrote, so
+    that a second run over the same folder sees the same inputs.
 
     Raises:
-        InputError: where a path is missing, is no image by its suffix, nothing is left, or two
-            images share a stem, as both would write the same mask.
+        InputError: a path is missing or is of another kind by its suffix, nothing is left, or two
+            inputs share a stem, because both would write the same file.
     """
     given: dict[Path, Path] = {}  # by folder and name: a file named twice counts once
     for path in map(Path, paths):
         if path.is_dir():
-            files = [f for f in sorted(path.iterdir()) if is_image(f) and f.is_file()]
+            files = [file for file in sorted(path.iterdir()) if kind.is_one(file)]
+            files = [file for file in files if file.is_file()]
         elif not path.is_file():
-            raise InputError(f"{path}: no such image or folder")
-        elif not is_image(path):
-            raise InputError(f"{path}: not an image; expected one of {', '.join(SUFFIXES)}")
+            raise InputError(f"{path}: no such {kind.name} or folder")
+        elif not kind.is_one(path):
+            raise InputError(f"{path}: not {kind.one}; expected {', '.join(kind.suffixes)}")
         else:
             files = [path]
         given.update((file.parent.resolve() / file.name, file) for file in files)
-    images = [file for file in given.values() if not _named_otherwise(file)]
-    skipped = [file for file in given.values() if _named_otherwise(file)]
-    if not images:
-        left_out = f" ({len(skipped)} left out as masks or overlays)" if skipped else ""
+    inputs: list[Path] = []
+    skipped: list[Path] = []
+    for file in given.values():
+        (skipped if kind.is_output(kind.stem(file)) else inputs).append(file)
+    if not inputs:
+        left_out = f" ({len(skipped)} left out as {kind.outputs})" if skipped else ""
         where = ", ".join(str(path) for path in paths)
-        raise InputError(f"{where}: no images{left_out}; expected {', '.join(SUFFIXES)} files")
-    stems: dict[str, Path] = {}
-    for image in images:
-        if (other := stems.setdefault(image.stem, image)) is not image:
+        raise InputError(
+            f"{where}: no {kind.several}{left_out}; expected {', '.join(kind.suffixes)} files"
+        )
+    by_stem: dict[str, Path] = {}
+    for file in inputs:
+        stem = kind.stem(file)
+        if (other := by_stem.setdefault(stem, file)) is not file:
             raise InputError(
-                f"{other} and {image} would both write {image.stem}_mask.png; rename one, or "
+                f"{other} and {file} would both write {stem}{kind.written}; rename one, or "
                 "segment them into different folders"
             )
-    return images, skipped
+    return inputs, skipped
 
 
-def is_image(path: Path) -> bool:
-    """Whether a path is an image by its name; hidden files are none."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+def check_out(out: Path, files: Sequence[Path], kind: Kind) -> None:
+    """Raise InputError if the folder `out` is a file, or holds the inputs themselves."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: a file is in the place of the output folder")
+    if any(file.parent.resolve() == out.resolve() for file in files):
+        raise InputError(
+            f"{out}: holds the {kind.name}s themselves; give another folder for the "
+            f"{kind.segmentations}"
+        )
 
 
-def _named_otherwise(path: Path) -> bool:
-    return path.stem.lower().endswith(NOT_IMAGES)
+def segment_each(
+    files: Sequence[Path],
+    out: Path,
+    kind: Kind,
+    segment: Callable[[Path], Segmented],
+    write: Callable[[Path, Segmented], list[AnyRow]],
+) -> list[AnyRow]:
+    """Segment one file after the other, write each result, then write predictions.csv.
+
+    Args:
+        segment: reads a file and segments it; a file that it refuses is left out.
+        write: writes what `segment` gave into `out`, and returns the file's rows of the table.
+
+    Raises:
+        InputError: after all the others were segmented, if some files could not be; names each.
+    """
+    from tqdm import tqdm
+
+    table = out / TABLE
+    rows: list[AnyRow] = []
+    failures: list[str] = []
+    for file in tqdm(files, desc="segment", unit=kind.name, disable=None):
+        try:
+            segmented = segment(file)
+        except (InputError, OSError) as error:
+            failures.append(str(error) if file.name in str(error) else f"{file.name}: {error}")
+            continue
+        if not rows:
+            # were this run interrupted, the table would be an earlier run's
+            table.unlink(missing_ok=True)
+        rows += write(file, segmented)
+    if rows:
+        write_table(table, rows)
+    if failures:
+        listing = f" {failures[0]}" if len(failures) == 1 else "\n  ".join(["", *failures])
+        others = f", the others are in {out}" if rows else ""
+        raise InputError(
+            f"{len(failures)} of {len(files)} {kind.name}s could not be segmented{others}:{listing}"
+        )
+    return rows
 
 
 def draw_overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -89,7 +187,7 @@ def draw_overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         mask: bool (height, width).
 
     Returns:
-        uint8 (height, width, 3), RGB; the image itself where the mask is empty. The outline is
+        uint8 (height, width, 3), RGB; the image itself if the mask is empty. The outline is
         sky blue on black, which stays visible on light and dark skin and to the colour-blind.
     """
     import cv2
@@ -106,13 +204,6 @@ def draw_overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return drawn
 
 
-def summary(file: Path, probability: np.ndarray, mask: np.ndarray) -> Prediction:
-    """The table's row for an image file: probability (height, width), mask bool of that shape."""
-    height, width = mask.shape
-    inside = float(probability[mask].mean(dtype=np.float64)) if mask.any() else None
-    return Prediction(file.name, width, height, float(mask.mean()), inside)
-
-
 def write_image(path: Path, pixels: np.ndarray) -> None:
     """Write a plane, or RGB, in the format that the suffix names."""
     import cv2
@@ -121,24 +212,3 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
     _, content = cv2.imencode(path.suffix, ordered)
     with whole_file(path) as part:
         part.write_bytes(content.tobytes())
-
-
-def refuse_failures(failures: Sequence[str], images: int, out: Path | None) -> None:
-    """Raise InputError naming the images that failed, if any, of so many; `out` has the others."""
-    if failures:
-        listing = f" {failures[0]}" if len(failures) == 1 else "\n  ".join(["", *failures])
-        others = f", the others are in {out}" if out else ""
-        raise InputError(
-            f"{len(failures)} of {images} images could not be segmented{others}:{listing}"
-        )
-
-
-def write_table(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Write predictions.csv: fractions with six decimals, empty where a mask is empty."""
-    with whole_file(path) as part, open(part, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in fields(Prediction))
-        for row in predictions:
-            inside = "" if row.mean_probability is None else f"{row.mean_probability:.6f}"
-            lesion = f"{row.lesion_fraction:.6f}"
-            writer.writerow([row.image, row.width, row.height, lesion, inside])

@@ -34,21 +34,16 @@ class Segmenter:
         amounts: the keys of an answer's amounts: `<class>_fraction`, or `<organ>_ml`.
 
     Raises:
-        InputError: see `vmunet.inference.images.load_members` and `load_volume_models`.
+        InputError: see `vmunet.inference.predictor.Predictor.from_checkpoint`.
     """
 
     def __init__(self, weights: Path, device: str | None = None) -> None:
-        from vmunet.inference.volumes import is_volume_model, load_volume_models
+        from vmunet.inference.predictor import Predictor
 
-        self.volumes = is_volume_model(weights)
-        if self.volumes:
-            self._models, self._setting = load_volume_models([weights], device)
-            self.amounts = [f"{organ}_ml" for organ in self._setting.organs]
-        else:
-            from vmunet.inference.images import load_members
-
-            (self._member,) = load_members([weights], device)
-            self.amounts = [f"{name}_fraction" for name in self._member.classes]
+        self._predictor = Predictor.from_checkpoint(weights, device)
+        self.volumes = self._predictor.volumes
+        unit = "ml" if self.volumes else "fraction"
+        self.amounts = [f"{name}_{unit}" for name in self._predictor.classes]
 
     def __call__(self, content: bytes) -> Answer:
         """Segment a file's content: PNG, JPEG, TIFF, BMP or WebP, or .nii or .nii.gz.
@@ -67,34 +62,21 @@ class Segmenter:
         import cv2
 
         from vmunet.data.images import read_rgb
-        from vmunet.inference.classes import segment_classes
-        from vmunet.inference.images import segment
 
-        image, _ = read_rgb(path)
-        member = self._member
-        if len(member.classes) == 1:
-            probability = segment([member.model], image, member.size, member.resize)
-            labels = (probability >= 0.5).astype(np.uint8)
-            pixels = 255 * labels
-        else:
-            labels, _ = segment_classes([member], image)
-            pixels = labels
+        labels = self._predictor(read_rgb(path)[0]).labels
         fractions = [float((labels == k).mean()) for k in range(1, len(self.amounts) + 1)]
-        _, png = cv2.imencode(".png", pixels)
+        _, png = cv2.imencode(".png", 255 * labels if len(self.amounts) == 1 else labels)
         return Answer(png.tobytes(), dict(zip(self.amounts, fractions, strict=True)))
 
     def _volume(self, path: Path) -> Answer:
         from vmunet.data.nifti import read_volume, write_labels
-        from vmunet.data.slices import percentiles
-        from vmunet.inference.volume_files import summary
-        from vmunet.inference.volumes import segment_volume
+        from vmunet.inference.tables import VolumePrediction
 
-        volume, setting = read_volume(path), self._setting
-        window = setting.window or percentiles(volume.voxels)
-        labels = segment_volume(self._models, volume.voxels, setting.size, setting.resize, window)
+        volume = read_volume(path)
+        labels = self._predictor(volume.voxels).labels
         out = path.with_name("labels.nii.gz")
         write_labels(out, labels, volume)
-        rows = summary(path, labels, setting.organs, volume.voxel_ml)
+        rows = VolumePrediction.each(path, labels, self._predictor.classes, volume.voxel_ml)
         return Answer(out.read_bytes(), {f"{row.organ}_ml": row.ml for row in rows})
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from tqdm import tqdm
 
-from vmunet.data.nifti import read_volume, write_labels
+from vmunet.data.nifti import Volume, read_volume, write_labels
 from vmunet.data.slices import (
     Resize,
     check_resize,
@@ -29,15 +29,16 @@ from vmunet.data.slices import (
 )
 from vmunet.drawing.sheets.volumes import draw_sheet
 from vmunet.errors import InputError
-from vmunet.inference.files import write_image
-from vmunet.inference.images import choose_device, find_weights
-from vmunet.inference.volume_files import (
-    VolumePrediction,
-    find_volumes,
+from vmunet.inference.ensemble import choose_device, find_all_weights
+from vmunet.inference.files import (
+    VOLUMES,
+    check_out,
+    find_inputs,
+    segment_each,
     stem_of,
-    summary,
-    write_table,
+    write_image,
 )
+from vmunet.inference.tables import VolumePrediction
 from vmunet.model import SIZE_MULTIPLE, VMUNet
 from vmunet.protocols import PROTOCOLS
 from vmunet.threads import in_threads
@@ -67,6 +68,10 @@ class Setting:
     window: tuple[float, float] | None
     organs: tuple[str, ...]
 
+    def window_of(self, volume: NDArray) -> tuple[float, float]:
+        """Low and high of the values that are told apart in a volume, HU."""
+        return self.window or percentiles(volume)
+
 
 class SegmentedVolumes(NamedTuple):
     """What `segment_volumes` did: a row an organ of each volume, and the files it left out."""
@@ -95,7 +100,7 @@ def segment_volume(
         resize: how the training slices were resized: `cubic` (paper) or `area` (sound).
         window: low and high, HU, clipped to and stretched to 0..1.
         batch_size: slices that a model sees at once; for time and memory. It could change a label
-            only where two are equally probable to the last bits of float32.
+            only if two are equally probable to the last bits of float32.
 
     Returns:
         uint8 (depth, height, width), labels 0..classes-1.
@@ -131,6 +136,14 @@ def segment_volume(
     return np.stack(in_threads(lambda m: resize_labels(m, shape, resize), labels, "resizing back"))
 
 
+def segment_as(
+    models: Sequence[nn.Module], setting: Setting, volume: NDArray, batch_size: int = BATCH
+) -> NDArray[np.uint8]:
+    """`segment_volume` with what the models were trained with (`load_volume_models`)."""
+    window = setting.window_of(volume)
+    return segment_volume(models, volume, setting.size, setting.resize, window, batch_size)
+
+
 def _check(
     models: Sequence[nn.Module], volume: NDArray, size: int, resize: str, batch_size: int
 ) -> None:
@@ -150,7 +163,7 @@ def _check(
 
 
 def check_size(size: int) -> None:
-    """Raise InputError where slices cannot be segmented at this size, px."""
+    """Raise InputError if slices cannot be segmented at this size, px."""
     if size < SIZE_MULTIPLE or size % SIZE_MULTIPLE:
         raise InputError(
             f"size {size}: slices are segmented at a multiple of {SIZE_MULTIPLE} px, such as 224"
@@ -177,7 +190,7 @@ def _labels(models: Sequence[nn.Module], batch: torch.Tensor) -> NDArray[np.uint
 
 
 def is_volume_model(path: Path) -> bool:
-    """Whether a checkpoint segments CT volumes; False where it cannot be read."""
+    """Whether a checkpoint segments CT volumes; False if it cannot be read."""
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -196,17 +209,17 @@ def load_volume_models(
 
     Args:
         weights: files, run folders, or folders of run folders
-        (`vmunet.inference.images.find_weights`).
-        device: `cpu`, `cuda` or `cuda:N`; by default CUDA where there is one.
+            (`vmunet.inference.ensemble.find_weights`).
+        device: `cpu`, `cuda` or `cuda:N`; by default CUDA if there is one.
         size: side of the square the models see, px; by default the training size.
 
     Raises:
-        InputError: where one is missing, foreign, made for something else than CT volumes, or
-            where two differ in what they see or in their organs.
+        InputError: one is missing, foreign, made for something else than CT volumes, or two
+            differ in what they see or in their organs.
     """
     target = choose_device(device)
     loaded: dict[Path, tuple[VMUNet, Setting]] = {}
-    for path in dict.fromkeys(file for given in weights for file in find_weights(Path(given))):
+    for path in find_all_weights(weights):
         model, metadata = load_checkpoint(path)
         loaded[path] = model.to(target), _setting(path, model, metadata, size)
     if not loaded:
@@ -282,51 +295,38 @@ def segment_volumes(
 
     Args:
         weights, device, size: see `load_volume_models`.
-        volumes: files and folders, see `find_volumes`.
-        out: made where it does not exist; not the folder of the volumes.
+        volumes: files and folders, see `find_inputs`.
+        out: made if it does not exist; not the folder of the volumes.
         batch_size: see `segment_volume`.
 
     Raises:
-        InputError: before anything is written where an argument is wrong; after the rest was
-            segmented where single volumes could not be read, naming each.
+        InputError: before anything is written if an argument is wrong; after the rest was
+            segmented if single volumes could not be read, naming each.
     """
     out = Path(out)
-    files, skipped = find_volumes(volumes)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: a file is in the place of the output folder")
-    if any(file.parent.resolve() == out.resolve() for file in files):
-        raise InputError(f"{out}: holds the volumes themselves; give another folder for the labels")
+    files, skipped = find_inputs(volumes, VOLUMES)
+    check_out(out, files, VOLUMES)
     models, setting = load_volume_models(weights, device, size)
-    table = out / "predictions.csv"
-    predictions: list[VolumePrediction] = []
-    failures: list[str] = []
-    for file in tqdm(files, desc="segment", unit="volume", disable=None):
-        try:
-            volume = read_volume(file)
-        except (InputError, OSError) as error:
-            failures.append(str(error) if file.name in str(error) else f"{file.name}: {error}")
-            continue
-        window = setting.window or percentiles(volume.voxels)
-        labels = segment_volume(
-            models, volume.voxels, setting.size, setting.resize, window, batch_size
-        )
-        if not predictions:
-            # were this run interrupted, the table would be an earlier run's
-            table.unlink(missing_ok=True)
+
+    def segment(file: Path) -> tuple[Volume, NDArray[np.uint8]]:
+        volume = read_volume(file)
+        return volume, segment_as(models, setting, volume.voxels, batch_size)
+
+    def write(file: Path, segmented: tuple[Volume, NDArray[np.uint8]]) -> list[VolumePrediction]:
+        volume, labels = segmented
         stem = stem_of(file)
         write_labels(out / f"{stem}_labels.nii.gz", labels, volume)
         if overlay:
             sheet = draw_sheet(
-                volume.voxels, labels, setting.organs, window, volume.spacing, file.name
+                volume.voxels,
+                labels,
+                setting.organs,
+                setting.window_of(volume.voxels),
+                volume.spacing,
+                file.name,
             )
             write_image(out / f"{stem}_overlay.png", sheet)
-        predictions += summary(file, labels, setting.organs, volume.voxel_ml)
-    if predictions:
-        write_table(table, predictions)
-    if failures:
-        listing = f" {failures[0]}" if len(failures) == 1 else "\n  ".join(["", *failures])
-        others = f", the others are in {out}" if predictions else ""
-        raise InputError(
-            f"{len(failures)} of {len(files)} volumes could not be segmented{others}:{listing}"
-        )
-    return SegmentedVolumes(predictions, len(files), skipped)
+        return VolumePrediction.each(file, labels, setting.organs, volume.voxel_ml)
+
+    rows = segment_each(files, out, VOLUMES, segment, write)
+    return SegmentedVolumes(rows, len(files), skipped)

@@ -14,8 +14,9 @@ from vmunet import VMUNet
 from vmunet.data.images import read_rgb
 from vmunet.data.preprocess import KEPT, write_arrays
 from vmunet.errors import InputError
-from vmunet.inference.files import draw_overlay, find_images
-from vmunet.inference.images import find_weights, load_members, segment, segment_folder
+from vmunet.inference.ensemble import find_weights, load_members
+from vmunet.inference.files import IMAGES, draw_overlay, find_inputs
+from vmunet.inference.images import segment, segment_folder
 from vmunet.protocols import PROTOCOLS
 from vmunet.weights.checkpoints import save_checkpoint
 
@@ -196,7 +197,7 @@ def test_an_image_of_one_colour_gives_a_finite_answer():
 
 
 def test_models_that_cannot_answer_are_refused():
-    with pytest.raises(InputError, match="9 classes"):
+    with pytest.raises(InputError, match="9 channels"):
         segment([tiny(0, num_classes=9)], noise(32, 32), 64, "area")
     with pytest.raises(InputError, match="one or more"):
         segment([], noise(32, 32), 64, "area")
@@ -307,14 +308,14 @@ def test_a_second_run_sees_the_same_images_and_writes_the_same_bytes(weights, ph
 
 
 def contents_of_images(folder):
-    return [file.name for file in find_images([folder])[0]]
+    return [file.name for file in find_inputs([folder], IMAGES)[0]]
 
 
 def test_earlier_outputs_and_foreign_masks_are_left_out(photos):
     for name in ("a_superpixels.png", "a_Segmentation.PNG", "b_mask.png", ".hidden.jpg", "x.txt"):
         (photos / name).write_bytes(b"")
     (photos / "folder.png").mkdir()
-    images, skipped = find_images([photos])
+    images, skipped = find_inputs([photos], IMAGES)
     assert [file.name for file in images] == ["a.jpg", "b.png"]
     assert sorted(f.name for f in skipped) == [
         "a_Segmentation.PNG",
@@ -322,7 +323,7 @@ def test_earlier_outputs_and_foreign_masks_are_left_out(photos):
         "b_mask.png",
     ]
     # a file named twice counts once
-    assert find_images([photos, photos / "a.jpg"]) == (images, skipped)
+    assert find_inputs([photos, photos / "a.jpg"], IMAGES) == (images, skipped)
 
 
 @pytest.mark.parametrize("kind", ["grey", "sixteen bits", "alpha"])

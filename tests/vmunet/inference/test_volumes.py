@@ -20,8 +20,8 @@ from vmunet.data.slices import resize_labels, resize_slice, window_ct
 from vmunet.drawing.sheets.images import PALETTE, PAPER
 from vmunet.drawing.sheets.volumes import choose_slices, draw_sheet, tile_size
 from vmunet.errors import InputError
-from vmunet.inference.images import load_members
-from vmunet.inference.volume_files import find_volumes, stem_of
+from vmunet.inference.ensemble import load_members
+from vmunet.inference.files import VOLUMES, find_inputs, stem_of
 from vmunet.inference.volumes import (
     is_volume_model,
     load_volume_models,
@@ -371,10 +371,10 @@ def test_label_maps_are_left_out(scans) -> None:
     for name in ("a_labels.nii.gz", "b_SEG.nii", "label0001.nii.gz", ".hidden.nii", "x.txt"):
         (scans / name).write_bytes(b"")
     (scans / "folder.nii").mkdir()
-    volumes, skipped = find_volumes([scans])
+    volumes, skipped = find_inputs([scans], VOLUMES)
     assert [file.name for file in volumes] == ["a.nii.gz", "b.nii"]
     assert sorted(f.name for f in skipped) == ["a_labels.nii.gz", "b_SEG.nii", "label0001.nii.gz"]
-    assert find_volumes([scans, scans / "b.nii"]) == (volumes, skipped)
+    assert find_inputs([scans, scans / "b.nii"], VOLUMES) == (volumes, skipped)
 
 
 def test_an_unreadable_volume_is_named_and_the_rest_is_segmented(weights, scans, tmp_path) -> None:
@@ -480,7 +480,7 @@ def test_without_a_window_each_volume_has_its_own(scans, tmp_path) -> None:
     (model,), setting = load_volume_models([path])
     assert setting.window is None
     segment_volumes([path], [scans], tmp_path / "out", overlay=True)
-    for scan in find_volumes([scans])[0]:
+    for scan in find_inputs([scans], VOLUMES)[0]:
         volume = read_volume(scan)
         low, high = np.percentile(volume.voxels, [0.5, 99.5])
         expected = segment_volume([model], volume.voxels, 64, "cubic", (low, high))

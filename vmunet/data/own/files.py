@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmunet.data.images import NOT_IMAGES, SUFFIXES
 from vmunet.errors import InputError
-from vmunet.inference.files import NOT_IMAGES, SUFFIXES
 
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff")  # WebP may be either
 MASK_ENDING = re.compile(r"_(mask|segmentation)$", re.IGNORECASE)

@@ -1,0 +1,174 @@
+"""The rows of predictions.csv: what a segmentation says of an image, a class or an organ."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmunet.classes import Floats, Labels
+from vmunet.files import whole_file
+
+TABLE = "predictions.csv"
+
+
+class Row(Protocol):
+    """What predictions.csv needs of a row."""
+
+    HEADER: ClassVar[Sequence[str]]
+
+    def lines(self) -> list[list[Any]]:
+        """The cells of one or more lines of the table."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The lesion of an image.
+
+    Attributes:
+        image: the file's name.
+        width, height: its own size, px.
+        lesion_fraction: the mask's share of the image's pixels, 0..1.
+        mean_probability: mean probability inside the mask, 0..1; None if the mask is empty.
+    """
+
+    HEADER: ClassVar[Sequence[str]] = (
+        "image",
+        "width",
+        "height",
+        "lesion_fraction",
+        "mean_probability",
+    )
+
+    image: str
+    width: int
+    height: int
+    lesion_fraction: float
+    mean_probability: float | None
+
+    @classmethod
+    def of(
+        cls, file: Path, probability: NDArray[np.float32], mask: NDArray[np.bool_]
+    ) -> "Prediction":
+        """The row of an image file; `probability` and `mask` are (height, width)."""
+        height, width = mask.shape
+        inside = float(probability[mask].mean(dtype=np.float64)) if mask.any() else None
+        return cls(file.name, width, height, float(mask.mean()), inside)
+
+    def lines(self) -> list[list[Any]]:
+        """One line, fractions with six decimals."""
+        fraction, mean = f"{self.lesion_fraction:.6f}", _decimals(self.mean_probability)
+        return [[self.image, self.width, self.height, fraction, mean]]
+
+
+@dataclass(frozen=True)
+class ClassPrediction:
+    """The classes of an image.
+
+    Attributes:
+        image: the file's name.
+        width, height: its own size, px.
+        classes: their names.
+        fractions: each class's share of the image's pixels, 0..1.
+        mean_probabilities: of each class inside its own region, 0..1; None if it has none.
+    """
+
+    HEADER: ClassVar[Sequence[str]] = (
+        "image",
+        "width",
+        "height",
+        "class",
+        "fraction",
+        "mean_probability",
+    )
+
+    image: str
+    width: int
+    height: int
+    classes: tuple[str, ...]
+    fractions: tuple[float, ...]
+    mean_probabilities: tuple[float | None, ...]
+
+    @classmethod
+    def of(
+        cls, file: Path, labels: Labels, probability: Floats, classes: Sequence[str]
+    ) -> "ClassPrediction":
+        """The row of an image file; `labels` and their `probability` are (height, width)."""
+        height, width = labels.shape
+        pixels = np.bincount(labels.ravel(), minlength=len(classes) + 1)[1:]
+        totals = np.bincount(
+            labels.ravel(), weights=probability.ravel(), minlength=len(classes) + 1
+        )[1:]
+        return cls(
+            file.name,
+            width,
+            height,
+            tuple(classes),
+            tuple(float(n) / labels.size for n in pixels),
+            tuple(float(t / n) if n else None for t, n in zip(totals, pixels, strict=True)),
+        )
+
+    def lines(self) -> list[list[Any]]:
+        """A line for each class, fractions with six decimals."""
+        rows = zip(self.classes, self.fractions, self.mean_probabilities, strict=True)
+        return [
+            [self.image, self.width, self.height, name, f"{fraction:.6f}", _decimals(mean)]
+            for name, fraction, mean in rows
+        ]
+
+
+@dataclass(frozen=True)
+class VolumePrediction:
+    """An organ of a volume.
+
+    Attributes:
+        volume: the file's name.
+        organ: the class's name.
+        voxels: how many have its label; 0 if it was not found.
+        ml: what they fill, millilitres.
+    """
+
+    HEADER: ClassVar[Sequence[str]] = ("volume", "organ", "voxels", "ml")
+
+    volume: str
+    organ: str
+    voxels: int
+    ml: float
+
+    @classmethod
+    def each(
+        cls, file: Path, labels: Labels, organs: Sequence[str], voxel_ml: float
+    ) -> "list[VolumePrediction]":
+        """The rows of a volume.
+
+        Args:
+            labels: uint8, of any shape; label 1 is the first organ.
+            organs: their names.
+            voxel_ml: what a voxel fills, ml.
+        """
+        counts = np.bincount(labels.ravel(), minlength=len(organs) + 1)[1:].tolist()
+        return [
+            cls(file.name, organ, count, count * voxel_ml)
+            for organ, count in zip(organs, counts, strict=True)
+        ]
+
+    def lines(self) -> list[list[Any]]:
+        """One line, millilitres with three decimals."""
+        return [[self.volume, self.organ, self.voxels, f"{self.ml:.3f}"]]
+
+
+def write_table(path: Path, rows: Sequence[Row]) -> None:
+    """Write predictions.csv, whole; a cell is empty if it has no value."""
+    with whole_file(path) as part, open(part, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(rows[0].HEADER)
+        for row in rows:
+            writer.writerows(row.lines())
+
+
+def _decimals(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
