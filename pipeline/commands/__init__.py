@@ -1,1 +1,1 @@
-"""The subcommands of `vmunet`, a module each."""
+"""The subcommands of `vmunet` that need a clone, a module each as `vmunet.commands` says."""

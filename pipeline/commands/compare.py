@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WIDTH = 100
 LEVEL = 0.05  # a corrected p below it is significant
 
+HELP = "two cells on the same test images: differences, intervals, tests"
 ABOUT = """\
 Compare two cells on the test images that both were scored on: scores, the difference with its 95%
 interval, and whether it could be chance. Run it in the repository's root.

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+HELP = "send what MLflow missed, or rebuild its runs"
 ABOUT = """\
 Send to MLflow what could not be sent (sync), or make the runs again that its store does not have
 (rebuild), from runs/ and metrics/. Runs that it has are left as they are. Both go to

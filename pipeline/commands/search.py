@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.commands.sweep import say
 
+HELP = "search better settings for a cell"
 ABOUT = """\
 Search better settings for a cell on a view: learning rate, weight decay, drop path rate, the
 weights of cross-entropy and Dice, and augmentation. Run it in the repository's root, with the

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+HELP = "run the cells that are not up to date, several at once"
 ABOUT = """\
 Run the cells of the grid that are not up to date, several at once: downloads and preprocessing
 first, then every cell, the longest first, each cell's evaluation as soon as it is trained, the

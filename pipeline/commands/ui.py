@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline.sweep.processes import GRACE_SECONDS, Watchdog, last_lines, send
 
+HELP = "start the pages of MLflow and Prefect"
 ABOUT = """\
 Start MLflow's page, to compare runs, and Prefect's, to watch sweeps, on 127.0.0.1. Their stores
 are mlflow.db and prefect.db in the repository's root. Ctrl-C stops both. A sweep that is started

@@ -15,6 +15,7 @@ import torch
 
 from pipeline import cli
 from vmunet import VMUNet
+from vmunet.commands import version
 from vmunet.weights.checkpoints import save_checkpoint
 
 SCRIPT = Path(sys.executable).with_name("vmunet")
@@ -292,6 +293,6 @@ def test_ctrl_c_ends_without_a_traceback(monkeypatch, capsys):
     def interrupted(arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_version", interrupted)
+    monkeypatch.setattr(version, "print_version", interrupted)
     assert cli.main(["version"]) == 130
     assert capsys.readouterr().err == "interrupted\n"

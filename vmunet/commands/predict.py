@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+HELP = "segment images or CT volumes with trained weights"
 ABOUT = """\
 Segment images or CT volumes; the weights say which. An image gets a mask of its own size, and
 predictions.csv a row: file, width, height, the lesion's share of the image, the mean probability
@@ -76,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="side of the square the model sees (default: what it was trained with)",
     )
-    add("--device", metavar="D", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    add("--device", metavar="D", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     images = parser.add_argument_group("for images only").add_argument
     images("--tta", action="store_true", help="average over mirrored copies (4 times the work)")
     images(
@@ -114,7 +115,7 @@ def predict(arguments: argparse.Namespace) -> None:
 def _predict_images(weights: Sequence[Path], arguments: argparse.Namespace) -> None:
     from vmunet.inference.images import segment_folder
 
-    done = segment_folder(
+    segmented = segment_folder(
         weights,
         arguments.inputs,
         arguments.out,
@@ -125,8 +126,8 @@ def _predict_images(weights: Sequence[Path], arguments: argparse.Namespace) -> N
         probabilities=arguments.probabilities,
         overlay=arguments.overlay,
     )
-    _report(len(done.predictions), "image", arguments.out)
-    _note(done.skipped, "masks, superpixels or overlays")
+    _say(len(segmented.predictions), "image", arguments.out)
+    _note(segmented.skipped, "masks, superpixels or overlays")
 
 
 def _predict_volumes(weights: Sequence[Path], arguments: argparse.Namespace) -> None:
@@ -138,13 +139,13 @@ def _predict_volumes(weights: Sequence[Path], arguments: argparse.Namespace) -> 
         "--probabilities": arguments.probabilities,
         "--threshold": arguments.threshold is not None,
     }
-    if meant := [option for option, is_given in given.items() if is_given]:
+    if options := [option for option, is_given in given.items() if is_given]:
         raise InputError(
-            f"{arguments.weights}: segments CT volumes, to which {', '.join(meant)} "
-            f"{'does' if len(meant) == 1 else 'do'} not apply (each voxel gets its most probable "
+            f"{arguments.weights}: segments CT volumes, to which {', '.join(options)} "
+            f"{'does' if len(options) == 1 else 'do'} not apply (each voxel gets its most probable "
             "label); leave it out"
         )
-    done = segment_volumes(
+    segmented = segment_volumes(
         weights,
         arguments.inputs,
         arguments.out,
@@ -152,11 +153,11 @@ def _predict_volumes(weights: Sequence[Path], arguments: argparse.Namespace) -> 
         device=arguments.device,
         overlay=arguments.overlay,
     )
-    _report(done.volumes, "volume", arguments.out)
-    _note(done.skipped, "label maps")
+    _say(segmented.volumes, "volume", arguments.out)
+    _note(segmented.skipped, "label maps")
 
 
-def _report(count: int, thing: str, out: Path) -> None:
+def _say(count: int, thing: str, out: Path) -> None:
     print(f"{count} {thing}{'' if count == 1 else 's'} segmented into {out}")
 
 
@@ -171,7 +172,7 @@ def _note(skipped: Sequence[Path], what: str) -> None:
 
 
 def _for_volumes(weights: Sequence[Path]) -> bool:
-    """Whether the weights are for CT volumes; InputError where they are of both kinds."""
+    """Whether the weights are for CT volumes; InputError if they are of both kinds."""
     from vmunet.errors import InputError
     from vmunet.inference.ensemble import find_all_weights
     from vmunet.inference.volumes import is_volume_model
@@ -191,12 +192,11 @@ def _check_inputs(weights: Sequence[Path], inputs: Sequence[Path], for_volumes: 
     """Refuse inputs of the other kind, with words that say what would fit.
 
     A folder may hold both kinds, and gives the one that the weights are for; files that are
-    neither are for `find_images` and `find_volumes` to refuse.
+    neither are for `find_inputs` to refuse.
     """
     from vmunet.data.images import is_image
     from vmunet.data.nifti import is_nifti
     from vmunet.errors import InputError
-
 
     fits, other = (is_nifti, is_image) if for_volumes else (is_image, is_nifti)
     for path in inputs:

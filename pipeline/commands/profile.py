@@ -1,0 +1,36 @@
+"""The subcommand `vmunet profile`: the budgets, and which one is active."""
+
+import argparse
+
+HELP = "show the profiles, or switch to one"
+ABOUT = """\
+Show the profiles (budgets) and which is active, or switch to NAME: params.yaml then declares its
+grid. Run it in the repository's root.
+"""
+NOTES = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `vmunet profile`."""
+    parser.set_defaults(command=profile)
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="a file of profiles/, without .yaml"
+    )
+
+
+def profile(arguments: argparse.Namespace) -> None:
+    """Run the subcommand.
+
+    Raises:
+        InputError: no such profile, or params.yaml cannot be read.
+    """
+    from pipeline.config.params import PROFILES, load_params, read_yaml
+    from pipeline.config.runs import switch_profile
+
+    if arguments.name:
+        switch_profile(arguments.name)
+    active = load_params().profile_name
+    for file in sorted(PROFILES.glob("*.yaml")):
+        mark = "*" if file.stem == active else " "
+        about = " ".join(str(read_yaml(file).get("about", "")).split())
+        print(f"{mark} {file.stem:6} {about}")
