@@ -16,6 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name", metavar="NAME", nargs="?", help="a file of profiles/, without .yaml"
     )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="replace the grid in params.yaml even if it was edited by hand",
+    )
 
 
 def profile(arguments: argparse.Namespace) -> None:
@@ -25,12 +30,14 @@ def profile(arguments: argparse.Namespace) -> None:
         InputError: no such profile, or params.yaml cannot be read.
     """
     from pipeline.config.params import PROFILES, load_params, read_yaml
-    from pipeline.config.runs import switch_profile
+    from pipeline.config.profiles import grid_edits, switch_profile
 
     if arguments.name:
-        switch_profile(arguments.name)
+        switch_profile(arguments.name, arguments.replace)
     active = load_params().profile_name
     for file in sorted(PROFILES.glob("*.yaml")):
         mark = "*" if file.stem == active else " "
         about = " ".join(str(read_yaml(file).get("about", "")).split())
         print(f"{mark} {file.stem:6} {about}")
+    if edits := grid_edits():
+        print("params.yaml differs from the profile, by hand:", *edits, sep="\n  ")

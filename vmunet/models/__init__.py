@@ -8,11 +8,11 @@ from typing import Any
 class _Registry(Mapping[str, Any]):
     """A mapping from a name to a class, which is imported on access."""
 
-    def __init__(self, places: dict[str, str]) -> None:
+    def __init__(self, places: dict[str, tuple[str, str]]) -> None:
         self._places = places
 
     def __getitem__(self, name: str) -> Any:
-        module, _, attribute = self._places[name].partition(":")
+        module, attribute = self._places[name]
         return getattr(import_module(module), attribute)
 
     def __iter__(self) -> Iterator[str]:
@@ -24,4 +24,4 @@ class _Registry(Mapping[str, Any]):
 
 # A model's class takes num_classes, in_channels, dims, ... as keywords, and maps images
 # (batch, in_channels, height, width) to logits (batch, num_classes, height, width).
-MODELS: Mapping[str, Any] = _Registry({"vmunet": "vmunet.model:VMUNet"})
+MODELS: Mapping[str, Any] = _Registry({"vmunet": ("vmunet.model", "VMUNet")})
