@@ -27,7 +27,7 @@ def profile(arguments: argparse.Namespace) -> None:
     """Run the subcommand.
 
     Raises:
-        InputError: no such profile, or params.yaml cannot be read.
+        InputError: no such profile, a grid that was edited by hand, or an unreadable params.yaml.
     """
     from pipeline.config.params import PROFILES, load_params, read_yaml
     from pipeline.config.profiles import grid_edits, switch_profile
