@@ -58,9 +58,9 @@ def datasets(
     from torch.utils.data import Subset
 
     from vmunet.data.arrays import ArrayDataset, held_out
-    from vmunet.data.augment import augmentation
+    from vmunet.data.augment import Augment
 
-    augmented = ArrayDataset(arrays, "train", augmentation(protocol, seed, settings), seed, classes)
+    augmented = ArrayDataset(arrays, "train", Augment(protocol, seed, settings), seed, classes)
     if protocol.selection == "test":
         return augmented, ArrayDataset(arrays, "test", classes=classes)
     kept, held = held_out(augmented.ids)

@@ -27,7 +27,7 @@ from tests.helpers.classes import NAMES, scene, write_class_arrays, write_native
 from vmunet import VMUNet
 from vmunet.classes import channels_of, classes_of, likeliest, resized_planes
 from vmunet.data.arrays import ArrayDataset
-from vmunet.data.augment import augmentation
+from vmunet.data.augment import Augment
 from vmunet.data.resize import resize_mask
 from vmunet.drawing.sheets import classes as class_sheet
 from vmunet.drawing.sheets.images import CAPTION, GAP, HEADER, LABEL, TILE
@@ -157,11 +157,12 @@ def test_samples_are_labels(arrays):
 def test_augmentation_turns_labels_without_mixing_them(tmp_path, name):
     labels = scene(4, 48, 48)[1]
     folder = write_class_arrays(tmp_path, 48, [(np.stack([80 * labels] * 3, -1), labels)] * 2, [])
-    data = ArrayDataset(folder, "train", augmentation(PROTOCOLS[name], 3), 3, classes=3)
+    data = ArrayDataset(folder, "train", Augment(PROTOCOLS[name], 3), 3, classes=3)
     seen = set()
     for epoch in range(12):
         data.set_epoch(epoch)
         image, turned = data[0]
+        assert torch.equal(pickle.loads(pickle.dumps(data))[0][1], turned)
         assert set(turned.unique().tolist()) <= {0, 1, 2, 3}
         seen.add(turned.numpy().tobytes())
         as_image = image[0].numpy() / 85  # labels 0..3 were stretched to 0..255
@@ -186,7 +187,7 @@ def test_two_epochs_improve(tmp_path):
     torch.manual_seed(0)
     model = VMUNet(num_classes=4, dims=SETTINGS.dims, **SHALLOW)
     loss, held_out = training_loss(4, "logits"), ArrayDataset(folder, "test", classes=3)
-    augmented = ArrayDataset(folder, "train", augmentation(SOUND, 1), 1, classes=3)
+    augmented = ArrayDataset(folder, "train", Augment(SOUND, 1), 1, classes=3)
     with torch.no_grad():
         images, labels = next(iter(DataLoader(held_out, 8)))
         before = loss(model.eval()(images), labels).item()

@@ -4,7 +4,7 @@ data/arrays/<view>/<protocol>/{train,test}/images.npy  uint8 (n, size, size, 3),
 data/arrays/<view>/<protocol>/{train,test}/masks.npy   uint8 (n, size, size), 255 x target;
                                                                of several classes their labels
 data/arrays/<view>/<protocol>/{train,test}/ids.txt     one id a line, in the arrays' order
-data/arrays/<view>/<protocol>/{train,test}/groups.txt  whose image it is, where patients are known
+data/arrays/<view>/<protocol>/{train,test}/groups.txt  whose image it is, if patients are known
 data/arrays/<view>/<protocol>/manifest.json
 """
 
@@ -26,7 +26,7 @@ HELD_OUT_SEED = 20240204  # fixed, so that every run of every seed holds out the
 
 
 class Ids(list[str]):
-    """Ids of samples, in order, and the patient of each where they are known."""
+    """Ids of samples, in order, and the patient of each if they are known."""
 
     def __init__(self, ids: Iterable[str] = (), patients: Sequence[str] | None = None) -> None:
         super().__init__(ids)
@@ -37,20 +37,20 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
     """Samples of one subset: `[i] -> (image, mask)`.
 
     Image float32 (3, size, size), 0..255, min-max normalised; mask float32 (1, size, size), 0..1,
-    or, where there are several classes, labels int64 (size, size), 0 the background.
+    or, with several classes, labels int64 (size, size), 0 the background.
     Sample i in epoch e is a pure function of (seed, e, i): any number of workers, any order and
     any resume point give the same bits.
 
     Args:
         folder: data/arrays/<view>/<protocol>.
         subset: `train` or `test`.
-        transform: of `augment.augmentation`, or None to leave the samples as they are.
+        transform: `vmunet.data.augment.Augment`, or None to leave the samples as they are.
         seed: the run's, from which the augmentation of every sample follows.
         classes: how many the masks tell apart, without the background.
 
     Raises:
-        InputError: the arrays are missing or do not fit one another; of a sample, where it has a
-            label of no class.
+        InputError: the arrays are missing or do not fit one another; of a sample, if it has a label
+            of no class.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ The draws for a sample are a pure function of the sample's seed: no global rando
 
 import os
 import random
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,11 @@ from vmunet.protocols import Protocol
 from vmunet.settings import PUBLISHED, Augmentation
 
 Array8 = NDArray[np.uint8]
-Transform = Callable[[Array8, Array8, int], tuple[Array8, Array8]]
 
 ROTATION_STREAM = 0x0A16  # separates the angle's draw from all others made with the run's seed
 
 
-def augmentation(protocol: Protocol, seed: int, settings: Augmentation = PUBLISHED) -> Transform:
+class Augment:
     """The protocol's augmentation for a run.
 
     Horizontal flip with probability 0.5, vertical flip 0.5, then a rotation 0.5 about the centre
@@ -29,49 +28,65 @@ def augmentation(protocol: Protocol, seed: int, settings: Augmentation = PUBLISH
     These are the published settings; others have other probabilities, or angles from -limit to
     limit degrees.
 
+    It can be pickled, because worker processes that are not forked are sent the dataset that way.
+
     Args:
         protocol: reads `rotation` and `rotation_image`.
         seed: the run's.
         settings: probabilities, and how far to rotate.
-
-    Returns:
-        transform(image uint8 (h, w, 3), mask uint8 (h, w), sample seed >= 0) -> (image, mask).
     """
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network
-    import albumentations as A
-    import cv2
 
-    limit = settings.rotation_limit
-    angles = (0.0, 360.0) if limit is None else (-limit, limit)
-    if protocol.rotation == "one_angle":
-        angle = run_angle(seed, angles)
-        angles = (angle, angle)
-    of_image = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR}[protocol.rotation_image]
-    pipeline = A.Compose(
-        [
-            A.HorizontalFlip(p=settings.horizontal_flip),
-            A.VerticalFlip(p=settings.vertical_flip),
-            A.Rotate(
-                limit=angles,
-                interpolation=of_image,
-                mask_interpolation=cv2.INTER_NEAREST,
-                border_mode=cv2.BORDER_CONSTANT,
-                fill=0,
-                fill_mask=0,
-                p=settings.rotation,
-            ),
-        ]
-    )
-    unused = np.random.default_rng(0)  # none of the three draws from it
+    def __init__(self, protocol: Protocol, seed: int, settings: Augmentation = PUBLISHED) -> None:
+        self.protocol, self.seed, self.settings = protocol, seed, settings
+        self._pipeline = self._build()
+        self._unused = np.random.default_rng(0)  # none of the three draws from it
 
-    def transform(image: Array8, mask: Array8, sample_seed: int) -> tuple[Array8, Array8]:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Augment, (self.protocol, self.seed, self.settings)
+
+    def _build(self) -> Any:
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network
+        import albumentations as A
+        import cv2
+
+        limit, protocol = self.settings.rotation_limit, self.protocol
+        angles = (0.0, 360.0) if limit is None else (-limit, limit)
+        if protocol.rotation == "one_angle":
+            angle = run_angle(self.seed, angles)
+            angles = (angle, angle)
+        interpolations = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR}
+        return A.Compose(
+            [
+                A.HorizontalFlip(p=self.settings.horizontal_flip),
+                A.VerticalFlip(p=self.settings.vertical_flip),
+                A.Rotate(
+                    limit=angles,
+                    interpolation=interpolations[protocol.rotation_image],
+                    mask_interpolation=cv2.INTER_NEAREST,
+                    border_mode=cv2.BORDER_CONSTANT,
+                    fill=0,
+                    fill_mask=0,
+                    p=self.settings.rotation,
+                ),
+            ]
+        )
+
+    def __call__(self, image: Array8, mask: Array8, sample_seed: int) -> tuple[Array8, Array8]:
+        """Turn an image and its mask.
+
+        Args:
+            image: uint8 (height, width, 3).
+            mask: uint8 (height, width).
+            sample_seed: 0 or more; what is drawn depends on it alone.
+
+        Returns:
+            The two, of the same shapes.
+        """
         # One generator shared by the three. Compose.set_random_seed would give each of them the
         # same seed, and so the same first draw: all three would act, or none.
-        pipeline.set_random_state(unused, random.Random(sample_seed))
-        done = pipeline(image=image, mask=mask)
-        return done["image"], done["mask"]
-
-    return transform
+        self._pipeline.set_random_state(self._unused, random.Random(sample_seed))
+        augmented = self._pipeline(image=image, mask=mask)
+        return augmented["image"], augmented["mask"]
 
 
 def run_angle(seed: int, angles: tuple[float, float] = (0.0, 360.0)) -> float:

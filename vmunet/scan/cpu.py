@@ -9,7 +9,6 @@ interpreter's lock and every job owns its outputs.
 import functools
 import os
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -27,9 +26,9 @@ LOG2_E = 1.4426950408889634
 
 
 def warm_up() -> float:
-    """Load the kernels, compiling them where that was never done; return the seconds it took.
+    """Load the kernels, compiling them if that was never done; return the seconds it took.
 
-    A scan does this by itself at its first call. If it takes long, a line on standard error says
+    A scan does this by itself at its first call. If it compiles, a line on standard error says
     what the program waits for.
     """
     began = time.perf_counter()
@@ -39,15 +38,31 @@ def warm_up() -> float:
 
 @functools.cache
 def _kernels() -> ModuleType:
-    line = "preparing the CPU scan: the first start on a machine compiles it, in 5 to 20 seconds"
-    notice = threading.Timer(1.5, print, (line,), {"file": sys.stderr})
-    notice.daemon = True
-    notice.start()
-    try:
+    from numba.core import event
+
+    # numba reports a compilation only if its cache does not have the function
+    with event.install_listener("numba:compile", _notice()):
         from vmunet.scan import cpu_kernels
-    finally:
-        notice.cancel()
     return cpu_kernels
+
+
+def _notice() -> Any:
+    """A listener of numba's events that says once that something is being compiled."""
+    from numba.core import event
+
+    class Notice(event.Listener):
+        told = False
+
+        def on_start(self, _: Any) -> None:
+            if not self.told:
+                self.told = True
+                line = "compiling the CPU scan: once on a machine, in 5 to 20 seconds"
+                print(line, file=sys.stderr)
+
+        def on_end(self, _: Any) -> None:
+            pass
+
+    return Notice()
 
 
 def unavailable(device: torch.device) -> str:

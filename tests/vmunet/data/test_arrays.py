@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from stages import preprocess as preprocess_stage
 from vmunet.data.arrays import ArrayDataset, held_out, load_manifest
-from vmunet.data.augment import augmentation, run_angle
+from vmunet.data.augment import Augment, run_angle
 from vmunet.data.images import read_rgb
 from vmunet.data.isic.official import ISIC17
 from vmunet.data.isic.raw import Phantoms, write_raw
@@ -120,7 +120,7 @@ def test_samples_are_tensors_of_the_declared_form(made):
 
 
 def augmented(made, protocol=SOUND, seed=5, subset="train"):
-    return ArrayDataset(made / "arrays" / protocol.name, subset, augmentation(protocol, seed), seed)
+    return ArrayDataset(made / "arrays" / protocol.name, subset, Augment(protocol, seed), seed)
 
 
 def test_a_sample_depends_on_seed_epoch_and_index_alone(made):
@@ -165,6 +165,31 @@ def test_a_pickled_dataset_maps_its_files_again(made):
     assert torch.equal(pickle.loads(sent)[2][0], plain[2][0])
 
 
+@pytest.mark.parametrize("protocol", [PAPER, SOUND], ids=lambda p: p.name)
+def test_a_pickled_augmentation_draws_the_same(made, protocol):
+    data = augmented(made, protocol)
+    data.set_epoch(3)
+    again = pickle.loads(pickle.dumps(data))
+    plain = ArrayDataset(made / "arrays" / protocol.name, "train")
+    for i in range(len(data)):
+        for part, copy in zip(data[i], again[i], strict=True):
+            assert torch.equal(part, copy)
+    assert not all(torch.equal(data[i][0], plain[i][0]) for i in range(len(data)))
+
+
+def test_workers_that_are_not_forked_draw_the_same_in_every_epoch(made):
+    """Python 3.14 starts workers by forkserver on Linux."""
+    data = augmented(made)
+    loader = DataLoader(
+        data, 9, num_workers=1, multiprocessing_context="forkserver", persistent_workers=True
+    )
+    for epoch in (0, 4):
+        data.set_epoch(epoch)
+        (images, masks) = next(iter(loader))
+        assert torch.equal(images, torch.stack([data[i][0] for i in range(9)]))
+        assert torch.equal(masks, torch.stack([data[i][1] for i in range(9)]))
+
+
 def test_missing_and_broken_arrays_are_named(made, tmp_path):
     with pytest.raises(
         InputError, match=r"ids\.txt: not found; run the stage of this view \(preprocess"
@@ -195,7 +220,7 @@ def test_pickled_arrays_are_never_loaded(tmp_path):
 
 @functools.cache
 def transform_of(name: str, seed: int):
-    return augmentation(PROTOCOLS[name], seed)
+    return Augment(PROTOCOLS[name], seed)
 
 
 def shape_pair(size=48):
@@ -231,14 +256,14 @@ def outcomes(transform, count=1200):
 
 def test_the_three_draws_are_independent_and_even():
     """One angle leaves 2 x 2 x 2 outcomes, each an eighth of the time (the draws do not share)."""
-    counts = outcomes(augmentation(PAPER, 7))
+    counts = outcomes(Augment(PAPER, 7))
     assert len(counts) == 8
     assert counts.min() > 1200 / 8 - 5 * (1200 / 8 * 7 / 8) ** 0.5
     assert counts.max() < 1200 / 8 + 5 * (1200 / 8 * 7 / 8) ** 0.5
 
 
 def test_fresh_angles_differ_from_sample_to_sample():
-    assert len(outcomes(augmentation(SOUND, 7), 200)) > 70
+    assert len(outcomes(Augment(SOUND, 7), 200)) > 70
 
 
 def test_a_paper_run_has_one_angle_that_follows_from_its_seed():
@@ -246,7 +271,7 @@ def test_a_paper_run_has_one_angle_that_follows_from_its_seed():
     assert len(set(angles)) == 50
     assert 0 <= min(angles) < 90
     assert 270 < max(angles) <= 360
-    first, again, other = (augmentation(PAPER, seed) for seed in (1, 1, 2))
+    first, again, other = (Augment(PAPER, seed) for seed in (1, 1, 2))
     same = [
         np.array_equal(first(*shape_pair(), s)[1], again(*shape_pair(), s)[1]) for s in range(20)
     ]
@@ -259,18 +284,18 @@ def test_a_paper_run_has_one_angle_that_follows_from_its_seed():
 
 def test_settings_say_how_often_and_how_far():
     never = Augmentation(horizontal_flip=0, vertical_flip=0, rotation=0)
-    assert len(outcomes(augmentation(SOUND, 7, never), 50)) == 1
+    assert len(outcomes(Augment(SOUND, 7, never), 50)) == 1
     mirrored = replace(never, horizontal_flip=1)
     image, mask = shape_pair()
     for sample in range(5):
-        got = augmentation(SOUND, 7, mirrored)(image, mask, sample)
+        got = Augment(SOUND, 7, mirrored)(image, mask, sample)
         assert np.array_equal(got[0], image[:, ::-1])
         assert np.array_equal(got[1], mask[:, ::-1])
     turned = replace(never, rotation=1, rotation_limit=5.0)
     corner = np.zeros((101, 101), np.uint8)
     corner[:50, :50] = 255
     for sample in range(20):  # by at most 5 degrees: the axis moves by 50 tan 5 = 4.4 px
-        got = augmentation(SOUND, 7, turned)(np.dstack([corner] * 3), corner, sample)[1]
+        got = Augment(SOUND, 7, turned)(np.dstack([corner] * 3), corner, sample)[1]
         assert got[20:40, 20:40].all()
         assert not got[60:, 60:].any()
     assert abs(run_angle(3, (-5, 5))) <= 5
@@ -279,7 +304,7 @@ def test_settings_say_how_often_and_how_far():
 
 def test_rotation_keeps_the_frame_and_fills_with_zeros():
     white, mask = np.full((40, 40, 3), 200, np.uint8), np.full((40, 40), 255, np.uint8)
-    transform = augmentation(SOUND, 0)
+    transform = Augment(SOUND, 0)
     results = [transform(white, mask, s) for s in range(60)]
     cut = [image for image, _ in results if image[0, 0, 0] == 0]
     assert cut

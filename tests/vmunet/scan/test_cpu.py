@@ -1,6 +1,7 @@
 """The CPU backend against the reference in float64: output, every gradient, layouts, threads."""
 
 import multiprocessing
+import runpy
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -9,7 +10,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from numba.core import caching
+from numba.core import caching, event
 
 from tests.helpers.scan_inputs import error, output_and_gradients, scan_inputs
 from vmunet.scan import backend, cpu, cpu_kernels, cpu_lanes, reference, ss2d
@@ -199,6 +200,22 @@ def test_without_a_place_for_the_cache_it_compiles_anyway(monkeypatch):
     array = np.zeros(3, np.int64)
     fill_with_ones(array)
     assert array.tolist() == [1, 1, 1]
+
+
+def test_the_notice_appears_only_when_something_is_compiled(tmp_path, capsys):
+    script = tmp_path / "kernel.py"
+    script.write_text(
+        "from numba import int64, njit, void\n"
+        "@njit(void(int64[::1]), cache=True)\n"
+        "def fill(array):\n"
+        "    array[:] = 1\n"
+    )
+    notices = []
+    for _ in range(2):
+        with event.install_listener("numba:compile", cpu._notice()):
+            runpy.run_path(str(script))
+        notices.append(capsys.readouterr().err)
+    assert notices == ["compiling the CPU scan: once on a machine, in 5 to 20 seconds\n", ""]
 
 
 @numba.njit
