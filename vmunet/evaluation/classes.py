@@ -15,28 +15,23 @@ scores 0. The `sound` set leaves out what neither truth nor prediction holds and
 a model that never finds a rare class would otherwise be right on every image without it.
 """
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from vmunet.classes import Labels, channels_of, likeliest, resized_planes
 from vmunet.data.resize import resize_mask
 from vmunet.errors import InputError
 from vmunet.evaluation.images import (
-    TestImages,
-    check_logits,
     defined,
     load_test_images,
-    open_masks,
-    read_member,
+    native_masks,
+    predict_batches,
 )
 from vmunet.evaluation.metrics import (
     COUNTS,
@@ -95,20 +90,21 @@ def score_class_run(
         InputError: a file is missing or broken, a mask has a label of no class, or the model's
             output is unusable.
     """
-    test = load_test_images(arrays)
+    test, channels = load_test_images(arrays), channels_of(classes)
     shape = (len(test.ids), len(classes), len(COUNTS))
     counts = {name: np.empty(shape, dtype=np.int64) for name in SIZES}
     prediction = np.empty(test.images.shape[:3], dtype=np.uint8)
     truth = np.empty_like(prediction)
     native_sizes: list[tuple[int, int]] = []
-    reading = threading.Lock()  # a zip file has one position; decoding runs in parallel
 
     def compare(item: tuple[int, npt.NDArray[np.float32]]) -> tuple[int, int]:
         i, probabilities = item
-        name = f"{test.ids[i]}.png"
-        with reading:
-            encoded = read_member(archive, test.native_masks, name)
-        mask = _decode(encoded, len(classes), f"{test.native_masks}: {name}")
+        mask = read(i)
+        if (highest := int(mask.max())) > len(classes):
+            raise InputError(
+                f"{test.native_masks}: {test.ids[i]}.png has label {highest} and there are "
+                f"{len(classes)} classes; preprocess again"
+            )
         height, width = mask.shape
         prediction[i], _ = likeliest(probabilities)
         truth[i] = resize_mask(mask, test.size, "nearest")
@@ -117,9 +113,10 @@ def score_class_run(
         counts["native_size"][i] = class_counts(native, mask, len(classes))
         return width, height
 
-    with open_masks(test.native_masks) as archive:
-        for batch in predict_classes(model, test, channels_of(classes), batch_size):
-            native_sizes += in_threads(compare, batch, "score")
+    with native_masks(test, labels=True) as read:
+        for start, logits in predict_batches(model, test.images, channels, batch_size):
+            probabilities = logits.float().softmax(1).cpu().numpy()
+            native_sizes += in_threads(compare, list(enumerate(probabilities, start)), "score")
     dice = _scores(counts["training_size"])["dice"]
     return ScoredClasses(
         paper=_paper(counts["training_size"], classes),
@@ -131,27 +128,6 @@ def score_class_run(
     )
 
 
-def predict_classes(
-    model: nn.Module, test: TestImages, channels: int, batch_size: int
-) -> Iterator[list[tuple[int, npt.NDArray[np.float32]]]]:
-    """Batches of (index, probabilities (channels, size, size)) of all test images, in order."""
-    if batch_size < 1:
-        raise InputError(f"evaluate.batch_size is {batch_size}; expected at least 1")
-    device, was_training = next(model.parameters()).device, model.training
-    try:
-        model.eval()
-        for start in range(0, len(test.images), batch_size):
-            pixels = np.array(test.images[start : start + batch_size])  # (batch, h, w, 3)
-            with torch.inference_mode():
-                batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
-                logits = model(batch.contiguous())
-                check_logits(logits, batch, channels)
-                probabilities = logits.float().softmax(1).cpu().numpy()
-            yield list(enumerate(probabilities, start))
-    finally:
-        model.train(was_training)
-
-
 def class_counts(prediction: Labels, truth: Labels, classes: int) -> Counts:
     """Confusion counts (classes, 4) of each label 1.. against the rest; labels (height, width)."""
     each = [
@@ -159,19 +135,6 @@ def class_counts(prediction: Labels, truth: Labels, classes: int) -> Counts:
         for label in range(1, classes + 1)
     ]
     return np.concatenate(each)
-
-
-def _decode(encoded: bytes, classes: int, where: str) -> Labels:
-    """The labels in a PNG's content, uint8 (height, width)."""
-    content = np.frombuffer(encoded, np.uint8)
-    mask = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
-    if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
-        raise InputError(f"{where} is not a readable PNG of one 8-bit channel; preprocess again")
-    if (highest := int(mask.max())) > classes:
-        raise InputError(
-            f"{where} has label {highest} and there are {classes} classes; preprocess again"
-        )
-    return mask  # type: ignore[return-value]
 
 
 def _scores(counts: Counts) -> dict[str, Floats]:

@@ -14,7 +14,8 @@ read, compared and dropped, and only its counts stay.
 import math
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,27 +122,39 @@ def predict_probabilities(
     Raises:
         InputError: the model does not give one class, or gives a number that is not finite.
     """
+    probabilities = np.empty(images.shape[:3], dtype=np.float32)
+    for start, logits in predict_batches(model, images, 1, batch_size):
+        probabilities[start : start + len(logits)] = logits[:, 0].sigmoid().cpu().numpy()
+    return probabilities
+
+
+def predict_batches(
+    model: nn.Module, images: npt.NDArray[np.uint8], channels: int, batch_size: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """The index of each batch's first image, and its logits (batch, channels, height, width).
+
+    See `predict_probabilities`, also for the errors.
+    """
     from tqdm import tqdm
 
     if batch_size < 1:
         raise InputError(f"evaluate.batch_size is {batch_size}; expected at least 1")
     device = next(model.parameters()).device
     was_training = model.training
-    probabilities = np.empty(images.shape[:3], dtype=np.float32)
     progress = tqdm(total=len(images), desc="predict", unit="image", disable=None, leave=False)
     try:
         model.eval()
-        with progress, torch.inference_mode():
+        with progress:
             for start in range(0, len(images), batch_size):
                 pixels = np.array(images[start : start + batch_size])  # (batch, h, w, 3)
-                batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
-                logits = model(batch.contiguous())
-                check_logits(logits, batch)
-                probabilities[start : start + len(pixels)] = logits[:, 0].sigmoid().cpu().numpy()
+                with torch.inference_mode():
+                    batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
+                    logits = model(batch.contiguous())
+                    check_logits(logits, batch, channels)
+                yield start, logits
                 progress.update(len(pixels))
     finally:
         model.train(was_training)
-    return probabilities
 
 
 def score_run(model: nn.Module, arrays: Path, *, batch_size: int, resamples: int) -> Scored:
@@ -192,16 +205,9 @@ def _count_all(
 
     counts = {name: np.empty((len(test.ids), 4), dtype=np.int64) for name in COMPARISONS}
     truth = np.empty(probabilities.shape, dtype=np.bool_)
-    reading = threading.Lock()  # a zip file has one position; decoding runs in parallel
 
     def compare(i: int) -> tuple[int, int]:
-        with reading:
-            encoded = read_member(archive, test.native_masks, f"{test.ids[i]}.png")
-        content = np.frombuffer(encoded, np.uint8)
-        decoded = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
-        if decoded is None:
-            raise InputError(f"{test.native_masks}: {test.ids[i]}.png is not a readable PNG")
-        mask = decoded.astype(np.uint8, copy=False)
+        mask = read(i)
         height, width = mask.shape
         probability = probabilities[i]
         soft = resize_mask(mask, test.size, "bilinear")
@@ -213,7 +219,7 @@ def _count_all(
         counts["native_size"][i] = _count(probability, mask >= BINARY_LEVEL)
         return width, height
 
-    with open_masks(test.native_masks) as archive:
+    with native_masks(test) as read:
         sizes = in_threads(compare, range(len(test.ids)), "score")
     return counts, sizes, truth
 
@@ -222,28 +228,54 @@ def _count(probability: npt.NDArray, truth: npt.NDArray[np.bool_]) -> npt.NDArra
     return confusion_counts(probability[None], truth[None])[0]
 
 
-def open_masks(path: Path) -> zipfile.ZipFile:
-    """Open the zip of native masks; InputError where it is none."""
+@contextmanager
+def native_masks(
+    test: TestImages, labels: bool = False
+) -> Iterator[Callable[[int], npt.NDArray[np.uint8]]]:
+    """Gives a function from an image's index to its mask (height, width), which threads may call.
+
+    Args:
+        labels: the masks hold labels, and must be stored as such: one channel of 8 bits. Other
+            masks are turned into grey levels.
+
+    Raises:
+        InputError: the zip is none, or a mask is missing in it or is no readable PNG.
+    """
+    import cv2
+
+    path, reading = test.native_masks, threading.Lock()  # a zip file has one position
     try:
-        return zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile:
         raise InputError(
             f"{path}: not a zip file; delete the arrays folder and preprocess again"
         ) from None
 
+    flags = cv2.IMREAD_UNCHANGED if labels else cv2.IMREAD_GRAYSCALE
 
-def read_member(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
-    """The content of a file in the opened zip `path`; InputError where it is not there."""
-    try:
-        return archive.read(name)
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path}: cannot read {name} ({error}); delete the arrays folder and preprocess again"
-        ) from None
+    def read(index: int) -> npt.NDArray[np.uint8]:
+        name = f"{test.ids[index]}.png"
+        try:
+            with reading:
+                content = np.frombuffer(archive.read(name), np.uint8)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{path}: cannot read {name} ({error}); delete the arrays folder and preprocess "
+                "again"
+            ) from None
+        mask = cv2.imdecode(content, flags) if content.size else None
+        if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
+            raise InputError(
+                f"{path}: {name} is not a readable PNG of one 8-bit channel; preprocess again"
+            )
+        return mask  # type: ignore[return-value]
+
+    with archive:
+        yield read
 
 
 def check_logits(logits: torch.Tensor, batch: torch.Tensor, channels: int = 1) -> None:
-    """Raise InputError where logits of a batch are not finite (len(batch), channels, h, w)."""
+    """Raise InputError if logits of a batch are not finite (len(batch), channels, h, w)."""
     expected = (len(batch), channels, *batch.shape[2:])
     if tuple(logits.shape) != expected:
         what = "one class" if channels == 1 else f"the background and {channels - 1} classes"

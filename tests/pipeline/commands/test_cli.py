@@ -1,10 +1,10 @@
 """The command `vmunet`, mostly as a person runs it: the installed script in its own process."""
 
 import pickle
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pipeline import cli
+from pipeline.cli import COMMANDS
 from vmunet import VMUNet
 from vmunet.commands import version
 from vmunet.weights.checkpoints import save_checkpoint
@@ -85,9 +86,9 @@ def failed(capsys, *arguments):
 def test_help_answers_at_once(command):
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = processor_seconds()
         done = vmunet(*command, "--help")
-        seconds.append(time.perf_counter() - start)
+        seconds.append(processor_seconds() - before)
         assert done.returncode == 0
         assert done.stdout.startswith(f"usage: {' '.join(('vmunet', *command))}")
         assert done.stderr == ""
@@ -95,10 +96,16 @@ def test_help_answers_at_once(command):
     assert min(seconds) < 0.3
 
 
+def processor_seconds():
+    """What the processes that this one has waited for took of the processor."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_help_shows_every_command_and_examples():
     text = vmunet("--help").stdout
-    for command in ("predict", "profile", "runs", "version"):
-        assert f"vmunet {command}" in text or f"  {command} " in text
+    for command in COMMANDS:
+        assert f"  {command} " in text
     assert "vmunet predict runs/" in vmunet("predict", "--help").stdout
 
 
