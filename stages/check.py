@@ -14,10 +14,10 @@ from pathlib import Path
 from pipeline.config.params import Params, PhantomSource, load_params
 from pipeline.stage import run_stage
 from vmunet.data.checks import report as check_report
-from vmunet.data.checks import sheet as check_sheet
 from vmunet.data.checks.facts import measure
 from vmunet.data.checks.findings import find, find_pairs, shared_ids
 from vmunet.data.isic.official import dataset_named
+from vmunet.drawing.sheets import findings as check_sheet
 from vmunet.drawing.sheets import images as contact_sheet
 from vmunet.files import whole_folder
 

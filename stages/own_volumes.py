@@ -9,8 +9,8 @@ from typing import Any
 
 from pipeline.config.params import load_params
 from pipeline.stage import run_stage
+from stages.common.volume_report import write_report
 from vmunet.classes import classes_of
-from vmunet.data.checks.volumes import write_report
 from vmunet.data.own.split import read_samples
 from vmunet.data.own.volumes import own_cases
 from vmunet.data.volumes import write_volumes

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.config.params import PhantomVolumes, SynapseSource, load_params
 from pipeline.stage import run_stage
-from vmunet.data.checks.volumes import write_report
+from stages.common.volume_report import write_report
 from vmunet.data.phantom.ct import write_btcv
 from vmunet.data.synapse.client import from_synapse
 from vmunet.data.synapse.official import CLASSES, TEST, TRAIN, TRAIN_SLICES, WINDOW

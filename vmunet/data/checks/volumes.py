@@ -1,25 +1,11 @@
 """What a person wants to see of a set of volumes before training: sizes, spacing, organs."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vmunet.drawing.sheets import images as contact_sheet
-from vmunet.drawing.sheets.organs import draw_cases
-from vmunet.files import whole_folder
-
 ODD = 3.0  # robust standard deviations of log ml from the median, from which an organ stands out
-
-
-def write_report(arrays: Path, manifest: Mapping[str, Any], target: Path) -> None:
-    """Write `target`/index.md and cases.png about data/arrays/<view>, whole."""
-    with whole_folder(target) as folder:
-        title = f"{manifest['view']}   source: {manifest['source']}   outlines: the true labels"
-        sheet = draw_cases(arrays, manifest, list(manifest["cases"]), title)
-        contact_sheet.write(folder / "cases.png", sheet)
-        (folder / "index.md").write_text(report(manifest))
 
 
 def report(manifest: Mapping[str, Any]) -> str:

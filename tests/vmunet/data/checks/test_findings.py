@@ -12,7 +12,7 @@ from tests.helpers.data import blob, encoded, picture, write_raw_folder
 from vmunet.data.checks.facts import Measured, measure
 from vmunet.data.checks.findings import KINDS, find, find_pairs, shared_ids
 from vmunet.data.checks.report import report, write_findings
-from vmunet.data.checks.sheet import dataset_groups, draw, pair_groups
+from vmunet.drawing.sheets.findings import dataset_groups, draw, pair_groups
 from vmunet.drawing.sheets.images import COLUMNS, GAP, TILE
 from vmunet.errors import InputError
 

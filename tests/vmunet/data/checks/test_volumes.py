@@ -5,7 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vmunet.data.checks.volumes import report, write_report
+from stages.common.volume_report import write_report
+from vmunet.data.checks.volumes import report
 from vmunet.data.volumes import Case, Pixels, write_volumes
 
 CLASSES = ["liver", "gallbladder"]
