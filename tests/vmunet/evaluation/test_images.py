@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from pipeline.config.runs import Run
-from reports.make.model_card import model_card
 from stages import evaluate as stage
 from vmunet import VMUNet
 from vmunet.data.resize import resize_mask
@@ -320,8 +319,6 @@ def test_stage_writes_metrics_table_and_sheet(project):
         assert both == int(row["training_size_tp"])
         assert np.count_nonzero(stored.masks[place]) - both == int(row["training_size_fp"])
     assert sum(metrics["sound"]["calibration"]["pixels"]) == pixels
-    record = json.loads((project.run.folder / "run.json").read_text())
-    assert "## Scores" in model_card(metrics, record, "http")
     dice = np.mean([float(row["native_size_dice"]) for row in rows])
     assert metrics["sound"]["native_size"]["mean_dice"] == pytest.approx(dice)
     logged, files = project.logged[0]
