@@ -7,15 +7,14 @@ import numpy.typing as npt
 
 from vmunet.classes import Labels, likeliest, resized_planes
 from vmunet.drawing.sheets.images import (
-    CAPTION,
     COLUMNS,
     GAP,
     HEADER,
-    LABEL,
-    PAPER,
     TILE,
     Pixels,
+    blank,
     choose,
+    draw_groups,
     fit,
     tile,
     write_text,
@@ -54,27 +53,19 @@ def draw(
     width = GAP + COLUMNS * (TILE + GAP)
     key = legend(classes, width - 2 * GAP)[:, : width - 2 * GAP]
     header = HEADER + len(key) + GAP
-    rows = sum(-(-len(members) // PAIRS) for _, members in groups)
-    height = header + LABEL * len(groups) + rows * (TILE + CAPTION + GAP)
-    sheet = np.full((height, width, 3), PAPER, dtype=np.uint8)
+    sheet = blank(groups, header, PAIRS)
     write_text(sheet, title, (GAP, 22), scale=0.55)
     about = "left truth, right prediction; Dice at the training size, mean over an image's classes"
     write_text(sheet, about, (GAP, 46))
     sheet[HEADER : HEADER + len(key), GAP : GAP + key.shape[1]] = key
-    y = header
-    for label, members in groups:
-        write_text(sheet, label, (GAP, y + 14), scale=0.45)
-        y += LABEL
-        for place, i in enumerate(members):
-            row, column = divmod(place, PAIRS)
-            top = y + row * (TILE + CAPTION + GAP)
-            for side, labels in enumerate((truth[i], prediction[i])):
-                x = GAP + (2 * column + side) * (TILE + GAP)
-                sheet[top : top + TILE, x : x + TILE] = _tile(images[i], labels)
-            x = GAP + 2 * column * (TILE + GAP)
-            write_text(sheet, fit(ids[i]), (x, top + TILE + 13))
-            write_text(sheet, f"Dice {dice[i]:.3f}", (x, top + TILE + 28))
-        y += -(-len(members) // PAIRS) * (TILE + CAPTION + GAP)
+
+    def draw_pair(i: int, x: int, y: int) -> None:
+        for labels, left in ((truth[i], x), (prediction[i], x + TILE + GAP)):
+            sheet[y : y + TILE, left : left + TILE] = _tile(images[i], labels)
+        write_text(sheet, fit(ids[i]), (x, y + TILE + 13))
+        write_text(sheet, f"Dice {dice[i]:.3f}", (x, y + TILE + 28))
+
+    draw_groups(sheet, header, groups, draw_pair, PAIRS)
     return sheet
 
 

@@ -12,14 +12,13 @@ from vmunet.data.checks.findings import KINDS, Finding, PairOfCopies
 from vmunet.data.checks.hashes import UPRIGHT
 from vmunet.data.images import decode, read_rgb
 from vmunet.drawing.sheets.images import (
-    CAPTION,
     COLUMNS,
     GAP,
-    LABEL,
-    PAPER,
     TILE,
     TRUTH,
     Pixels,
+    blank,
+    draw_groups,
     fit,
     tile,
     write_text,
@@ -102,23 +101,17 @@ def draw(groups: Groups, title: str, raw: Callable[[str], Path]) -> Pixels:
     Returns:
         uint8 (height, width, 3), RGB.
     """
-    rows = sum(-(-len(shown) // COLUMNS) for _, shown in groups)
-    height = HEADER + LABEL * len(groups) + rows * (TILE + CAPTION + GAP)
-    sheet = np.full((height, GAP + COLUMNS * (TILE + GAP), 3), PAPER, dtype=np.uint8)
+    sheet = blank(groups, HEADER)
     write_text(sheet, title, (GAP, 22), scale=0.55)
     everything = [shown.facts for _, members in groups for shown in members]
     tiles = iter(in_threads(lambda f: _tile(f, raw(f.dataset)), everything, "drawing"))
-    y = HEADER
-    for label, members in groups:
-        write_text(sheet, label, (GAP, y + 14), scale=0.45)
-        y += LABEL
-        for place, shown in enumerate(members):
-            row, column = divmod(place, COLUMNS)
-            x, top = GAP + column * (TILE + GAP), y + row * (TILE + CAPTION + GAP)
-            sheet[top : top + TILE, x : x + TILE] = next(tiles)
-            write_text(sheet, fit(shown.lines[0]), (x, top + TILE + 13))
-            write_text(sheet, shown.lines[1][:LINE], (x, top + TILE + 28), scale=0.38)
-        y += -(-len(members) // COLUMNS) * (TILE + CAPTION + GAP)
+
+    def draw_shown(shown: Shown, x: int, y: int) -> None:
+        sheet[y : y + TILE, x : x + TILE] = next(tiles)
+        write_text(sheet, fit(shown.lines[0]), (x, y + TILE + 13))
+        write_text(sheet, shown.lines[1][:LINE], (x, y + TILE + 28), scale=0.38)
+
+    draw_groups(sheet, HEADER, groups, draw_shown)
     return sheet
 
 

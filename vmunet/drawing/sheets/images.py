@@ -1,7 +1,8 @@
 """One picture of a run: test images with the true and the predicted outline, worst to best."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from vmunet.files import whole_file
 Pixels = npt.NDArray[np.uint8]
 Masks = npt.NDArray[np.bool_]
 Colour = tuple[int, int, int]
+Member = TypeVar("Member")  # what a group of a sheet shows: an image's index, for one
 
 # Okabe and Ito's palette, RGB: told apart by colour-blind readers, and on skin.
 TRUTH: Colour = (0, 114, 178)
@@ -80,29 +82,55 @@ def draw(
         uint8 (height, width, 3), RGB.
     """
     groups = choose(dice)
-    rows = sum(-(-len(members) // COLUMNS) for _, members in groups)
-    height = HEADER + LABEL * len(groups) + rows * (TILE + CAPTION + GAP)
-    sheet = np.full((height, GAP + COLUMNS * (TILE + GAP), 3), PAPER, dtype=np.uint8)
+    sheet = blank(groups, HEADER)
     write_text(sheet, title, (GAP, 22), scale=0.55)
     write_text(sheet, "truth", (GAP + 34, 46))
     write_text(sheet, "prediction", (GAP + 134, 46))
     write_text(sheet, "Dice per image at the training size", (GAP + 254, 46))
     for x, colour in ((GAP, TRUTH), (GAP + 100, PREDICTION)):
         sheet[38:46, x : x + 28] = colour
-    y = HEADER
-    for label, members in groups:
-        write_text(sheet, label, (GAP, y + 14), scale=0.45)
-        y += LABEL
-        for start in range(0, len(members), COLUMNS):
-            for column, i in enumerate(members[start : start + COLUMNS]):
-                x = GAP + column * (TILE + GAP)
-                # The truth's line is wider, so that it shows on both sides of an equal prediction.
-                outlines = ((truth[i], TRUTH, 4), (prediction[i], PREDICTION, 2))
-                sheet[y : y + TILE, x : x + TILE] = tile(images[i], outlines)
-                write_text(sheet, fit(ids[i]), (x, y + TILE + 13))
-                write_text(sheet, f"Dice {dice[i]:.3f}", (x, y + TILE + 28))
-            y += TILE + CAPTION + GAP
+
+    def draw_image(i: int, x: int, y: int) -> None:
+        # The truth's line is wider, so that it shows on both sides of an equal prediction.
+        outlines = ((truth[i], TRUTH, 4), (prediction[i], PREDICTION, 2))
+        sheet[y : y + TILE, x : x + TILE] = tile(images[i], outlines)
+        write_text(sheet, fit(ids[i]), (x, y + TILE + 13))
+        write_text(sheet, f"Dice {dice[i]:.3f}", (x, y + TILE + 28))
+
+    draw_groups(sheet, HEADER, groups, draw_image)
     return sheet
+
+
+def blank(
+    groups: Sequence[tuple[str, Sequence[Any]]], header: int, per_row: int = COLUMNS
+) -> Pixels:
+    """An empty sheet for the groups beneath a header of this height, px; see `draw_groups`."""
+    rows = sum(-(-len(members) // per_row) for _, members in groups)
+    height = header + LABEL * len(groups) + rows * (TILE + CAPTION + GAP)
+    return np.full((height, GAP + COLUMNS * (TILE + GAP), 3), PAPER, dtype=np.uint8)
+
+
+def draw_groups(
+    sheet: Pixels,
+    y: int,
+    groups: Sequence[tuple[str, Sequence[Member]]],
+    draw_member: Callable[[Member, int, int], None],
+    per_row: int = COLUMNS,
+) -> None:
+    """Draw each group's heading and its members in rows, from the row of pixels `y` on.
+
+    Args:
+        draw_member: draws one at (x, y), its upper left corner.
+        per_row: members side by side; each has COLUMNS / per_row tiles.
+    """
+    width = COLUMNS // per_row * (TILE + GAP)
+    for heading, members in groups:
+        write_text(sheet, heading, (GAP, y + 14), scale=0.45)
+        y += LABEL
+        for place, member in enumerate(members):
+            row, column = divmod(place, per_row)
+            draw_member(member, GAP + column * width, y + row * (TILE + CAPTION + GAP))
+        y += -(-len(members) // per_row) * (TILE + CAPTION + GAP)
 
 
 def write(path: Path, sheet: Pixels) -> None:
