@@ -3,7 +3,7 @@
     python examples/own_images.py [FOLDER]
 
 Writes FOLDER/images/*.jpg, FOLDER/masks/*.png and FOLDER/patients.csv (id, patient), and prints
-the lines that declare them in params.yaml. FOLDER is data/example where none is given. Phantoms
+the lines that declare them in params.yaml. FOLDER is data/example if none is given. Phantoms
 are procedural pictures: what a model scores on them says nothing about skin.
 """
 

@@ -7,9 +7,9 @@ HELP = "write trained weights as an ONNX file"
 ABOUT = """\
 Write a trained model as ONNX, for one image of a fixed size. Input `images`: (1, 3, PX, PX)
 float32, min-max normalised to 0..255 as `vmunet predict` does it. Output `logits`: (1, 1, PX, PX);
-the lesion is where they are positive. With several classes (1, classes + 1, PX, PX): the largest
-is the label. Needs the exporter: pip install 'vmunet[export]'. Takes about a minute, and runs
-slower than PyTorch: the scan is a plain loop there.
+a pixel belongs to the lesion if its logit is positive. With several classes the output is
+(1, classes + 1, PX, PX), and the largest is the label. Needs the exporter: pip install
+'vmunet[export]'. Takes about a minute, and runs slower than PyTorch: the scan is a plain loop there.
 """
 NOTES = ""
 

@@ -90,7 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         metavar="P",
         type=float,
-        help="lesion where the probability is at least P (default 0.5); not for several classes",
+        help="a pixel is lesion if its probability is at least P (default 0.5); "
+        "not for several classes",
     )
 
 

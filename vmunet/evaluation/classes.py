@@ -56,12 +56,12 @@ class ScoredClasses:
     """What `score_class_run` measured.
 
     Attributes:
-        paper, sound: the blocks of metrics.json with these names; fractions 0..1, None where
+        paper, sound: the blocks of metrics.json with these names; fractions 0..1, None if
             undefined.
         per_image: a row for each image and class: native size in px, counts and scores of both
             comparisons.
         prediction, truth: uint8 (images, size, size), labels at the training size.
-        dice: (images,) mean Dice there over the classes that truth or prediction holds, 1 where
+        dice: (images,) mean Dice there over the classes that truth or prediction holds, 1 if
             there are none.
     """
 
@@ -138,14 +138,14 @@ def class_counts(prediction: Labels, truth: Labels, classes: int) -> Counts:
 
 
 def _scores(counts: Counts) -> dict[str, Floats]:
-    """Scores (images, classes) from counts (images, classes, 4); nan where a class is absent."""
+    """Scores (images, classes) from counts (images, classes, 4); nan if a class is absent."""
     images, classes, _ = counts.shape
     flat = per_image_scores(counts.reshape(-1, len(COUNTS)), absent=np.nan)
     return {name: flat[name].reshape(images, classes) for name in ("dice", "iou")}
 
 
 def _mean_defined(values: Floats) -> Floats:
-    """Mean over the last axis of what is not nan; nan where nothing is left."""
+    """Mean over the last axis of what is not nan; nan if nothing is left."""
     known = ~np.isnan(values)
     total, n = np.where(known, values, 0.0).sum(-1), known.sum(-1)
     return np.divide(total, n, out=np.full(np.shape(n), np.nan), where=n > 0)

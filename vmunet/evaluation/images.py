@@ -69,7 +69,7 @@ class Scored:
     """What `score_run` measured.
 
     Attributes:
-        paper, sound: the blocks of metrics.json with these names; fractions 0..1, None where
+        paper, sound: the blocks of metrics.json with these names; fractions 0..1, None if
             undefined.
         per_image: one flat row per image: id, native size in px, the counts of the three
             comparisons, and the per-image scores of the two sound ones.

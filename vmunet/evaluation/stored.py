@@ -48,12 +48,12 @@ def read_masks(path: Path) -> StoredMasks:
     Raises:
         InputError: the file is missing or not of that form.
     """
-    found = _read(path)
+    stored = _read(path)
     try:
-        ids, size = [str(name) for name in found["ids"]], int(found["size"])
+        ids, size = [str(name) for name in stored["ids"]], int(stored["size"])
         shape = (len(ids), size, size)
         masks, truth = (
-            np.unpackbits(found[name], axis=1, count=size * size).reshape(shape).astype(np.bool_)
+            np.unpackbits(stored[name], axis=1, count=size * size).reshape(shape).astype(np.bool_)
             for name in ("masks", "truth")
         )
     except (KeyError, ValueError, TypeError) as error:
@@ -75,10 +75,10 @@ def read_labels(path: Path) -> dict[str, npt.NDArray[np.uint8]]:
     Raises:
         InputError: the file is missing or not of that form.
     """
-    found = {name: array for name, array in _read(path).items() if name.startswith("labels:")}
-    if not found:
+    labels = {name: array for name, array in _read(path).items() if name.startswith("labels:")}
+    if not labels:
         raise InputError(f"{path}: holds no labels; evaluate the run again")
-    return {name.removeprefix("labels:"): array for name, array in found.items()}
+    return {name.removeprefix("labels:"): array for name, array in labels.items()}
 
 
 def _read(path: Path) -> dict[str, npt.NDArray]:

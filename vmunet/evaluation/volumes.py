@@ -1,7 +1,7 @@
 """Score a trained model on the test volumes of a view, under both conventions.
 
 Each slice is predicted at the training size and its labels are brought back to the volume's own
-pixels, where they are compared with the truth (`vmunet.evaluation.volume_metrics` tells the two
+pixels, and compared with the truth there (`vmunet.evaluation.volume_metrics` tells the two
 conventions).
 """
 
@@ -141,10 +141,10 @@ def _sound(mean: MeanScores, classes: Sequence[str], spaced: bool) -> dict[str, 
 
 def _add_intervals(sound: dict[str, Any], dice: NDArray, classes: Sequence[str]) -> None:
     """Give the sound Dice (cases, organs) its 95% bootstrap intervals over the test cases."""
-    found = intervals(CaseSample(dice[None], tuple(classes)))
+    of_sample = intervals(CaseSample(dice[None], tuple(classes)))
 
     def pair(name: str) -> list[float | None]:
-        low, high = found[name]
+        low, high = of_sample[name]
         return [_defined(low), _defined(high)]
 
     sound["intervals"] = {"dice": pair(MEAN)}

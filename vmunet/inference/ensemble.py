@@ -1,4 +1,4 @@
-"""Trained models for images: found, loaded, averaged, and run on one image.
+"""Trained models for images: find, load and average them, and run them on one image.
 
 An image goes through what the training images went through: min-max over all its channels to
 0..255, then squashed to the square training size (vmunet.data.resize).

@@ -1,4 +1,4 @@
-"""The files around a segmentation: which are inputs, one after the other, and what is written."""
+"""The files of a segmentation: find the inputs, segment one after the other, write the results."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -111,9 +111,9 @@ def find_inputs(paths: Sequence[Path], kind: Kind) -> tuple[list[Path], list[Pat
         (skipped if kind.is_output(kind.stem(file)) else inputs).append(file)
     if not inputs:
         left_out = f" ({len(skipped)} left out as {kind.outputs})" if skipped else ""
-        where = ", ".join(str(path) for path in paths)
+        given_paths = ", ".join(str(path) for path in paths)
         raise InputError(
-            f"{where}: no {kind.several}{left_out}; expected {', '.join(kind.suffixes)} files"
+            f"{given_paths}: no {kind.several}{left_out}; expected {', '.join(kind.suffixes)} files"
         )
     by_stem: dict[str, Path] = {}
     for file in inputs:

@@ -117,8 +117,8 @@ def segment_folder(
     if len(members[0].classes) > 1:
         if threshold is not None:
             raise InputError(
-                f"threshold {threshold}: does not apply to weights of several classes, where each "
-                "pixel gets the likeliest; leave it out"
+                f"threshold {threshold}: does not apply to weights of several classes, because "
+                "each pixel gets the likeliest; leave it out"
             )
         rows = segment_class_files(
             members, files, out, tta=tta, probabilities=probabilities, overlay=overlay

@@ -27,7 +27,7 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """What a `Predictor` found.
+    """The result of a `Predictor`.
 
     Attributes:
         labels: uint8, (height, width) of an image, (depth, height, width) of a volume: 0 is the

@@ -14,7 +14,7 @@ from vmunet.errors import InputError
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found.
+    """The result of a segmentation.
 
     Attributes:
         content: a PNG of the image's own size (one class: 0 or 255; several: labels), or a

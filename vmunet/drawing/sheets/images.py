@@ -165,7 +165,7 @@ def tile(image: Pixels, outlines: Sequence[tuple[Masks, Colour, int]]) -> Pixels
 
 
 def fit(name: str) -> str:
-    """As much of a name as fits beneath a tile; the end of it, where ids differ."""
+    """As much of a name as fits beneath a tile; its end, because ids differ there."""
     return name if len(name) <= 24 else ".." + name[-22:]
 
 

@@ -32,7 +32,7 @@ def paint(image: Pixels, labels: Labels, width: int, opacity: float = OPACITY) -
         opacity: of the fill, 0..1.
 
     Returns:
-        uint8 (height, width, 3), RGB; the image itself where there is only background.
+        uint8 (height, width, 3), RGB; the image itself if there is only background.
     """
     drawn = image.copy()
     rim = _square(max(1, width // 2))
@@ -57,7 +57,7 @@ def overlay(image: Pixels, labels: Labels, classes: Sequence[str]) -> Pixels:
 
     Returns:
         uint8 (height + legend's, width, 3), RGB; the image's own pixels are where they were, and
-        a strip on the right is added where the image is narrower than a name.
+        a strip on the right is added if the image is narrower than a name.
     """
     longest = max(labels.shape)
     painted = paint(image, labels, width=max(1, round(longest / 400)))
@@ -73,7 +73,7 @@ def legend(entries: Sequence[str], width: int, scale: int = 1) -> Pixels:
 
     Args:
         entries: ASCII; anything else is shown as a question mark.
-        width: px to fill; more is taken where one entry needs it.
+        width: px to fill; more is taken if one entry needs it.
         scale: of everything, 1 for letters of about 10 px.
 
     Returns:
