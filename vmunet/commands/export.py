@@ -9,7 +9,8 @@ Write a trained model as ONNX, for one image of a fixed size. Input `images`: (1
 float32, min-max normalised to 0..255 as `vmunet predict` does it. Output `logits`: (1, 1, PX, PX);
 a pixel belongs to the lesion if its logit is positive. With several classes the output is
 (1, classes + 1, PX, PX), and the largest is the label. Needs the exporter: pip install
-'vmunet[export]'. Takes about a minute, and runs slower than PyTorch: the scan is a plain loop there.
+'vmunet[export]'. Takes about a minute, and runs slower than PyTorch: the scan is a plain loop in
+ONNX.
 """
 NOTES = ""
 
