@@ -10,7 +10,7 @@ import signal
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import TrialPruned
 from optuna.trial import Trial, TrialState
@@ -28,6 +28,9 @@ from stages.train import image_task
 from stages.train_volumes import organ_task
 from vmunet.protocols import PROTOCOLS, Protocol
 from vmunet.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from vmunet.training.loop import Progress
 
 SCRIPT = Path("stages/search_trial.py")
 
@@ -67,14 +70,15 @@ def run_trial(study: SharedStudy, trial: Trial, params: Params) -> None:
     machine = {"device": device_name(device), "threads": torch.get_num_threads()}
     code = {"code_hash": hash_files(modules_of(SCRIPT), ROOT)}
     first = trial.user_attrs.get("again", trial.number)
-    key = [asdict(facts), cell.model_dump(exclude_none=True), first, code, machine, versions()]
-    state = study.folder / "states" / f"{hash_json(key)[:32]}.pt"
+    known = [asdict(facts), cell.model_dump(exclude_none=True), first, code, machine, versions()]
+    key = hash_json(known)[:32]
+    state = study.folder / "states" / f"{key}.pt"
 
     torch.manual_seed(facts.seed)
     model, _ = make_model(cell, task)
     train_images, selection_images = task.datasets()
     assert selection_images is not None, "a trial is judged on held-out training images"
-    reports = Reports(study, trial, cell, settings, protocol, machine | code)
+    reports = Reports(study, trial, key, cell, settings, protocol, machine | code)
     label, began = f"{study.name}-{trial.number}", time.monotonic()
     ended = "FAILED"
     try:
@@ -128,12 +132,14 @@ class Reports:
         self,
         study: SharedStudy,
         trial: Trial,
+        key: str,
         cell: Cell,
         settings: TrainSettings,
         protocol: Protocol,
         provenance: dict[str, Any],
     ) -> None:
-        self._study, self._trial, self._provenance = study, trial, provenance
+        self._study, self._trial, self._key = study, trial, key
+        self._provenance = provenance
         self._facts = {
             "cell": cell.model_dump(exclude_none=True),
             "train": asdict(settings),
@@ -142,9 +148,8 @@ class Reports:
         }
         self._best = float("inf")
         self._tracker: PlainRun | None = None
-        self._progress: Any = None
 
-    def start(self, progress: Any) -> None:
+    def start(self, progress: "Progress") -> None:
         """Open, or continue, the trial's MLflow run under the study's."""
         facts, name = self._study.facts, f"{self._study.name}-{self._trial.number}"
         tags = {
@@ -161,8 +166,9 @@ class Reports:
         if parent:
             tags["mlflow.parentRunId"] = parent
         flat = {f"{part}.{k}": v for part, values in self._facts.items() for k, v in values.items()}
-        self._tracker = PlainRun(facts.profile, name, flat, tags, progress.note)
-        self._progress = progress
+        self._tracker = PlainRun(
+            facts.profile, name, flat, tags, key=self._key, history=progress.history
+        )
         for row in progress.history:  # of an interrupted trial, which had another number
             self._report(row)
 
@@ -173,9 +179,7 @@ class Reports:
             TrialPruned: the study gives it up.
         """
         assert self._tracker is not None
-        self._progress.note = self._tracker.run_id or self._progress.note
-        metrics = {key: value for key, value in row.items() if key != "epoch"}
-        self._tracker.log(metrics, step=int(row["epoch"]))
+        self._tracker.log_epoch(row)
         self._report(row)
 
     def finish(self, status: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from pipeline.config.params import Params, load_profile, read_yaml
+from pipeline.config.strict import ProtocolName
 from vmunet.errors import InputError
 
 
@@ -18,7 +19,7 @@ class Run:
 
     view: str
     cell: str
-    protocol: str
+    protocol: ProtocolName
     seed: int
 
     @property

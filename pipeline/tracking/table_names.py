@@ -8,7 +8,7 @@ from vmunet.errors import InputError
 
 
 def tables_of(run: Run, params: Params, root: Path = Path(".")) -> str:
-    """The tables' numerals, such as `I III IV`; '' for a run that none shows.
+    """The tables' numerals, such as `I III IV`; '' for a run in none.
 
     A table shows a cell at its dataset's base size, the one on sizes at all of them.
     """

@@ -1,8 +1,9 @@
 """What training on images and on volumes have in common: one run of the grid, start to end.
 
 Writes runs/<view>/<cell>/<protocol>/<seed>/: weights.safetensors (the selected epoch),
-history.csv (a row an epoch) and run.json (where all of it came from). A killed run goes on from
-its last saved epoch: the state lives in .resume/, under a hash of parameters, data and code.
+history.csv (a row for each epoch) and run.json (where all of it came from). A killed run goes on
+from its last saved epoch: the state lives in .resume/, under a hash of parameters, data and code,
+which is also the key of its MLflow run.
 """
 
 import csv
@@ -39,13 +40,14 @@ class Task:
     """What a run learns.
 
     Attributes:
-        script: the stage's, whose modules a resume state belongs to.
+        script: the stage's; a resume state belongs to the modules that it imports.
         arrays: folder of the data.
-        settings: how long and how hard to train, where the cell does not say otherwise.
+        settings: how long and how hard to train, if the cell does not say otherwise.
         classes: channels that the model gives: 1 for one class, else the background and each class.
         size: side of the square that the model sees, px.
-        datasets: makes the augmented training data and what selects the epoch, or None there.
-        metadata: what inference has to know, for the checkpoint.
+        datasets: makes the augmented training data, and the data whose loss selects the epoch
+            (None: the training loss selects it).
+        metadata: what inference needs to know; goes into the checkpoint.
     """
 
     script: Path
@@ -61,10 +63,12 @@ def train_run(run: Run, params: Params, task: Task) -> None:
     """Train, or go on training, and write the run's folder."""
     import torch
 
-    from pipeline.tracking.run import RunTracker, Ticket
+    from pipeline.tracking.header import header_of
+    from pipeline.tracking.live import RunTracker
+    from pipeline.tracking.store import milliseconds
     from pipeline.tracking.table_names import tables_of
     from vmunet.protocols import PROTOCOLS
-    from vmunet.training.loop import Progress, is_out_of_memory, train
+    from vmunet.training.loop import Progress, Row, is_out_of_memory, train
     from vmunet.training.losses import training_loss
     from vmunet.training.processor import use_processor
     from vmunet.weights.checkpoints import save_checkpoint
@@ -85,7 +89,8 @@ def train_run(run: Run, params: Params, task: Task) -> None:
     use_processor(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     machine = {"device": device_name(device), "threads": torch.get_num_threads()}
-    state = RESUME / f"{hash_json([facts, hashes, machine, versions()])[:32]}.pt"
+    key = hash_json([facts, hashes, machine, versions()])[:32]
+    state = RESUME / f"{key}.pt"
     finished = state.with_suffix(".done")
     if finished.exists():
         finished.rename(state)
@@ -96,20 +101,19 @@ def train_run(run: Run, params: Params, task: Task) -> None:
     train_images, selection_images = task.datasets()
     tracker: RunTracker | None = None
     provenance = hashes | machine | {"git": git_revision(), "dvc_lock": lock_hash()}
-    resumed, resumed_from = Progress(), 0
+    start: dict[str, Any] = {"mlflow_key": key}
+    resumed_from = 0
 
     def on_start(progress: Progress) -> None:
-        nonlocal tracker, resumed, resumed_from
+        nonlocal tracker, resumed_from
         resumed_from = progress.epoch
-        ticket, history = Ticket.read(progress.note), progress.history
-        tables = tables_of(run, params)
-        tracker = RunTracker(facts | provenance, ticket, tables, history, gpu_gauge(device))
-        resumed = progress
+        start["started"] = milliseconds() - round(1000 * progress.seconds)
+        header = header_of(facts | provenance | start, tables_of(run, params))
+        tracker = RunTracker(header, progress.history, gpu_gauge(device))
 
-    def on_epoch(row: dict[str, float]) -> None:
+    def on_epoch(row: Row) -> None:
         assert tracker is not None
-        resumed.note = str(tracker.ticket)
-        tracker.log(row)
+        tracker.log_epoch(row)
 
     try:
         progress = train(
@@ -147,9 +151,8 @@ def train_run(run: Run, params: Params, task: Task) -> None:
         "train_images": len(train_images),
         "filled": filled,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "mlflow_run_id": tracker.ticket.run_id,
-        "mlflow_key": tracker.ticket.key,
-        "started": tracker.ticket.started,
+        "mlflow_run_id": tracker.run_id,
+        **start,
         "versions": versions(),
         "seconds": round(progress.seconds, 1),
     }
@@ -179,7 +182,7 @@ def train_run(run: Run, params: Params, task: Task) -> None:
 
 
 def micro_batch_of(settings: TrainSettings) -> int | None:
-    """Samples of a batch to take at once, where the environment says so.
+    """Samples of a batch to take at once, if the environment says so.
 
     Raises:
         InputError: it is not a whole number from 1 to below the batch size.
@@ -206,7 +209,7 @@ def no_memory(run: Run, at_once: int) -> str:
 
 
 def lock_hash() -> str:
-    """SHA-256 of dvc.lock as the run found it; '' where there is none yet."""
+    """SHA-256 of dvc.lock when the run started; '' if there is none yet."""
     lock = Path("dvc.lock")
     return hash_files([lock]) if lock.is_file() else ""
 
