@@ -1,5 +1,6 @@
 """MLflow: what reaches the store, with a server that dies, one that never lived, an old store."""
 
+import os
 import shutil
 import socket
 import sqlite3
@@ -290,8 +291,9 @@ def test_rebuilding_twice_or_in_two_processes_equals_once(place: Path) -> None:
     for seed in (1, 2, 3):
         write_run(place, seed)
     train(last=2, status="KILLED")
-    command = [sys.executable, "-m", "pipeline.cli", "mlflow", "rebuild"]
-    both = [subprocess.Popen(command, env=None, stdout=subprocess.PIPE, text=True) for _ in "12"]
+    code = "from pipeline.cli import main; main(['mlflow', 'rebuild'])"
+    options = {"env": os.environ | {"PYTHONPATH": str(ROOT)}, "stdout": subprocess.PIPE}
+    both = [subprocess.Popen([sys.executable, "-c", code], text=True, **options) for _ in "12"]
     said = sorted(process.communicate(timeout=120)[0] for process in both)
     expected = ["0 runs made or completed, 3 were there\n"]
     assert said == [*expected, "3 runs made or completed, 0 were there\n"]
