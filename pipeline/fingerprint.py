@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("vmunet", "pipeline", "stages", "reports")
 FOLDER = Path(".fingerprints")
 # Packages and modules that no output of a stage depends on: what MLflow is told while a stage runs,
-# and the exit status of a stage that fails.
-WITHOUT_RESULT = ("pipeline.tracking", "pipeline.stage")
+# the exit status of a stage that fails, and this module.
+WITHOUT_RESULT = ("pipeline.tracking", "pipeline.stage", "pipeline.fingerprint")
 
 MODULE_NAME = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -45,9 +45,9 @@ def write_fingerprints(root: Path = ROOT) -> None:
 
 
 def stage_names(root: Path = ROOT) -> list[str]:
-    """The scripts in stages/, without `code`, which writes the fingerprints of the others."""
+    """The scripts in stages/ that DVC runs, without `code`, which writes the others' fingerprints."""
     names = sorted(path.stem for path in (root / "stages").glob("*.py"))
-    return [name for name in names if name not in ("__init__", "code")]
+    return [name for name in names if name not in ("__init__", "code", "search_trial")]
 
 
 class Fingerprints:

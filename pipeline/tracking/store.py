@@ -17,7 +17,7 @@ T = TypeVar("T")
 STORE = Path("mlflow.db")
 ARTIFACTS = Path("mlartifacts")
 HTTP_SECONDS = 5  # MLflow's own patience (120 s, 7 times) would hold up the end of a stage
-ATTEMPT_SECONDS = 30.0
+ATTEMPT_SECONDS = 60.0  # a model of 110 MB goes to a server in this time
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     # it would write between the lines of a stage
@@ -46,6 +46,10 @@ def client(http_seconds: int = HTTP_SECONDS) -> "MlflowClient":
     from mlflow.tracking import MlflowClient
 
     uri = store_uri()
+    if not uri.startswith("http"):
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 1  # MLflow would try for two minutes to open a database
     if not os.environ.get("MLFLOW_TRACKING_URI") and not STORE.exists():
         from filelock import FileLock
 

@@ -242,6 +242,16 @@ def test_a_server_that_does_not_answer_costs_seconds(
     assert capfd.readouterr().err.count("\n") == 1
 
 
+def test_a_broken_database_costs_no_time(capfd: pytest.CaptureFixture) -> None:
+    store.STORE.write_text("no database\n" * 1000)
+    began = time.monotonic()
+    train()
+    assert time.monotonic() - began < 10
+    error = capfd.readouterr().err
+    assert "file is not a database" in error
+    assert error.count("\n") == 1
+
+
 def test_a_driver_that_hangs_does_not_keep_a_stage(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
