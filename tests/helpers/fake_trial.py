@@ -27,13 +27,21 @@ class Tracker:
         name: str,
         params: Mapping[str, Any],
         tags: Mapping[str, str],
-        key: str,
-        history: Sequence[Mapping[str, float]],
+        run_id: str = "",
+        key: str = "",
+        history: Sequence[Mapping[str, float]] = (),
     ) -> None:
+        self.run_id = run_id or f"run of {name}"
         self.tags, self.key, self.history = tags, key, [row["epoch"] for row in history]
         self.logged: list[int] = []
         self.status = ""
         Tracker.made.append(self)
+
+    def opened(self, seconds: float) -> str:
+        return self.run_id
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self.logged.append(step)
 
     def log_epoch(self, row: Mapping[str, float]) -> None:
         self.logged.append(int(row["epoch"]))

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import pipeline.tracking.table_names
 import stages.common.training
 from pipeline.config.params import Cell
 from pipeline.config.runs import Run
@@ -35,6 +36,7 @@ def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(stages.common.training, "hash_inputs", lambda *a: {"data_hash": "d"})
+    monkeypatch.setattr(pipeline.tracking.table_names, "tables_of", lambda *a: "")
     shutil.copy(empty_store, "mlflow.db")
     pairs = [scene(i, 40 + 5 * i, 60) for i in range(9)]
     write_class_arrays(Path("data/arrays/shapes-32/sound"), 32, pairs[:6], pairs[6:])
