@@ -1,8 +1,8 @@
 """Train one trial of a search and report each epoch to its study (`vmunet search --help`).
 
-Not a stage of DVC's: nothing here is an output. Run as `python -m stages.search_trial STUDY NUMBER`
-by `vmunet search`, which has drawn the trial's values. Epochs are judged on the held-out part of
-the training images under either protocol, and no file of the test part can be opened.
+Not a stage of DVC: it has no outputs that DVC records. `vmunet search` draws the trial's values and
+runs `python -m stages.search_trial STUDY NUMBER`. Under both protocols an epoch is judged on the
+held-out part of the training images, and no file of the test part can be opened.
 """
 
 import argparse
@@ -43,11 +43,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("study")
     parser.add_argument("number", type=int)
     arguments = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that MLflow learns of the end
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that MLflow is told of the end
     params = load_params()
     facts = SharedStudy(arguments.study).facts
     refuse_to_open(search_data(params, facts.view, facts.protocol).test)
-    # params.yaml or the arrays may be others than when the search began
+    # params.yaml or the arrays may have changed since the search began
     facts = facts_of(params, facts.view, facts.cell, facts.protocol, facts.epochs)
     study = SharedStudy(arguments.study, facts)
     run_trial(study, study.attach(arguments.number), params)
@@ -103,7 +103,7 @@ def run_trial(study: SharedStudy, trial: Trial, params: Params) -> None:
         study.study.tell(trial.number, progress.best_loss)
         ended = "FINISHED"
     except (TrialPruned, DivergedError) as error:
-        # told as pruned, a loss that is no number keeps the sampler away from such settings
+        # a loss that is NaN or infinite counts as pruned: the sampler then avoids such settings
         reason = "" if isinstance(error, TrialPruned) else str(error)
         trial.set_user_attr("reason", reason)
         trial.set_user_attr("seconds", round(time.monotonic() - began, 1))
@@ -127,7 +127,7 @@ def task_of(facts: Facts, cell: Cell, params: Params) -> tuple[Task, Protocol]:
 
 
 class Reports:
-    """Tells MLflow and the study of each epoch, and ends a trial that the pruner gives up."""
+    """Tells MLflow and the study of each epoch, and ends a trial that the pruner stops."""
 
     def __init__(
         self,
@@ -170,14 +170,14 @@ class Reports:
         self._tracker = PlainRun(
             facts.profile, name, flat, tags, key=self._key, history=progress.history
         )
-        for row in progress.history:  # of an interrupted trial, which had another number
+        for row in progress.history:  # of an interrupted trial, which had a different number
             self._report(row)
 
     def epoch(self, row: dict[str, float]) -> None:
         """After each epoch; a pruned trial ends here.
 
         Raises:
-            TrialPruned: the study gives it up.
+            TrialPruned: the pruner stops the trial.
         """
         assert self._tracker is not None
         self._tracker.log_epoch(row)

@@ -25,24 +25,21 @@ from pipeline.tracking.system import Gauge, processor_name, system_sampler
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-# The end of a stage waits no longer. A store that fails, or a server that does not answer
-# (HTTP_SECONDS), ends the waiting earlier.
-FINISH_SECONDS = 30.0
+FINISH_SECONDS = 30.0  # a server that does not answer fails earlier, after HTTP_SECONDS
 SAMPLE_SECONDS = 30.0
 
 
 class LiveRun:
     """A run of MLflow that is told of metrics as they come.
 
-    It goes on in the run of the store that has its key (or the id `run_id`), and logs no epoch
-    twice. A run that has finished is not gone on with if there is no `history`: it is trained anew.
+    It continues the store's run that has its key (or the id `run_id`), and logs no epoch twice. If
+    that run has finished and there is no `history`, the run is trained anew: it gets a new one.
 
     Args:
         header: the run.
-        history: rows of the epochs that a resumed run has behind it; those that the store lacks
-            are logged.
+        history: rows of the epochs before a resume; those that the store lacks are logged.
         sample: gives system metrics, every SAMPLE_SECONDS.
-        run_id: a run to go on in, of whatever key, if the store has it.
+        run_id: a run to continue, whatever its key, if the store has it.
     """
 
     advice = ""

@@ -69,7 +69,7 @@ def store_uri() -> str:
 
 
 def experiment_id(mlflow: "MlflowClient", name: str) -> str:
-    """The experiment of this name, made when it is new."""
+    """The id of the experiment of this name, which is created if it is new."""
     from mlflow.exceptions import MlflowException
 
     experiment = mlflow.get_experiment_by_name(name)

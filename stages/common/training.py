@@ -60,7 +60,7 @@ class Task:
 
 
 def train_run(run: Run, params: Params, task: Task) -> None:
-    """Train, or go on training, and write the run's folder."""
+    """Train the run, or resume it, and write its folder."""
     import torch
 
     from pipeline.tracking.header import header_of
@@ -101,14 +101,14 @@ def train_run(run: Run, params: Params, task: Task) -> None:
     train_images, selection_images = task.datasets()
     tracker: RunTracker | None = None
     provenance = hashes | machine | {"git": git_revision(), "dvc_lock": lock_hash()}
-    start: dict[str, Any] = {"mlflow_key": key}
+    identity: dict[str, Any] = {"mlflow_key": key}
     resumed_from = 0
 
     def on_start(progress: Progress) -> None:
         nonlocal tracker, resumed_from
         resumed_from = progress.epoch
-        start["started"] = milliseconds() - round(1000 * progress.seconds)
-        header = header_of(facts | provenance | start, tables_of(run, params))
+        identity["started"] = milliseconds() - round(1000 * progress.seconds)
+        header = header_of(facts | provenance | identity, tables_of(run, params))
         tracker = RunTracker(header, progress.history, gpu_gauge(device))
 
     def on_epoch(row: Row) -> None:
@@ -152,12 +152,12 @@ def train_run(run: Run, params: Params, task: Task) -> None:
         "filled": filled,
         "parameters": sum(p.numel() for p in model.parameters()),
         "mlflow_run_id": tracker.run_id,
-        **start,
+        **identity,
         "versions": versions(),
         "seconds": round(progress.seconds, 1),
     }
     if hash_inputs(task, cell) != hashes:
-        # DVC hashes dependencies as they are now: these weights would pass for the new sources'.
+        # DVC records the dependencies as they are now, and these weights came from the old ones.
         raise InputError(f"{run.name}: sources or data changed while it trained; run it again")
     model.load_state_dict(progress.best_weights)
     with whole_folder(run.folder) as part:
@@ -199,7 +199,7 @@ def micro_batch_of(settings: TrainSettings) -> int | None:
 
 
 def no_memory(run: Run, at_once: int) -> str:
-    """One line on what may help."""
+    """What happened and what may help, in one line."""
     if at_once == 1:
         return f"{run.name}: out of memory with one sample at once; it needs a smaller model"
     return (
@@ -215,7 +215,7 @@ def lock_hash() -> str:
 
 
 def gpu_gauge(device: Any) -> Callable[[], dict[str, float]] | None:
-    """The memory of the run's GPU, for MLflow's system metrics."""
+    """Measures the memory of the run's GPU, for MLflow's system metrics."""
     import torch
 
     if device.type != "cuda":
@@ -249,10 +249,10 @@ def make_model(cell: Cell, task: Task) -> tuple[Any, dict[str, int]]:
 
 
 def forget_finished() -> None:
-    """Remove resume states of runs that ended long enough ago to be on record.
+    """Remove resume states of runs that ended so long ago that DVC has recorded them.
 
     A run that has just ended keeps its state for a while: if DVC is killed before it records the
-    outputs, it deletes them, and the next start makes them again without training.
+    outputs, the next `dvc repro` deletes them, and this state makes them again without training.
     """
     for path in RESUME.glob("*.done"):
         if time.time() - path.stat().st_mtime > KEPT_SECONDS:

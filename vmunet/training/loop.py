@@ -244,7 +244,7 @@ def mean_loss(
 def batch_loss(
     model: nn.Module, images: Tensor, targets: Tensor, loss: Loss, settings: TrainSettings
 ) -> Tensor:
-    """The loss of a batch; NaN where a logit is not finite."""
+    """The loss of a batch; NaN if a logit is not finite."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         logits = model(images)
     if not torch.isfinite(logits).all():  # binary cross-entropy would abort the whole GPU context

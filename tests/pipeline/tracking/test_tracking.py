@@ -262,7 +262,9 @@ def test_a_driver_that_hangs_does_not_keep_a_stage(
     assert error.endswith("no answer within 0.1 s)\n")
 
 
-def test_an_evaluation_completes_the_run_it_finds(place: Path) -> None:
+def test_an_evaluation_completes_the_run_it_finds(
+    place: Path, capfd: pytest.CaptureFixture
+) -> None:
     run = train(last=2, status="FAILED")
     folder, scores = write_run(place, 1)
     evaluate(folder, scores)
@@ -274,6 +276,8 @@ def test_an_evaluation_completes_the_run_it_finds(place: Path) -> None:
     assert stored.data.metrics["test/sound/native_size/mean_dice"] == 0.6
     files = [file.path for file in client().list_artifacts(run.run_id)]
     assert files == ["MODEL_CARD.md", "contact_sheet.png"]
+    assert main(["mlflow", "rebuild"]) == 0
+    assert capfd.readouterr().out == "0 runs made or completed, 1 were there\n"
 
 
 def test_scores_of_another_evaluation_replace_the_first(place: Path) -> None:
