@@ -33,6 +33,11 @@ class Run:
         return Path("metrics") / profile / self._path
 
     @property
+    def card(self) -> Path:
+        """The model card."""
+        return Path("reports/out/cards") / self._path / "MODEL_CARD.md"
+
+    @property
     def _path(self) -> Path:
         return Path(self.view, self.cell, self.protocol, str(self.seed))
 
