@@ -84,7 +84,7 @@ def _rebuild_run(mlflow: "MlflowClient", run: Run, record: dict[str, Any], table
         metrics = None  # the scores of an earlier training
     run_id, changed = complete(mlflow, run.folder, record, tables, metrics)
     has = {file.path for file in mlflow.list_artifacts(run_id)}
-    files = [folder / "contact_sheet.png", run.folder / "MODEL_CARD.md"] if metrics else []
+    files = [folder / "contact_sheet.png", run.card] if metrics else []
     missing_files = [file for file in files if file.is_file() and file.name not in has]
     for file in missing_files:
         mlflow.log_artifact(run_id, str(file))

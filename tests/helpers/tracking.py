@@ -130,7 +130,10 @@ def losses(run_id: str) -> list[tuple[int, float]]:
 def write_run(
     root: Path, seed: int, make_weights=None, epochs: int = 3, **changes: object
 ) -> tuple[Path, Path]:
-    """A trained and evaluated run's folders: runs/ and metrics/; without weights by default."""
+    """The folders in runs/ and metrics/ of a trained and evaluated run, and its card.
+
+    It has no weights unless `make_weights` writes them.
+    """
     place = Path("isic17-32", "scratch", "paper", str(seed))
     folder, scores = root / "runs" / place, root / "metrics" / "tiny" / place
     folder.mkdir(parents=True)
@@ -150,5 +153,7 @@ def write_run(
     }
     (scores / "metrics.json").write_text(json.dumps(metrics))
     (scores / "contact_sheet.png").write_bytes(b"no image")
-    (folder / "MODEL_CARD.md").write_text("no card")
+    card = root / "reports/out/cards" / place / "MODEL_CARD.md"
+    card.parent.mkdir(parents=True)
+    card.write_text("no card")
     return folder, scores

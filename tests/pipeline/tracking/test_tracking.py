@@ -21,6 +21,7 @@ from pipeline.tracking.scores import log_files, log_scores, read_json
 from tests.helpers.paths import ROOT
 from tests.helpers.tracking import Server, losses, record, row, store_content, tracker, write_run
 
+RUN = Path("isic17-32/scratch/paper/1")
 WHOLE = [(epoch, 2 / epoch) for epoch in range(1, 9)]
 
 
@@ -268,7 +269,7 @@ def test_an_evaluation_completes_the_run_it_finds(
     run = train(last=2, status="FAILED")
     folder, scores = write_run(place, 1)
     evaluate(folder, scores)
-    log_files(folder, record(), [folder / "MODEL_CARD.md"])
+    log_files(folder, record(), [place / "reports/out/cards" / RUN / "MODEL_CARD.md"])
     stored = client().get_run(run.run_id)
     assert losses(run.run_id) == WHOLE[:3]
     assert stored.info.status == "FINISHED"
@@ -333,7 +334,7 @@ def test_scores_of_an_earlier_training_are_left_out(place: Path) -> None:
 def test_one_broken_run_does_not_stop_the_others(place: Path, capfd: pytest.CaptureFixture) -> None:
     for seed in (1, 2):
         write_run(place, seed)
-    (place / "runs/isic17-32/scratch/paper/1/history.csv").write_text("epoch,train_loss\n1,x\n")
+    (place / "runs" / RUN / "history.csv").write_text("epoch,train_loss\n1,x\n")
     assert main(["mlflow", "rebuild"]) == 0
     out, err = capfd.readouterr()
     assert out == "1 runs made or completed, 0 were there\n"
