@@ -1,5 +1,6 @@
 """The section `grid` of params.yaml: which views there are and what is run on them."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -67,15 +68,15 @@ class Grid(Strict):
         """The cell that stands for the paper's model: `base`, or else the first of `ablations`."""
         return "base" if "base" in self.ablations else next(iter(self.ablations), None)
 
-    def main_runs(self, view: str) -> list[tuple[str, str, str, int]]:
+    def main_runs(self, view: str) -> list[tuple[str, str, ProtocolName, int]]:
         """(view, cell, protocol, seed) of the main cell's runs on a view of `ablation_views`."""
         cell = self.main_cell
         found = [run for run in self.runs() if run[:2] == (view, cell)]
         return found if view in self.ablation_views else []
 
-    def runs(self) -> list[tuple[str, str, str, int]]:
+    def runs(self) -> list[tuple[str, str, ProtocolName, int]]:
         """(view, cell, protocol, seed) of every run, as dvc.yaml's groups enumerate them."""
-        groups = (
+        groups: Sequence[tuple[list[str], list[str], list[ProtocolName]]] = (
             (self.ablation_views, self.ablations, self.protocols),
             (self.size_views, ["base"], self.protocols),
             (self.ablation_views, self.sound_cells, ["sound"]),

@@ -107,7 +107,7 @@ class Own(Strict):
             name: OwnView(name, data.size, self.protocols) for name, data in self.datasets.items()
         }
 
-    def runs(self, seeds: Iterable[int]) -> list[tuple[str, str, str, int]]:
+    def runs(self, seeds: Iterable[int]) -> list[tuple[str, str, ProtocolName, int]]:
         """(view, cell, protocol, seed) of every run, as dvc.yaml enumerates them."""
         return list(product(self.datasets, self.cells, self.protocols, seeds))
 

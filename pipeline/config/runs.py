@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config.params import Params, read_yaml
+from pipeline.config.strict import ProtocolName
 from vmunet.errors import InputError
 
 
@@ -15,7 +16,7 @@ class Run:
 
     view: str
     cell: str
-    protocol: str
+    protocol: ProtocolName
     seed: int
 
     @property
