@@ -94,7 +94,8 @@ def evaluate(run: Run, params: Params) -> None:
         lambda path: _write_predictions(path, scored, arrays),
     )
     sheets = [folder / "contact_sheet.png"]
-    log_scores(run.folder, provenance, tables_of(run, params), metrics, sheets)
+    tables, source = tables_of(run, params), params.profile.weights.source
+    log_scores(run.folder, provenance, tables, metrics, sheets, source)
     print(f"{title}\nwritten to {folder}")
 
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pipeline.config.params import load_params
 from pipeline.config.runs import parse_run
 from pipeline.stage import run_stage
-from pipeline.tracking.scores import log_files
 from reports.make.model_card import model_card
 from vmunet.files import whole_file
 
@@ -26,7 +25,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = model_card(metrics, record, params.profile.weights.source)
     with whole_file(run.card) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
-    log_files(run.folder, record, [run.card])
 
 
 if __name__ == "__main__":

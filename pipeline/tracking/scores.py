@@ -17,10 +17,12 @@ from pipeline.tracking.header import (
 )
 from pipeline.tracking.models import log_model
 from pipeline.tracking.store import attempt, client, milliseconds
+from reports.make.model_card import model_card
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+CARD = "MODEL_CARD.md"
 LATER = "`vmunet mlflow rebuild` logs them later"
 
 
@@ -30,8 +32,9 @@ def log_scores(
     tables: str,
     metrics: Mapping[str, Any],
     files: Sequence[Path],
+    weights_source: str,
 ) -> None:
-    """Add final scores, files and the model to the MLflow run that trained a checkpoint.
+    """Add final scores, files, card and model to the MLflow run that trained a checkpoint.
 
     A store that lacks the run, or a part of it, gets it. If the store fails, this warns.
 
@@ -41,6 +44,7 @@ def log_scores(
         tables: those that show it, as a tag.
         metrics: metrics.json.
         files: to be shown with the run.
+        weights_source: the profile's source of initial weights, for the card.
     """
 
     def work() -> None:
@@ -48,32 +52,11 @@ def log_scores(
         run_id, _ = complete(mlflow, folder, record, tables, metrics)
         for file in files:
             mlflow.log_artifact(run_id, str(file))
+        # Here, because the stage of the cards would take seconds to import MLflow.
+        mlflow.log_text(run_id, model_card(metrics, record, weights_source), CARD)
         log_model(mlflow, run_id, record["run"], folder)
 
     attempt(folder.as_posix(), f"the scores are not in MLflow, {LATER}", work)
-
-
-def log_files(folder: Path, record: Mapping[str, Any], files: Sequence[Path]) -> None:
-    """Add files to the MLflow run of a finished run, or replace them there.
-
-    If the store fails or lacks the run, this warns.
-
-    Args:
-        folder: of the trained run.
-        record: its run.json.
-        files: their names identify them.
-    """
-
-    def work() -> None:
-        mlflow = client()
-        run = find_run(mlflow, header_of(record, ""))
-        if run is None:
-            raise LookupError("the store does not have the run")
-        for file in files:
-            mlflow.log_artifact(run.info.run_id, str(file))
-
-    names = ", ".join(file.name for file in files)
-    attempt(folder.as_posix(), f"MLflow does not have {names}, {LATER}", work)
 
 
 def complete(

@@ -17,7 +17,7 @@ from pipeline.tracking import client, end_sweep, start_sweep, store
 from pipeline.tracking.header import header_of
 from pipeline.tracking.live import LiveRun
 from pipeline.tracking.plain import PlainRun
-from pipeline.tracking.scores import log_files, log_scores, read_json
+from pipeline.tracking.scores import log_scores, read_json
 from tests.helpers.paths import ROOT
 from tests.helpers.tracking import Server, losses, record, row, store_content, tracker, write_run
 
@@ -47,6 +47,12 @@ def place(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def short_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card for scores that are too few for a real one."""
+    monkeypatch.setattr("pipeline.tracking.scores.model_card", lambda *_: "no card")
+
+
 @pytest.fixture
 def closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tracking address where nobody listens."""
@@ -65,9 +71,8 @@ def train(first: int = 1, last: int = 8, status: str = "FINISHED", **changes: ob
 def evaluate(folder: Path, scores: Path) -> None:
     """What an evaluation logs."""
     metrics = read_json(scores / "metrics.json")
-    log_scores(
-        folder, read_json(folder / "run.json"), "VI", metrics, [scores / "contact_sheet.png"]
-    )
+    sheets = [scores / "contact_sheet.png"]
+    log_scores(folder, read_json(folder / "run.json"), "VI", metrics, sheets, "phantom")
 
 
 def test_a_run_has_its_parameters_tags_and_epochs() -> None:
@@ -269,7 +274,6 @@ def test_an_evaluation_completes_the_run_it_finds(
     run = train(last=2, status="FAILED")
     folder, scores = write_run(place, 1)
     evaluate(folder, scores)
-    log_files(folder, record(), [place / "reports/out/cards" / RUN / "MODEL_CARD.md"])
     stored = client().get_run(run.run_id)
     assert losses(run.run_id) == WHOLE[:3]
     assert stored.info.status == "FINISHED"
@@ -293,13 +297,6 @@ def test_scores_of_another_evaluation_replace_the_first(place: Path) -> None:
     experiment = client().get_experiment_by_name("tiny").experiment_id
     (run,) = client().search_runs([experiment])
     assert run.data.metrics["test/paper/miou"] == 0.4
-
-
-def test_a_file_for_a_run_that_the_store_lacks_is_a_warning(capfd: pytest.CaptureFixture) -> None:
-    log_files(Path("runs/a"), record(), [Path("MODEL_CARD.md")])
-    error = capfd.readouterr().err
-    assert error.startswith("warning: runs/a: MLflow does not have MODEL_CARD.md")
-    assert "the store does not have the run" in error
 
 
 def test_rebuilding_twice_or_in_two_processes_equals_once(place: Path) -> None:
