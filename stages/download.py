@@ -1,7 +1,7 @@
-"""DVC stage: the official archives, or what stands in for them, to data/raw/<dataset>/.
+"""DVC stage: from the official archives, or their replacement, to data/raw/<dataset>/.
 
-VMUNET_MIRROR is a folder laid out as data/downloads is, and may hold the prepared set too;
-VMUNET_MIRROR_URLS lists addresses, laid out likewise, that are asked before the publisher.
+VMUNET_MIRROR is a folder with the layout of data/downloads, and may hold the prepared set too.
+VMUNET_MIRROR_URLS lists addresses with the same layout, which are tried before the publisher.
 """
 
 import argparse

@@ -94,8 +94,8 @@ def test_every_distance_equals_the_whole_volumes_to_the_last_bit(seed, shape, sp
     masks = blobs(seed, shape)
     surfaces = [mask ^ binary_erosion(mask) for mask in masks]
     mm = None if spacing is None else np.array(spacing)
-    found = list(MaskPair(*masks).distances(mm))
-    for distances, here, there in zip(found, surfaces, surfaces[::-1], strict=True):
+    both_ways = list(MaskPair(*masks).distances(mm))
+    for distances, here, there in zip(both_ways, surfaces, surfaces[::-1], strict=True):
         expected = distance_transform_edt(~there, sampling=spacing)[here]
         np.testing.assert_array_equal(distances, expected)
 

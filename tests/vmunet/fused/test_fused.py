@@ -23,8 +23,8 @@ NEEDS_TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="triton is
 TOLERANCE = {torch.float32: 5e-6, torch.bfloat16: 2**-6, torch.float16: 2**-9}
 
 
-def check(found, dtype, case):
-    for name, value in found.items():
+def check(differences, dtype, case):
+    for name, value in differences.items():
         parameter = name in ("weight", "bias")
         assert value < TOLERANCE[torch.float32 if parameter else dtype], (case, name, value)
 
@@ -106,8 +106,8 @@ def test_the_interpreted_kernels_are_close_to_float64():
         cwd=ROOT,
     )
     assert run.returncode == 0, run.stderr
-    for operator, shape, dtype, layout, found in json.loads(run.stdout):
-        check(found, getattr(torch, dtype), (operator, shape, dtype, layout))
+    for operator, shape, dtype, layout, differences in json.loads(run.stdout):
+        check(differences, getattr(torch, dtype), (operator, shape, dtype, layout))
 
 
 class Recorder:
