@@ -78,7 +78,7 @@ def test_a_part_answer_without_a_validator_is_resumed_too(server, internet, tmp_
 
 def test_a_later_run_resumes_what_an_earlier_one_left(server, internet, tmp_path):
     server.cuts = [200_000] + [0] * transfer.ATTEMPTS
-    with pytest.raises(InputError, match=r"x\.zip: cannot be downloaded.*kept and resumed"):
+    with pytest.raises(InputError, match=r"x\.zip: cannot be downloaded.*kept and the next start resumes"):
         take(server, internet)
     assert names(tmp_path) == ["x.zip.part", "x.zip.part.json"]
     assert not internet.record.exists()
@@ -269,7 +269,7 @@ def test_every_address_that_failed_is_named(server, internet, tmp_path):
 def test_a_mirror_is_never_the_first_to_say_what_a_file_holds(server, internet, tmp_path):
     through = Internet(tmp_path, (f"{server.base}/a",), internet.record, wait=0)
     server.broken = {"/x.zip": 404}
-    with pytest.raises(InputError, match=r"404 .*mirrors were not asked, for no checksum"):
+    with pytest.raises(InputError, match=r"404 .*mirrors were not tried, because no checksum"):
         take(server, through)
     assert server.paths == ["/x.zip"]
     remember(internet.record, server.url, digest(server.content))

@@ -202,7 +202,7 @@ def agreement_legend(page: Page, y: float) -> None:
 
 
 def outlines(axes: "Axes", truth: np.ndarray, prediction: np.ndarray) -> None:
-    """Draw the truth's outline (solid) and the prediction's (dashed) over a picture of their size."""
+    """Draw the outlines of the truth (solid) and of the prediction (dashed) on a picture."""
     for mask, line, width in ((truth, "solid", 0.9), (prediction, (0, (2, 1)), 0.9)):
         if mask.any() and not mask.all():
             axes.contour(mask, levels=[0.5], colors=[INK], linewidths=width, linestyles=[line])

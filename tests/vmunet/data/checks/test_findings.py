@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.data import blob, encoded, picture, write_raw_folder
-from vmunet.data.checks.facts import Measured, measure
+from vmunet.data.checks.facts import MeasuredDataset, measure
 from vmunet.data.checks.findings import KINDS, find, find_pairs, shared_ids
 from vmunet.data.checks.report import report, write_findings
 from vmunet.data.checks.sheet import dataset_groups, draw, pair_groups
@@ -131,7 +131,7 @@ def test_a_dataset_without_manifest_is_one_sentence(raw: Path, content: str | No
 
 
 @pytest.fixture
-def leaking(raw: Path) -> Measured:
+def leaking(raw: Path) -> MeasuredDataset:
     """A test image is a training image at half the size; two training images are identical."""
     small = cv2.resize(picture(1), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     paint(raw / "images" / "ISIC_0000005.png", small)
@@ -140,7 +140,9 @@ def leaking(raw: Path) -> Measured:
     return measure("isic17", raw)
 
 
-def test_a_leak_stands_first_everywhere(leaking: Measured, raw: Path, tmp_path: Path) -> None:
+def test_a_leak_comes_first_everywhere(
+    leaking: MeasuredDataset, raw: Path, tmp_path: Path
+) -> None:
     findings, pairs = {"isic17": find(leaking, DECLARED)}, find_pairs([leaking])
     assert findings["isic17"] == []
     text = report("Made images.", [leaking], findings, pairs, [], ["isic17"])

@@ -156,10 +156,10 @@ def test_a_table_says_which_test(tmp_path):
         ("id,split\na,train\nb,train\n", None, r"column split has no test row"),
         ("id,split\na,train\na,test\nb,test\n", None, r"a has two rows; keep one"),
         ("id,split\na,train\n", None, r"no row for 1 of 2 images \(b\)"),
-        ("id,split\na,train\nb,test\nc,test\n", None, r"1 rows are of no image \(c\)"),
+        ("id,split\na,train\nb,test\nc,test\n", None, r"1 rows have no image \(c\)"),
         ("id,split,patient\na,train,P\nb,test,P\n", None, r"1 patients are in train and .*\(P\)"),
         ("id,patient\na,P\nb,\n", 0.5, r"no patient for b; name one in every row"),
-        ("id,patient\na,P\nb,P\n", 0.5, r"1 image or patient cannot be parted"),
+        ("id,patient\na,P\nb,P\n", 0.5, r"1 image or patient cannot be split"),
     ],
 )
 def test_a_table_that_does_not_fit(tmp_path, text, share, message):

@@ -450,7 +450,7 @@ def test_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(synapse_client.TOKEN, "a-token")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="'synapse', is not on PATH: install it apart"):
+    with pytest.raises(InputError, match="'synapse', is not on PATH: install it outside"):
         from_synapse(tmp_path / "downloads")
 
 
