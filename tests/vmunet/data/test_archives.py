@@ -15,12 +15,12 @@ from vmunet.errors import InputError
 def test_members_are_unpacked_whole(tmp_path):
     members = {"inner/a.txt": b"a" * 10, "inner/deep/b.bin": bytes(range(256)) * 9000}
     archives.extract(write_zip(tmp_path / "x.zip", members), tmp_path / "out")
-    found = {
+    content = {
         str(p.relative_to(tmp_path / "out")): p.read_bytes()
         for p in (tmp_path / "out").rglob("*")
         if p.is_file()
     }
-    assert found == members
+    assert content == members
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "x.zip"]
 
 

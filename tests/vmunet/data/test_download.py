@@ -78,7 +78,9 @@ def test_a_part_answer_without_a_validator_is_resumed_too(server, internet, tmp_
 
 def test_a_later_run_resumes_what_an_earlier_one_left(server, internet, tmp_path):
     server.cuts = [200_000] + [0] * transfer.ATTEMPTS
-    with pytest.raises(InputError, match=r"x\.zip: cannot be downloaded.*kept and the next start resumes"):
+    with pytest.raises(
+        InputError, match=r"x\.zip: cannot be downloaded.*kept and the next start resumes"
+    ):
         take(server, internet)
     assert names(tmp_path) == ["x.zip.part", "x.zip.part.json"]
     assert not internet.record.exists()

@@ -226,9 +226,9 @@ def test_labels_may_be_stored_in_any_type(tmp_path) -> None:
     labels = counted() + 20
     for dtype in (np.uint8, np.int16, np.int32, np.float32, np.float64):
         path = save(stored(labels.astype(dtype), "RAS"), tmp_path / "labels.nii.gz")
-        found = read_labels(path, range(60)).voxels
-        assert found.dtype == np.uint8
-        np.testing.assert_array_equal(found, labels)
+        read = read_labels(path, range(60)).voxels
+        assert read.dtype == np.uint8
+        np.testing.assert_array_equal(read, labels)
 
 
 # --- refusals

@@ -29,7 +29,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def kinds(raw: Path) -> list[tuple[str, str]]:
-    return [(found.kind, found.id) for found in find(measure("isic17", raw), DECLARED)]
+    return [(finding.kind, finding.id) for finding in find(measure("isic17", raw), DECLARED)]
 
 
 def test_clean_data_give_no_finding(raw: Path) -> None:
@@ -98,12 +98,12 @@ def test_unreadable_missing_and_stray_files_are_found_and_end_nothing(raw: Path)
     (raw / "masks" / "ISIC_0000001.png").unlink()
     (raw / "images" / "ISIC_0000099.jpg").write_bytes(encoded(picture(99), ".jpg"))
     measured = measure("isic17", raw)
-    found = find(measured, DECLARED)
-    assert [each.kind for each in found] == ["unreadable", "unreadable", "stray"]
-    assert "not a readable image" in found[0].detail
-    assert found[1].detail == "masks/ISIC_0000001.png: missing"
-    assert found[2].detail == "images/ISIC_0000099.jpg"
-    sheet = draw(dataset_groups(measured, found, []), "isic17", lambda _: raw)
+    findings = find(measured, DECLARED)
+    assert [each.kind for each in findings] == ["unreadable", "unreadable", "stray"]
+    assert "not a readable image" in findings[0].detail
+    assert findings[1].detail == "masks/ISIC_0000001.png: missing"
+    assert findings[2].detail == "images/ISIC_0000099.jpg"
+    sheet = draw(dataset_groups(measured, findings, []), "isic17", lambda _: raw)
     assert sheet.dtype == np.uint8
 
 
@@ -140,9 +140,7 @@ def leaking(raw: Path) -> MeasuredDataset:
     return measure("isic17", raw)
 
 
-def test_a_leak_comes_first_everywhere(
-    leaking: MeasuredDataset, raw: Path, tmp_path: Path
-) -> None:
+def test_a_leak_comes_first_everywhere(leaking: MeasuredDataset, raw: Path, tmp_path: Path) -> None:
     findings, pairs = {"isic17": find(leaking, DECLARED)}, find_pairs([leaking])
     assert findings["isic17"] == []
     text = report("Made images.", [leaking], findings, pairs, [], ["isic17"])

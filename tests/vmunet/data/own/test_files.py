@@ -32,8 +32,8 @@ def table(tmp_path, text):
 def test_the_three_names_of_a_mask(tmp_path):
     images = touch(tmp_path / "i", "a.jpg", "b.PNG", "c 1.tif", "a_superpixels.png", ".d.png", "x")
     masks = touch(tmp_path / "m", "a.png", "b_Mask.bmp", "c 1_segmentation.tiff", "a_overlay.jpg")
-    found = [(p.id, p.image.name, p.mask.name) for p in pair_images(images, masks)]
-    assert found == [
+    pairs = [(p.id, p.image.name, p.mask.name) for p in pair_images(images, masks)]
+    assert pairs == [
         ("a", "a.jpg", "a.png"),
         ("b", "b.PNG", "b_Mask.bmp"),
         ("c_1", "c 1.tif", "c 1_segmentation.tiff"),
@@ -72,8 +72,8 @@ def test_a_missing_folder_is_named(tmp_path):
 def test_volumes_pair_by_name_or_as_nnunet_names_them(tmp_path):
     images = touch(tmp_path / "i", "a_0000.nii.gz", "b.nii", "img_0001.nii.gz")
     masks = touch(tmp_path / "m", "a.nii.gz", "b.nii.gz", "img_0001.nii.gz")
-    found = [(p.id, p.image.name, p.mask.name) for p in pair_volumes(images, masks)]
-    assert found == [
+    pairs = [(p.id, p.image.name, p.mask.name) for p in pair_volumes(images, masks)]
+    assert pairs == [
         ("a", "a_0000.nii.gz", "a.nii.gz"),
         ("b", "b.nii", "b.nii.gz"),
         ("img_0001", "img_0001.nii.gz", "img_0001.nii.gz"),
@@ -126,7 +126,7 @@ def test_the_rule_never_parts_a_patient(owners, share):
     parts = {}
     for sample in samples:
         parts.setdefault(sample.patient, set()).add(sample.part)
-    assert all(len(found) == 1 for found in parts.values())
+    assert all(len(of_patient) == 1 for of_patient in parts.values())
     assert set.union(*parts.values()) == {"train", "test"}
 
 
