@@ -1,4 +1,4 @@
-"""Scores on another dataset: which images are shared and left out, and what is written."""
+"""Scores on another dataset: the shared images, which are left out, and the written files."""
 
 import csv
 import json
@@ -116,7 +116,7 @@ def pictures(*seeds: int) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two datasets; of B's six test images two have an id of A's and two more show A's pictures."""
+    """Two datasets; of B's six test images two have ids of A and two more show pictures of A."""
     view = {"size": SIZE, "protocols": ["paper", "sound"]}
     grid = PROFILE["grid"] | {  # type: ignore[operator]
         "datasets": ["isic17", "isic18"],

@@ -1,4 +1,4 @@
-"""params.yaml, the profiles and the grid: what is accepted, and one sentence for each mistake."""
+"""params.yaml, the profiles and the grid: accepted values, and one sentence for each mistake."""
 
 import shutil
 from pathlib import Path
@@ -40,7 +40,7 @@ def edit(path: Path, change) -> None:
 
 
 def cross(content, train: str = "isic17-64", test: str = "isic18-64", name="a-to-b") -> None:
-    """Declare one pair of views more in params.yaml's content."""
+    """Declare one more pair of views in params.yaml's content."""
     content["grid"]["cross"][name] = {"train": train, "test": test}
 
 
@@ -256,7 +256,7 @@ FOLDERS = {"images": "i", "masks": "m", "classes": ["polyp"], "split": {"test": 
 
 
 def declare(content, kind: str = "images", name: str = "polyps", **changes) -> None:
-    """Declare a dataset of one's own in params.yaml's content."""
+    """Declare an own dataset in params.yaml's content."""
     content["own"][kind][name] = FOLDERS | changes
 
 

@@ -1,4 +1,4 @@
-"""Which images, slices and size classes the figures show, and the numbers and colours in them."""
+"""The images, slices and size classes that the figures show, their numbers and colours."""
 
 import numpy as np
 import pytest

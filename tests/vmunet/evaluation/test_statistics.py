@@ -76,7 +76,7 @@ def test_intervals_of_one_seed_are_those_of_the_metrics_file():
 @quick
 @given(pairs())
 def test_scores_come_of_the_sums(samples):
-    """What permutation tests compute from `parts` is the score, where there is one seed."""
+    """Permutation tests compute the score itself from `parts`, if there is one seed."""
     one = ImageSample(samples[0].counts[:1])
     scores = one.of_sums(one.parts().sum(0)[None])
     for name, value in one.scores().items():
@@ -159,7 +159,7 @@ def test_interval_of_a_paired_difference_is_that_of_scipy():
 
 
 def test_models_meet_the_same_images_in_a_resample():
-    """A model and itself with one pixel less: the difference hardly varies, the scores do."""
+    """A model and the same with one pixel less: the difference hardly varies, the scores do."""
     of = counts(30)
     less = of + np.array([-1, 0, 1, 0])
     measured = paired(ImageSample(of), ImageSample(less), 500)["dsc"]
@@ -233,7 +233,7 @@ def _differences(a, b):
 
 def test_exact_p_of_cases_is_brute_force():
     a, b = case_values(6, 1), case_values(6, 2, 0.1)
-    a[0, 2, 1] = np.nan  # sound conventions: an organ that one model has not invented
+    a[0, 2, 1] = np.nan  # sound convention: an absent organ that one model did not predict
     measured = permutation_p(CaseSample(a, ORGANS), CaseSample(b, ORGANS))[MEAN]
     hits, observed = 0, None
     for swap in itertools.product([False, True], repeat=6):
@@ -311,7 +311,7 @@ p_values = st.lists(st.none() | st.floats(0, 1), max_size=8)
 
 @given(p_values)
 def test_holm_is_its_definition(values):
-    """A p's correction is the largest of (m - rank) p over those that are not larger."""
+    """A corrected p is the largest of (m - rank) p over the p values that are not larger."""
     corrected_values = holm(values)
     tested = sorted(p for p in values if p is not None)
     for p, corrected in zip(values, corrected_values, strict=True):

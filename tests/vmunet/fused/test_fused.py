@@ -1,4 +1,4 @@
-"""The fused operators: their definitions, what they refuse, and their kernels."""
+"""The fused operators: their definitions, refused input, and their kernels."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from vmunet.fused import conv_silu, gated_norm
 
 OPERATORS = pytest.mark.parametrize("operator", NAMES)
 NEEDS_TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
-# Of the largest value; what is in two bytes is rounded once, the gradient of x twice.
+# Relative to the largest value; two-byte values are rounded once, the gradient of x twice.
 TOLERANCE = {torch.float32: 5e-6, torch.bfloat16: 2**-6, torch.float16: 2**-9}
 
 
@@ -111,7 +111,7 @@ def test_the_interpreted_kernels_are_close_to_float64():
 
 
 class Recorder:
-    """Stands for a kernel; notes what it is launched with."""
+    """Replaces a kernel and records the arguments of its launch."""
 
     def __init__(self, kernel, launches):
         self.kernel, self.launches = kernel, launches

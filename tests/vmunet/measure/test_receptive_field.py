@@ -1,4 +1,4 @@
-"""Effective receptive fields: known ones, finite differences, what training starts from."""
+"""Effective receptive fields: known fields, finite differences, the model before training."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Speed and memory: what is counted, in which order, and what does not fit."""
+"""Speed and memory: what is counted, in which order, and workloads that do not fit."""
 
 import json
 import os
@@ -25,7 +25,7 @@ TINY = Workload(
 
 
 class Steps:
-    """In place of models: steps that take the seconds of a made-up clock."""
+    """Replaces models by steps that take the seconds of an artificial clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -36,7 +36,7 @@ class Steps:
         monkeypatch.setattr(speed, "peak_on_cpu", lambda work, threads: 1000 * work.batch_size)
 
     def make(self, work: Workload, device: torch.device):
-        """The first step of a model takes 100 s, the others a quarter of a second an image."""
+        """The first step of a model takes 100 s, the others a quarter of a second per image."""
         self.order.append(work.batch_size)
         if work.size > 1000:
             raise torch.OutOfMemoryError("CUDA out of memory.")

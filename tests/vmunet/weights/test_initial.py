@@ -1,4 +1,4 @@
-"""Published VMamba weights: every layout, what they fill, the cache, and what is refused."""
+"""Published VMamba weights: every layout, the tensors that they fill, the cache, refused files."""
 
 import json
 import pickle

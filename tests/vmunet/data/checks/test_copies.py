@@ -1,4 +1,4 @@
-"""The perceptual hash, and which photographs it and the correlation call copies."""
+"""The perceptual hash, and the photographs that it and the correlation recognise as copies."""
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ def hashed(*images: np.ndarray) -> np.ndarray:
 
 
 def resaved(image: np.ndarray, quality: int, scale: float) -> np.ndarray:
-    """Resized, and through JPEG and back."""
+    """The picture, resized and saved as JPEG."""
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     resized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=how)
     content = cv2.imencode(".jpg", resized, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
@@ -107,7 +107,7 @@ def test_a_shifted_and_recoloured_copy_is_found() -> None:
 
 @pytest.mark.parametrize("turn", TURNS[1:], ids=lambda turn: turn.name)
 def test_a_turned_copy_is_found_once_and_named(turn: Turn) -> None:
-    """The second must be laid down by `turn` to look like the first."""
+    """The second must be turned by `turn` to look like the first."""
     original = picture(5, 128, 128)
     turned = np.stack([turn.of(original[..., c]) for c in range(3)], axis=2)
     (copy,) = copies_of(turned, original)

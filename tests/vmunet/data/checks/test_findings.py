@@ -1,4 +1,4 @@
-"""What the data checks find, what they leave alone, and how the report says it."""
+"""The findings of the data checks, what they do not report, and the report's text."""
 
 import csv
 import json
@@ -198,7 +198,7 @@ def test_every_kind_is_told_in_the_report(raw: Path) -> None:
 
 
 def test_what_two_datasets_share(raw: Path, tmp_path: Path) -> None:
-    """One id the same in both, one on the other side of the split, one with another picture."""
+    """One id is the same in both, one is in the other split, one has another picture."""
     there = pictures(0, 5, 20)
     there["ISIC_0000001"] = picture(21)
     here = measure("isic17", raw)
@@ -231,7 +231,7 @@ def test_a_turned_copy_trains_first_and_is_named_as_it_must_be_laid(tmp_path: Pa
     other = write_raw_folder(tmp_path / "isic18", turned, pictures(1))
     (pair,) = find_pairs([measure("isic17", one), measure("isic18", other)])
     assert (pair.first.id, pair.second.id) == ("ISIC_0000009", "ISIC_0000003")
-    assert pair.copy.turn.name == "turned left"  # the second is turned so to match the first
+    assert pair.copy.turn.name == "turned left"  # this turn of the second matches the first
 
 
 def test_the_report_names_the_files_the_data_came_from(raw: Path) -> None:

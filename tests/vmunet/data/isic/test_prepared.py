@@ -26,7 +26,7 @@ IMAGE = "isic2017/train/images/ISIC_0000004.png"
 
 
 def prepared_members() -> dict[str, bytes]:
-    """Members of the set: masks of isic2018 have the images' own stems, those of isic2017 not."""
+    """Members of the set: masks of isic2018 have the images' stems, masks of isic2017 have not."""
     members = {"isic2017/README.txt": b"7:3"}
     for folder, suffix in (("isic2017", "_segmentation"), ("isic2018", "")):
         for part, ids in (("train", TRAIN), ("val", TEST)):
@@ -196,7 +196,7 @@ def test_the_profiles_path_goes_before_the_mirror(tmp_path):
 
 
 def test_the_stage_reads_the_profiles_prepared_set(tmp_path, monkeypatch):
-    """The whole of ISIC 2017's 2,150 pairs, of a few pixels each."""
+    """All 2,150 pairs of ISIC 2017, with a few pixels each."""
     image, mask = encoded(photograph(4, 4)), encoded(blob(4, 4))
     members = {}
     for index in range(2150):

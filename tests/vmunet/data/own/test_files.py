@@ -1,4 +1,4 @@
-"""Datasets of one's own: which files belong together, and which of them test."""
+"""Own datasets: the pairs of files, and their split."""
 
 import tempfile
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_one_more_image_moves_at_most_one_other(ids, added, share):
 
 
 def test_the_rule_stays_what_it_is():
-    """Pinned: another order would move images from test to training in everyone's datasets."""
+    """Fixed: another order would move images from test to training in everyone's datasets."""
     chosen = part_for_test([f"case{i:02}" for i in range(10)], 0.3)
     assert sorted(chosen) == ["case02", "case04", "case09"]
 

@@ -1,4 +1,4 @@
-"""Phantoms: the same every time, varied, neither trivial nor hopeless."""
+"""Phantoms: the same every time, varied, neither too easy nor too hard."""
 
 import zipfile
 
