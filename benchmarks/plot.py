@@ -79,8 +79,8 @@ def step_figure(results: dict[str, Any]) -> Any:
     names = [name for name in VARIANTS if any(variant == name for variant, _ in rows)]
     figure = Figure(figsize=(11, 7), layout="constrained")
     panels = figure.subplots(2)
-    wanted = ((1.0, "images_per_second", "images a second"), (1e9, "peak_bytes", "peak memory, GB"))
-    for axes, (unit, key, title) in zip(panels, wanted, strict=True):
+    shown = ((1.0, "images_per_second", "images a second"), (1e9, "peak_bytes", "peak memory, GB"))
+    for axes, (unit, key, title) in zip(panels, shown, strict=True):
         width = 0.85 / len(names)
         for i, name in enumerate(names):
             for x, size in enumerate(sizes):

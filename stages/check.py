@@ -36,7 +36,7 @@ def check(params: Params, target: Path) -> None:
     """Check the grid's datasets and write the report to `target`, completely or not at all.
 
     Raises:
-        InputError: a dataset was not downloaded. What is wrong with an image stands in the report.
+        InputError: a dataset was not downloaded. The report lists what is wrong with an image.
     """
     datasets = [measure(name, RAW / name) for name in params.grid.datasets]
     findings = {data.dataset: find(data, declared(params, data.dataset)) for data in datasets}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.config.params import load_params
 from pipeline.stage import run_stage
-from vmunet.data.download import Internet, alone, mirror_urls
+from vmunet.data.download import Internet, locked, mirror_urls
 from vmunet.data.isic.official import dataset_named
 from vmunet.data.isic.raw import Phantoms, write_raw
 from vmunet.errors import InputError
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         phantoms = Phantoms(data.training, data.validation, data.n_train, data.seed)
     if data.source == "prepared" and data.path:
         prepared = Path(data.path).expanduser()
-    with alone(Path(f"data/.{dataset.name}.lock"), dataset.name):
+    with locked(Path(f"data/.{dataset.name}.lock"), dataset.name):
         write_raw(
             dataset,
             target=Path("data/raw") / dataset.name,

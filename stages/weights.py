@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.config.params import Profile, load_params
 from pipeline.provenance import write_json
 from pipeline.stage import run_stage
-from vmunet.data.download import Internet, Wanted, alone, fetch_all, mirror_urls
+from vmunet.data.download import Internet, Wanted, fetch_all, locked, mirror_urls
 from vmunet.errors import InputError
 from vmunet.files import whole_folder
 
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     params = load_params()
     source = params.profile.weights
     files: dict[str, dict[str, object]] = {}
-    with alone(Path("data/.weights.lock"), "weights"), whole_folder(FOLDER) as part:
+    with locked(Path("data/.weights.lock"), "weights"), whole_folder(FOLDER) as part:
         if source.source == "phantom":
             files = pretrain_on_phantoms(part, params.profile)
         elif source.source == "http":

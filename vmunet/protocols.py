@@ -84,4 +84,4 @@ SOUND = Protocol(
     volume_selection="held_out",
 )
 
-PROTOCOLS = {protocol.name: protocol for protocol in (PAPER, SOUND)}
+PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (PAPER, SOUND)}

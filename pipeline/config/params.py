@@ -178,7 +178,7 @@ class Params(Strict):
                 raise ValueError(f"grid.volumes.{name}: grid.views has this name too")
         if CROSS in {*grid.views, *grid.volumes}:
             raise ValueError(
-                f"grid: a view cannot be called {CROSS}: scores of grid.cross lie there"
+                f"grid: a view cannot be called {CROSS}: that folder has the scores of grid.cross"
             )
         runs = grid.runs()
         twice = [run for i, run in enumerate(runs) if run in runs[:i]]

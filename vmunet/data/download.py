@@ -183,7 +183,7 @@ def fetch(wanted: Wanted, internet: Internet, together: Together | None = None) 
     together = together or Together()
     target = internet.downloads / wanted.place
     target.parent.mkdir(parents=True, exist_ok=True)
-    with alone(target.with_name(f".{target.name}.lock"), target.name, together):
+    with locked(target.with_name(f".{target.name}.lock"), target.name, together):
         expected = wanted.sha256 or recorded(internet.record, wanted.url)
         if not target.exists():
             part = target.with_name(target.name + ".part")
@@ -207,7 +207,7 @@ def fetch(wanted: Wanted, internet: Internet, together: Together | None = None) 
 
 
 @contextmanager
-def alone(path: Path, name: str, together: Together | None = None) -> Iterator[None]:
+def locked(path: Path, name: str, together: Together | None = None) -> Iterator[None]:
     """Hold the lock file `path`; a second process waits for it. A killed process loses its lock.
 
     Args:

@@ -61,7 +61,7 @@ def gated_norm(y: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float) -
 
     Returns:
         (batch, height, width, channels), contiguous, in the type of y, under autocast too: there
-        a LayerNorm in float32 would give float32, which the Linear after it rounds likewise. The
+        a LayerNorm in float32 would give float32, which the Linear after it rounds too. The
         kernels take any mix of types and compute in float32.
 
     Raises:

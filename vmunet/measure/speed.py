@@ -126,7 +126,7 @@ def measure(
 
 
 def make_step(work: Workload, device: torch.device) -> Step:
-    """A function that does one step of the workload, with a model of its own."""
+    """A function that does one step of the workload, with a new model."""
     torch.manual_seed(0)
     model = VMUNet(
         depths=work.depths, depths_decoder=work.depths_decoder, dims=work.settings.dims

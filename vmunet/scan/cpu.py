@@ -194,7 +194,7 @@ def _run(
     after = [tensor.detach().numpy() for tensor in others]
 
     def work(first: int, last: int) -> None:
-        # torch's memory starts at a multiple of 64 bytes, so a vector lies in one cache line
+        # torch's memory starts at a multiple of 64 bytes, so a vector fits one cache line
         space = (torch.empty(shape).numpy() for shape in scratch)
         kernel(*before, order, first, last, *space, *after)
 

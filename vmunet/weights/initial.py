@@ -45,7 +45,7 @@ def fill_from_vmamba(model: VMUNet, tensors: dict[str, Tensor], path: Path) -> F
 
     Args:
         tensors: the checkpoint's state dict.
-        path: where it came from, for errors.
+        path: the checkpoint's file, for error messages.
 
     Raises:
         InputError: the checkpoint lacks tensors of the encoder, or they have other shapes.

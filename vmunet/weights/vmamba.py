@@ -86,7 +86,7 @@ def convert(source: Path, sha256: str, cache: Path) -> Converted:
 
 def without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors without the prefixes that all their names share."""
-    for prefix in (*PREFIXES, *PREFIXES):  # twice, because the two may stand in either order
+    for prefix in (*PREFIXES, *PREFIXES):  # twice, because the two may have either order
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
     return tensors

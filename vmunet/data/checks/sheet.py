@@ -30,12 +30,12 @@ from vmunet.threads import in_threads
 SAMPLE = COLUMNS  # images of each split in the sample
 MOST_PAIRS = 32  # of a kind; the report's table and findings.csv have all of them
 HEADER = 32
-LINE = 34  # the number of characters of the second line that fit beneath a tile
+LINE = 34  # the number of characters of the second line that fit below a tile
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An image on the sheet, and the two lines beneath it."""
+    """An image on the sheet, and the two lines below it."""
 
     facts: PairFacts
     lines: tuple[str, str]

@@ -12,6 +12,7 @@ from typing import Literal
 
 from vmunet.errors import InputError
 
+Name = Literal["isic17", "isic18"]
 Part = Literal["training", "validation"]
 Kind = Literal["images", "masks"]
 
@@ -49,7 +50,7 @@ class Archive:
 class IsicDataset:
     """One challenge year: its four archives and its counts of image-mask pairs."""
 
-    name: str
+    name: Name
     title: str
     archives: tuple[Archive, ...]
     n_training: int
@@ -155,7 +156,7 @@ ISIC18 = IsicDataset(
     n_train=1886,
 )
 
-DATASETS = {dataset.name: dataset for dataset in (ISIC17, ISIC18)}
+DATASETS: dict[str, IsicDataset] = {dataset.name: dataset for dataset in (ISIC17, ISIC18)}
 
 
 def dataset_named(name: str) -> IsicDataset:
@@ -223,17 +224,19 @@ def pair_up(images: dict[str, Path], masks: dict[str, Path]) -> list[Pair]:
     Raises:
         InputError: an image has no mask, or a mask has no image.
     """
-    _refuse_lone(images, masks, "image", f"mask <id>{MASK_SUFFIX}")
-    _refuse_lone(masks, images, "mask", "image <id>.jpg")
+    _refuse_unpaired(images, masks, "image", f"mask <id>{MASK_SUFFIX}")
+    _refuse_unpaired(masks, images, "mask", "image <id>.jpg")
     return [Pair(key, images[key], masks[key]) for key in sorted(images)]
 
 
-def _refuse_lone(have: dict[str, Path], want: dict[str, Path], one: str, other: str) -> None:
-    lone = sorted(have.keys() - want.keys())
-    if lone:
-        more = f" (and {len(lone) - 1} more)" if len(lone) > 1 else ""
+def _refuse_unpaired(
+    files: dict[str, Path], partners: dict[str, Path], kind: str, partner: str
+) -> None:
+    unpaired = sorted(files.keys() - partners.keys())
+    if unpaired:
+        more = f" (and {len(unpaired) - 1} more)" if len(unpaired) > 1 else ""
         raise InputError(
-            f"{have[lone[0]].name}: this {one} has no {other}{more}; "
+            f"{files[unpaired[0]].name}: this {kind} has no {partner}{more}; "
             "the two archives of a part must hold the same ids"
         )
 

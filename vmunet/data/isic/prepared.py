@@ -4,7 +4,7 @@ A zip or a folder, as the published code's README describes it:
 
 isic2017/{train,val}/images/<id>.png
 isic2017/{train,val}/masks/<id>_segmentation.png     or <id>.png
-isic2018/...                                          likewise
+isic2018/...                                          the same
 
 The folders are the split: train/ trains, and the paper tests on val/.
 """

@@ -93,7 +93,7 @@ def read_pair(sample: Sample, classes: int) -> tuple[Array8, Array8, CheckedPair
     image_path, mask_path = Path(sample.image), Path(sample.mask)
     for path in (image_path, mask_path):
         if not path.is_file():
-            raise InputError(f"{path}: no longer there; run the own_split stage again")
+            raise InputError(f"{path}: the file is gone; run the own_split stage again")
     image, mask = read_rgb(image_path)[0], read_labels(mask_path, classes)
     if image.shape[:2] != mask.shape:
         raise InputError(

@@ -22,7 +22,7 @@ class Scene:
         x, y, z = canvas.x, canvas.y, canvas.z
         u, v = x / patient.width, y / patient.depth
         trunk = _oval_depth(x, y, patient.width, patient.depth) + 2 * canvas.noise(rng, 90)
-        back = np.hypot(u / 0.44, (v + 1.05) / 0.42)  # spine and its muscles stand into the cavity
+        back = np.hypot(u / 0.44, (v + 1.05) / 0.42)  # spine and its muscles reach into the cavity
         self.cavity = np.minimum(trunk, (back - 1) * np.float32(0.42 * patient.depth))
         # Each half of the diaphragm is a dome whose rim goes down along the ribs; the heart is
         # above the middle.

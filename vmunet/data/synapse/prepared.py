@@ -3,7 +3,7 @@
 train_npz/case0005_slice000.npz   image (height, width) 0..1, label 0..8
 test_vol_h5/case0001.npy.h5       image (depth, height, width) 0..1, label 0..8
 
-The files hold no spacing, and do not say where the patient's left is.
+The files hold no spacing, and do not say which side is the patient's left.
 """
 
 import re

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SIDE = 256  # the most pixels of a picture: more than print can show
 TILE = 2.7  # the largest side of a picture, cm
 MARGIN = 0.95  # for the names at the left, cm
-GAP, BELOW = 0.1, 0.42  # between pictures, and for the line beneath them, cm
+GAP, BELOW = 0.1, 0.42  # between pictures, and for the line below them, cm
 HEADING, LEGEND = 0.8, 0.75
 
 

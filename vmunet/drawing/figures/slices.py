@@ -28,7 +28,7 @@ class Slice:
         image: (height, width), 0..1.
         truth: uint8 (height, width), labels.
         predictions: each run's labels, like `truth`.
-        words: the text beneath each prediction.
+        words: the text below each prediction.
         aspect: height of a pixel divided by its width.
     """
 

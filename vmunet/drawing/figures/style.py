@@ -1,8 +1,8 @@
 """The common style of the figures: sizes in print, fonts, colours, the warning's band, the files.
 
 Widths are those of an IEEE column and page, so that a figure is printed at the size for which it
-was drawn, and its text at 7 points or more. Runs differ in colour, line and marker, never in colour
-alone.
+was drawn, and its text at 7 points or more. Runs differ in colour, line and marker, never only in
+colour.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ def shade(colour: Colour) -> str:
 
 ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE, WHITE = map(shade, PALETTE)
 INK, FAINT = "#141414", "#b0b0b0"
-# Colours of pixels that are in both masks, in the prediction alone, and in the truth alone.
+# Colours of pixels that are in both masks, only in the prediction, and only in the truth.
 TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = PALETTE[2], PALETTE[0], PALETTE[4]
 
 SETTINGS: dict[str, Any] = {

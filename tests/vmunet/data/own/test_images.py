@@ -146,7 +146,7 @@ def test_a_file_that_went_since_is_named(tmp_path):
         Sample(key, "train", "", str(tmp_path / f"{key}.png"), str(tmp_path / f"{key}.png"))
         for key in "ab"
     ]
-    with pytest.raises(InputError, match=r"b\.png: no longer there; run the own_split stage"):
+    with pytest.raises(InputError, match=r"b\.png: the file is gone; run the own_split stage"):
         write_own_images(tmp_path / "t", "x", samples[:0], samples[1:], ["x"], 64, [SOUND])
 
 
