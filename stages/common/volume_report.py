@@ -11,7 +11,7 @@ from vmunet.files import whole_folder
 
 
 def write_report(arrays: Path, manifest: Mapping[str, Any], target: Path) -> None:
-    """Write `target`/index.md and cases.png about data/arrays/<view>, whole."""
+    """Write `target`/index.md and cases.png about data/arrays/<view>, both or neither."""
     with whole_folder(target) as folder:
         title = f"{manifest['view']}   source: {manifest['source']}   outlines: the true labels"
         write(folder / "cases.png", draw_cases(arrays, manifest, list(manifest["cases"]), title))
