@@ -2,11 +2,14 @@
 
 import argparse
 import signal
-import sys
 import threading
 import time
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+
+from pipeline.sweep.console import say
+from pipeline.sweep.options import SweepOptions
+from vmunet.errors import InputError
 
 ABOUT = """\
 Run the cells of the grid that are not up to date, several at once: downloads and preprocessing
@@ -59,68 +62,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stages at once (default: one on each GPU; without a GPU one on each core, at most 8)",
     )
     parser.add_argument(
-        "--gpus", metavar="0,1", default="all", help="GPUs to use, or `none` (default: all)"
+        "--gpus",
+        metavar="0,1",
+        default=SweepOptions.gpus,
+        help="GPUs to use, or `none` (default: all)",
     )
     parser.add_argument(
         "--retries",
         metavar="N",
         type=int,
-        default=2,
+        default=SweepOptions.retries,
         help="further attempts for a stage that fails, after 5 s, 10 s, ... (default: 2)",
     )
     parser.add_argument(
         "--runner",
         metavar="dask",
-        default="local",
+        default=SweepOptions.runner,
         help="where the cells run: `local`, on this machine, or `dask`, on a cluster's workers, "
         "each in a clone of its own (docs/cluster.md)",
     )
     parser.add_argument(
-        "--address", metavar="tcp://HOST:8786", default="", help="of the Dask scheduler"
+        "--address",
+        metavar="tcp://HOST:8786",
+        default=SweepOptions.address,
+        help="of the Dask scheduler",
     )
     parser.add_argument("--dry-run", action="store_true", help="list what would run, run nothing")
 
 
 def sweep(arguments: argparse.Namespace) -> int:
     """Run the sweep and return its exit status."""
-    from pipeline.sweep.run import check
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` stops as Ctrl-C does
-    options = {
-        "tables": words(arguments.tables),
-        "cells": arguments.cells,
-        "seeds": numbers(arguments.seeds),
-        "parallel": arguments.parallel,
-        "gpus": arguments.gpus,
-        "retries": arguments.retries,
-        "runner": arguments.runner,
-        "address": arguments.address,
+    given = vars(arguments) | {
+        "tables": tuple(words(arguments.tables)),
+        "cells": tuple(arguments.cells),
+        "seeds": tuple(numbers(arguments.seeds)),
     }
-    check(options)
+    options = SweepOptions(**{field.name: given[field.name] for field in fields(SweepOptions)})
+    stop_as_ctrl_c_does()
     if arguments.dry_run:
         return dry_run(options)
-    from pipeline.sweep.prefect_server import use_server
+    from pipeline.sweep.prefect.server import use_server
 
     started = time.monotonic()
     if use_server(say):
-        from pipeline.sweep.flow import watched
+        from pipeline.sweep.prefect.flow import sweep as flow
+        from pipeline.sweep.prefect.tasks import watch
 
-        failed = watched(options)
+        incomplete = watch(flow, options)
     else:
-        from pipeline.sweep.run import carry_out
+        from pipeline.sweep.execution import run_sweep
 
-        failed = carry_out(options, say)
+        incomplete = run_sweep(options, say)
     say(f"{time.monotonic() - started:.0f} s")
-    return 1 if failed else 0
+    return 1 if incomplete else 0
 
 
-def dry_run(options: dict[str, Any]) -> int:
+def dry_run(options: SweepOptions) -> int:
     """Print what would run, in the order of its start."""
-    from pipeline.sweep.fan_out import plan, summary
-    from pipeline.sweep.run import selected
+    from pipeline.sweep.execution import summary
+    from pipeline.sweep.plan import plan_sweep
 
-    planned = plan(selected(options), Path("."), say)
+    planned = plan_sweep(options, Path("."), say)
     for name in planned.in_order():
         certain = name in planned.out_of_date
         print(f"{name}{'' if certain else '  (if what it needs turns out different)'}")
@@ -128,7 +130,14 @@ def dry_run(options: dict[str, Any]) -> int:
     return 0
 
 
+def stop_as_ctrl_c_does() -> None:
+    """Let SIGTERM, which `kill` sends, end the process as Ctrl-C does."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def words(text: str | None) -> list[str]:
+    """What stands between the commas."""
     return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
@@ -138,15 +147,7 @@ def numbers(text: str | None) -> list[int]:
     Raises:
         InputError: something else stands there.
     """
-    from vmunet.errors import InputError
-
     for word in words(text):
         if not word.isdecimal():
             raise InputError(f"--seeds {text}: expected whole numbers separated by commas")
     return [int(word) for word in words(text)]
-
-
-def say(line: str) -> None:
-    """A line on the terminal, whole, whichever thread it comes from."""
-    sys.stdout.write("".join(f"{time.strftime('%T')}  {part}\n" for part in line.split("\n")))
-    sys.stdout.flush()

@@ -17,7 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.stage import IO_FAILED, WRONG_INPUT
+
 GRACE_SECONDS = 10.0
+STATUSES = {WRONG_INPUT: "wrong input", IO_FAILED: "input or output failed"}
 TAIL_BYTES = 20_000
 
 WATCHDOG = """
@@ -161,7 +164,8 @@ def last_lines(log: Path, count: int = 10) -> list[str]:
 def reason(status: int) -> str:
     """An exit status in words."""
     if status >= 0:
-        return f"exit status {status}"
+        meaning = STATUSES.get(status)
+        return f"exit status {status}" + (f" ({meaning})" if meaning else "")
     name = signal.Signals(-status).name
     hint = " (out of memory?)" if status == -signal.SIGKILL else ""
     return f"killed by {name}{hint}"

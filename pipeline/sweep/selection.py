@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from pipeline.sweep.options import SweepOptions
 from pipeline.sweep.record import Record
 from vmunet.errors import InputError
 
@@ -30,25 +31,6 @@ REPORT = (
 
 
 @dataclass(frozen=True)
-class Options:
-    """What is asked for; nothing means everything.
-
-    Attributes:
-        tables: numbers or numerals of tables: 3 or III.
-        cells: patterns of run names, as a shell's.
-        seeds: some of the declared seeds.
-    """
-
-    tables: Sequence[str] = ()
-    cells: Sequence[str] = ()
-    seeds: Sequence[int] = ()
-
-    @property
-    def everything(self) -> bool:
-        return not (self.tables or self.cells or self.seeds)
-
-
-@dataclass(frozen=True)
 class Selection:
     """The stages of a sweep, those that they need included.
 
@@ -63,7 +45,7 @@ class Selection:
     shown: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def select(record: Record, options: Options) -> Selection:
+def select(record: Record, options: SweepOptions) -> Selection:
     """The stages that the options name, with all that they need.
 
     Raises:
@@ -104,14 +86,14 @@ def matching(pattern: str, runs: Iterable[str]) -> list[str]:
         InputError: none does.
     """
     names = list(runs)
-    found = [run for run in names if fnmatchcase(run, pattern.split("@")[-1])]
-    if not found:
+    matches = [run for run in names if fnmatchcase(run, pattern.split("@")[-1])]
+    if not matches:
         close = difflib.get_close_matches(pattern, names, n=2, cutoff=0.5)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise InputError(
             f"--cells {pattern}: no cell of that name; `vmunet runs` lists them.{hint}"
         )
-    return found
+    return matches
 
 
 def table_keys(wanted: Iterable[str], shown: Mapping[str, Iterable[str]]) -> list[str]:
@@ -122,7 +104,7 @@ def table_keys(wanted: Iterable[str], shown: Mapping[str, Iterable[str]]) -> lis
     """
     keys = list(shown)
     by_name = {str(number): key for number, key in enumerate(keys, 1)} | {key: key for key in keys}
-    found = []
+    wanted_keys = []
     for name in wanted:
         key = by_name.get(name.upper())
         if key is None:
@@ -130,12 +112,12 @@ def table_keys(wanted: Iterable[str], shown: Mapping[str, Iterable[str]]) -> lis
             raise InputError(f"--tables {name}: no such table; known: {known or 'none'}")
         if not shown[key]:
             raise InputError(f"--tables {name}: the active grid runs none of its cells")
-        found.append(key)
-    return found
+        wanted_keys.append(key)
+    return wanted_keys
 
 
 def tables_of_runs(root: Path) -> dict[str, list[str]]:
-    """Names of the grid's runs that each declared table shows; none where no tables are declared.
+    """Names of the grid's runs that each declared table shows; nothing if no table is declared.
 
     Raises:
         InputError: params.yaml or reports/*.yaml has a mistake.
@@ -156,11 +138,13 @@ def tables_of_runs(root: Path) -> dict[str, list[str]]:
 
 
 def seed_of(run: str) -> int | None:
+    """The seed in a run's name."""
     seed = run.rpartition("-")[2]
     return int(seed) if seed.isdecimal() else None
 
 
 def invert(shown: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """The tables that show a run, by the run's name."""
     tables: dict[str, list[str]] = {}
     for key, runs in shown.items():
         for run in runs:

@@ -17,8 +17,8 @@ COMMAND = "import sys; from pipeline.cli import main; sys.exit(main())"
 FAKE = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
 from tests.helpers import fake_trial
-import pipeline.search.report, pipeline.search.run as run
-run.TRIAL, run.PlainRun = [{sys.executable!r}, fake_trial.__file__], fake_trial.Tracker
+import pipeline.search.report, pipeline.search.execution as execution
+execution.TRIAL, execution.PlainRun = [{sys.executable!r}, fake_trial.__file__], fake_trial.Tracker
 pipeline.search.report.draw = lambda *_: {{}}
 {COMMAND}
 """

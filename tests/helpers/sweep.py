@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipeline.sweep.run import carry_out
+from pipeline.sweep.execution import run_sweep
+from pipeline.sweep.options import SweepOptions
 from tests.helpers.paths import ROOT
 
 NAME = "isic17-64-base-paper-"
@@ -70,8 +71,8 @@ def tool(project: Path, *command: str) -> str:
 def sweep(said: list[str] | None = None, parallel: int = 8, retries: int = 2, **options) -> bool:
     """A sweep of the current folder's project in this process; whether anything failed."""
     lines = [] if said is None else said
-    chosen = {"tables": [], "cells": [], "seeds": [], "gpus": "none"} | options
-    return carry_out(chosen | {"parallel": parallel, "retries": retries}, lines.append)
+    chosen = {"gpus": "none", "parallel": parallel, "retries": retries} | options
+    return run_sweep(SweepOptions(**chosen), lines.append)
 
 
 def start(project: Path, *arguments: str, **more: str) -> "subprocess.Popen[str]":

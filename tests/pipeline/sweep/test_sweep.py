@@ -12,7 +12,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.sweep import fan_out
+from pipeline.sweep import threads
 from pipeline.sweep.record import Record
 from pipeline.tracking import client
 from tests.helpers.sweep import NAME, ONE, environment, make_project, ran, start, sweep, tool
@@ -24,7 +24,7 @@ CLEAN = "Data and pipelines are up to date.\n"
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(fan_out, "FIRST_DELAY", 0.05)
+    monkeypatch.setattr(threads, "FIRST_DELAY", 0.05)
     for name in ("PREFECT_API_URL", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
 
