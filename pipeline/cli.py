@@ -78,15 +78,17 @@ def _export(arguments: argparse.Namespace) -> None:
 
 def _profile(arguments: argparse.Namespace) -> None:
     from pipeline.config.params import PROFILES, load_params, read_yaml
-    from pipeline.config.runs import switch_profile
+    from pipeline.config.profiles import grid_edits, switch_profile
 
     if arguments.name:
-        switch_profile(arguments.name)
+        switch_profile(arguments.name, arguments.replace)
     active = load_params().profile_name
     for file in sorted(PROFILES.glob("*.yaml")):
         mark = "*" if file.stem == active else " "
         about = " ".join(str(read_yaml(file).get("about", "")).split())
         print(f"{mark} {file.stem:6} {about}")
+    if edits := grid_edits():
+        print("params.yaml differs from the profile, by hand:", *edits, sep="\n  ")
 
 
 def _runs(arguments: argparse.Namespace) -> None:
@@ -166,6 +168,11 @@ def _parser() -> argparse.ArgumentParser:
     profile.set_defaults(command=_profile)
     profile.add_argument(
         "name", metavar="NAME", nargs="?", help="a file of profiles/, without .yaml"
+    )
+    profile.add_argument(
+        "--replace",
+        action="store_true",
+        help="replace the grid in params.yaml even if it was edited by hand",
     )
 
     runs = commands.add_parser(

@@ -1,21 +1,16 @@
-"""Where a result came from: hashes of data and code, the revision, the versions.
+"""Where a result came from: hashes of data, the revision, the versions."""
 
-The code of a stage is the set of modules that its script imports, found by reading the sources:
-the same set that dvc.yaml lists as the stage's dependencies, and that a resume point is keyed by.
-"""
-
-import ast
 import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("vmunet", "pipeline", "stages", "reports")
+from pipeline.fingerprint import PACKAGES, ROOT
+
 RECORDED = (
     "torch",
     "numpy",
@@ -26,53 +21,6 @@ RECORDED = (
     "dvc",
     "mlflow",
 )
-
-
-def modules_of(script: Path, root: Path = ROOT) -> list[Path]:
-    """The project's files that a script imports, itself included, directly or not, sorted.
-
-    Reads the import statements, those inside functions too, and runs nothing. An imported
-    package counts with its `__init__.py`.
-    """
-    found: set[Path] = set()
-    waiting = [*files_of(".".join(script.with_suffix("").parts), root)]
-    while waiting:
-        path = waiting.pop()
-        if path in found:
-            continue
-        found.add(path)
-        for name in imported_names((root / path).read_text()):
-            waiting.extend(files_of(name, root))
-    return sorted(found)
-
-
-def imported_names(source: str) -> Iterator[str]:
-    """Dotted names of everything that a source may import while it runs."""
-    waiting: list[ast.AST] = [ast.parse(source)]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            continue
-        waiting.extend(ast.iter_child_nodes(node))
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and str(node.value).startswith("vmunet.scan."):
-            yield str(node.value)  # backends are named in a table and imported when needed
-
-
-def files_of(name: str, root: Path) -> Iterator[Path]:
-    """The files that importing `name` runs, if it is one of the project's."""
-    parts = name.split(".")
-    if parts[0] not in PACKAGES:
-        return
-    for depth in range(1, len(parts) + 1):
-        base = Path(*parts[:depth])
-        for path in (base / "__init__.py", base.with_suffix(".py")):
-            if (root / path).is_file():
-                yield path
 
 
 def hash_files(paths: Iterable[Path], root: Path = Path(".")) -> str:

@@ -6,8 +6,7 @@ Reads  runs/<view>/<cell>/<protocol>/<seed>/{weights.safetensors,run.json} and
        data/arrays/<view>/<protocol>/.
 Writes metrics/<profile>/<view>/<cell>/<protocol>/<seed>/: metrics.json (the scores of both
        protocols, with what they were measured on and from), per_image.csv (with several classes
-       a row for each image and class), contact_sheet.png, predictions.npz (masks, or labels);
-       and runs/<view>/<cell>/<protocol>/<seed>/MODEL_CARD.md.
+       a row for each image and class), contact_sheet.png, predictions.npz (masks, or labels).
 """
 
 from collections.abc import Sequence
@@ -26,7 +25,6 @@ from stages.common.scoring import (
     headline,
     read_history,
     read_run,
-    write_card,
     write_metrics,
 )
 from vmunet.classes import classes_of
@@ -96,8 +94,7 @@ def evaluate(run: Run, params: Params) -> None:
         sheet,
         lambda path: _write_predictions(path, scored, arrays),
     )
-    card = write_card(run, params, metrics, provenance)
-    tracker.log(metrics, [folder / "contact_sheet.png", card])
+    tracker.log(metrics, [folder / "contact_sheet.png"])
     print(f"{title}\nwritten to {folder}")
 
 

@@ -6,8 +6,7 @@ Reads  runs/<view>/<cell>/<protocol>/<seed>/{weights.safetensors,run.json} and
        data/arrays/<view>/.
 Writes metrics/<profile>/<view>/<cell>/<protocol>/<seed>/: metrics.json (the scores of both
        conventions, with what they were measured on and from), per_case.csv, contact_sheet.png,
-       predictions.npz (labels);
-       and runs/<view>/<cell>/<protocol>/<seed>/MODEL_CARD.md.
+       predictions.npz (labels).
 """
 
 from collections.abc import Sequence
@@ -25,7 +24,6 @@ from stages.common.scoring import (
     headline,
     read_history,
     read_run,
-    write_card,
     write_metrics,
 )
 from vmunet.data.arrays import load_manifest
@@ -89,8 +87,7 @@ def evaluate(run: Run, params: Params) -> None:
         sheet,
         lambda path: write_labels(path, scored.predictions),
     )
-    card = write_card(run, params, metrics, provenance)
-    tracker.log(metrics, [folder / "contact_sheet.png", card])
+    tracker.log(metrics, [folder / "contact_sheet.png"])
     print(f"{title}\nwritten to {folder}")
 
 

@@ -17,7 +17,8 @@ from optuna.trial import Trial, TrialState
 
 from pipeline.config.params import Cell, Params, load_params
 from pipeline.config.runs import Run
-from pipeline.provenance import ROOT, git_revision, hash_files, hash_json, modules_of, versions
+from pipeline.fingerprint import fingerprint
+from pipeline.provenance import git_revision, hash_json, versions
 from pipeline.search.data import refuse_to_open, search_data
 from pipeline.search.space import cell_with, overrides
 from pipeline.search.study import Facts, SharedStudy, facts_of
@@ -65,7 +66,7 @@ def run_trial(study: SharedStudy, trial: Trial, params: Params) -> None:
     use_processor(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     machine = {"device": device_name(device), "threads": torch.get_num_threads()}
-    code = {"code_hash": hash_files(modules_of(SCRIPT), ROOT)}
+    code = {"code_hash": fingerprint(SCRIPT)}
     first = trial.user_attrs.get("again", trial.number)
     key = [asdict(facts), cell.model_dump(exclude_none=True), first, code, machine, versions()]
     state = study.folder / "states" / f"{hash_json(key)[:32]}.pt"

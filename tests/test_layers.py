@@ -6,10 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from pipeline.config.params import read_yaml
-from pipeline.provenance import modules_of, versions
+from pipeline.provenance import versions
 from tests.helpers.paths import ROOT
 
 
@@ -24,34 +22,7 @@ def test_import_contracts() -> None:
     assert done.returncode == 0, done.stdout
 
 
-STAGES = (
-    "own_split",
-    "own_images",
-    "own_volumes",
-    "download",
-    "check",
-    "preprocess",
-    "volumes",
-    "weights",
-    "train",
-    "train_volumes",
-    "evaluate",
-    "evaluate_volumes",
-    "cross",
-    "speed",
-    "receptive_field",
-    "tables",
-    "pictures",
-    "figures",
-    "page",
-    "pdf",
-)
 REPORT = ("tables", "pictures", "pictures_volumes", "figures", "page", "pdf")
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_each_stage_depends_on_exactly_the_modules_it_imports(stage: str) -> None:
-    compare(stage)
 
 
 def keys_in(content: object) -> set[str]:
@@ -93,30 +64,6 @@ def test_no_parameter_hides_a_key_that_the_run_cache_leaves_out() -> None:
 
 def test_versions_name_what_augments_images_and_slices() -> None:
     assert {"torch", "albumentations", "scipy"} <= versions().keys()
-
-
-def compare(stage: str) -> None:
-    declared = read_yaml(ROOT / "dvc.yaml")["stages"][stage]
-    deps = declared.get("do", declared)["deps"]
-    listed = {dep for dep in deps if dep.endswith(".py")}
-    imported = {path.as_posix() for path in modules_of(Path(f"stages/{stage}.py"), ROOT)}
-    assert listed == imported, (
-        f"dvc.yaml, stage {stage}: add {sorted(imported - listed)}, "
-        f"remove {sorted(listed - imported)}"
-    )
-
-
-def test_modules_of_sees_what_a_stage_really_imports() -> None:
-    """Run a stage's imports and compare: nothing of the project loads that is not listed."""
-    code = (
-        "import sys, runpy; from pathlib import Path; import stages.train, pipeline.tracking, "
-        "vmunet.weights.checkpoints, vmunet.training.loop, vmunet.weights.initial, "
-        "vmunet.data.arrays, vmunet.data.augment, vmunet.model\n"
-        "names = [m for m in sys.modules if m.split('.')[0] in ('vmunet', 'pipeline', 'stages')]\n"
-        "print('\\n'.join(str(Path(sys.modules[n].__file__)) for n in names))"
-    )
-    loaded = {Path(line).relative_to(ROOT) for line in python(code).splitlines()}
-    assert loaded <= set(modules_of(Path("stages/train.py"), ROOT))
 
 
 def test_importing_vmunet_brings_nothing_but_torch_and_numpy() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.fingerprint import PACKAGES
 from pipeline.sweep.selection import REPORT
 from tests.helpers.paths import ROOT
 
@@ -115,9 +116,11 @@ def cells_of(names: list[str]) -> list[str]:
 def would_run(project: Path) -> list[str]:
     """Names of the stages that `dvc repro` would run for what is known to have changed.
 
-    Those after them run too where an output turns out different, which nobody knows before.
+    Those after them run too if an output turns out different, which nobody knows before. The
+    fingerprints are written first, as `dvc repro` does: `code` runs always.
     """
-    return sorted(json.loads(tool(project, "dvc", "status", "--json")))
+    tool(project, "python", "-m", "stages.code")
+    return sorted(set(json.loads(tool(project, "dvc", "status", "--json"))) - {"code"})
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +134,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(built: Path) -> Path:
     """The built project, put back as it was after the test."""
     saved = {p: p.read_bytes() for p in [*built.rglob("*.yaml"), *built.rglob("*.j2")]}
-    saved |= {p: p.read_bytes() for p in [*built.glob("*/*.py"), built / "dvc.lock"]}
+    sources = [p for package in PACKAGES for p in (built / package).rglob("*.py")]
+    saved |= {p: p.read_bytes() for p in [*sources, built / "dvc.lock"]}
     yield built
     for path, content in saved.items():
         path.write_bytes(content)
@@ -175,7 +179,7 @@ def test_a_fresh_clone_ends_in_tables(built: Path) -> None:
     fields = json.loads((built / "reports/out/figures/figures.json").read_text())
     assert "receptive-fields-isic17-32" in [figure["name"] for figure in fields]
     for place in ("pictures/isic17-32", "pictures/synapse-32"):
-        assert (built / "reports" / place / "cases.json").is_file()
+        assert (built / "reports/out" / place / "cases.json").is_file()
     scores = json.loads((built / "reports/out/tables/scores.json").read_text())
     assert set(scores) == {"isic17-32", "isic17-64", "synapse-32"}
     assert "isic17-32.base-paper-1.miou" in tool(built, "dvc", "metrics", "show", "--md")
@@ -221,14 +225,15 @@ def test_nothing_is_left_to_do(built: Path) -> None:
     assert time.perf_counter() - started < 20
 
 
-def test_changing_a_cell_reruns_that_cell_alone(project: Path) -> None:
+def test_a_changed_cell_trains_alone_and_the_stages_that_read_all_cells_run(project: Path) -> None:
     edit_params(project, lambda p: p["cells"]["scratch"].update(drop_path_rate=0.1))
     names = would_run(project)
-    assert "tables" in names
     assert cells_of(names) == [
         "train@isic17-32-scratch-paper-1",
         "train_sound@isic17-32-scratch-sound-1",
     ]
+    others = {name.partition("@")[0] for name in names} - {"train", "train_sound"}
+    assert {"speed", "receptive_field", "tables"} <= others <= set(REPORT)
 
 
 def test_a_new_seed_adds_only_its_runs(project: Path) -> None:
@@ -258,20 +263,38 @@ def test_changing_the_report_reruns_its_own_stages(
     target.write_text(before)
 
 
+def groups(names: list[str]) -> set[str]:
+    return {name.split("@")[0] for name in names}
+
+
 def test_a_changed_loss_retrains_and_a_changed_metric_only_evaluates(project: Path) -> None:
-    metrics = project / "vmunet" / "metrics.py"
-    metrics.write_text(metrics.read_text() + "\n")
-    assert {name.split("@")[0] for name in cells_of(would_run(project))} == {
-        "evaluate",
-        "evaluate_elsewhere",
-        "evaluate_sound",
-        "evaluate_volumes",
-    }
-    losses = project / "vmunet" / "losses.py"
-    losses.write_text(losses.read_text() + "\n")
-    assert {"train", "train_elsewhere", "train_sound", "train_volumes"} <= {
-        name.split("@")[0] for name in would_run(project)
-    }
+    metrics = project / "vmunet/evaluation/metrics.py"
+    metrics.write_text(metrics.read_text() + "\nmore = 1\n")
+    evaluations = {"evaluate", "evaluate_elsewhere", "evaluate_sound", "evaluate_volumes"}
+    assert groups(cells_of(would_run(project))) == evaluations
+    losses = project / "vmunet/training/losses.py"
+    losses.write_text(losses.read_text() + "\nmore = 1\n")
+    trainings = {"train", "train_elsewhere", "train_sound", "train_volumes"}
+    assert groups(cells_of(would_run(project))) == evaluations | trainings
+
+
+def test_words_and_tracking_rerun_nothing(project: Path) -> None:
+    """By a real `dvc repro`: `code` alone runs."""
+    for path in (project / "vmunet").rglob("*.py"):
+        path.write_text(f'"""Other words."""\n{path.read_text()}\n# a comment\n')
+    for path in (project / "pipeline/tracking").rglob("*.py"):
+        path.write_text(path.read_text() + "\nmore = 1\n")
+    output = tool(project, "dvc", "repro")
+    ran = [line for line in output.splitlines() if line.startswith(("> ", "Running"))]
+    assert ran == ["Running stage 'code':", "> python -m stages.code"]
+    assert would_run(project) == []
+
+
+def test_a_changed_model_card_writes_the_cards_alone(project: Path) -> None:
+    card = project / "reports/make/model_card.py"
+    card.write_text(card.read_text() + "\nmore = 1\n")
+    cards = {"model_card", "model_card_elsewhere", "model_card_sound", "model_card_volumes"}
+    assert groups(would_run(project)) == cards
 
 
 def test_switching_profiles_and_back_retrains_nothing(project: Path) -> None:

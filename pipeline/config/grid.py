@@ -4,9 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.config.strict import ProtocolName, Strict
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]  # it becomes a folder's
+from pipeline.config.strict import Name, ProtocolName, Strict
 
 
 class View(Strict):

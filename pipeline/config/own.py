@@ -6,9 +6,9 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.config.strict import ProtocolName, Strict
+from pipeline.config.strict import Name, ProtocolName, Strict
 
 
 def written_out(path: str) -> str:
@@ -23,7 +23,6 @@ def written_out(path: str) -> str:
 
 
 Place = Annotated[str, Field(min_length=1), AfterValidator(written_out)]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
 
 
 class Split(Strict):

@@ -1,14 +1,11 @@
-"""The declared grid: every run by name, and the switch from one profile to another."""
+"""The declared grid: every run by name."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
-from pipeline.config.params import Params, load_profile, read_yaml
+from pipeline.config.params import Params, read_yaml
 from vmunet.errors import InputError
 
 
@@ -80,28 +77,3 @@ def parse_run(argv: Sequence[str] | None, stage: str, about: str | None) -> Run:
     arguments = parser.parse_args(argv)
     kind = OwnRun if arguments.view in own_names() else Run
     return kind(arguments.view, arguments.cell, arguments.protocol, arguments.seed)
-
-
-def switch_profile(name: str, root: Path = Path(".")) -> None:
-    """Make `name` the active profile: rewrites `profile` and `grid` of params.yaml, nothing else.
-
-    Switching to the active profile changes nothing, so that a grid edited by hand survives.
-
-    Raises:
-        InputError: there is no such profile.
-    """
-    path = root / "params.yaml"
-    yaml = YAML()  # keeps comments and order
-    yaml.width = 100
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    read_yaml(path)  # one clear error where there is none
-    load_profile(name, root)
-    params = yaml.load(path.read_text())
-    if params["profile"] == name:
-        return
-    params["profile"] = name
-    params["grid"] = yaml.load((root / "profiles" / f"{name}.yaml").read_text())["grid"]
-    temporary = path.with_name("params.yaml.tmp")
-    with open(temporary, "w") as file:
-        yaml.dump(params, file)
-    os.replace(temporary, path)

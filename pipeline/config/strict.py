@@ -1,10 +1,12 @@
 """What the models of params.yaml and of the profiles share."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 ProtocolName = Literal["paper", "sound"]
+# A view's or a dataset's. It becomes a folder's name and a command's argument.
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
 class Strict(BaseModel):

@@ -5,7 +5,6 @@ from typing import Any
 
 from vmunet.data.licences import licence_of
 
-NAME = "MODEL_CARD.md"
 SCORES = {
     "miou": "mIoU, pooled",
     "dsc": "DSC, pooled",

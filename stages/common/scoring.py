@@ -9,11 +9,10 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.runs import Run
-from reports.make import model_card
 from vmunet.drawing.sheets import images as contact_sheet
 from vmunet.errors import InputError
 from vmunet.evaluation import stored as stored_predictions
-from vmunet.files import whole_file, whole_folder
+from vmunet.files import whole_folder
 
 FROM_RUN = (
     "epoch",
@@ -107,18 +106,6 @@ def headline(
         f"data: {data['source']}, {tests} test {thing}{'' if tests == 1 else 's'}   "
         f"mean Dice {'undefined' if mean is None else f'{mean:.3f}'}"
     )
-
-
-def write_card(run: Run, params: Params, metrics: dict[str, Any], record: dict[str, Any]) -> Path:
-    """Write the model card into the run's folder, beside the weights; its path.
-
-    `record` is the run's run.json.
-    """
-    text = model_card.model_card(metrics, record, params.profile.weights.source)
-    path = run.folder / model_card.NAME
-    with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8", newline="\n")
-    return path
 
 
 def write_metrics(

@@ -15,11 +15,11 @@ from typing import Any
 
 from pipeline.config.params import Cell, Params
 from pipeline.config.runs import Run
+from pipeline.fingerprint import fingerprint
 from pipeline.provenance import (
     git_revision,
     hash_files,
     hash_json,
-    modules_of,
     versions,
     write_json,
 )
@@ -236,7 +236,7 @@ def hash_inputs(task: Task, cell: Cell) -> dict[str, str]:
     return {
         "data_hash": hash_files([task.arrays]),
         "weights_hash": hash_files([weights]) if cell.init != "none" else "",
-        "code_hash": hash_files(modules_of(task.script)),
+        "code_hash": fingerprint(task.script),
     }
 
 

@@ -7,6 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.config.params import load_params, load_profile, read_yaml
+from pipeline.config.profiles import grid_edits, switch_profile
 from pipeline.config.runs import (
     OwnRun,
     Run,
@@ -14,7 +15,6 @@ from pipeline.config.runs import (
     own_runs,
     parse_run,
     runs,
-    switch_profile,
 )
 from tests.helpers.paths import ROOT
 from vmunet import InputError
@@ -27,8 +27,8 @@ def root(tmp_path: Path) -> Path:
     """A copy of params.yaml and the profiles, with demo active."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
-    switch_profile("small", tmp_path)
-    switch_profile("demo", tmp_path)
+    switch_profile("small", replace=True, root=tmp_path)
+    switch_profile("demo", root=tmp_path)
     return tmp_path
 
 
@@ -46,7 +46,7 @@ def cross(content, train: str = "isic17-64", test: str = "isic18-64", name="a-to
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_is_valid_and_switches(root: Path, name: str) -> None:
-    switch_profile(name, root)
+    switch_profile(name, root=root)
     params = load_params(root)
     assert params.profile_name == name
     assert params.grid == params.profile.grid
@@ -61,7 +61,7 @@ def test_every_profile_is_valid_and_switches(root: Path, name: str) -> None:
 
 def test_the_grid_has_twelve_cells_a_dataset_under_the_paper_protocol(root: Path) -> None:
     for profile in ("demo", "paper"):
-        switch_profile(profile, root)
+        switch_profile(profile, root=root)
         grid = runs(load_params(root))
         for dataset in ("isic17", "isic18"):
             of_dataset = [r for r in grid if r.view.startswith(dataset) and r.protocol == "paper"]
@@ -85,7 +85,7 @@ def test_base_cell_is_the_papers() -> None:
 def test_switching_changes_profile_and_grid_alone(root: Path) -> None:
     path = root / "params.yaml"
     before = path.read_text()
-    switch_profile("small", root)
+    switch_profile("small", root=root)
     small = path.read_text()
     assert small != before
     comments = [line for line in before.splitlines() if "#" in line]
@@ -94,21 +94,43 @@ def test_switching_changes_profile_and_grid_alone(root: Path) -> None:
     assert {k: v for k, v in old.items() if k not in ("profile", "grid")} == {
         k: v for k, v in new.items() if k not in ("profile", "grid")
     }
-    switch_profile("demo", root)
+    switch_profile("demo", root=root)
     assert path.read_text() == before
 
 
 def test_the_committed_params_are_what_a_switch_writes(root: Path) -> None:
     committed = (ROOT / "params.yaml").read_text()
     name = read_yaml(ROOT / "params.yaml")["profile"]
-    switch_profile(name, root)
+    switch_profile(name, root=root)
     assert (root / "params.yaml").read_text() == committed
 
 
 def test_switching_to_the_active_profile_keeps_an_edited_grid(root: Path) -> None:
     edit(root / "params.yaml", lambda c: c["grid"].update(seeds=[1, 2, 3]))
-    switch_profile("demo", root)
+    switch_profile("demo", root=root)
     assert load_params(root).grid.seeds == [1, 2, 3]
+
+
+def test_a_grid_edited_by_hand_is_not_replaced_silently(root: Path) -> None:
+    path = root / "params.yaml"
+    edit(path, lambda c: c["grid"].update(seeds=[1, 2]))
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"grid\.seeds: \[1, 2\] \(in profile demo: \[42\]\)"):
+        switch_profile("small", root=root)
+    assert path.read_bytes() == before
+    switch_profile("small", replace=True, root=root)
+    assert load_params(root).grid == load_params(root).profile.grid
+    assert grid_edits(root) == []
+
+
+def test_a_key_that_is_missing_or_new_is_an_edit(root: Path) -> None:
+    edit(root / "params.yaml", lambda c: c["grid"].pop("cross"))
+    edit(root / "params.yaml", lambda c: c["grid"].update(mine=1))
+    lines = grid_edits(root)
+    assert lines[0].startswith("grid.cross: nothing (in profile demo: {")
+    assert lines[1:] == ["grid.mine: 1 (in profile demo: nothing)"]
+    (root / "profiles/demo.yaml").unlink()
+    assert grid_edits(root) == ["grid (there is no profile demo any more)"]
 
 
 def test_a_run_names_its_places() -> None:
@@ -238,7 +260,7 @@ def test_a_file_that_is_not_there_or_not_yaml(root: Path) -> None:
     with pytest.raises(InputError, match=r"params\.yaml: no such file; run from"):
         load_params(root / "profiles")
     with pytest.raises(InputError, match=r"params\.yaml: no such file; run from"):
-        switch_profile("demo", root / "profiles")
+        switch_profile("demo", root=root / "profiles")
     (root / "params.yaml").write_text("profile: [demo\n")
     with pytest.raises(InputError, match=r"params\.yaml: not YAML"):
         load_params(root)
@@ -273,7 +295,7 @@ def test_own_datasets_are_views_with_runs_apart_from_the_grid(root: Path) -> Non
     view = params.view("polyps")
     assert (view.dataset, view.size, view.protocols) == ("polyps", 64, ["sound"])
     assert own_names(root) == {"polyps", "mr"}
-    switch_profile("small", root)
+    switch_profile("small", root=root)
     assert [run.view for run in own_runs(load_params(root))] == ["polyps", "mr"]
 
 
@@ -294,6 +316,7 @@ def test_a_stage_tells_own_runs_by_their_names(root: Path, monkeypatch) -> None:
         (lambda c: c["own"].update(images=None), r"own\.images: .*valid dictionary \(found None"),
         (lambda c: c["own"].update(protocols=[]), r"own\.protocols: .*at least 1"),
         (lambda c: declare(c, name="My set"), r"own\.images\.My set\.\[key\]: String should match"),
+        (lambda c: declare(c, name="-a"), r"own\.images\.-a\.\[key\]: String should match"),
         (lambda c: declare(c, name="isic17-64"), r"own\.images\.isic17-64: the grid has this name"),
         (
             lambda c: (declare(c), declare(c, "volumes")),
@@ -347,7 +370,7 @@ def test_the_main_cell_is_the_papers_or_else_the_first(root: Path) -> None:
         ("isic17-64", "base", "sound", 42),
     ]
     assert grid.main_runs("isic17-96") == []
-    switch_profile("small", root)
+    switch_profile("small", root=root)
     grid = load_params(root).grid
     assert grid.main_cell == "scratch"
     assert [run[1:3] for run in grid.main_runs("isic17-128")] == [

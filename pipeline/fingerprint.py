@@ -1,0 +1,197 @@
+"""A stage's code in one hash: what DVC and the resume points know of the code.
+
+The code of a stage is every module that its script imports, directly or not. A module counts by its
+syntax tree, so that formatting and comments do not. Neither do docstrings, the words of an error
+that is raised, and the modules in `WITHOUT_RESULT`: none of them can change what a stage writes.
+"""
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("vmunet", "pipeline", "stages", "reports")
+FOLDER = Path(".fingerprints")
+# Packages and modules that no output of a stage depends on: what MLflow is told while a stage runs,
+# the exit status of a stage that fails, and this module.
+WITHOUT_RESULT = ("pipeline.tracking", "pipeline.stage", "pipeline.fingerprint")
+
+MODULE_NAME = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+")
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+# Fields of a syntax tree that say nothing, or that only some versions of Python have.
+SILENT_FIELDS = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}
+
+
+def fingerprint(script: Path, root: Path = ROOT) -> str:
+    """SHA-256 of the code that a stage's script runs.
+
+    Args:
+        script: its path from `root`, such as stages/train.py.
+        root: the repository's root.
+    """
+    return Fingerprints(root).of(script)
+
+
+def write_fingerprints(root: Path = ROOT) -> None:
+    """Write .fingerprints/<stage> for each script in stages/, unless it is right."""
+    folder, fingerprints = root / FOLDER, Fingerprints(root)
+    folder.mkdir(exist_ok=True)
+    for stage in stage_names(root):
+        path, text = folder / stage, fingerprints.of(Path("stages", f"{stage}.py")) + "\n"
+        if not path.is_file() or path.read_text() != text:
+            path.write_text(text)
+
+
+def stage_names(root: Path = ROOT) -> list[str]:
+    """The scripts in stages/ that DVC runs, without `code`, which writes the others' fingerprints."""
+    names = sorted(path.stem for path in (root / "stages").glob("*.py"))
+    return [name for name in names if name not in ("__init__", "code", "search_trial")]
+
+
+class Fingerprints:
+    """Hashes of scripts that share modules: each module is read once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._read: dict[Path, tuple[str, set[Path]]] = {}
+
+    def of(self, script: Path) -> str:
+        """The hash of a script and of all modules that it imports."""
+        digest = hashlib.sha256()
+        for path in self.modules(script):
+            if not without_result(path):
+                digest.update(f"{path.as_posix()} {self._module(path)[0]}\n".encode())
+        return digest.hexdigest()
+
+    def modules(self, script: Path) -> list[Path]:
+        """The project's files that a script imports, itself included, directly or not, sorted.
+
+        Nothing is run: the import statements are read, those inside functions too. A package
+        counts with its `__init__.py`. The modules of `WITHOUT_RESULT` count here, what they alone
+        import does not.
+        """
+        modules: set[Path] = set()
+        waiting = set(files_of(".".join(script.with_suffix("").parts), self._root))
+        while waiting:
+            path = waiting.pop()
+            modules.add(path)
+            if not without_result(path):
+                waiting |= self._module(path)[1] - modules
+        return sorted(modules)
+
+    def _module(self, path: Path) -> tuple[str, set[Path]]:
+        """A module's own hash, and the files that it imports."""
+        if path not in self._read:
+            reader = Reader(path)
+            reader.read(ast.parse((self._root / path).read_bytes()))
+            sha256 = hashlib.sha256("".join(reader.text).encode()).hexdigest()
+            files = {file for name in reader.imported for file in files_of(name, self._root)}
+            self._read[path] = sha256, files
+        return self._read[path]
+
+
+class Reader:
+    """Reads a module's syntax tree without what cannot change a result.
+
+    Attributes:
+        text: the tree in pieces. `ast.dump` writes other text in other versions of Python, and
+            dvc.lock is for all of them.
+        imported: dotted names of everything that the module may import while it runs. A text that
+            names a module counts, because a table of names may be read by `import_module` (the
+            backends of the scan); not so in vmunet/__init__.py, which names what a person may
+            import from there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.text: list[str] = []
+        self.imported: set[str] = set()
+        self._path = path
+        self._is_front = path == Path("vmunet/__init__.py")
+
+    def read(self, node: object) -> None:
+        """Read a node, a list of nodes, or a plain value."""
+        if isinstance(node, list):
+            self.text.append("[")
+            for item in node:
+                if not is_for_types_alone(item):
+                    self.read(item)
+            self.text.append("]")
+        elif isinstance(node, ast.AST):
+            self._import(node)
+            self.text.append(f"{type(node).__name__}(")
+            for field in node._fields:
+                value = getattr(node, field, None)
+                if value is None or value == [] or field in SILENT_FIELDS:
+                    continue
+                if field == "body" and isinstance(node, DOCUMENTED):
+                    value = without_docstring(value)
+                elif field == "exc":  # of a raise
+                    value = without_words(value)
+                elif field == "msg":  # of an assert
+                    continue
+                self.text.append(f"{field}=")
+                self.read(value)
+            self.text.append(")")
+        else:
+            self.text.append(f"{node!r},")
+
+    def _import(self, node: ast.AST) -> None:
+        if isinstance(node, ast.Import):
+            self.imported.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            folders = self._path.parent.parts
+            package = folders[: len(folders) - node.level + 1] if node.level else ()
+            module = ".".join((*package, *([node.module] if node.module else [])))
+            self.imported.add(module)
+            self.imported.update(f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # noqa: SIM102
+            if MODULE_NAME.fullmatch(node.value) and not self._is_front:
+                self.imported.add(node.value)
+
+
+def without_result(path: Path) -> bool:
+    """Whether a module is one of `WITHOUT_RESULT`."""
+    name = ".".join(path.with_suffix("").parts)
+    return any(name == other or name.startswith(f"{other}.") for other in WITHOUT_RESULT)
+
+
+def files_of(name: str, root: Path) -> Iterator[Path]:
+    """The files that importing `name` runs, if it is one of the project's."""
+    parts = name.split(".")
+    if parts[0] not in PACKAGES:
+        return
+    for depth in range(1, len(parts) + 1):
+        base = Path(*parts[:depth])
+        for path in (base / "__init__.py", base.with_suffix(".py")):
+            if (root / path).is_file():
+                yield path
+
+
+def without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements of a module, class or function after its docstring."""
+    first = body[0]
+    is_docstring = isinstance(first, ast.Expr) and is_text(first.value)
+    return body[1:] if is_docstring else body
+
+
+def without_words(error: ast.expr) -> list[ast.AST]:
+    """What is raised, but for the texts among its arguments."""
+    if not isinstance(error, ast.Call):
+        return [error]
+    arguments = [*error.args, *error.keywords]
+    return [error.func, *(argument for argument in arguments if not is_text(argument))]
+
+
+def is_text(node: ast.AST) -> bool:
+    """Whether an expression is a text or is put together from texts."""
+    if isinstance(node, ast.BinOp):
+        return is_text(node.left) or is_text(node.right)
+    is_constant = isinstance(node, ast.Constant) and isinstance(node.value, str)
+    return is_constant or isinstance(node, ast.JoinedStr)
+
+
+def is_for_types_alone(node: object) -> bool:
+    """Whether a statement is `if TYPE_CHECKING:`, which never runs."""
+    return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
