@@ -20,7 +20,7 @@ from pipeline.sweep.options import SweepOptions
 from pipeline.sweep.plan import ALONE, MEASURED, Schedule, Sweep, measured_seconds, plan_sweep
 from pipeline.sweep.processes import Processes
 from pipeline.sweep.record import Verdict
-from pipeline.sweep.selection import CELL
+from pipeline.sweep.selection import trains_or_evaluates
 from pipeline.sweep.stage_runner import StageOutcome, StageRunner
 from pipeline.sweep.threads import JobPool, MakePool, Threads
 from vmunet.errors import InputError
@@ -170,7 +170,7 @@ def mlflow_run(sweep: Sweep, root: Path, shared: bool) -> Iterator[None]:
     There is none if nothing is trained, or if the cells log to other stores than this one (not
     `shared`). If the store is away, cells log without a parent.
     """
-    cells = [name for name in sweep.needs if CELL.fullmatch(name)]
+    cells = [name for name in sweep.needs if trains_or_evaluates(name)]
     path = root / "params.yaml"
     profile = read_yaml(path).get("profile") if path.is_file() else None
     if not (cells and profile and shared):

@@ -146,7 +146,7 @@ class Schedule:
         if name.startswith(ALONE):
             return -1, longest_first
         if match := CELL.fullmatch(name):
-            return (1 if match[1] == "evaluate" else 2), longest_first
+            return (2 if match["kind"] == "train" else 1), longest_first
         return (0 if self._needed_by[name] else 3), longest_first
 
 

@@ -115,6 +115,7 @@ class Record:
         self._stages: dict[str, PipelineStage] = {name: stage for stage, name in names.items()}
         self._code = self._stages.pop(CODE, None)
         self._code_mutex = threading.Lock()
+        self._code_is_recorded = True
         self._fingerprinted: dict[Path, tuple[int, int]] | None = None
         self.stages = tuple(self._stages)
         self._needs = {
@@ -286,9 +287,10 @@ class Record:
         self._patiently(remove_if_broken)
 
     def _refresh_fingerprints(self) -> None:
-        """Run and record the stage `code`, if a Python file has changed since it last ran here.
+        """Run the stage `code`, if a Python file has changed since it last ran here.
 
-        Its outputs are not deleted first, as DVC would: stages that run may be hashing them.
+        Its outputs are not deleted first, as DVC would: stages that run may be hashing them. Its
+        entry of dvc.lock is written with the next stage's: who only asks changes nothing.
         """
         if self._code is None:
             return
@@ -305,19 +307,7 @@ class Record:
                     last = (done.stderr or done.stdout).strip().rpartition("\n")[2]
                     why = last.removeprefix("error: ") or f"exit status {done.returncode}"
                     raise InputError(f"the stage {CODE} failed: {why}")
-            if self._writes_lock:
-                self._patiently(self._record_code)
-            self._fingerprinted = files
-
-    def _record_code(self) -> None:
-        from dvc.output import OutputDoesNotExistError
-
-        assert self._code is not None
-        try:
-            self._code.save(run_cache=False)
-        except OutputDoesNotExistError as error:
-            raise InputError(f"the stage {CODE} made no {one_line(error)}") from None
-        enter(self._code)
+            self._fingerprinted, self._code_is_recorded = files, False
 
     def _begin(self, name: str) -> Verdict:
         from dvc.dependency.base import DependencyDoesNotExistError
@@ -405,6 +395,10 @@ class Record:
             stage.save(run_cache=not uncached)
             stage.commit()
             if self._writes_lock:
+                if self._code is not None and not self._code_is_recorded:
+                    self._code.save(run_cache=False)
+                    self._code_is_recorded = True
+                    enter(self._code)
                 enter(stage)
             keep()
 

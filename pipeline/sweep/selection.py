@@ -1,7 +1,8 @@
 """Which stages a sweep is about: all, or the cells that tables, names or seeds select.
 
-A cell is a run of the grid: the stages `train...@NAME` and `evaluate...@NAME`, where NAME is the
-run's, such as isic17-64-base-paper-42. Stages are selected from DVC's own graph.
+A cell is a run of the grid: the stages `train...@NAME`, `evaluate...@NAME` and
+`model_card...@NAME`; NAME is the run's, such as isic17-64-base-paper-42. Stages are selected from
+DVC's own graph.
 """
 
 import difflib
@@ -15,7 +16,7 @@ from pipeline.sweep.options import SweepOptions
 from pipeline.sweep.record import Record
 from vmunet.errors import InputError
 
-CELL = re.compile(r"(train|evaluate)\w*@(?P<run>.+)")
+CELL = re.compile(r"(?P<kind>train|evaluate|model_card)\w*@(?P<run>.+)")
 # Stages that read the scores of all cells, and those that they alone read.
 REPORT = (
     "cross",
@@ -28,6 +29,12 @@ REPORT = (
     "page",
     "pdf",
 )
+
+
+def trains_or_evaluates(name: str) -> bool:
+    """Whether a stage is a training or an evaluation, which take the time of a sweep."""
+    match = CELL.fullmatch(name)
+    return bool(match) and match["kind"] != "model_card"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pipeline.stage import OUT_OF_MEMORY, WRONG_INPUT
 from pipeline.sweep.devices import Devices
 from pipeline.sweep.processes import Processes, last_lines, reason
 from pipeline.sweep.record import InputsChangedError, Record, RemoteError, Verdict
-from pipeline.sweep.selection import CELL
+from pipeline.sweep.selection import trains_or_evaluates
 from vmunet.errors import InputError
 
 LOGS = Path(".sweep") / "logs"
@@ -193,7 +193,7 @@ class StageRunner:
                 file.write(f"--- {time.strftime('%F %T')}{where}{again}\n".encode())
                 file.flush()
 
-            if self._machines is not None and CELL.fullmatch(name):
+            if self._machines is not None and trains_or_evaluates(name):
                 return self._machines.run(name, started, file, more)
             commands, options = self.record.command(name)
             with self.devices.one(alone=name.startswith(ALONE)) as environment:

@@ -52,9 +52,12 @@ def test_what_cells_need_comes_with_them(record: Record) -> None:
         "weights",
         "train@isic17-64-scratch-paper-42",
         "evaluate@isic17-64-scratch-paper-42",
+        "model_card@isic17-64-scratch-paper-42",
     }
     assert selection.last >= {"tables", "figures", "page", "pdf", "pictures@isic17-64"}
-    assert not any(name.startswith(("train", "evaluate", "own")) for name in selection.last)
+    assert not any(
+        name.startswith(("train", "evaluate", "model", "own")) for name in selection.last
+    )
     needed = record.with_ancestors(selection.last) - selection.last
     assert not any(name.startswith("own") for name in needed)  # a dataset of one's own is no part
     assert selection.shown["isic17-64-scratch-paper-42"] == ["I", "III"]
