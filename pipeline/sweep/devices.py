@@ -42,8 +42,9 @@ class Devices:
         self._free: SimpleQueue[str] = SimpleQueue()
         for gpu in chosen:
             self._free.put(gpu)
-        self._no_gpu = {"CUDA_VISIBLE_DEVICES": ""}
-        self._hidden, self._hidden_alone = gpus == "none" or workers > 0, gpus == "none"
+        self._hides_gpus = gpus == "none" or workers > 0
+        # of a stage that nothing runs beside: what a person asked for, else as under `dvc repro`
+        self._alone = {} if gpus == "all" else {"CUDA_VISIBLE_DEVICES": ",".join(chosen)}
 
     def __str__(self) -> str:
         if self.gpus:
@@ -55,18 +56,18 @@ class Devices:
         """Environment variables of a stage: its GPU, its share of the cores.
 
         Args:
-            alone: nothing runs beside it: it has the machine as under `dvc repro`.
+            alone: nothing runs beside it: it has all cores and GPUs, as under `dvc repro`.
         """
         if alone:
-            yield self._no_gpu if self._hidden_alone else {}
+            yield self._alone
             return
         environment: dict[str, str] = {}
         if self.width > 1:  # else it is left to the library's own choice
             for name in THREADS:
                 own = os.environ.get(name, "")
                 environment[name] = str(min(self.threads, int(own) if own.isdecimal() else 10**6))
-        if self._hidden:
-            environment |= self._no_gpu
+        if self._hides_gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
         if not self.gpus:
             yield environment
             return

@@ -145,7 +145,7 @@ def send(group: int, number: signal.Signals) -> None:
 
 
 def tail(log: Path) -> bytes:
-    """The end of a log, nothing where there is none."""
+    """The end of a log, nothing if there is none."""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL_BYTES))

@@ -8,13 +8,16 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from prefect.flows import load_flow_from_entrypoint
 
 from pipeline.commands.ui import report_address
+from pipeline.config.params import read_yaml
 from pipeline.search.flow import search
 from pipeline.search.options import SearchOptions
 from pipeline.sweep.options import SweepOptions
 from pipeline.sweep.prefect.flow import sweep
 from pipeline.sweep.prefect.server import answers, use_server
+from tests.helpers.paths import ROOT
 from vmunet.errors import InputError
 
 
@@ -91,6 +94,14 @@ def test_the_flows_parameters_are_lists_for_its_page() -> None:
     given = {"tables": ["3", "4"], "seeds": [1], "parallel": 2}
     options = SweepOptions(**sweep.validate_parameters(given))
     assert options == SweepOptions(tables=("3", "4"), seeds=(1,), parallel=2)
+
+
+def test_the_deployment_names_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    (deployment,) = read_yaml(ROOT / "prefect.yaml")["deployments"]
+    flow = load_flow_from_entrypoint(deployment["entrypoint"])
+    assert flow.name == deployment["name"] == "sweep"
+    assert deployment["parameters"].keys() <= flow.parameters.properties.keys()
 
 
 @pytest.mark.parametrize(
