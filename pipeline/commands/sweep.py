@@ -17,8 +17,9 @@ first, then every cell, the longest first, each cell's evaluation as soon as it 
 tables last. Run it in the repository's root.
 
 Each stage is the command of dvc.yaml, and DVC records it: what DVC has is skipped, and afterwards
-`dvc repro` has nothing to do. A cell that dies is tried again from its checkpoint; if it fails for
-good, the rest goes on. Ctrl-C stops; the same command goes on where it stopped.
+`dvc repro` has nothing to do. A cell that dies is tried again from its checkpoint; wrong input is
+not tried again. If a cell fails for good, the rest goes on. Ctrl-C stops; the same command goes on
+where it stopped.
 """
 
 NOTES = """\
@@ -31,7 +32,7 @@ examples:
   vmunet sweep --parallel 4 --gpus 0,1,2,3
   vmunet sweep --runner dask --address tcp://10.0.0.5:8786   (on more machines: docs/cluster.md)
 
-The tables need the scores of all cells: a sweep of some makes them where the others are up to date.
+The tables need the scores of all cells: a sweep of some makes them if the others are up to date.
 
 Output of each stage: .sweep/logs/STAGE.log. To watch in a browser, start `vmunet ui` first; or set
 PREFECT_API_URL to a Prefect server. Without one a sweep runs all the same.

@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.commands.sweep import stop_as_ctrl_c_does
-from pipeline.sweep.prefect.server import ADDRESSES, answers
 from pipeline.sweep.processes import GRACE_SECONDS, Watchdog, last_lines, send
 from vmunet.errors import InputError
 
@@ -40,6 +39,8 @@ def ui(arguments: argparse.Namespace) -> int:
     Raises:
         InputError: a port is taken, or a server does not start.
     """
+    from pipeline.sweep.prefect.server import ADDRESSES
+
     ports = {"MLflow": arguments.mlflow_port, "Prefect": arguments.prefect_port}
     for name, port in ports.items():
         check_free(name, port)
@@ -140,6 +141,8 @@ def wait_for(servers: "dict[str, subprocess.Popen[bytes]]", urls: dict[str, str]
     Raises:
         InputError: one ended, or is silent after 90 s.
     """
+    from pipeline.sweep.prefect.server import answers
+
     deadline = time.monotonic() + START_SECONDS
     for name, server in servers.items():
         log = log_of(name)

@@ -45,7 +45,7 @@ def test_a_table_selects_the_cells_that_it_shows(record: Record) -> None:
 
 
 def test_what_cells_need_comes_with_them(record: Record) -> None:
-    selection = select(record, SweepOptions(cells=["isic17-64-scratch-paper-42"]))
+    selection = select(record, SweepOptions(cells=("isic17-64-scratch-paper-42",)))
     assert selection.stages == {
         "download@isic17",
         "preprocess@isic17-64",
@@ -69,7 +69,7 @@ def test_everything_is_what_dvc_knows(record: Record) -> None:
 
 def test_an_unknown_table_is_one_sentence(record: Record) -> None:
     with pytest.raises(InputError, match=r"--tables 7: no such table; known: 1 \(I\), 2 \(II\)"):
-        select(record, SweepOptions(tables=["7"]))
+        select(record, SweepOptions(tables=("7",)))
 
 
 def test_deeper_and_larger_cells_take_longer(record: Record) -> None:
