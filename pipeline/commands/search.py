@@ -2,10 +2,8 @@
 
 import argparse
 import time
-from dataclasses import fields
 
-from pipeline.commands.sweep import stop_as_ctrl_c_does
-from pipeline.search.options import SearchOptions
+from pipeline.commands.sweep import NO_OPTIONS, stop_as_ctrl_c_does
 from pipeline.sweep.console import say
 
 ABOUT = """\
@@ -45,26 +43,24 @@ exit status: 0 there is a best trial, 1 no trial came to its end, 2 wrong input,
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `vmunet search`."""
+    """The options of `vmunet search`; their defaults are those of `SearchOptions`."""
     parser.set_defaults(command=search)
+    parser.argument_default = argparse.SUPPRESS
     parser.add_argument("view", metavar="VIEW", help="a view of params.yaml, such as isic17-256")
     parser.add_argument(
         "--cell",
         metavar="NAME",
-        default=SearchOptions.cell,
         help="where to start from (default: base)",
     )
     parser.add_argument(
         "--protocol",
         choices=["paper", "sound"],
-        default=SearchOptions.protocol,
         help="how trials train (default: sound)",
     )
     parser.add_argument(
         "--trials",
         metavar="N",
         type=int,
-        default=SearchOptions.trials,
         help="how many the study is to have in all (default: 20)",
     )
     parser.add_argument(
@@ -76,7 +72,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpus",
         metavar="0,1",
-        default=SearchOptions.gpus,
         help="GPUs to use, or `none` (default: all)",
     )
     parser.add_argument(
@@ -94,16 +89,17 @@ def search(arguments: argparse.Namespace) -> int:
     Raises:
         InputError: an option, params.yaml or the study has a mistake.
     """
-    given = vars(arguments)
-    options = SearchOptions(**{field.name: given[field.name] for field in fields(SearchOptions)})
     from pipeline.config.params import load_params
+    from pipeline.search.options import SearchOptions
+    from pipeline.sweep.prefect.server import use_server
+
+    given = {name: value for name, value in vars(arguments).items() if name not in NO_OPTIONS}
+    options = SearchOptions(**given)
 
     params = load_params()  # before Prefect is told of a search that cannot be
     params.view(options.view)
     params.cell(options.cell)
     stop_as_ctrl_c_does()
-    from pipeline.sweep.prefect.server import use_server
-
     started = time.monotonic()
     if use_server(say):
         from pipeline.search.flow import search as flow

@@ -4,12 +4,15 @@ import argparse
 import signal
 import threading
 import time
-from dataclasses import fields
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline.sweep.console import say
-from pipeline.sweep.options import SweepOptions
 from vmunet.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.sweep.options import SweepOptions
 
 ABOUT = """\
 Run the cells of the grid that are not up to date, several at once: downloads and preprocessing
@@ -43,16 +46,18 @@ threads: with another --parallel, an interrupted training starts from its first 
 exit status: 0 all is up to date, 1 something failed, 2 wrong input, 130 stopped by Ctrl-C.
 """
 
+NO_OPTIONS = ("command", "dry_run")  # of a parsed command line, what the sweep itself does not take
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `vmunet sweep`."""
+    """The options of `vmunet sweep`; their defaults are those of `SweepOptions`."""
     parser.set_defaults(command=sweep)
+    parser.argument_default = argparse.SUPPRESS
     parser.add_argument("--tables", metavar="3,4", help="only the cells that these tables show")
     parser.add_argument(
         "--cells",
         metavar="GLOB",
         action="append",
-        default=[],
         help="only the cells whose name matches, such as 'isic17-*-base-*'; may be repeated",
     )
     parser.add_argument("--seeds", metavar="1,2", help="only these of the declared seeds")
@@ -65,44 +70,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpus",
         metavar="0,1",
-        default=SweepOptions.gpus,
         help="GPUs to use, or `none` (default: all)",
     )
     parser.add_argument(
         "--retries",
         metavar="N",
         type=int,
-        default=SweepOptions.retries,
         help="further attempts for a stage that fails, after 5 s, 10 s, ... (default: 2)",
     )
     parser.add_argument(
         "--runner",
         metavar="dask",
-        default=SweepOptions.runner,
         help="where the cells run: `local`, on this machine, or `dask`, on a cluster's workers, "
         "each in a clone of its own (docs/cluster.md)",
     )
     parser.add_argument(
         "--address",
         metavar="tcp://HOST:8786",
-        default=SweepOptions.address,
         help="of the Dask scheduler",
     )
-    parser.add_argument("--dry-run", action="store_true", help="list what would run, run nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", default=False, help="list what would run, run nothing"
+    )
 
 
 def sweep(arguments: argparse.Namespace) -> int:
     """Run the sweep and return its exit status."""
-    given = vars(arguments) | {
-        "tables": tuple(words(arguments.tables)),
-        "cells": tuple(arguments.cells),
-        "seeds": tuple(numbers(arguments.seeds)),
-    }
-    options = SweepOptions(**{field.name: given[field.name] for field in fields(SweepOptions)})
+    from pipeline.sweep.options import SweepOptions
+    from pipeline.sweep.prefect.server import use_server
+
+    given = {name: value for name, value in vars(arguments).items() if name not in NO_OPTIONS}
+    readers: dict[str, Callable[..., Iterable[Any]]]
+    readers = {"tables": words, "cells": tuple, "seeds": numbers}
+    for name in readers.keys() & given.keys():
+        given[name] = tuple(readers[name](given[name]))
+    options = SweepOptions(**given)
     stop_as_ctrl_c_does()
     if arguments.dry_run:
         return dry_run(options)
-    from pipeline.sweep.prefect.server import use_server
 
     started = time.monotonic()
     if use_server(say):
@@ -118,7 +123,7 @@ def sweep(arguments: argparse.Namespace) -> int:
     return 1 if incomplete else 0
 
 
-def dry_run(options: SweepOptions) -> int:
+def dry_run(options: "SweepOptions") -> int:
     """Print what would run, in the order of its start."""
     from pipeline.sweep.execution import summary
     from pipeline.sweep.plan import plan_sweep

@@ -34,7 +34,7 @@ REPORT = (
 def trains_or_evaluates(name: str) -> bool:
     """Whether a stage is a training or an evaluation, which take the time of a sweep."""
     match = CELL.fullmatch(name)
-    return bool(match) and match["kind"] != "model_card"
+    return match is not None and match["kind"] != "model_card"
 
 
 @dataclass(frozen=True)
