@@ -1,4 +1,4 @@
-"""Memory that training VM-UNet takes and memory traffic of a block, counted without a GPU.
+"""Count the memory that training VM-UNet takes and a block's memory traffic, without a GPU.
 
     python -m benchmarks.activations
 
@@ -7,21 +7,21 @@ the paper's full width. Nothing is timed: both tables are sums of tensor sizes.
 
 Saved for the backward pass: bytes of every tensor that autograd keeps from the forward pass of a
 training step, each memory counted once, parameters not counted. The count is made with two
-images and with three; the difference is the cost of an image, the rest (half-precision copies of
-weights, for example) does not grow with the batch. A memory that several operations keep is put
-down to the first of them.
+images and with three; the difference is the cost of an image, and the rest (half-precision copies
+of weights, for example) does not grow with the batch. If several operations keep the same memory,
+it counts for the first of them.
 
 Traffic: bytes of the inputs and outputs of every operation in the forward and backward pass of
-one VSS block of the first stage, per image of two. Views and allocations cost nothing. A device
-that reads and writes every operation's tensors once moves as many; what an operation writes and
-reads again within itself is not seen.
+one VSS block of the first stage, per image of a batch of two. Views and allocations cost nothing. A
+device that reads and writes every operation's tensors once moves as many bytes; the count does not
+see bytes that an operation writes and reads again within itself.
 
-The kernels of a GPU are stood in for by operators with the same inputs, outputs and saved tensors,
-which compute nothing. `published` keeps what mamba-ssm's CUDA scan keeps: its inputs and the
-states between chunks of 2,048 steps. `ours gpu` keeps what our Triton kernels keep, and `ours cpu`
-is what runs here. A row of an operator is what it keeps that no operation before it did. For
-bf16, LayerNorm gets and gives float32 as in CUDA's autocast; the CPU's own would leave it in
-bfloat16.
+Operators with the same inputs, outputs and saved tensors replace the kernels of a GPU; they
+compute nothing. `published` keeps the tensors that mamba-ssm's CUDA scan keeps: its inputs and the
+states between chunks of 2,048 steps. `ours gpu` keeps those of our Triton kernels, and `ours cpu`
+is the code that runs here. An operator's row counts the memory that it keeps and that no operation
+before it kept. For bf16, LayerNorm takes and returns float32 as in CUDA's autocast; the CPU's
+autocast would leave it in bfloat16.
 """
 
 from collections import Counter
@@ -54,11 +54,11 @@ Operator = Callable[..., Tensor]
 
 
 def stand_in(name: str, states: Callable[..., Sequence[int]]) -> Operator:
-    """An operator that computes nothing, made of two, so that a count sees each as one.
+    """An operator that computes nothing; forward and backward are one operation each in a count.
 
     Args:
         name: of the operator. Its output is like its first input.
-        states: the shape of what it keeps in float32 besides its inputs, given these.
+        states: a function from the inputs to the shape of the float32 tensor that it keeps too.
     """
 
     @torch.library.custom_op(f"vmunet_benchmarks::{name}", mutates_args=())
@@ -71,7 +71,7 @@ def stand_in(name: str, states: Callable[..., Sequence[int]]) -> Operator:
         return [torch.zeros_like(tensor) for tensor in inputs]
 
     def keep(ctx: Any, inputs: tuple[list[Tensor]], output: tuple[Tensor, Tensor]) -> None:
-        ctx.set_materialize_grads(False)  # nobody uses the states but the backward pass
+        ctx.set_materialize_grads(False)  # only the backward pass uses the states
         ctx.save_for_backward(*inputs[0], output[1])
 
     def gradients(ctx: Any, gy: Tensor, _: None) -> list[Tensor]:
@@ -88,13 +88,13 @@ cuda_operator = stand_in(
 
 
 def cuda_scan(*inputs: Tensor) -> Tensor:
-    """(b, 4d, l); like mamba-ssm's it copies inputs whose last axis is not contiguous."""
+    """(b, 4d, l); like mamba-ssm's scan it copies inputs whose last axis is not contiguous."""
     return cuda_operator(*(t if t.stride(-1) == 1 else t.contiguous() for t in inputs))
 
 
 @dataclass(frozen=True)
 class Case:
-    """A way to compute the model: the class, and by name the operators it calls."""
+    """A way to compute the model: its class, and the operators that it calls, by name."""
 
     model: Callable[..., VMUNet]
     operators: dict[str, Operator]
@@ -114,7 +114,7 @@ CASES = {
 
 
 class Labels(TorchFunctionMode):
-    """Knows which module and operation is running, and does LayerNorm as CUDA's autocast does."""
+    """Keeps track of the running module and operation; LayerNorm works as in CUDA's autocast."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class Labels(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
     def named(self, name: str, operator: Operator) -> Operator:
-        """The operator, everything in it under one label."""
+        """The operator, with one label for everything in it."""
 
         def labelled(*inputs: Any) -> Tensor:
             self.inside = name
@@ -151,7 +151,7 @@ class Labels(TorchFunctionMode):
 
     @contextmanager
     def following(self, model: nn.Module) -> Iterator[None]:
-        """Keep track of modules: `SS2D.in_proj` for a layer, `SS2D` for what it does itself."""
+        """Keep track of modules: `SS2D.in_proj` for a layer, `SS2D` for its own operations."""
         names = {}
         for parent in model.modules():
             for name, child in parent.named_children():
@@ -186,7 +186,7 @@ def saved_bytes(case: Case, half: bool, batch: int, size: int, **config: Any) ->
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own and storage.data_ptr() not in kept:
-            kept[storage.data_ptr()] = storage  # held, so that no other gets its address
+            kept[storage.data_ptr()] = storage  # kept, so that no other storage gets its address
             counted[labels.label] += storage.nbytes()
         return tensor
 
@@ -205,13 +205,13 @@ def saved_bytes(case: Case, half: bool, batch: int, size: int, **config: Any) ->
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             logits = model(images)
         loss = bce_dice(logits, masks, "probabilities")
-    del loss  # until here the graph held what was counted
+    del loss  # until here the graph holds the counted tensors
     return counted
 
 
 def saved_per_image(case: Case, half: bool, size: int, **config: Any) -> dict[str, Any]:
-    """Bytes per image by operation, largest first, and those that do not grow with the batch."""
-    # Not one and two: with one image some copies are views.
+    """Bytes per image by operation, largest first, and bytes that do not grow with the batch."""
+    # Two and three images, not one and two: with one image some copies are views.
     two, three = (saved_bytes(case, half, batch, size, **config) for batch in (2, 3))
     each = Counter({label: three[label] - two[label] for label in three})
     return {
@@ -241,7 +241,7 @@ class Traffic(TorchDispatchMode):
         mutates = function._schema.is_mutable
         owners = {tensor.untyped_storage().data_ptr() for tensor in tensors((args, kwargs))}
         if not mutates and all(t.untyped_storage().data_ptr() in owners for t in written):
-            return output  # a view, or a reshape that was one
+            return output  # a view, or a reshape that is a view
         if name not in self.FREE:
             self.counted[name] += sum(map(size_of, read)) + sum(map(size_of, written))
         return output
@@ -252,7 +252,7 @@ def tensors(values: Any) -> list[Tensor]:
 
 
 def size_of(tensor: Tensor) -> int:
-    """Bytes of a tensor; an expanded one is no larger than its memory."""
+    """Bytes of a tensor; an expanded tensor counts as large as its memory."""
     return min(tensor.nbytes, tensor.untyped_storage().nbytes())
 
 
@@ -273,7 +273,7 @@ def block_traffic(case: Case, half: bool, size: int, batch: int = 2) -> dict[str
 
 
 def table(title: str, columns: dict[str, dict[str, float]], rows: int) -> None:
-    """Print the largest rows of several counts beside each other, in MB."""
+    """Print the largest rows of several counts in columns, in MB."""
     together: Counter[str] = Counter()
     for column in columns.values():
         together.update(column)  # adds
@@ -296,7 +296,7 @@ def main() -> None:
     for kind, half in types.items():
         for name, case in CASES.items():
             saved[f"{name} {kind}"] = saved_per_image(case, half, options.size)
-            if name != "ours cpu":  # numba's kernels are no operations that a count could see
+            if name != "ours cpu":  # a count cannot see numba's kernels
                 traffic[f"{name} {kind}"] = block_traffic(case, half, options.size)
     table(
         "saved for backward, MB an image",

@@ -5,8 +5,8 @@ Run it on an idle machine, from the repository's root, after `make tables`:
     python -m benchmarks.cell_overhead
 
 Trains and evaluates one run of the active grid again, each by its own `dvc repro`, and subtracts
-the time that the epochs took. What is left includes evaluating some test images, so it is an
-upper limit. DVC's record of the run is written anew.
+the time that the epochs took. The rest includes the evaluation of some test images, so it is an
+upper limit. DVC's record of the run is written again.
 """
 
 import json
@@ -31,7 +31,7 @@ def seconds_of(stage: str) -> float:
 
 def measure(run: Run) -> dict[str, float]:
     """Seconds of training, of its epochs, and of evaluation."""
-    shutil.rmtree(".resume", ignore_errors=True)  # a finished run's state would be taken up again
+    shutil.rmtree(".resume", ignore_errors=True)  # otherwise training would resume
     train = seconds_of(f"train@{run.name}")
     epochs = json.loads((run.folder / "run.json").read_text())["seconds"]
     evaluate = seconds_of(f"evaluate@{run.name}")

@@ -6,7 +6,7 @@ import triton.language as tl
 
 BLOCK = 1024
 STEPS = 4096
-PROGRAMS = 64  # a multiprocessor: four times what it holds at once
+PROGRAMS = 64  # per multiprocessor: four times as many as it holds at once
 
 
 @triton.jit
@@ -20,7 +20,7 @@ def kernel(out, steps, BLOCK: tl.constexpr):
 
 
 class Exponentials:
-    """Runs the kernel when called; `count` exponentials a call."""
+    """Runs the kernel when called; a call computes `count` exponentials."""
 
     def __init__(self) -> None:
         device = torch.cuda.get_device_properties(torch.cuda.current_device())

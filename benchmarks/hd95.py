@@ -8,16 +8,16 @@ them in medpy:
 HD95 needs, for every surface voxel of the prediction, the distance to the nearest surface voxel of
 the truth, and the reverse. `medpy` computes it as the published code does: for each organ two
 distance transforms and four erosions of the whole volume. An organ fills a few percent of that, and
-only its surface is asked for. `vmunet.evaluation.volume_metrics.score_case` cuts each organ to its
-box and computes distances at the surface alone. The scores must be equal to the last bit; the
-benchmark ends with an error where they are not.
+only its surface is needed. `vmunet.evaluation.volume_metrics.score_case` cuts each organ to its
+box and computes distances only at the surface. The scores must be equal to the last bit; the
+benchmark ends with an error if they are not.
 
-Two comparisons, medians over rounds in which the candidates alternate. The first is medpy against
-`score_case` in one thread, both for Dice and HD95 in voxels. The second is `score_case` in one
-thread and in several, in voxels alone and with mm (a second pair of distance transforms, and the
-normalised surface distance). scipy's distance transform works outside of Python's lock, so that
-threads do what processes would, without copies. The liver is half of the work, so that a task of
-a thread is not an organ, but one direction of one.
+There are two comparisons, with medians over rounds in which the candidates alternate. The first is
+medpy against `score_case` in one thread, both for Dice and HD95 in voxels. The second is
+`score_case` in one thread and in several, in voxels alone and with mm (a second pair of distance
+transforms, and the normalised surface distance). scipy's distance transform releases Python's lock,
+so that threads are as fast as processes, without copies. The liver is half of the work, so a
+thread's task is not an organ, but one direction of one organ.
 
 Organs are ellipsoids with a wavy surface, about as large and as far apart as in a body at
 3 x 0.75 x 0.75 mm; predictions are the same, moved by a few voxels and with another wave.
@@ -87,18 +87,18 @@ def main() -> None:
     options = parser.parse_args()
     truth, prediction = organs(options.shape, 0, 0.0), organs(options.shape, 3, 0.8)
     classes = len(ORGANS) + 1
-    found: dict[str, npt.NDArray] = {}
+    results: dict[str, npt.NDArray] = {}
 
     def medpy() -> None:
-        found["medpy"] = medpy_scores(prediction, truth)
+        results["medpy"] = medpy_scores(prediction, truth)
 
     def cropped(workers: int = 1, spacing: tuple[float, ...] | None = None) -> None:
         scores = score_case(prediction, truth, classes, spacing, workers=workers)
-        found["cropped"] = np.stack([scores.paper_dice, scores.paper_hd95])
+        results["cropped"] = np.stack([scores.paper_dice, scores.paper_hd95])
 
     against = interleaved({"medpy": medpy, "cropped": cropped}, options.rounds)
-    if not np.array_equal(found["medpy"], found["cropped"]):
-        raise SystemExit(f"scores differ: {found}")
+    if not np.array_equal(results["medpy"], results["cropped"]):
+        raise SystemExit(f"scores differ: {results}")
     faster = against["medpy"] / against["cropped"]
     print(f"{'x'.join(map(str, options.shape))} voxels, {len(ORGANS)} organs, equal scores")
     print(f"medpy {against['medpy']:.2f} s, cropped {against['cropped']:.2f} s: {faster:.0f}x")

@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, a description of the machine, results as JSON."""
+"""Shared by the benchmarks: interleaved timing, a description of the machine, results as JSON."""
 
 import argparse
 import datetime
@@ -18,15 +18,15 @@ import torch
 from tqdm import tqdm
 
 RESULTS = Path(__file__).parent / "results"
-WARM_UP = 3  # calls on a GPU before any is timed: they compile kernels and claim memory
+WARM_UP = 3  # calls on a GPU that are not timed: they compile kernels and claim memory
 
 
 def arguments(
     description: str, result: str, rounds: int | None, threads: bool = True
 ) -> argparse.ArgumentParser:
-    """A parser with the options of every benchmark; `result` is the file it writes.
+    """A parser with the options of every benchmark; `result` is the file that it writes.
 
-    `rounds` is None where nothing is timed, `threads` False where no processor is.
+    `rounds` is None if nothing is timed, `threads` is False if no processor is timed.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -47,7 +47,7 @@ def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> d
     """The median seconds of each function.
 
     Every function is called once to warm up. Then each round calls all of them in turn, so that
-    a slow moment of the machine meets them all.
+    a slow moment of the machine affects them all.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
@@ -61,13 +61,13 @@ def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> d
 
 
 def need_cuda(name: str) -> None:
-    """End with one line and exit code 2 where no CUDA device is visible."""
+    """End with one line and exit code 2 if no CUDA device is visible."""
     if not torch.cuda.is_available():
         print(f"{name} measures a CUDA device, and none is visible", file=sys.stderr)
         raise SystemExit(2)
 
 
-def summary(seconds: list[float]) -> dict[str, float]:
+def quartiles(seconds: list[float]) -> dict[str, float]:
     """Median and quartiles: a difference within the quartiles is noise."""
     ordered = sorted(seconds)
     return {
@@ -80,10 +80,10 @@ def summary(seconds: list[float]) -> dict[str, float]:
 def interleaved_on_gpu(
     functions: Mapping[str, Callable[[], object]], rounds: int
 ) -> dict[str, dict[str, float]]:
-    """The `summary` of each function's seconds on the GPU, by CUDA events, in alternating rounds.
+    """The `quartiles` of each function's seconds on the GPU, by CUDA events, in alternating rounds.
 
-    Before each call 4 GiB are written. That empties the L2 cache of the inputs, and while it
-    lasts the host issues the call, so that the time between launches is not counted.
+    Before each call 4 GiB are written. That removes the inputs from the L2 cache, and meanwhile
+    the host issues the call, so that the time between launches is not counted.
     """
     events: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]]
     events = {name: [] for name in functions}
@@ -103,7 +103,7 @@ def interleaved_on_gpu(
             events[name].append((began, ended))
     torch.cuda.synchronize()
     return {
-        name: summary([began.elapsed_time(ended) / 1e3 for began, ended in pairs])
+        name: quartiles([began.elapsed_time(ended) / 1e3 for began, ended in pairs])
         for name, pairs in events.items()
     }
 
@@ -119,7 +119,7 @@ def peak_on_gpu(function: Callable[[], object]) -> int:
 
 
 def nvidia_smi(*fields: str) -> list[str | None]:
-    """What `nvidia-smi --query-gpu` says of the current device, None where it does not answer."""
+    """The answers of `nvidia-smi --query-gpu` for the current device, None if there is none."""
     uuid = getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "uuid", None)
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     command += [f"--id=GPU-{uuid}"] if uuid else []
@@ -132,7 +132,7 @@ def nvidia_smi(*fields: str) -> list[str | None]:
 
 
 def gpu() -> dict[str, Any]:
-    """Device, driver, clocks and versions of what computes on it."""
+    """The device, its driver and clocks, and the versions of the libraries that compute on it."""
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     driver, clock, power = nvidia_smi("driver_version", "clocks.max.sm", "power.limit")
     versions = {}
@@ -159,7 +159,7 @@ def gpu() -> dict[str, Any]:
 
 
 def number(text: str | None) -> float | None:
-    """A number that nvidia-smi gave; it also answers `[N/A]`."""
+    """A number from nvidia-smi; None for other answers, such as `[N/A]`."""
     try:
         return float(text or "")
     except ValueError:
@@ -167,7 +167,7 @@ def number(text: str | None) -> float | None:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, system, versions, date: what a number means nothing without."""
+    """Processor, cores, system, versions, date: without them a number means nothing."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -195,6 +195,6 @@ def save(path: Path, results: dict[str, Any]) -> None:
 
 
 def write(path: Path, results: dict[str, Any]) -> None:
-    """`save`, and say where."""
+    """`save`, then print the path."""
     save(path, results)
     print(f"written: {path}")

@@ -1,6 +1,6 @@
 """Figures of the GPU benchmarks' results: one for the scan, one for the training step.
 
-    python -m benchmarks.plot                 # every result file there is
+    python -m benchmarks.plot                 # every result file that exists
     python -m benchmarks.plot --format pdf
 
 Draws `scan_gpu.json` and `step_gpu.json` of `benchmarks/results/`, each beside its file. Nothing
@@ -36,7 +36,7 @@ VARIANTS = {
 
 
 def scan_figure(results: dict[str, Any]) -> Any:
-    """Milliseconds of each scan by shape, the floor as a mark; a panel per type and pass."""
+    """Milliseconds of each scan by shape, with a mark for the floor; a panel per type and pass."""
     from matplotlib.figure import Figure
 
     kinds = list(dict.fromkeys((row["dtype"], row["pass"]) for row in results["rows"]))
@@ -71,7 +71,7 @@ def scan_figure(results: dict[str, Any]) -> Any:
 
 
 def step_figure(results: dict[str, Any]) -> Any:
-    """Images a second, and peak memory, of each variant by size; a cross where it failed."""
+    """Images per second, and peak memory, of each variant by size; a cross if it failed."""
     from matplotlib.figure import Figure
 
     rows = {(row["variant"], row["size"]): row for row in results["rows"]}
@@ -79,8 +79,8 @@ def step_figure(results: dict[str, Any]) -> Any:
     names = [name for name in VARIANTS if any(variant == name for variant, _ in rows)]
     figure = Figure(figsize=(11, 7), layout="constrained")
     panels = figure.subplots(2)
-    wanted = ((1.0, "images_per_second", "images a second"), (1e9, "peak_bytes", "peak memory, GB"))
-    for axes, (unit, key, title) in zip(panels, wanted, strict=True):
+    shown = ((1.0, "images_per_second", "images a second"), (1e9, "peak_bytes", "peak memory, GB"))
+    for axes, (unit, key, title) in zip(panels, shown, strict=True):
         width = 0.85 / len(names)
         for i, name in enumerate(names):
             for x, size in enumerate(sizes):
@@ -104,9 +104,9 @@ def step_figure(results: dict[str, Any]) -> Any:
 
 
 def first_drawn(rows: dict[tuple[str, int], Any], name: str, sizes: list[int]) -> int:
-    """Index of the first size at which a variant has a bar: there it gets its legend entry."""
-    sound = [rows.get((name, size), {}).get("seconds") is not None for size in sizes]
-    return sound.index(True)
+    """Index of the first size at which a variant has a bar; that bar has the legend's entry."""
+    has_bar = [rows.get((name, size), {}).get("seconds") is not None for size in sizes]
+    return has_bar.index(True)
 
 
 def shape(row: dict[str, Any]) -> str:
@@ -114,7 +114,7 @@ def shape(row: dict[str, Any]) -> str:
 
 
 def about(results: dict[str, Any]) -> str:
-    """The device and the date, without which a figure says nothing."""
+    """The device and the date: without them a figure says nothing."""
     return f"{results['gpu']['name']}, {results['machine']['date']}"
 
 
@@ -128,10 +128,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="(default: results/)")
     parser.add_argument("--format", choices=("png", "pdf"), default="png", help="(default: png)")
     options = parser.parse_args()
-    found = [name for name in FIGURES if (options.results / name).exists()]
-    if not found:
+    result_files = [name for name in FIGURES if (options.results / name).exists()]
+    if not result_files:
         sys.exit(f"there is no {' or '.join(FIGURES)} in {options.results}: run a benchmark first")
-    for name in found:
+    for name in result_files:
         results = json.loads((options.results / name).read_text())
         if not results["rows"]:
             sys.exit(f"{options.results / name} has no rows: its benchmark did not get that far")

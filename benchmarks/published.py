@@ -1,11 +1,10 @@
-"""SS2D the way that VMamba v0 and the published VM-UNet compute it: the peer to compare with.
+"""SS2D as VMamba v0 and the published VM-UNet compute it, for comparisons.
 
 Written from the paper's Algorithm 1. The image is copied four times, once in the order of each
-direction; the projections to delta, B and C are made from the copies; a scan that knows one
-direction runs over all four as `4 d` channels, in float32; and the outputs are put back into
-image order and added. The scan is mamba-ssm's CUDA kernel, which the published models run. Where
-mamba-ssm is not installed there is `reference_scan`, for tests: it is right, and its speed says
-nothing.
+direction; the projections to delta, B and C are made from the copies; a scan of one direction runs
+over all four as `4 d` channels, in float32; and the outputs are put back into image order and
+added. The scan is mamba-ssm's CUDA kernel, which the published models use. If mamba-ssm is not
+installed, there is `reference_scan` for tests: it is correct, and its speed says nothing.
 
 Letters in the shape comments: b batch, h height, w width, l = h w pixels, d channels, n states,
 r rank of delta.
@@ -26,7 +25,7 @@ Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor
 
 
 def cuda_scan() -> Scan | None:
-    """mamba-ssm's CUDA scan, or None where it was not installed or built without it."""
+    """mamba-ssm's CUDA scan, or None if the package is missing or was built without the scan."""
     try:
         import selective_scan_cuda  # noqa: F401  (the compiled part, which some versions leave out)
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
@@ -46,7 +45,7 @@ def cuda_scan() -> Scan | None:
 def reference_scan(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
 ) -> Tensor:
-    """The same function as the CUDA scan, by the loop in plain PyTorch that defines it."""
+    """The same function as the CUDA scan, computed by the loop in plain PyTorch that defines it."""
     batch = u.shape[0]
 
     def walk(sequences: Tensor) -> Tensor:
@@ -84,7 +83,7 @@ def scan_copies(
     dt_bias: Tensor,
     scan: Scan,
 ) -> Tensor:
-    """Scan every direction's copy in float32 (float64 if given that), as the published code does.
+    """Scan every direction's copy in float32 (float64 for float64), as the published code does.
 
     copies and dts (b, 4, d, l), A (4d, n), B and C (b, 4, n, l), D and dt_bias (4d)
     -> (b, 4, d, l).
@@ -131,13 +130,13 @@ class PublishedSS2D(SS2D):
 
 
 class PublishedVMUNet(VMUNet):
-    """`VMUNet` whose SS2D layers compute the published way; all else is VMUNet's own.
+    """`VMUNet` with SS2D layers that compute as the published ones; all else is VMUNet's.
 
-    To share the very parameters of another model, and not only their values:
+    To share another model's parameters themselves, not only their values:
     `published.load_state_dict(model.state_dict(keep_vars=True), assign=True)`.
 
     Args:
-        scan: what scans one direction.
+        scan: the function that scans one direction.
         config: the arguments of `VMUNet`.
     """
 
@@ -145,6 +144,6 @@ class PublishedVMUNet(VMUNet):
         super().__init__(**config)
         for module in self.modules():
             if isinstance(module, SS2D):
-                # Names, shapes and initial values are SS2D's: only the method is exchanged.
+                # Names, shapes and initial values are SS2D's: only `forward` is replaced.
                 module.__class__ = PublishedSS2D
                 module.scan = scan

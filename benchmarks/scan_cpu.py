@@ -4,14 +4,14 @@ Run it on an idle machine, from the repository's root:
 
     python -m benchmarks.scan_cpu
 
-`reference` is the fastest loop in plain PyTorch that we know (vmunet/scan/reference.py), `cpu`
+`reference` is the fastest loop in plain PyTorch that we know (vmunet/scan/reference.py), `cpu` is
 the compiled backend. For each stage of the full-width model the table shows milliseconds for the
 output alone and for output and gradients, medians over rounds in which the backends alternate.
 
-What bounds a scan on a CPU is the exponential: one for each pixel, direction, channel and state,
-and once more in the backward pass, which recomputes the states. The benchmark measures how many
-exponentials a second this machine can do when it does nothing else; `of limit` is the part of
-that rate which the cpu backend reaches.
+The exponential limits the speed of a scan on a CPU: there is one for each pixel, direction, channel
+and state, and once more in the backward pass, which recomputes the states. The benchmark measures
+how many exponentials per second this machine can do when it does nothing else; `of limit` is the
+part of that rate that the cpu backend reaches.
 """
 
 import numba
@@ -23,12 +23,12 @@ from vmunet.scan import backend, cpu_lanes, ss2d
 
 STATES = 16
 STAGES = ((64, 192), (32, 384), (16, 768), (8, 1536))  # side and channels, for 256 x 256 images
-VECTORS = 4_000_000  # of exponentials, to measure their rate
+VECTORS = 4_000_000  # vectors of exponentials in the measurement of their rate
 
 
 @numba.njit
 def exponentials(values: np.ndarray, vectors: int) -> None:
-    """Sum 2**x over vectors that stay in registers, on four chains that do not wait for others."""
+    """Sum 2**x over vectors that stay in registers, in four chains that do not depend on others."""
     a, b = cpu_lanes.load(values, (0,)), cpu_lanes.load(values, (16,))
     c, d = cpu_lanes.load(values, (32,)), cpu_lanes.load(values, (48,))
     sum_a = sum_b = sum_c = sum_d = a
@@ -41,7 +41,7 @@ def exponentials(values: np.ndarray, vectors: int) -> None:
 
 
 def stage_inputs(batch: int, side: int, channels: int) -> list[torch.Tensor]:
-    """Inputs as a freshly initialised model gives them; see `vmunet.scan.ss2d` for the shapes."""
+    """Inputs as in a newly initialised model; see `vmunet.scan.ss2d` for the shapes."""
     image = (batch, side, side)
     delta = torch.logspace(-3, -1, channels).repeat(4, 1)
     inputs = (

@@ -8,31 +8,32 @@ Rows: the four stages of the full-width model at 256 x 256 with 32 images and wi
 first stage of one 1024 x 1024 image; float32 and bfloat16; the output alone, and output and
 gradients. Columns:
 
-`triton` is our kernel. `published` is what VMamba v0 and VM-UNet do from the projections on: four
+`triton` is our kernel. `published` is the work of VMamba v0 and VM-UNet after the projections: four
 copies of the image in float32, mamba-ssm's CUDA scan over them, and the merge (without the
-projections, which both sides need); null where mamba-ssm is not installed. `reference` is the
+projections, which both sides need); null if mamba-ssm is not installed. `reference` is the
 definition in plain PyTorch, whose time is mostly the launching of kernels; only for images of up
 to 1,024 pixels.
 
-`floor` is a time that a kernel cannot beat by doing the same work better. It is the larger of
+`floor` is the least time for the same work, which no better kernel can go below. It is the larger
+of
 
-  bytes over bandwidth: a pass reads its inputs once and writes its outputs once. The backward
+  bytes divided by bandwidth: a pass reads its inputs once and writes its outputs once. The backward
     pass reads the inputs again and the output's gradient, and writes a gradient for each input.
-    What a kernel saves for the backward pass is not in it.
-  exponentials over their rate: one for each pixel, direction, channel and state, and once more in
-    the backward pass, where the states are computed again. Softplus and its gradient, about two
-    more for each pixel, direction and channel, are not in it. A kernel that computes exponentials
-    by other means than the special-function units is not bound by it.
+    Tensors that a kernel saves for the backward pass are not counted.
+  exponentials divided by their rate: one for each pixel, direction, channel and state, and once
+    more in the backward pass, which computes the states again. Softplus and its gradient, about two
+    more for each pixel, direction and channel, are not counted. This limit does not hold for a
+    kernel that computes exponentials by other means than the special-function units.
 
-Both ceilings are measured: the bandwidth by a large copy, bytes read plus bytes written; the rate
-by a kernel that does nothing but exponentials. The rate that the hardware's numbers give (16 a
-clock and multiprocessor, at the highest clock) stands beside it.
+Both limits are measured: the bandwidth by a large copy, bytes read plus bytes written; the rate by
+a kernel that does nothing but exponentials. The rate that follows from the hardware's numbers (16
+per clock and multiprocessor, at the highest clock) is beside it.
 
 Times are medians of CUDA events over rounds in which the variants alternate; low and high in the
 JSON file are quartiles. The L2 cache is flushed before each call, and the gaps between launches
-are hidden, so small images look better here than in a program that waits for each. Memory is what
-a call claims beyond its inputs, its results included. Before anything is timed, our output and
-gradients, and the published output, are compared with the reference in float64.
+are hidden, so small images look better here than in a program that waits for each call. Memory is
+the memory that a call claims beyond its inputs, its results included. Before anything is timed, our
+output and gradients, and the published output, are compared with the reference in float64.
 """
 
 import sys
@@ -63,7 +64,7 @@ from vmunet.scan.reference import walk
 BATCHES = (32, 1)
 LARGE = (1, 256, 192)  # batch, side, channels: the first stage of one 1024 x 1024 image
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-PASSES = {"output": 1, "gradients": 2}  # and how often the exponentials are computed
+PASSES = {"output": 1, "gradients": 2}  # the number of times that exponentials are computed
 REFERENCE_PIXELS, REFERENCE_ROUNDS = 1024, 3
 EXPONENTIALS_PER_CLOCK = 16  # of a multiprocessor, compute capability 7.0 to 10.0
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the norm
@@ -82,7 +83,7 @@ def model_inputs(batch: int, side: int, channels: int, dtype: torch.dtype) -> li
 
 
 def published_inputs(inputs: list[Tensor]) -> list[Tensor]:
-    """The same values as the published path holds them: channels first, in scan order.
+    """The same values in the layout of the published path: channels first, in scan order.
 
     x (b, d, h, w), dts (b, 4, d, l), A (4d, n), B and C (b, 4, n, l), D and dt_bias (4d).
     """
@@ -106,7 +107,7 @@ def ours(name: str, inputs: list[Tensor]) -> Tensor:
 
 
 def one_pass(what: str, scan: Callable[[], Tensor], inputs: list[Tensor]) -> Callable[[], object]:
-    """What is timed: the output alone, or output and the gradients of all inputs."""
+    """The function to time: it computes the output alone, or output and all inputs' gradients."""
 
     def output() -> None:
         with torch.no_grad():
@@ -123,10 +124,12 @@ def one_pass(what: str, scan: Callable[[], Tensor], inputs: list[Tensor]) -> Cal
 
 
 def errors(batch: int = 2, side: int = 24, channels: int = 96) -> dict[str, Any]:
-    """Largest error against float64, as a part of the norm: ours, output and gradients; the peer's
-    output, which shows that its inputs hold the same values.
+    """The largest error against float64, divided by the norm.
+
+    For our scan it covers output and gradients, for the published one the output, which shows that
+    its inputs hold the same values.
     """
-    found: dict[str, Any] = {}
+    largest: dict[str, Any] = {}
     for name, dtype in DTYPES.items():
         inputs = model_inputs(batch, side, channels, dtype)
         gy = torch.randn_like(inputs[0])
@@ -135,13 +138,13 @@ def errors(batch: int = 2, side: int = 24, channels: int = 96) -> dict[str, Any]
         truth = [y, *torch.autograd.grad(y, exact, gy.double())]
         y = ours("triton", inputs)
         values = [y, *torch.autograd.grad(y, inputs, gy)]
-        found[f"triton {name}"] = worst(values, truth)
+        largest[f"triton {name}"] = worst(values, truth)
         scan = cuda_scan()
         if scan is not None and name == "float32":
             y = published(scan, published_inputs(inputs))
             image = truth[0].permute(0, 3, 1, 2).flatten(2)
-            found["published float32"] = worst([y], [image])
-    return found
+            largest["published float32"] = worst([y], [image])
+    return largest
 
 
 def worst(values: list[Tensor], truth: list[Tensor]) -> float:
@@ -151,7 +154,7 @@ def worst(values: list[Tensor], truth: list[Tensor]) -> float:
 
 
 def ceilings(rounds: int) -> dict[str, Any]:
-    """Bytes and exponentials a second that this device can do when it does nothing else."""
+    """Bytes and exponentials per second that this device can do when it does nothing else."""
     from benchmarks.exponentials import Exponentials  # imports triton
 
     device = gpu()
@@ -175,7 +178,7 @@ def ceilings(rounds: int) -> dict[str, Any]:
 
 
 def floor(inputs: list[Tensor], what: str, limits: dict[str, Any]) -> dict[str, Any]:
-    """The least time of a pass, and what bounds it; the module's docstring says how counted."""
+    """The least time of a pass, and the limit that causes it; see the module's docstring."""
     x, A = inputs[0], inputs[2]
     bytes_in = sum(tensor.nbytes for tensor in inputs)
     moved = bytes_in + x.nbytes  # the output is of x's type and shape
@@ -193,14 +196,14 @@ def floor(inputs: list[Tensor], what: str, limits: dict[str, Any]) -> dict[str, 
 def timed(
     scans: Mapping[str, tuple[Callable[[], Tensor], list[Tensor]]], what: str, rounds: int
 ) -> tuple[dict[str, Any], list[str]]:
-    """Seconds and peak memory of each scan; null, and a note, of one that fails."""
+    """Seconds and peak memory of each scan; null, and a note, for a scan that fails."""
     results: dict[str, Any] = {}
     notes = []
     runs = {}
     for name, (scan, inputs) in scans.items():
         try:
             run = one_pass(what, scan, inputs)
-            run()  # compiles, so that the peak below is a usual call's
+            run()  # compiles, so that the peak below is that of a normal call
             results[name] = {"peak_bytes": peak_on_gpu(run)}
             runs[name] = run
         except Exception as error:  # out of memory, or Triton's own errors
@@ -215,7 +218,7 @@ def timed(
 def measure(
     shape: tuple[int, int, int], dtype: str, what: str, limits: dict[str, Any], rounds: int
 ) -> dict[str, Any]:
-    """One row."""
+    """Measure one row of the results."""
     batch, side, channels = shape
     inputs = model_inputs(*shape, DTYPES[dtype])
     scans = {"triton": (partial(ours, "triton", inputs), inputs)}

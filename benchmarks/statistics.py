@@ -1,4 +1,4 @@
-"""Seconds for intervals and paired tests of 808 images: one draw at a time, and as products.
+"""Seconds for intervals and paired tests of 808 images: one draw at a time, and by matrix products.
 
 Run it on an idle machine, from the repository's root; it takes half a minute:
 
@@ -6,11 +6,11 @@ Run it on an idle machine, from the repository's root; it takes half a minute:
 
 A bootstrap resample is a number of times that each image counts, a permutation is a 0 or 1 for
 each image: every score of all draws comes from a few matrix products. The plain way draws,
-indexes and scores one after the other. Both compute all eleven scores of the images, from the same
-draws where it is the bootstrap; the benchmark ends with an error where the intervals differ.
+indexes and scores one after the other. Both compute all eleven scores of the images; the bootstraps
+use the same draws, and the benchmark ends with an error if the intervals differ.
 
-ISIC18 has 808 test images, the most of the paper's data; Synapse 12 test cases, of which all 4096
-swaps are made. Medians over rounds in which the candidates alternate.
+ISIC18 has 808 test images, the most of the paper's data; Synapse has 12 test cases, of which all
+4096 swaps are made. Seconds are medians over rounds in which the candidates alternate.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ SIDE = 256
 
 
 def counts(seeds: int, shift: float) -> npt.NDArray[np.int64]:
-    """Counts (seeds, images, 4) of lesions of many sizes, found the worse the larger `shift`."""
+    """Counts (seeds, images, 4) of lesions of many sizes; a larger `shift` gives lower scores."""
     rng = np.random.default_rng(0)
     lesion = rng.integers(1, SIDE**2 // 2, IMAGES)
     missed = (lesion * np.clip(shift + rng.normal(0.1, 0.1, (seeds, IMAGES)), 0, 1)).astype(int)
@@ -36,17 +36,17 @@ def counts(seeds: int, shift: float) -> npt.NDArray[np.int64]:
 
 
 def plain_intervals(of: npt.NDArray[np.int64]) -> dict[str, tuple[float, float]]:
-    """What `intervals` gives for one seed, a resample at a time."""
+    """The result of `intervals` for one seed, one resample at a time."""
     rng = np.random.default_rng(0)
-    found = []
+    resamples = []
     for _ in range(RESAMPLES):
         drawn = of[rng.integers(len(of), size=len(of))]
-        found.append(pooled_scores(drawn) | mean_scores(drawn))
-    return {name: interval(np.array([scores[name] for scores in found])) for name in found[0]}
+        resamples.append(pooled_scores(drawn) | mean_scores(drawn))
+    return {name: interval(np.array([s[name] for s in resamples])) for name in resamples[0]}
 
 
 def plain_test(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> dict[str, float]:
-    """What `permutation_p` gives for one seed each, a permutation at a time."""
+    """The result of `permutation_p` for one seed each, one permutation at a time."""
     rng = np.random.default_rng(0)
 
     def differences(one: npt.NDArray, other: npt.NDArray) -> npt.NDArray[np.float64]:

@@ -7,8 +7,8 @@ Run it on an idle machine, from the repository's root:
 A step is forward, loss, backward and AdamW at the paper's full width (27.4 M parameters) and
 image size, with a batch of 2. `reference` runs the scan as a loop in plain PyTorch, `cpu` with
 the compiled backend; nothing else differs, and both run as the stages do (`use_processor`). Steps
-of the two alternate, and their medians are compared. Peak memory is that of a process of its own
-per backend. The reference takes about 10 GB, and minutes.
+of the two alternate, and their medians are compared. Peak memory is measured in a separate process
+for each backend. The reference takes about 10 GB, and minutes.
 """
 
 import json
@@ -26,11 +26,11 @@ from vmunet.training.losses import bce_dice
 from vmunet.training.processor import use_processor
 
 BACKENDS = ("reference", "cpu")
-WARM_UP = 2  # steps: memory is claimed from the system in the first
+WARM_UP = 2  # steps: the first one claims memory from the system
 
 
 def training_step(batch: int, size: int) -> Callable[[str], None]:
-    """A function that runs one step with the backend of a name, on a model of its own."""
+    """A function from a backend's name that runs one step with that backend, on one model."""
     torch.manual_seed(0)
     model = VMUNet()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)

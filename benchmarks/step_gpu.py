@@ -1,4 +1,4 @@
-"""Images a second and memory of a whole training step of VM-UNet on a CUDA device.
+"""Images per second and memory of a whole training step of VM-UNet on a CUDA device.
 
 Run it on an idle GPU, from the repository's root:
 
@@ -11,15 +11,15 @@ parameters). Variants:
     fp32, bf16                      ours; bf16 under autocast
     fp32-compiled, bf16-compiled    the same model through torch.compile, for fixed shapes
     published-fp32, published-bf16  SS2D as VMamba v0 and VM-UNet compute it (four copies,
-                                    mamba-ssm's CUDA scan, merge), left out where mamba-ssm is
-                                    not installed
+                                    mamba-ssm's CUDA scan, merge), left out if mamba-ssm is not
+                                    installed
 
 All variants train the same parameters with the same optimizer. They are measured one after the
-other, then again in reverse order, so that a drift of the device meets both ends; seconds are
+other, then again in reverse order, so that a drift of the device affects both ends; seconds are
 medians over both sweeps, by CUDA events, and `sweeps` has the median of each. A variant that
-fails, most often for want of memory, is a row that says so. Peak memory is all that tensors
-take, parameters and optimizer included. Settings are PyTorch's own (float32 products without
-TF32, convolutions with it).
+fails, usually because memory is too small, has a row that says so. Peak memory is the memory of
+all tensors, parameters and optimizer included. Settings are PyTorch's defaults (float32 products
+without TF32, convolutions with it).
 """
 
 import gc
@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import WARM_UP, arguments, gpu, need_cuda, save, summary, write
+from benchmarks.measure import WARM_UP, arguments, gpu, need_cuda, quartiles, save, write
 from benchmarks.published import PublishedVMUNet, cuda_scan
 from vmunet import VMUNet
 from vmunet.training.losses import bce_dice
@@ -45,11 +45,11 @@ VARIANTS = (
     "published-bf16",
 )
 Step = Callable[[Tensor, Tensor], None]
-Sweep = tuple[list[float], int, str | None]  # seconds of each step, peak bytes, what went wrong
+Sweep = tuple[list[float], int, str | None]  # seconds of each step, peak bytes, the error
 
 
 def networks_for(names: Sequence[str]) -> dict[str, Any]:
-    """Our model, and what else the variants need, all with the same parameters."""
+    """Our model and the others that the variants need, all with the same parameters."""
     torch.manual_seed(0)
     model = VMUNet().cuda()
     networks: dict[str, Any] = {"": model}
@@ -65,7 +65,7 @@ def networks_for(names: Sequence[str]) -> dict[str, Any]:
 
 @torch.no_grad()
 def difference(model: nn.Module, other: nn.Module) -> float:
-    """How far the logits of two models are apart, as a part of their norm, in float32."""
+    """The distance between the logits of two models, divided by their norm, in float32."""
     images = 255 * torch.rand(2, 3, 256, 256, device="cuda")
     logits, others = model.eval()(images), other.eval()(images)
     model.train()
@@ -74,7 +74,7 @@ def difference(model: nn.Module, other: nn.Module) -> float:
 
 
 def training_steps(networks: dict[str, Any], names: Sequence[str]) -> dict[str, Step]:
-    """A step for each variant whose network there is, all with the same optimizer."""
+    """A step for each variant with a network, all with the same optimizer."""
     optimizer = torch.optim.AdamW(networks[""].parameters(), lr=1e-3, fused=True)
 
     def step(network: nn.Module, half: bool, images: Tensor, masks: Tensor) -> None:
@@ -109,14 +109,14 @@ def sweep(step: Callable[[], None], rounds: int) -> tuple[list[float], int]:
 
 
 def try_sweep(step: Callable[[], None], rounds: int) -> Sweep:
-    """`sweep`, or what went wrong instead."""
+    """`sweep`, or the error that ended it."""
     try:
         result: Sweep = *sweep(step, rounds), None
     except torch.cuda.OutOfMemoryError:
         result = [], 0, "out of memory"
-    except Exception as error:  # torch.compile's, or Triton's, which are no RuntimeErrors
+    except Exception as error:  # torch.compile's and Triton's errors are not RuntimeErrors
         result = [], 0, f"{type(error).__name__}: {error}"[:300]
-    # Only here, where no exception holds the tensors of the failed step any more.
+    # Only after the exception is gone, because it holds the tensors of the failed step.
     gc.collect()
     torch.cuda.empty_cache()
     return result
@@ -125,7 +125,7 @@ def try_sweep(step: Callable[[], None], rounds: int) -> Sweep:
 def measure(
     steps: dict[str, Step], batch: int, size: int, rounds: int, done: Callable[[dict], None]
 ) -> None:
-    """One row for each variant at one size; `done` takes a row as soon as there is one."""
+    """One row for each variant at one size; `done` is called with each row when it is complete."""
     images = 255 * torch.rand(batch, 3, size, size, device="cuda")
     masks = (torch.rand(batch, 1, size, size, device="cuda") > 0.5).float()
     first = {}
@@ -139,15 +139,15 @@ def measure(
 
 
 def row(name: str, batch: int, size: int, sweeps: list[Sweep]) -> dict[str, Any]:
-    """What the sweeps of a variant say together."""
+    """The row of a variant, from all its sweeps."""
     row: dict[str, Any] = {"variant": name, "batch": batch, "size": size, "seconds": None}
     row["note"] = next((note for _, _, note in sweeps if note), None)
-    sound = [(seconds, peak) for seconds, peak, note in sweeps if note is None]
-    if sound:
-        row.update(summary([second for seconds, _ in sound for second in seconds]))
-        row["sweeps"] = [summary(seconds)["seconds"] for seconds, _ in sound]
+    complete = [(seconds, peak) for seconds, peak, note in sweeps if note is None]
+    if complete:
+        row.update(quartiles([second for seconds, _ in complete for second in seconds]))
+        row["sweeps"] = [quartiles(seconds)["seconds"] for seconds, _ in complete]
         row["images_per_second"] = batch / row["seconds"]
-        row["peak_bytes"] = max(peak for _, peak in sound)
+        row["peak_bytes"] = max(peak for _, peak in complete)
     return row
 
 

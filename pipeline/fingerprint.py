@@ -45,7 +45,7 @@ def write_fingerprints(root: Path = ROOT) -> None:
 
 
 def stage_names(root: Path = ROOT) -> list[str]:
-    """The scripts in stages/ that DVC runs, without `code`, which writes the others' fingerprints."""
+    """The scripts of DVC's stages, without `code`, which writes the others' fingerprints."""
     names = sorted(path.stem for path in (root / "stages").glob("*.py"))
     return [name for name in names if name not in ("__init__", "code", "search_trial")]
 

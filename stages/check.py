@@ -1,10 +1,10 @@
-"""DVC stage: what may be wrong with the data, for a person to read.
+"""DVC stage: a report for people on what may be wrong with the data.
 
     python -m stages.check
 
 Reads  data/raw/<dataset>/ of every dataset of the grid.
 Writes reports/out/data/: index.md, findings.csv, <dataset>.png (images with their masks' outlines)
-       and between.png (copies across datasets, where there are any).
+       and between.png (copies across datasets, if there are any).
 """
 
 import argparse
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from pipeline.config.params import Params, PhantomSource, load_params
 from pipeline.stage import run_stage
-from vmunet.data.checks import report as check_report
-from vmunet.data.checks import sheet as check_sheet
 from vmunet.data.checks.facts import measure
 from vmunet.data.checks.findings import find, find_pairs, shared_ids
+from vmunet.data.checks.report import report, write_findings
+from vmunet.data.checks.sheet import dataset_groups, draw, pair_groups
 from vmunet.data.isic.official import dataset_named
-from vmunet.drawing.sheets import images as contact_sheet
+from vmunet.drawing.sheets.images import write as write_sheet
 from vmunet.files import whole_folder
 
 RAW = Path("data/raw")
@@ -33,17 +33,17 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def check(params: Params, target: Path) -> None:
-    """Check the grid's datasets and write the report to `target`, whole.
+    """Check the grid's datasets and write the report to `target`, completely or not at all.
 
     Raises:
-        InputError: a dataset was not downloaded; whatever is wrong with an image is reported.
+        InputError: a dataset was not downloaded. The report lists what is wrong with an image.
     """
     datasets = [measure(name, RAW / name) for name in params.grid.datasets]
     findings = {data.dataset: find(data, declared(params, data.dataset)) for data in datasets}
     pairs = find_pairs(datasets)
     shared = [shared_ids(one, other) for one, other in combinations(datasets, 2)]
     sheets = {
-        data.dataset: check_sheet.dataset_groups(
+        data.dataset: dataset_groups(
             data,
             findings[data.dataset],
             [pair for pair in pairs if pair.first.dataset == data.dataset],
@@ -51,26 +51,26 @@ def check(params: Params, target: Path) -> None:
         for data in datasets
     }
     across = [pair for pair in pairs if pair.across]
-    sheets["between"] = check_sheet.pair_groups("the same picture under two ids", across)
+    sheets["between"] = pair_groups("the same picture under two ids", across)
     sheets = {name: groups for name, groups in sheets.items() if groups}
     about = f"Profile {params.profile_name}: {params.profile.about}"
     with whole_folder(target) as folder:
         for name, groups in sheets.items():
             title = f"{name}   profile {params.profile_name}   outlines: the masks"
-            drawn = check_sheet.draw(groups, title, lambda dataset: RAW / dataset)
-            contact_sheet.write(folder / f"{name}.png", drawn)
-        check_report.write_findings(folder / "findings.csv", findings, pairs)
-        text = check_report.report(about, datasets, findings, pairs, shared, list(sheets))
+            drawn = draw(groups, title, lambda dataset: RAW / dataset)
+            write_sheet(folder / f"{name}.png", drawn)
+        write_findings(folder / "findings.csv", findings, pairs)
+        text = report(about, datasets, findings, pairs, shared, list(sheets))
         (folder / "index.md").write_text(text)
 
 
 def declared(params: Params, name: str) -> dict[str, int]:
-    """How many images each split should have: the profile's phantoms, or the official counts."""
-    source = params.profile.data[name]
+    """The number of images of each split: the profile's phantoms, or the official counts."""
+    dataset = dataset_named(name)
+    source = params.profile.data[dataset.name]
     if isinstance(source, PhantomSource):
         test = source.training + source.validation - source.n_train
         return {"train": source.n_train, "test": test}
-    dataset = dataset_named(name)
     return {"train": dataset.n_train, "test": dataset.n_test}
 
 

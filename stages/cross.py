@@ -1,17 +1,18 @@
-"""DVC stage: score what was trained on one dataset on another dataset's test images.
+"""DVC stage: score the runs of one dataset on another dataset's test images.
 
     python -m stages.cross isic17-to-isic18
 
-NAME is one of params.yaml's grid.cross: {train: view, test: view}. Scored are the main cell's runs
-(base, or the first of grid.ablations) on the train view under each of their protocols, with all
-seeds. Left out are test images that the training dataset holds too, in its train or its test part
-(`vmunet.measure.shared_images`); ids are not compared where one of the two is made of phantoms.
+NAME is one of params.yaml's grid.cross: {train: view, test: view}. The stage scores the main
+cell's runs (base, or the first of grid.ablations) on the train view under each of their protocols,
+with all seeds. It leaves out test images that the training dataset holds too, in its train or its
+test part (`vmunet.measure.shared_images`). Ids are not compared if one of the two is made of
+phantoms.
 
 Reads  runs/<train view>/<cell>/<protocol>/<seed>/{weights.safetensors,run.json},
        data/arrays/<train view>/<protocol>/ and data/arrays/<test view>/<protocol>/.
 Writes metrics/<profile>/cross/<NAME>/: metrics.json (the scores of both protocols for each run),
-       per_image.csv (a row for each run and image). Where every test image is shared, `tested` is
-       0, the scores are null and the table has no rows.
+       per_image.csv (a row for each run and image). If every test image is shared, `tested` is 0,
+       the scores are null and the table has no rows.
 """
 
 import argparse
@@ -49,7 +50,7 @@ UNDEFINED: dict[str, Any] = dict.fromkeys(POOLED)
 MEANS: dict[str, Any] = dict.fromkeys(
     [*(f"mean_{name}" for name in PER_IMAGE), "thresholded_jaccard"]
 )
-NOTHING = {  # the scores where no image is left to test on
+NOTHING = {  # the scores if no test image is left
     "paper": UNDEFINED,
     "sound": {
         name: {**UNDEFINED, **MEANS, "images": 0} for name in ("training_size", "native_size")
@@ -72,10 +73,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def cross(name: str, params: Params) -> None:
-    """Score and write metrics/<profile>/cross/<name>/, whole.
+    """Score and write metrics/<profile>/cross/<name>/, completely or not at all.
 
     Raises:
-        InputError: runs or arrays are missing, broken, or do not belong together.
+        InputError: runs or arrays are missing, broken, or do not match.
     """
     use_processor(params.profile.threads)
     crossing = params.grid.cross[name]
@@ -83,7 +84,7 @@ def cross(name: str, params: Params) -> None:
     protocols = list(dict.fromkeys(run.protocol for run in runs))
     manifests = [load_manifest(ARRAYS / v / protocols[0]) for v in (crossing.train, crossing.test)]
     sources = [manifest["source"] for manifest in manifests]
-    found = [
+    shared_by_protocol = [
         shared_images(
             ARRAYS / crossing.test / protocol,
             ARRAYS / crossing.train / protocol,
@@ -92,7 +93,10 @@ def cross(name: str, params: Params) -> None:
         for protocol in protocols
     ]
     shared = Shared(
-        *(sorted({i for f in found for i in getattr(f, kind)}) for kind in ("by_id", "by_picture"))
+        *(
+            sorted({name for each in shared_by_protocol for name in getattr(each, kind)})
+            for kind in ("by_id", "by_picture")
+        )
     )
     left_out = sorted({*shared.by_id, *shared.by_picture})
     tests = {
@@ -134,8 +138,8 @@ def cross(name: str, params: Params) -> None:
 
 def without(test: TestImages, left_out: Sequence[str]) -> TestImages:
     """The test images that are not left out."""
-    aside = set(left_out)
-    kept = [i for i, name in enumerate(test.ids) if name not in aside]
+    removed = set(left_out)
+    kept = [i for i, name in enumerate(test.ids) if name not in removed]
     return replace(test, ids=[test.ids[i] for i in kept], images=test.images[kept])
 
 
@@ -145,7 +149,7 @@ def score(
     """The run's entry in metrics.json, and its rows of per_image.csv.
 
     Raises:
-        InputError: the run is missing, or was trained at another size than the images'.
+        InputError: the run is missing, or was trained at another size than that of the images.
     """
     provenance, weights = read_run(run.folder), run.folder / "weights.safetensors"
     checkpoint = heading(run, params, {}, provenance)["checkpoint"]

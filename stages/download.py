@@ -1,7 +1,7 @@
-"""DVC stage: the official archives, or what stands in for them, to data/raw/<dataset>/.
+"""DVC stage: from the official archives, or their replacement, to data/raw/<dataset>/.
 
-VMUNET_MIRROR is a folder laid out as data/downloads is, and may hold the prepared set too;
-VMUNET_MIRROR_URLS lists addresses, laid out likewise, that are asked before the publisher.
+VMUNET_MIRROR is a folder with the layout of data/downloads, and may hold the prepared set too.
+VMUNET_MIRROR_URLS lists addresses with the same layout, which are tried before the publisher.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.config.params import load_params
 from pipeline.stage import run_stage
-from vmunet.data.download import Internet, alone, mirror_urls
+from vmunet.data.download import Internet, locked, mirror_urls
 from vmunet.data.isic.official import dataset_named
 from vmunet.data.isic.raw import Phantoms, write_raw
 from vmunet.errors import InputError
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         phantoms = Phantoms(data.training, data.validation, data.n_train, data.seed)
     if data.source == "prepared" and data.path:
         prepared = Path(data.path).expanduser()
-    with alone(Path(f"data/.{dataset.name}.lock"), dataset.name):
+    with locked(Path(f"data/.{dataset.name}.lock"), dataset.name):
         write_raw(
             dataset,
             target=Path("data/raw") / dataset.name,

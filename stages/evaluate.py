@@ -18,7 +18,7 @@ import torch
 from pipeline.config.params import Params, load_params
 from pipeline.config.runs import Run, parse_run
 from pipeline.stage import run_stage
-from pipeline.tracking.scores import FinalScores
+from pipeline.tracking.scores import log_scores
 from pipeline.tracking.table_names import tables_of
 from stages.common.scoring import (
     heading,
@@ -65,7 +65,6 @@ def evaluate(run: Run, params: Params) -> None:
             f"{weights} was trained for the classes {', '.join(trained)} and {arrays} holds "
             f"{', '.join(classes)}; train the run again"
         )
-    tracker = FinalScores(run.folder, provenance, tables_of(run, params))
     settings = params.profile.evaluate
     use_processor(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -94,7 +93,9 @@ def evaluate(run: Run, params: Params) -> None:
         sheet,
         lambda path: _write_predictions(path, scored, arrays),
     )
-    tracker.log(metrics, [folder / "contact_sheet.png"])
+    sheets = [folder / "contact_sheet.png"]
+    tables, source = tables_of(run, params), params.profile.weights.source
+    log_scores(run.folder, provenance, tables, metrics, sheets, source)
     print(f"{title}\nwritten to {folder}")
 
 

@@ -17,7 +17,7 @@ import torch
 from pipeline.config.params import Params, load_params
 from pipeline.config.runs import Run, parse_run
 from pipeline.stage import run_stage
-from pipeline.tracking.scores import FinalScores
+from pipeline.tracking.scores import log_scores
 from pipeline.tracking.table_names import tables_of
 from stages.common.scoring import (
     heading,
@@ -57,7 +57,6 @@ def evaluate(run: Run, params: Params) -> None:
                 f"{weights} was trained with the {name} {metadata[name]}{unit} and {arrays} is for "
                 f"{manifest[name]}{unit}; train the run again"
             )
-    tracker = FinalScores(run.folder, provenance, tables_of(run, params))
     use_processor(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scored = score_volumes(
@@ -87,7 +86,9 @@ def evaluate(run: Run, params: Params) -> None:
         sheet,
         lambda path: write_labels(path, scored.predictions),
     )
-    tracker.log(metrics, [folder / "contact_sheet.png"])
+    sheets = [folder / "contact_sheet.png"]
+    tables, source = tables_of(run, params), params.profile.weights.source
+    log_scores(run.folder, provenance, tables, metrics, sheets, source)
     print(f"{title}\nwritten to {folder}")
 
 

@@ -1,10 +1,10 @@
-"""DVC stage: the model card beside a run's weights.
+"""DVC stage: a run's model card.
 
     python -m stages.model_card isic17-256 base paper 42
 
 Reads  metrics/<profile>/<view>/<cell>/<protocol>/<seed>/metrics.json and
        runs/<view>/<cell>/<protocol>/<seed>/run.json.
-Writes runs/<view>/<cell>/<protocol>/<seed>/MODEL_CARD.md.
+Writes reports/out/cards/<view>/<cell>/<protocol>/<seed>/MODEL_CARD.md.
 """
 
 import json
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     metrics = json.loads((run.metrics_folder(params.profile_name) / "metrics.json").read_text())
     record = json.loads((run.folder / "run.json").read_text())
     text = model_card(metrics, record, params.profile.weights.source)
-    with whole_file(run.folder / "MODEL_CARD.md") as part:
+    with whole_file(run.card) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
 
 

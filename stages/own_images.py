@@ -1,4 +1,4 @@
-"""DVC stage: images and masks of your own to arrays, data/arrays/<name>/<protocol>/."""
+"""DVC stage: from your own images and masks to arrays, data/arrays/<name>/<protocol>/."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,7 @@ from vmunet.protocols import PROTOCOLS
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write data/arrays/NAME/ for every protocol that own lists."""
+    """Write data/arrays/NAME/ for every protocol of own.protocols."""
     parser = argparse.ArgumentParser(prog="python -m stages.own_images", description=__doc__)
     parser.add_argument("name", help="a dataset of params.yaml's own.images")
     name = parser.parse_args(argv).name

@@ -1,7 +1,7 @@
-"""DVC stage: the files of a dataset of your own, paired and parted, to data/own/<name>.csv.
+"""DVC stage: pair and split the files of your own dataset, to data/own/<name>.csv.
 
-It reads names and the CSV only, in no time, and runs at every `dvc repro`: so a changed CSV, which
-DVC does not watch, is seen. What follows runs only where its output changed.
+It reads only file names and the CSV, which is quick, and runs at every `dvc repro`: so it notices
+a changed CSV, which DVC does not watch. The stages after it run only if its output changed.
 """
 
 import argparse

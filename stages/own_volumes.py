@@ -1,6 +1,6 @@
-"""DVC stage: NIfTI volumes and label maps of your own to arrays, data/arrays/<name>/.
+"""DVC stage: from your own NIfTI volumes and label maps to arrays, data/arrays/<name>/.
 
-What is in them, for a person to read: reports/out/volumes/<name>/.
+It writes a report for people on their content to reports/out/volumes/<name>/.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     patients = {sample.id: sample.patient for part in parts for sample in part}
     facts: dict[str, Any] = {
         "view": name,
-        "size": data.size,  # of the training slices: at another one DVC trains again
+        "size": data.size,  # of the training slices; another size makes DVC train again
         "dataset": name,
         "source": "own",
         "window": data.window,

@@ -1,4 +1,4 @@
-"""DVC stage: data/raw/<dataset>/ to the arrays of one view, data/arrays/<view>/<protocol>/."""
+"""DVC stage: from data/raw/<dataset>/ to the arrays of a view, data/arrays/<view>/<protocol>/."""
 
 import argparse
 from pathlib import Path

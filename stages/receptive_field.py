@@ -2,20 +2,21 @@
 
     python -m stages.receptive_field isic17-256
 
-Of the main cell (base, or the first of grid.ablations) on this view of grid.ablation_views, under
-the paper's protocol (or the first of grid.protocols) with the first seed. Before training: the
-model that this run started from, made anew from its seed and its initial weights.
+The run is that of the main cell (base, or the first of grid.ablations) on this view of
+grid.ablation_views, under the paper's protocol (or the first of grid.protocols) with the first
+seed. "Before training" is the model with which this run started, made again from its seed and its
+initial weights.
 
 Reads  runs/<view>/<cell>/<protocol>/<seed>/weights.safetensors, data/arrays/<view>/<protocol>/test,
-       and data/weights/ where the cell has initial weights.
+       and data/weights/ if the cell has initial weights.
 Writes metrics/<profile>/<view>/receptive_field.npz:
        before_bottleneck, after_bottleneck, before_output, after_output: float32 (size, size), the
        fields in logits (or the bottleneck's units) by gray level, see
        `vmunet.measure.receptive_field`; r20, r30, r50, r99: float (4,), for these four in this
        order, the fraction of the image's area that the smallest square holding that share of a
-       field covers; centres: float (4,), the squares' centre in px along both axes; images: how
-       many test images the fields are averaged over; run: the run's name. Where the grid declares
-       no such run: images 0, run '' and nothing else.
+       field covers; centres: float (4,), the squares' centre in px along both axes; images: the
+       number of test images over which the fields are averaged; run: the run's name. If the grid
+       declares no such run: images 0, run '' and nothing else.
 """
 
 import argparse
@@ -43,7 +44,7 @@ from vmunet.measure.receptive_field import (
 from vmunet.training.processor import use_processor
 from vmunet.weights.checkpoints import load_checkpoint
 
-MOST_IMAGES = 50  # as the published scripts
+MOST_IMAGES = 50  # as in the published scripts
 FIELDS = ("bottleneck", "output")
 
 
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def declared_run(params: Params, view: str) -> Run | None:
-    """The run whose receptive fields are shown; None where the grid has no such run."""
+    """The run whose receptive fields are shown; None if the grid has no such run."""
     runs = [Run(*run) for run in params.grid.main_runs(view)]
     ordered = sorted(runs, key=lambda run: run.protocol != "paper")
     return next(iter(ordered), None)
@@ -73,8 +74,7 @@ def measure(run: Run, params: Params) -> dict[str, Any]:
     """The content of receptive_field.npz.
 
     Raises:
-        InputError: the run, its arrays or its initial weights are missing, or do not belong
-            together.
+        InputError: the run, its arrays or its initial weights are missing or do not match.
     """
     weights = run.folder / "weights.safetensors"
     if not weights.is_file():

@@ -1,8 +1,8 @@
 """Train one trial of a search and report each epoch to its study (`vmunet search --help`).
 
-Not a stage of DVC's: nothing here is an output. Run as `python -m stages.search_trial STUDY NUMBER`
-by `vmunet search`, which has drawn the trial's values. Epochs are judged on the held-out part of
-the training images under either protocol, and no file of the test part can be opened.
+Not a stage of DVC: it has no outputs that DVC records. `vmunet search` draws the trial's values and
+runs `python -m stages.search_trial STUDY NUMBER`. Under both protocols an epoch is judged on the
+held-out part of the training images, and no file of the test part can be opened.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import signal
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import TrialPruned
 from optuna.trial import Trial, TrialState
@@ -30,6 +30,9 @@ from stages.train_volumes import organ_task
 from vmunet.protocols import PROTOCOLS, Protocol
 from vmunet.settings import TrainSettings
 
+if TYPE_CHECKING:
+    from vmunet.training.loop import Progress
+
 SCRIPT = Path("stages/search_trial.py")
 
 
@@ -40,11 +43,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("study")
     parser.add_argument("number", type=int)
     arguments = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that MLflow learns of the end
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that MLflow is told of the end
     params = load_params()
     facts = SharedStudy(arguments.study).facts
     refuse_to_open(search_data(params, facts.view, facts.protocol).test)
-    # params.yaml or the arrays may be others than when the search began
+    # params.yaml or the arrays may have changed since the search began
     facts = facts_of(params, facts.view, facts.cell, facts.protocol, facts.epochs)
     study = SharedStudy(arguments.study, facts)
     run_trial(study, study.attach(arguments.number), params)
@@ -68,14 +71,15 @@ def run_trial(study: SharedStudy, trial: Trial, params: Params) -> None:
     machine = {"device": device_name(device), "threads": torch.get_num_threads()}
     code = {"code_hash": fingerprint(SCRIPT)}
     first = trial.user_attrs.get("again", trial.number)
-    key = [asdict(facts), cell.model_dump(exclude_none=True), first, code, machine, versions()]
-    state = study.folder / "states" / f"{hash_json(key)[:32]}.pt"
+    known = [asdict(facts), cell.model_dump(exclude_none=True), first, code, machine, versions()]
+    key = hash_json(known)[:32]
+    state = study.folder / "states" / f"{key}.pt"
 
     torch.manual_seed(facts.seed)
     model, _ = make_model(cell, task)
     train_images, selection_images = task.datasets()
     assert selection_images is not None, "a trial is judged on held-out training images"
-    reports = Reports(study, trial, cell, settings, protocol, machine | code)
+    reports = Reports(study, trial, key, cell, settings, protocol, machine | code)
     label, began = f"{study.name}-{trial.number}", time.monotonic()
     ended = "FAILED"
     try:
@@ -99,7 +103,7 @@ def run_trial(study: SharedStudy, trial: Trial, params: Params) -> None:
         study.study.tell(trial.number, progress.best_loss)
         ended = "FINISHED"
     except (TrialPruned, DivergedError) as error:
-        # told as pruned, a loss that is no number keeps the sampler away from such settings
+        # a loss that is NaN or infinite counts as pruned: the sampler then avoids such settings
         reason = "" if isinstance(error, TrialPruned) else str(error)
         trial.set_user_attr("reason", reason)
         trial.set_user_attr("seconds", round(time.monotonic() - began, 1))
@@ -123,18 +127,20 @@ def task_of(facts: Facts, cell: Cell, params: Params) -> tuple[Task, Protocol]:
 
 
 class Reports:
-    """Tells MLflow and the study of each epoch, and ends a trial that the pruner gives up."""
+    """Tells MLflow and the study of each epoch, and ends a trial that the pruner stops."""
 
     def __init__(
         self,
         study: SharedStudy,
         trial: Trial,
+        key: str,
         cell: Cell,
         settings: TrainSettings,
         protocol: Protocol,
         provenance: dict[str, Any],
     ) -> None:
-        self._study, self._trial, self._provenance = study, trial, provenance
+        self._study, self._trial, self._key = study, trial, key
+        self._provenance = provenance
         self._facts = {
             "cell": cell.model_dump(exclude_none=True),
             "train": asdict(settings),
@@ -143,9 +149,8 @@ class Reports:
         }
         self._best = float("inf")
         self._tracker: PlainRun | None = None
-        self._progress: Any = None
 
-    def start(self, progress: Any) -> None:
+    def start(self, progress: "Progress") -> None:
         """Open, or continue, the trial's MLflow run under the study's."""
         facts, name = self._study.facts, f"{self._study.name}-{self._trial.number}"
         tags = {
@@ -162,21 +167,20 @@ class Reports:
         if parent:
             tags["mlflow.parentRunId"] = parent
         flat = {f"{part}.{k}": v for part, values in self._facts.items() for k, v in values.items()}
-        self._tracker = PlainRun(facts.profile, name, flat, tags, progress.note)
-        self._progress = progress
-        for row in progress.history:  # of an interrupted trial, which had another number
+        self._tracker = PlainRun(
+            facts.profile, name, flat, tags, key=self._key, history=progress.history
+        )
+        for row in progress.history:  # of an interrupted trial, which had a different number
             self._report(row)
 
     def epoch(self, row: dict[str, float]) -> None:
         """After each epoch; a pruned trial ends here.
 
         Raises:
-            TrialPruned: the study gives it up.
+            TrialPruned: the pruner stops the trial.
         """
         assert self._tracker is not None
-        self._progress.note = self._tracker.run_id or self._progress.note
-        metrics = {key: value for key, value in row.items() if key != "epoch"}
-        self._tracker.log(metrics, step=int(row["epoch"]))
+        self._tracker.log_epoch(row)
         self._report(row)
 
     def finish(self, status: str) -> None:

@@ -1,15 +1,15 @@
-"""DVC stage: images a second and peak memory of every architecture of the ablations.
+"""DVC stage: images per second and peak memory of every architecture of the ablations.
 
     python -m stages.speed isic17-256
 
 Reads  params.yaml and the profile: the depths of grid.ablations' cells, the width (train.dims), the
        size of the view, batches of train.batch_size and evaluate.batch_size.
-Writes metrics/<profile>/<view>/speed.json. What does not fit into memory is null; without ablations
-       there are no architectures.
+Writes metrics/<profile>/<view>/speed.json. An architecture that does not fit into memory has null;
+       without ablations there are no architectures.
 
-What is measured and what is not: see `vmunet.measure.speed`. The figures are this machine's, in
-this hour; they say nothing about another one's, and something else that runs beside them slows them
-down.
+`vmunet.measure.speed` says what is measured and what is not. The figures are valid for this machine
+at this time; they say nothing about another machine, and other programs that run at the same time
+slow them down.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def speed(params: Params, view: str, target: Path) -> None:
-    """Measure at the size of `view` and write `target`, whole."""
+    """Measure at the size of `view` and write `target`, completely or not at all."""
     use_processor(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings, size = params.profile.train, params.view(view).size
@@ -52,12 +52,12 @@ def speed(params: Params, view: str, target: Path) -> None:
     measured = measure({f"{name} {mode}": w for name, mode, w in works}, device)
     architectures: dict[str, dict[str, Any]] = {}
     for name, mode, _ in works:
-        found = measured[f"{name} {mode}"]
+        result = measured[f"{name} {mode}"]
         architectures.setdefault(name, {}).update(
             {
-                f"{mode}_images_per_second": found.images_per_second,
-                f"{mode}_peak_bytes": found.peak_bytes,
-                f"{mode}_repetitions": found.repetitions,
+                f"{mode}_images_per_second": result.images_per_second,
+                f"{mode}_peak_bytes": result.peak_bytes,
+                f"{mode}_repetitions": result.repetitions,
             }
         )
     content = {
@@ -78,7 +78,7 @@ def speed(params: Params, view: str, target: Path) -> None:
 def workloads(
     params: Params, size: int, batches: dict[str, int]
 ) -> list[tuple[str, str, Workload]]:
-    """(architecture, mode, what to measure) of each pair of depths, in the grid's order."""
+    """(architecture, mode, workload) of each pair of depths, in the grid's order."""
     cells = [params.cell(name) for name in params.grid.ablations]
     distinct = dict.fromkeys((tuple(c.depths), tuple(c.depths_decoder)) for c in cells)
     return [

@@ -23,13 +23,13 @@ def main(argv: list[str] | None = None) -> None:
 def image_task(run: Run, params: Params, protocol: Protocol | None = None) -> Task:
     """The classes of an image's pixels: a lesion, or what the manifest names.
 
-    `protocol` is the run's, with switches of its own where a search gives it.
+    A search gives a `protocol` with other switches than the run's own.
     """
     from vmunet.classes import channels_of, classes_of
     from vmunet.data.arrays import load_manifest
 
     arrays = Path("data/arrays", run.view, run.protocol)
-    manifest = load_manifest(arrays)  # one clear error where the arrays are missing
+    manifest = load_manifest(arrays)  # one clear error if the arrays are missing
     classes = classes_of(manifest, arrays / "manifest.json")
     metadata: dict[str, Any] = {"normalisation": "minmax"}
     if "classes" in manifest:

@@ -25,7 +25,7 @@ def organ_task(run: Run, params: Params, protocol: Protocol | None = None) -> Ta
     from vmunet.data.arrays import load_manifest
 
     arrays = Path("data/arrays", run.view)
-    manifest = load_manifest(arrays)  # one clear error where the arrays are missing
+    manifest = load_manifest(arrays)  # one clear error if the arrays are missing
     size = params.view(run.view).size
     return Task(
         script=Path("stages/train_volumes.py"),
@@ -50,7 +50,7 @@ def organ_task(run: Run, params: Params, protocol: Protocol | None = None) -> Ta
 
 
 def training_cases(manifest: dict[str, Any]) -> list[str]:
-    """The cases that train, with their patients where they are known (datasets of your own)."""
+    """The training cases, with their patients if those are known (datasets of your own)."""
     from vmunet.data.arrays import Ids
 
     cases, patients = manifest["train"], manifest.get("patients")

@@ -1,6 +1,6 @@
 """DVC stage: the CT volumes of a view, from their source to data/arrays/<view>/.
 
-What is in them, for a person to read: reports/out/volumes/<view>/.
+It writes a report for people on their content to reports/out/volumes/<view>/.
 
 The source is the active profile's: phantoms, the raw volumes (source: file in a folder, source:
 synapse from synapse.org with the token in SYNAPSE_AUTH_TOKEN) or the prepared slices and volumes
@@ -42,9 +42,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def provide(source: PhantomVolumes | SynapseSource, target: Path, size: int) -> dict[str, Any]:
-    """Write the arrays of Synapse, or of its phantoms; returns their manifest.
+    """Write the arrays of Synapse, or of its phantoms, and return their manifest.
 
-    The voxels do not depend on `size`, px; the manifest does, so that DVC trains again at another.
+    The voxels do not depend on `size`, px. The manifest does, so that another size makes DVC train
+    again.
     """
     facts = {
         "view": target.name,
@@ -55,10 +56,10 @@ def provide(source: PhantomVolumes | SynapseSource, target: Path, size: int) -> 
     }
     if isinstance(source, PhantomVolumes):
         numbers = [int(name.removeprefix("case")) for name in (*TRAIN, *TEST)]
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as temporary:
             low, high = source.slices
-            write_btcv(Path(folder), numbers, source.side, (low, high), source.seed)
-            return write_volumes(target, facts, CLASSES, *raw_cases(Path(folder)))
+            write_btcv(Path(temporary), numbers, source.side, (low, high), source.seed)
+            return write_volumes(target, facts, CLASSES, *raw_cases(Path(temporary)))
     if source.source == "synapse":
         folder = from_synapse(Path("data/downloads/synapse"))
     else:
@@ -68,10 +69,10 @@ def provide(source: PhantomVolumes | SynapseSource, target: Path, size: int) -> 
 
 
 def local_folder(path: str | None, mirror: str | None) -> Path:
-    """Where the profile, or else VMUNET_MIRROR, says that Synapse lies.
+    """Synapse's folder: the profile's, or the one in VMUNET_MIRROR if the profile names none.
 
     Raises:
-        InputError: neither does, or there is no such folder.
+        InputError: there is neither, or the folder does not exist.
     """
     if path is None and not mirror:
         raise InputError(

@@ -1,8 +1,8 @@
-"""Initial weights (Table III): the published VMamba v0, or a short pre-training on phantoms.
+"""DVC stage: initial weights (Table III), published VMamba v0 or a short pre-training on phantoms.
 
-Writes data/weights/: vmamba-t.safetensors and vmamba-s.safetensors in VMamba v0's names, and
-manifest.json that says where they came from and, of published ones, what they fill in VM-UNet. A
-profile with `weights: {source: none}` gets the manifest alone.
+Writes data/weights/: vmamba-t.safetensors and vmamba-s.safetensors with VMamba v0's names, and
+manifest.json with their source and, for published weights, the tensors that they fill in VM-UNet.
+A profile with `weights: {source: none}` gets only the manifest.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.config.params import Profile, load_params
 from pipeline.provenance import write_json
 from pipeline.stage import run_stage
-from vmunet.data.download import Internet, Wanted, alone, fetch_all, mirror_urls
+from vmunet.data.download import Internet, Wanted, fetch_all, locked, mirror_urls
 from vmunet.errors import InputError
 from vmunet.files import whole_folder
 
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     params = load_params()
     source = params.profile.weights
     files: dict[str, dict[str, object]] = {}
-    with alone(Path("data/.weights.lock"), "weights"), whole_folder(FOLDER) as part:
+    with locked(Path("data/.weights.lock"), "weights"), whole_folder(FOLDER) as part:
         if source.source == "phantom":
             files = pretrain_on_phantoms(part, params.profile)
         elif source.source == "http":
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def pretrain_on_phantoms(folder: Path, profile: Profile) -> dict[str, dict[str, object]]:
-    """Two small classifiers that tell which of a phantom's attributes are present."""
+    """Train two small classifiers that recognise which attributes a phantom has."""
     import numpy as np
     import torch
     from safetensors.torch import save_file
@@ -68,7 +68,7 @@ def pretrain_on_phantoms(folder: Path, profile: Profile) -> dict[str, dict[str, 
 
 
 def download_published(folder: Path, dims: Sequence[int]) -> dict[str, dict[str, object]]:
-    """VMamba-T and -S v0 from the publisher, or from a mirror of theirs."""
+    """VMamba-T and -S v0 from the publisher, or from a mirror."""
     from vmunet.weights.initial import VMAMBA_V0
 
     wanted = [
@@ -102,8 +102,8 @@ def files_of_mirror(folder: Path, dims: Sequence[int]) -> dict[str, dict[str, ob
 def take_in(
     folder: Path, sources: Mapping[Path, str], dims: Sequence[int]
 ) -> dict[str, dict[str, object]]:
-    """Published files (and their SHA-256) to safetensors in `folder`, and what each one fills."""
-    from vmunet.weights.vmamba import convert, one_line, report
+    """Convert published files (with SHA-256) to safetensors in `folder`; return facts of them."""
+    from vmunet.weights.vmamba import convert, coverage_of, describe
 
     files: dict[str, dict[str, object]] = {}
     for path, sha256 in sources.items():
@@ -113,15 +113,15 @@ def take_in(
                 f"{path}: is {converted.name}, and so is {files[converted.name]['file']} beside "
                 "it; keep one of the two"
             )
-        found = report(converted, dims)
-        print(one_line(converted, found))
+        coverage = coverage_of(converted, dims)
+        print(describe(converted, coverage))
         shutil.copyfile(converted.path, folder / f"{converted.name}.safetensors")
         files[converted.name] = {
             "file": path.name,
             "sha256": sha256,
             "state_dict": converted.taken or "the file itself",
-            "filled": {"encoder": len(found.encoder), "decoder": len(found.decoder)},
-            **asdict(found),
+            "filled": {"encoder": len(coverage.encoder), "decoder": len(coverage.decoder)},
+            **asdict(coverage),
         }
     return files
 

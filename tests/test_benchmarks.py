@@ -1,4 +1,4 @@
-"""The GPU benchmarks, as far as no GPU is needed: the published path, counts, figures, errors."""
+"""The parts of the GPU benchmarks that need no GPU: published path, counts, figures, errors."""
 
 import json
 import sys
@@ -60,7 +60,7 @@ def test_published_model_can_share_parameters() -> None:
 
 
 def test_scan_benchmark_compares_the_same_scan() -> None:
-    """The layout that it gives the published path holds the values that ours gets."""
+    """The inputs in the published path's layout hold the same values as ours."""
     inputs = stage_inputs(2, 5, 64)
     expected = ss2d(*inputs).permute(0, 3, 1, 2).flatten(2)
     y = scan_gpu.published(reference_scan, scan_gpu.published_inputs(inputs))

@@ -183,7 +183,7 @@ def test_a_fresh_clone_ends_in_tables(built: Path) -> None:
     scores = json.loads((built / "reports/out/tables/scores.json").read_text())
     assert set(scores) == {"isic17-32", "isic17-64", "synapse-32"}
     assert "isic17-32.base-paper-1.miou" in tool(built, "dvc", "metrics", "show", "--md")
-    card = (built / "runs/isic17-32/base/paper/1/MODEL_CARD.md").read_text()
+    card = (built / "reports/out/cards/isic17-32/base/paper/1/MODEL_CARD.md").read_text()
     assert "Trained and tested on phantoms" in card
     checked = built / "reports/out" / "data"
     names = ["findings.csv", "index.md", "isic17.png"]
@@ -281,7 +281,9 @@ def test_a_changed_loss_retrains_and_a_changed_metric_only_evaluates(project: Pa
 def test_words_and_tracking_rerun_nothing(project: Path) -> None:
     """By a real `dvc repro`: `code` alone runs."""
     for path in (project / "vmunet").rglob("*.py"):
-        path.write_text(f'"""Other words."""\n{path.read_text()}\n# a comment\n')
+        text = path.read_text()
+        assert text.startswith('"""'), path
+        path.write_text(text.replace('"""', '"""Other words. ', 1) + "\n# a comment\n")
     for path in (project / "pipeline/tracking").rglob("*.py"):
         path.write_text(path.read_text() + "\nmore = 1\n")
     output = tool(project, "dvc", "repro")

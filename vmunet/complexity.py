@@ -1,7 +1,7 @@
-"""Parameters and multiply-accumulates of VM-UNet, the paper's way and complete (Table V).
+"""Parameters and multiply-accumulates of VM-UNet, counted as in the paper and in full (Table V).
 
-The paper's FLOPs column counts the multiply-accumulates of nn.Linear and nn.Conv2d plus 4 an
-element for LayerNorm. It leaves out what its counter does not see: SS2D's projections to delta,
+The paper's FLOPs column counts the multiply-accumulates of nn.Linear and nn.Conv2d plus 4 for each
+element of a LayerNorm. It leaves out what its counter does not see: SS2D's projections to delta,
 B and C, which are bare parameters, and the scan itself.
 """
 
@@ -21,8 +21,8 @@ class Complexity:
     Attributes:
         parameters: trainable values.
         macs_paper: multiply-accumulates of Linear, Conv2d and LayerNorm (the paper's FLOPs).
-        macs_projections: those of SS2D's projections to delta, B and C.
-        macs_scan: those of the scan, 9 L D N + L D a direction.
+        macs_projections: multiply-accumulates of SS2D's projections to delta, B and C.
+        macs_scan: multiply-accumulates of the scan, 9 L D N + L D for each direction.
     """
 
     parameters: int

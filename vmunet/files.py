@@ -1,4 +1,4 @@
-"""Writing folders and files whole or not at all."""
+"""Write folders and files completely or not at all."""
 
 import os
 import shutil
@@ -9,10 +9,10 @@ from pathlib import Path
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A temporary sibling of `target` to write into; it becomes `target` when the block ends well.
+    """A temporary folder beside `target`; it becomes `target` when the block ends without an error.
 
-    On an error it is removed and `target` is left as it was. What a killed run left behind is
-    removed by the next one.
+    On an error the folder is removed and `target` stays as it was. The next call removes what a
+    killed run left behind.
     """
     part = _part(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """As `whole_folder`, for one file."""
+    """Like `whole_folder`, for one file."""
     part = _part(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove(part)

@@ -24,7 +24,7 @@ def init_step_size(weight: Tensor, bias: Tensor) -> None:
     """
     bound = weight.shape[-1] ** -0.5
     weight.uniform_(-bound, bound)
-    if bias.is_meta:  # has no values, and arithmetic on it would load torch's compiler (1 s)
+    if bias.is_meta:  # it has no values, and arithmetic on it would load torch's compiler (1 s)
         return
     low, high = math.log(STEP_MIN), math.log(STEP_MAX)
     step = torch.exp(torch.rand_like(bias) * (high - low) + low).clamp_(min=STEP_FLOOR)

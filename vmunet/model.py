@@ -217,7 +217,7 @@ class VMUNet(Encoder):
 
     Args:
         in_channels: channels of the images; a 1-channel image is repeated to fill 3.
-        num_classes: channels of the logits: 1 for a binary mask, else one a class.
+        num_classes: channels of the logits: 1 for a binary mask, otherwise one for each class.
         depths: VSS blocks of each encoder stage.
         depths_decoder: VSS blocks of each decoder stage, lowest resolution first.
         dims: channels of each encoder stage, doubling; the decoder mirrors them.
@@ -270,7 +270,7 @@ class VMUNet(Encoder):
             )
         if any(depth < 1 for depth in (*depths, *depths_decoder)):
             raise InputError("VMUNet: every stage needs at least 1 block")
-        # The last norm has C/4 channels: with one it would erase the image.
+        # The last norm has C/4 channels; if there were only one, it would erase the image.
         if dims[0] < 8 or dims[0] % 4 or any(b != 2 * a for a, b in pairwise(dims)):
             raise InputError(
                 f"VMUNet: dims {list(dims)} must start at a multiple of 4 from 8 on and double"
@@ -320,7 +320,7 @@ class VMUNet(Encoder):
 
 
 def init_linear_layers(model: nn.Module) -> None:
-    """Truncated normal 0.02 for every nn.Linear, as the published code's `_init_weights`."""
+    """Truncated normal 0.02 for every nn.Linear, as in the published code's `_init_weights`."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)

@@ -1,4 +1,4 @@
-"""The two ways a run is trained, as named switches.
+"""The two training protocols, as named switches.
 
 `paper` repeats what the published code does, its quirks included; `sound` does what a careful
 reader would want. The two differ in the switches below and in nothing else, and every run is
@@ -15,8 +15,9 @@ class Protocol:
 
     Attributes:
         name: what runs, folders and tables call it.
-        resize: `bilinear` samples two neighbours however far the image shrinks (no antialiasing,
-            as the published code does); `area` averages every source pixel a target pixel covers.
+        resize: `bilinear` samples two neighbours, no matter how far the image shrinks (without
+            antialiasing, as in the published code); `area` averages all source pixels that a
+            target pixel covers.
         mask_resize: `bilinear` gives soft targets in 0..1; `nearest` keeps them binary.
         rotation: `one_angle` draws a single angle in 0..360 degrees from the run's seed and turns
             half of the samples by it (the published code draws it when the transform is built);
@@ -29,8 +30,8 @@ class Protocol:
             back after T_max epochs; `cosine` descends once over the run's own epochs.
         selection: images whose loss selects the epoch: the `test` images, or a `held_out` part of
             the training images.
-        slice_resize: of CT slices to the training size: `cubic` splines, not antialiased, or
-            `area` averages. Labels take the nearest voxel.
+        slice_resize: how CT slices are resized to the training size: `cubic` splines, not
+            antialiased, or `area` averages. Labels take the nearest voxel.
         slice_turns: `quarter_turns` turns and flips half of the slices and rotates half of the
             rest by whole degrees in -20..19, as the published code does; `small_angles` rotates
             half of the slices by -20..20 degrees. A mirrored body has its left kidney on the
@@ -83,4 +84,4 @@ SOUND = Protocol(
     volume_selection="held_out",
 )
 
-PROTOCOLS = {protocol.name: protocol for protocol in (PAPER, SOUND)}
+PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (PAPER, SOUND)}

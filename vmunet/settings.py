@@ -1,4 +1,4 @@
-"""How long and how hard to train, and how samples are augmented, with the paper's values."""
+"""Settings of training and of augmentation; the defaults are the paper's values."""
 
 import math
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ class TrainSettings:
     Attributes:
         epochs: passes over the training images.
         t_max: half period of the `paper` protocol's cosine, in epochs.
-        batch_size: images a step.
+        batch_size: images in one step.
         dims: channels of the four stages, doubling.
-        learning_rate: largest learning rate, of the first epoch.
+        learning_rate: largest learning rate; the first epoch uses it.
         eta_min: smallest learning rate.
         weight_decay: AdamW's decoupled weight decay.
         precision: `fp32`, or `bf16` for autocast (the scan's state stays fp32).
@@ -49,12 +49,12 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How often training samples are turned, and how far; a protocol says in which way.
+    """How often and how far training samples are turned; the protocol says by which method.
 
     Attributes:
-        horizontal_flip, vertical_flip: of images, probabilities.
-        turns: of CT slices, probability of quarter turns, where the protocol has them.
-        rotation: probability of a rotation; of slices, where no quarter turn was made.
+        horizontal_flip, vertical_flip: probabilities that an image is flipped.
+        turns: probability that a CT slice makes quarter turns, if the protocol has them.
+        rotation: probability of a rotation. A slice that made quarter turns is not rotated.
         rotation_limit: largest rotation to each side in degrees; None for the published one: the
             whole circle for images, 20 for slices.
 

@@ -1,4 +1,4 @@
-"""One function over many items in threads, for work that leaves Python (decoding, resizing)."""
+"""Apply a function to many items in threads, for work outside Python (decoding, resizing)."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -19,9 +19,9 @@ def in_threads(
     title: str,
     most: int = MOST_THREADS,
 ) -> list[Result]:
-    """`[function(item) for item in items]` with a progress bar; the first error ends it all.
+    """`[function(item) for item in items]` with a progress bar; the first error stops the rest.
 
-    `most` items are worked on at once, or as many as there are cores.
+    At most `most` items are processed at the same time, and no more than there are cores.
     """
     pool = ThreadPoolExecutor(min(most, os.cpu_count() or 1))
     try:

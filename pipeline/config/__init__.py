@@ -1,1 +1,1 @@
-"""params.yaml and the profiles: read, checked, and the runs that they declare."""
+"""Read and check params.yaml and the profiles; list the runs that they declare."""

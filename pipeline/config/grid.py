@@ -1,5 +1,6 @@
-"""The section `grid` of params.yaml: which views there are and what is run on them."""
+"""The section `grid` of params.yaml: the views, and the runs on them."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -8,7 +9,7 @@ from pipeline.config.strict import Name, ProtocolName, Strict
 
 
 class View(Strict):
-    """A dataset at a size: square pixels a side, a multiple of 32."""
+    """A dataset at a size: the side of square images in pixels, a multiple of 32."""
 
     dataset: Literal["isic17", "isic18"]
     size: Annotated[int, Field(ge=32, multiple_of=32)]
@@ -16,37 +17,36 @@ class View(Strict):
 
 
 class VolumeView(Strict):
-    """A dataset of volumes whose slices a model sees at a size: square, a multiple of 32 px."""
+    """A dataset of volumes at a size: the side of the square slices, a multiple of 32 px."""
 
     dataset: Literal["synapse"]
     size: Annotated[int, Field(ge=32, multiple_of=32)]
 
 
 class Crossing(Strict):
-    """Two of `ablation_views`: what was trained on `train` is scored on `test`'s test images."""
+    """Two of `ablation_views`: runs that were trained on `train` are scored on `test`'s images."""
 
     train: str
     test: str
 
 
 class Grid(Strict):
-    """What is run: ablation_views x ablations x protocols x seeds, and three smaller products.
+    """The declared runs: ablation_views x ablations x protocols x seeds, and smaller products.
 
     Attributes:
         datasets: datasets to provide.
         views: the arrays to prepare, by name.
-        ablation_views: views that every ablation cell is run on.
-        ablations: cells run on them.
+        ablation_views: views on which every ablation cell is run.
+        ablations: cells that are run on them.
         protocols: protocols of those runs.
         size_views: further views (Table VI's sizes), for the base cell only.
-        sound_cells: cells also run under the sound protocol, on `ablation_views`.
+        sound_cells: cells that are also run under the sound protocol, on `ablation_views`.
         volumes: views of CT volumes by name, for the base cell only.
         volume_protocols: protocols of those runs.
         seeds: seeds of every run.
-        cross: by name, views whose main runs are scored on another dataset's test images.
-        profiled: views of `ablation_views` at which speed, memory and receptive fields are
-        measured; Table V
-            shows the first one's.
+        cross: views whose main runs are scored on another dataset's test images, by name.
+        profiled: those of `ablation_views` at which speed, memory and receptive fields are
+            measured; Table V shows those of the first.
     """
 
     datasets: list[Literal["isic17", "isic18"]]
@@ -64,18 +64,18 @@ class Grid(Strict):
 
     @property
     def main_cell(self) -> str | None:
-        """The cell that stands for the paper's model: `base`, or else the first of `ablations`."""
+        """The cell of the paper's model: `base`, or without it the first of `ablations`."""
         return "base" if "base" in self.ablations else next(iter(self.ablations), None)
 
-    def main_runs(self, view: str) -> list[tuple[str, str, str, int]]:
+    def main_runs(self, view: str) -> list[tuple[str, str, ProtocolName, int]]:
         """(view, cell, protocol, seed) of the main cell's runs on a view of `ablation_views`."""
         cell = self.main_cell
-        found = [run for run in self.runs() if run[:2] == (view, cell)]
-        return found if view in self.ablation_views else []
+        runs = [run for run in self.runs() if run[:2] == (view, cell)]
+        return runs if view in self.ablation_views else []
 
-    def runs(self) -> list[tuple[str, str, str, int]]:
+    def runs(self) -> list[tuple[str, str, ProtocolName, int]]:
         """(view, cell, protocol, seed) of every run, as dvc.yaml's groups enumerate them."""
-        groups = (
+        groups: Sequence[tuple[list[str], list[str], list[ProtocolName]]] = (
             (self.ablation_views, self.ablations, self.protocols),
             (self.size_views, ["base"], self.protocols),
             (self.ablation_views, self.sound_cells, ["sound"]),

@@ -1,4 +1,4 @@
-"""Datasets of your own, as params.yaml's `own` declares them: folders of images or of volumes."""
+"""Your own datasets, as params.yaml's `own` declares them: folders of images or of volumes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,12 +12,11 @@ from pipeline.config.strict import Name, ProtocolName, Strict
 
 
 def written_out(path: str) -> str:
-    """Refuse a path that a shell would expand: DVC watches it as it stands."""
+    """Refuse a path that a shell would expand, because DVC does not expand it."""
     if path.startswith("~") or "$" in path:
         hint = f", {Path(path).expanduser()}" if path.startswith("~/") else ""
         raise ValueError(
-            "DVC watches this path as it stands, without expanding ~ or variables; write it out"
-            + hint
+            "DVC watches this path without expanding ~ or variables; write it in full" + hint
         )
     return path
 
@@ -26,7 +25,7 @@ Place = Annotated[str, Field(min_length=1), AfterValidator(written_out)]
 
 
 class Split(Strict):
-    """Which files test: `test`, a share chosen by rule, or a `csv` that says so, or both.
+    """How files are split: by `test`, a share chosen by rule, by a `csv`, or by both.
 
     Columns of the CSV: `id` (a file's name without its suffix), and `split` (train or test),
     `patient`, or both. With `patient` alone the rule chooses whole patients.
@@ -43,12 +42,12 @@ class Split(Strict):
 
 
 class OwnImages(Strict):
-    """A folder of images and one of masks.
+    """A folder of images and a folder of masks.
 
     Attributes:
         images, masks: folders, absolute or from the repository's root.
-        classes: names of the mask's values 1, 2, ...; one class may also be 255.
-        split: which of them test.
+        classes: names of the mask's values 1, 2, ...; a single class may also be 255.
+        split: how the images are split into training and test.
         size: side of the square that the model sees, px, a multiple of 32.
     """
 
@@ -68,7 +67,7 @@ class OwnImages(Strict):
 
 
 class OwnVolumes(OwnImages):
-    """The same with NIfTI files; `window`: HU that become 0 and 1, for CT."""
+    """The same with NIfTI files; `window` has the HU that become 0 and 1, for CT."""
 
     window: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
 
@@ -81,7 +80,7 @@ class OwnVolumes(OwnImages):
 
 @dataclass(frozen=True)
 class OwnView:
-    """One of these datasets as a view: what it is called, px a side, protocols it is run under."""
+    """One of these datasets as a view: its name, the side in px, the protocols of its runs."""
 
     dataset: str
     size: int
@@ -89,7 +88,7 @@ class OwnView:
 
 
 class Own(Strict):
-    """The datasets by name, and the cells and protocols that each of them is run with."""
+    """The datasets by name, and the cells and protocols of the runs on each of them."""
 
     cells: list[str]
     protocols: Annotated[list[ProtocolName], Field(min_length=1)]
@@ -98,24 +97,24 @@ class Own(Strict):
 
     @property
     def datasets(self) -> dict[str, OwnImages]:
-        """All of them by name, images first."""
+        """All datasets by name, images first."""
         return {**self.images, **self.volumes}
 
     def views(self) -> dict[str, OwnView]:
-        """All of them as views."""
+        """All datasets as views, by name."""
         return {
             name: OwnView(name, data.size, self.protocols) for name, data in self.datasets.items()
         }
 
-    def runs(self, seeds: Iterable[int]) -> list[tuple[str, str, str, int]]:
+    def runs(self, seeds: Iterable[int]) -> list[tuple[str, str, ProtocolName, int]]:
         """(view, cell, protocol, seed) of every run, as dvc.yaml enumerates them."""
         return list(product(self.datasets, self.cells, self.protocols, seeds))
 
     def check_names(self, cells: Iterable[str], taken: Iterable[str]) -> None:
-        """Refuse cells that are not declared, and names that `taken` or another dataset has.
+        """Refuse undeclared cells, and names that are in `taken` or that another dataset has.
 
         Raises:
-            ValueError: naming the parameter.
+            ValueError: its message names the parameter.
         """
         known = list(cells)
         for cell in self.cells if self.datasets else []:

@@ -1,7 +1,7 @@
-"""params.yaml and the profiles, read and checked: every mistake is one sentence.
+"""Read and check params.yaml and the profiles; the message on a mistake is one sentence.
 
 params.yaml says what is run: the active profile, the grid, the cells. A profile in profiles/ is a
-budget: where the data come from, how wide and how long the models are. Nothing is declared twice.
+budget: the data's source, and the models' width and length of training. No fact is declared twice.
 """
 
 import json
@@ -42,21 +42,21 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class CellTraining(Strict):
-    """What a cell trains with in place of the profile's `train` or `train_volumes`."""
+    """A cell's training settings that replace those of the profile's `train` or `train_volumes`."""
 
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
 
 
 def augmentation(content: Any) -> Augmentation:
-    """A cell's `augment` section; by way of JSON, as `train_settings`."""
+    """A cell's `augment` section; it is validated as JSON for the reason in `train_settings`."""
     return TypeAdapter(Augmentation).validate_json(json.dumps(content, default=str), strict=True)
 
 
 class Cell(Strict):
     """One cell of the ablations: VM-UNet's init, drop path rate and depths (Tables III-V).
 
-    The other three are for cells that a search has found; without them the profile's settings
+    The other three are for cells that come from a search; without them the profile's settings
     and the paper's hold.
 
     Attributes:
@@ -83,7 +83,7 @@ class Cell(Strict):
 
     @property
     def weights(self) -> tuple[float, float]:
-        """Of cross-entropy and Dice."""
+        """The loss weights of cross-entropy and Dice."""
         first, second = self.loss_weights or (1.0, 1.0)
         return first, second
 
@@ -92,7 +92,7 @@ class Cell(Strict):
         return self.augment or PUBLISHED
 
     def settings(self, budget: TrainSettings) -> TrainSettings:
-        """The profile's settings with the cell's own in their place.
+        """The profile's settings, replaced by the cell's own if it has any.
 
         Raises:
             InputError: the two contradict each other.
@@ -105,12 +105,12 @@ class Cell(Strict):
 
 
 def train_settings(content: Any) -> TrainSettings:
-    """A profile's `train` section; by way of JSON, whose lists strict mode takes for tuples."""
+    """A profile's `train` section; validated as JSON, whose lists strict mode accepts as tuples."""
     return TypeAdapter(TrainSettings).validate_json(json.dumps(content, default=str), strict=True)
 
 
 class EvaluateSettings(Strict):
-    """Evaluation: images at once, and resamples of the bootstrap."""
+    """Settings of evaluation: images in a batch, and resamples of the bootstrap."""
 
     batch_size: Annotated[int, Field(ge=1)] = 32
     bootstrap: Annotated[int, Field(ge=100)] = 10_000
@@ -119,8 +119,8 @@ class EvaluateSettings(Strict):
 class Profile(Strict):
     """A budget: data sources, initial weights, training, evaluation, and the grid it runs.
 
-    `threads` is how many a stage uses, 0 for as many as there are cores; small models are faster
-    on one, and a change of it reruns nothing.
+    `threads` is the number of threads of a stage; 0 takes one for each core. Small models are
+    faster with one thread. A change of `threads` reruns nothing.
     """
 
     about: str
@@ -141,7 +141,7 @@ class Profile(Strict):
 
 
 class Params(Strict):
-    """Everything that a stage may ask: the profile, its grid, own datasets, resolved cells."""
+    """All parameters of the stages: the profile, the grid, own datasets, resolved cells."""
 
     profile_name: str
     profile: Profile
@@ -178,7 +178,7 @@ class Params(Strict):
                 raise ValueError(f"grid.volumes.{name}: grid.views has this name too")
         if CROSS in {*grid.views, *grid.volumes}:
             raise ValueError(
-                f"grid: a view cannot be called {CROSS}: scores of grid.cross lie there"
+                f"grid: a view cannot be called {CROSS}: that folder has the scores of grid.cross"
             )
         runs = grid.runs()
         twice = [run for i, run in enumerate(runs) if run in runs[:i]]
@@ -247,7 +247,7 @@ class Params(Strict):
 
 
 def load_params(root: Path = Path(".")) -> Params:
-    """Read params.yaml and the profile it names.
+    """Read params.yaml and the profile that it names.
 
     Raises:
         InputError: a file is missing or not YAML, a name is unknown, a value is of the wrong type
@@ -304,7 +304,7 @@ def load_profile(name: Any, root: Path = Path(".")) -> Profile:
 
 
 def _need_lines(content: dict[str, Any], path: Path) -> None:
-    """Sections of grid that dvc.yaml reads too, so that it needs them even where they are empty."""
+    """Refuse a grid without the sections that dvc.yaml reads too, which may be empty."""
     grid = content.get("grid")
     for key, empty in (("cross", "{}"), ("profiled", "[]")):
         if isinstance(grid, dict) and key not in grid:
@@ -327,7 +327,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def checked(model: type[Model], content: Any, path: Path) -> Model:
-    """`content` as `model`; its first mistake as an InputError that names file and parameter."""
+    """`content` as `model`; the first mistake is an InputError that names file and parameter."""
     try:
         return model.model_validate(content)
     except ValidationError as error:

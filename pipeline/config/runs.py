@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config.params import Params, read_yaml
+from pipeline.config.strict import ProtocolName
 from vmunet.errors import InputError
 
 
@@ -15,7 +16,7 @@ class Run:
 
     view: str
     cell: str
-    protocol: str
+    protocol: ProtocolName
     seed: int
 
     @property
@@ -24,12 +25,17 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Weights, history and provenance."""
+        """The folder of weights, history and provenance."""
         return Path("runs") / self._path
 
     def metrics_folder(self, profile: str) -> Path:
-        """Scores; under the profile's name, so that a table never reads another budget's."""
+        """The folder of scores; it has the profile's name, so that tables never mix budgets."""
         return Path("metrics") / profile / self._path
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return Path("reports/out/cards") / self._path / "MODEL_CARD.md"
 
     @property
     def _path(self) -> Path:
@@ -37,9 +43,9 @@ class Run:
 
 
 class OwnRun(Run):
-    """A run on a dataset of your own, whose scores no table of the paper reads.
+    """A run on your own dataset, whose scores no table of the paper reads.
 
-    They lie outside metrics/<profile>/, the folder that the `tables` stage depends on.
+    Its scores are outside metrics/<profile>/, the folder on which the `tables` stage depends.
     """
 
     def metrics_folder(self, profile: str) -> Path:
@@ -57,7 +63,7 @@ def own_runs(params: Params) -> list[Run]:
 
 
 def own_names(root: Path = Path(".")) -> set[str]:
-    """The datasets that params.yaml's `own` names, unchecked: `load_params` is what complains."""
+    """The datasets that params.yaml's `own` names, unchecked: `load_params` reports mistakes."""
     try:
         own = read_yaml(root / "params.yaml").get("own")
     except InputError:

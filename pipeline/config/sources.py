@@ -1,4 +1,4 @@
-"""Where a profile's data and initial weights come from: `data`, `volumes`, `weights`."""
+"""The sources of a profile's data and initial weights: `data`, `volumes`, `weights`."""
 
 from typing import Annotated, Literal
 
@@ -30,14 +30,15 @@ class ArchiveSource(Strict):
 
 
 class PreparedSource(Strict):
-    """The authors' prepared 7:3 set, a zip or a folder; `path` where $VMUNET_MIRROR lacks it."""
+    """The authors' prepared 7:3 set, a zip or a folder; `path` if it is not in $VMUNET_MIRROR."""
 
     source: Literal["prepared"]
     path: Annotated[str, Field(min_length=1)] | None = None
 
 
 class PhantomVolumes(Strict):
-    """Procedural CT volumes in the raw BTCV layout: `side` px square and `slices` from, to."""
+    """Procedural CT volumes in the raw BTCV layout: `side` px, and `slices` from the first number
+    to the second."""
 
     source: Literal["phantom"]
     side: Annotated[int, Field(ge=32)]
@@ -47,7 +48,7 @@ class PhantomVolumes(Strict):
 
 class SynapseSource(Strict):
     """Synapse (BTCV): `synapse` downloads the raw volumes with $SYNAPSE_AUTH_TOKEN; `file` reads
-    them, and `prepared` train_npz and test_vol_h5, from `path` or $VMUNET_MIRROR/synapse."""
+    them, and `prepared` reads train_npz and test_vol_h5, from `path` or $VMUNET_MIRROR/synapse."""
 
     source: Literal["synapse", "file", "prepared"]
     path: Annotated[str, Field(min_length=1)] | None = None

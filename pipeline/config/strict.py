@@ -1,4 +1,4 @@
-"""What the models of params.yaml and of the profiles share."""
+"""The base class of the models of params.yaml and of the profiles."""
 
 from typing import Annotated, Literal
 

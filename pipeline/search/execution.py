@@ -186,11 +186,9 @@ class Trials:
         tags = {"study": self.study.name, "kind": "search", "data_hash": facts.data}
         tracker = PlainRun(facts.profile, f"search {self.study.name}", values, tags, known)
         # The trials name it as their parent, so they wait for it; not for long, it may be down.
-        deadline = time.monotonic() + MLFLOW_SECONDS
-        while not tracker.run_id and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if tracker.run_id and tracker.run_id != known:
-            study.set_user_attr("mlflow_run_id", tracker.run_id)
+        run_id = tracker.opened(MLFLOW_SECONDS)
+        if run_id and run_id != known:
+            study.set_user_attr("mlflow_run_id", run_id)
         return tracker
 
 

@@ -3,6 +3,7 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
+from pipeline.config.strict import ProtocolName
 from pipeline.search.execution import run_search
 from pipeline.search.options import SearchOptions
 from pipeline.sweep.prefect.tasks import IncompleteError, PrefectTasks, start_flow
@@ -16,7 +17,7 @@ def run_name() -> str:
 def search(
     view: str,
     cell: str = SearchOptions.cell,
-    protocol: str = SearchOptions.protocol,
+    protocol: ProtocolName = SearchOptions.protocol,
     trials: int = SearchOptions.trials,
     parallel: int | None = SearchOptions.parallel,
     epochs: int | None = SearchOptions.epochs,

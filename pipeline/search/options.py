@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pipeline.config.strict import ProtocolName
 from vmunet.errors import InputError
 
 
@@ -26,7 +27,7 @@ class SearchOptions:
 
     view: str
     cell: str = "base"
-    protocol: str = "sound"
+    protocol: ProtocolName = "sound"
     trials: int = 20
     parallel: int | None = None
     epochs: int | None = None

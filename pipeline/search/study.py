@@ -26,6 +26,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.config.params import Params
+from pipeline.config.strict import ProtocolName
 from pipeline.provenance import hash_files
 from pipeline.search.data import search_data
 from pipeline.search.journal import open_journal
@@ -59,7 +60,7 @@ class Facts:
     profile: str
     view: str
     cell: str
-    protocol: str
+    protocol: ProtocolName
     epochs: int
     seed: int
     settings: dict[str, Any]
@@ -72,7 +73,9 @@ class Facts:
         return [Dimension(**entry) for entry in self.space]
 
 
-def facts_of(params: Params, view: str, cell: str, protocol: str, epochs: int | None) -> Facts:
+def facts_of(
+    params: Params, view: str, cell: str, protocol: ProtocolName, epochs: int | None
+) -> Facts:
     """What a study of this view and cell searches now.
 
     Raises:

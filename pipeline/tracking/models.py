@@ -17,6 +17,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,42 +46,28 @@ REQUIREMENTS = (
 )
 
 
-def model_entry(run: Any, folder: Path) -> dict[str, Any] | None:
-    """What `send_model` needs of a run (its names) and its folder; None where it is switched off.
+def log_model(mlflow: "MlflowClient", run_id: str, run: Mapping[str, Any], folder: Path) -> bool:
+    """Log and register a run's model, unless the MLflow run has it or models are switched off.
 
     Args:
-        run: with view, cell, protocol and seed.
+        run: view, cell, protocol and seed.
+        folder: of the weights; without weights nothing is logged.
+
+    Returns:
+        Whether a model was logged.
     """
     weights = folder / "weights.safetensors"
     if os.environ.get(SWITCH) == "0" or not weights.is_file():
-        return None
-    return {
-        "weights": str(weights.absolute()),
-        "hash": sha256(weights),
-        "model": f"{run.view}-{run.cell}-{run.protocol}",
-        "seed": str(run.seed),
-    }
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, as metrics.json names it."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def send_model(mlflow: "MlflowClient", run_id: str, entry: dict[str, Any]) -> None:
-    """Log and register a model, unless its run has it or the weights have changed since."""
-    weights, name = Path(entry["weights"]), entry["model"]
-    if not weights.is_file() or sha256(weights) != entry["hash"]:
-        return  # trained again since: that run logs its own
-    tags = {"seed": entry["seed"], "weights": entry["hash"]}
+        return False
+    name, sha256 = f"{run['view']}-{run['cell']}-{run['protocol']}", hash_of(weights)
+    tags = {"seed": str(run["seed"]), "weights": sha256}
     versions = mlflow.search_model_versions(f"name = '{name}'")
-    if any(v.run_id == run_id and v.tags.get("weights") == entry["hash"] for v in versions):
-        return
+    if any(v.run_id == run_id and v.tags.get("weights") == sha256 for v in versions):
+        return False
     experiment = mlflow.get_run(run_id).info.experiment_id
     model = mlflow.create_logged_model(experiment, name=name, source_run_id=run_id, tags=tags)
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder, "model")
+    with tempfile.TemporaryDirectory() as temporary:
+        made = Path(temporary, "model")
         _write_model(made, weights, run_id, model.model_id)
         place = urlparse(model.artifact_location)
         if place.scheme in ("", "file"):
@@ -98,7 +85,14 @@ def send_model(mlflow: "MlflowClient", run_id: str, entry: dict[str, Any]) -> No
         await_creation_for=0,
         model_id=model.model_id,
     )
-    mlflow.set_registered_model_alias(name, f"seed-{entry['seed']}", made_version.version)
+    mlflow.set_registered_model_alias(name, f"seed-{run['seed']}", made_version.version)
+    return True
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file's content, as metrics.json names it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_model(folder: Path, weights: Path, run_id: str, model_id: str) -> None:

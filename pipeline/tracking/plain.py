@@ -1,23 +1,24 @@
 """A run of MLflow that is no training run of the grid: a search, or one of its trials."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.tracking.outbox import RunHeader
-from pipeline.tracking.run import Ticket
-from pipeline.tracking.sender import Sender
+from pipeline.tracking.header import RunHeader
+from pipeline.tracking.live import LiveRun
+from pipeline.tracking.store import milliseconds
 from pipeline.tracking.sweeps import page_tag
 
 
-class PlainRun:
+class PlainRun(LiveRun):
     """Parameters, tags and metrics under a name.
 
     Args:
         experiment: the experiment's name: the profile's.
         name: the run's.
         params, tags: flat.
-        run_id: a run to go on in, whatever process began it; empty starts a new one.
+        run_id, history: see `LiveRun`. Several processes may log to one run.
+        key: what the run is found by after a kill; without one, a new run.
     """
 
     def __init__(
@@ -27,31 +28,9 @@ class PlainRun:
         params: Mapping[str, Any],
         tags: Mapping[str, str],
         run_id: str = "",
+        key: str = "",
+        history: Sequence[Mapping[str, float]] = (),
     ) -> None:
-        # A key of its own, for several processes may log to one run.
-        ticket = replace(Ticket.read(""), run_id=run_id)
-        self._sender = Sender(
-            RunHeader(
-                experiment=experiment,
-                name=name,
-                key=ticket.key,
-                started=ticket.started,
-                params=params,
-                tags={**tags, **page_tag()},
-                run_id=ticket.run_id,
-            )
-        )
-
-    @property
-    def run_id(self) -> str:
-        """The MLflow run's id; empty until the store has answered."""
-        return self._sender.run_id
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log metrics; an epoch's, which have a train_loss, once only."""
-        values = {key: float(value) for key, value in metrics.items()}
-        self._sender.add("metrics", epoch="train_loss" in values, step=step, metrics=values)
-
-    def finish(self, status: str = "FINISHED") -> None:
-        """Close the run, FINISHED, FAILED or KILLED, and wait until all is sent or cannot be."""
-        self._sender.finish(status)
+        key, tags = key or uuid.uuid4().hex, {**tags, **page_tag()}
+        header = RunHeader(experiment, name, key, milliseconds(), params, tags)
+        super().__init__(header, history, run_id=run_id)

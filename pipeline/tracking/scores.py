@@ -2,74 +2,107 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from pipeline.tracking.models import model_entry, send_model
-from pipeline.tracking.outbox import Entry, RunHeader
-from pipeline.tracking.run import Ticket, header_of
-from pipeline.tracking.sender import Sender
+from pipeline.tracking.header import (
+    create_run,
+    describe_run,
+    epochs_of,
+    find_run,
+    header_of,
+    log_metrics,
+)
+from pipeline.tracking.models import log_model
+from pipeline.tracking.store import attempt, client, milliseconds
+from reports.make.model_card import model_card
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+CARD = "MODEL_CARD.md"
+LATER = "`vmunet mlflow rebuild` logs them later"
 
-class FinalScores:
-    """Adds final scores, files and the model to the MLflow run that trained a checkpoint.
 
-    Opens the store in the background when it is made, and sends what training could not; `log`
-    sends and waits. A store that does not have the run gets it, with its epochs.
+def log_scores(
+    folder: Path,
+    record: Mapping[str, Any],
+    tables: str,
+    metrics: Mapping[str, Any],
+    files: Sequence[Path],
+    weights_source: str,
+) -> None:
+    """Add final scores, files, card and model to the MLflow run that trained a checkpoint.
+
+    A store that lacks the run, or a part of it, gets it. If the store fails, this warns.
 
     Args:
         folder: of the trained run.
         record: its run.json.
-        tables: those that show it.
+        tables: those that show it, as a tag.
+        metrics: metrics.json.
+        files: to be shown with the run.
+        weights_source: the profile's source of initial weights, for the card.
     """
 
-    def __init__(self, folder: Path, record: Mapping[str, Any], tables: str) -> None:
-        self._folder, self._record = folder, record
-        self._sender = Sender(header_of_folder(folder, record, tables), SENDERS)
+    def work() -> None:
+        mlflow = client()
+        run_id, _ = complete(mlflow, folder, record, tables, metrics)
+        for file in files:
+            mlflow.log_artifact(run_id, str(file))
+        # Here, because the stage of the cards would take seconds to import MLflow.
+        mlflow.log_text(run_id, model_card(metrics, record, weights_source), CARD)
+        log_model(mlflow, run_id, record["run"], folder)
 
-    def log(self, metrics: Mapping[str, Any], files: list[Path]) -> None:
-        """Scores are named `test/<set>/<score>`."""
-        for entry in final_entries(self._folder, self._record, metrics, files):
-            self._sender.add(**entry)
-        self._sender.finish()
+    attempt(folder.as_posix(), f"the scores are not in MLflow, {LATER}", work)
 
 
-def header_of_folder(folder: Path, record: Mapping[str, Any], tables: str) -> RunHeader:
-    """The MLflow run of a trained run, with its epochs, as its folder tells them."""
-    key = record.get("mlflow_key") or record["mlflow_run_id"] or record["code_hash"]
-    ended = int(1000 * (folder / "run.json").stat().st_mtime)
-    started = record.get("started") or ended - int(1000 * record["seconds"])
-    ticket = Ticket(key, started, record["mlflow_run_id"])
+def complete(
+    mlflow: "MlflowClient",
+    folder: Path,
+    record: Mapping[str, Any],
+    tables: str,
+    metrics: Mapping[str, Any] | None,
+) -> tuple[str, bool]:
+    """Give a trained run's MLflow run what the store lacks: epochs, scores, status, tags.
+
+    Scores are named `test/<set>/<score>`.
+
+    Returns:
+        The MLflow run's id, and whether anything was missing.
+    """
+    from mlflow.entities import Metric
+
+    header = header_of(record, tables)
+    run = find_run(mlflow, header)
+    if run is None:
+        run = create_run(mlflow, replace(header, tags={**header.tags, "rebuilt": "true"}))
+    run_id = run.info.run_id
+    changed = describe_run(mlflow, run, header)
+
+    logged = epochs_of(mlflow, run_id)
+    ended = record["started"] + round(1000 * record["seconds"])
+    ended = max([ended, *(metric.timestamp for metric in logged.values())])
     with open(folder / "history.csv", newline="") as file:
-        history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    return header_of(record, ticket, tables, history, max(started, ended))
-
-
-def final_entries(
-    folder: Path, record: Mapping[str, Any], metrics: Mapping[str, Any], files: list[Path]
-) -> Iterator[Entry]:
-    """What an evaluated run's MLflow run gets: scores, files, the model."""
-    scores = dict(numbers("test", {name: metrics[name] for name in ("paper", "sound")}))
-    yield {"what": "metrics", "step": record["epoch"], "metrics": scores}
-    for file in files:
-        yield {"what": "file", "path": str(file.absolute())}
-    model = model_entry(SimpleNamespace(**record["run"]), folder)
-    if model:
-        yield {"what": "model", **model}
-
-
-def send_file(mlflow: "MlflowClient", run_id: str, entry: Entry) -> None:
-    """Log a file, if it is still there."""
-    if Path(entry["path"]).is_file():
-        mlflow.log_artifact(run_id, entry["path"])
-
-
-SENDERS: dict[str, Callable[..., None]] = {"file": send_file, "model": send_model}
+        rows = [row for row in csv.DictReader(file) if int(row["epoch"]) not in logged]
+    missing = [
+        Metric(name, float(value), ended, int(row["epoch"]))
+        for row in rows
+        for name, value in row.items()
+        if name != "epoch"
+    ]
+    scores = {name: metrics[name] for name in ("paper", "sound")} if metrics else {}
+    missing += [
+        Metric(name, value, milliseconds(), record["epoch"])
+        for name, value in numbers("test", scores)
+        if run.data.metrics.get(name) != value
+    ]
+    log_metrics(mlflow, run_id, missing)
+    if run.info.status != "FINISHED":
+        mlflow.set_terminated(run_id, "FINISHED", ended)
+    return run_id, changed or bool(missing) or run.info.status != "FINISHED"
 
 
 def numbers(name: str, content: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -82,7 +115,7 @@ def numbers(name: str, content: Mapping[str, Any]) -> Iterator[tuple[str, float]
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON file's mapping, or None where it is not there or none."""
+    """A JSON file's mapping, or None if it is missing or holds no mapping."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):

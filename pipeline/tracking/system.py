@@ -11,8 +11,8 @@ def system_sampler(gauge: Gauge | None = None) -> Gauge:
     """What gives the machine's load; a first call has no processor load to compare with.
 
     Args:
-        gauge: adds what only the caller can ask, such as its GPU's memory. The load of all GPUs is
-            there where nvidia-ml-py is installed.
+        gauge: adds what only the caller can ask, such as its GPU's memory. The load of all GPUs
+            is added if nvidia-ml-py is installed.
     """
     import psutil
 

@@ -8,15 +8,15 @@ from vmunet.errors import InputError
 
 
 def tables_of(run: Run, params: Params, root: Path = Path(".")) -> str:
-    """The tables' numerals, such as `I III IV`; '' for a run that none shows.
+    """The tables' numerals, such as `I III IV`; '' for a run that no table shows.
 
-    A table shows a cell at its dataset's base size, the one on sizes at all of them.
+    A table shows a cell at its dataset's base size; the table on sizes shows it at all sizes.
     """
     grid = params.grid
     try:
         dataset = params.view(run.view).dataset
         tables = read_yaml(root / "reports/tables.yaml")["tables"]
-    except (InputError, KeyError):  # declared no more, or not a paper's: only a tag
+    except (InputError, KeyError):  # no longer declared, or not one of the paper's
         return ""
     volumes = [name for name, view in grid.volumes.items() if view.dataset == dataset]
     smallest = min(volumes, key=lambda name: grid.volumes[name].size, default=None)

@@ -1,4 +1,4 @@
-"""The model card beside a run's weights: what it is, how it was measured, what it must not be."""
+"""A run's model card: what it is, how it was measured, what it must not be."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

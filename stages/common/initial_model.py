@@ -9,14 +9,14 @@ from pipeline.config.params import Cell
 
 
 def initial_model(cell: Cell, classes: int, dims: Sequence[int]) -> tuple[Any, dict[str, int]]:
-    """The cell's model with its initial weights, and how many tensors those filled.
+    """The cell's model with its initial weights, and the number of tensors that those filled.
 
-    What they leave is random: after `torch.manual_seed(seed)` it is what a run of that seed
-    starts from, to the last bit.
+    The other tensors are random: after `torch.manual_seed(seed)` they equal those with which a run
+    of that seed starts, to the last bit.
 
     Args:
-        classes: channels that the model gives.
-        dims: channels of its four stages.
+        classes: channels of the model's output.
+        dims: channels of the model's four stages.
     """
     from vmunet.model import VMUNet
     from vmunet.weights.checkpoints import read_tensors

@@ -1,8 +1,9 @@
 """What training on images and on volumes have in common: one run of the grid, start to end.
 
 Writes runs/<view>/<cell>/<protocol>/<seed>/: weights.safetensors (the selected epoch),
-history.csv (a row an epoch) and run.json (where all of it came from). A killed run goes on from
-its last saved epoch: the state lives in .resume/, under a hash of parameters, data and code.
+history.csv (a row for each epoch) and run.json (where all of it came from). A killed run goes on
+from its last saved epoch: the state lives in .resume/, under a hash of parameters, data and code,
+which is also the key of its MLflow run.
 """
 
 import csv
@@ -39,13 +40,14 @@ class Task:
     """What a run learns.
 
     Attributes:
-        script: the stage's, whose modules a resume state belongs to.
+        script: the stage's; a resume state belongs to the modules that it imports.
         arrays: folder of the data.
-        settings: how long and how hard to train, where the cell does not say otherwise.
+        settings: how long and how hard to train, if the cell does not say otherwise.
         classes: channels that the model gives: 1 for one class, else the background and each class.
         size: side of the square that the model sees, px.
-        datasets: makes the augmented training data and what selects the epoch, or None there.
-        metadata: what inference has to know, for the checkpoint.
+        datasets: makes the augmented training data, and the data whose loss selects the epoch
+            (None: the training loss selects it).
+        metadata: what inference needs to know; goes into the checkpoint.
     """
 
     script: Path
@@ -58,13 +60,15 @@ class Task:
 
 
 def train_run(run: Run, params: Params, task: Task) -> None:
-    """Train, or go on training, and write the run's folder."""
+    """Train the run, or resume it, and write its folder."""
     import torch
 
-    from pipeline.tracking.run import RunTracker, Ticket
+    from pipeline.tracking.header import header_of
+    from pipeline.tracking.live import RunTracker
+    from pipeline.tracking.store import milliseconds
     from pipeline.tracking.table_names import tables_of
     from vmunet.protocols import PROTOCOLS
-    from vmunet.training.loop import Progress, is_out_of_memory, train
+    from vmunet.training.loop import Progress, Row, is_out_of_memory, train
     from vmunet.training.losses import training_loss
     from vmunet.training.processor import use_processor
     from vmunet.weights.checkpoints import save_checkpoint
@@ -85,7 +89,8 @@ def train_run(run: Run, params: Params, task: Task) -> None:
     use_processor(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     machine = {"device": device_name(device), "threads": torch.get_num_threads()}
-    state = RESUME / f"{hash_json([facts, hashes, machine, versions()])[:32]}.pt"
+    key = hash_json([facts, hashes, machine, versions()])[:32]
+    state = RESUME / f"{key}.pt"
     finished = state.with_suffix(".done")
     if finished.exists():
         finished.rename(state)
@@ -96,20 +101,19 @@ def train_run(run: Run, params: Params, task: Task) -> None:
     train_images, selection_images = task.datasets()
     tracker: RunTracker | None = None
     provenance = hashes | machine | {"git": git_revision(), "dvc_lock": lock_hash()}
-    resumed, resumed_from = Progress(), 0
+    identity: dict[str, Any] = {"mlflow_key": key}
+    resumed_from = 0
 
     def on_start(progress: Progress) -> None:
-        nonlocal tracker, resumed, resumed_from
+        nonlocal tracker, resumed_from
         resumed_from = progress.epoch
-        ticket, history = Ticket.read(progress.note), progress.history
-        tables = tables_of(run, params)
-        tracker = RunTracker(facts | provenance, ticket, tables, history, gpu_gauge(device))
-        resumed = progress
+        identity["started"] = milliseconds() - round(1000 * progress.seconds)
+        header = header_of(facts | provenance | identity, tables_of(run, params))
+        tracker = RunTracker(header, progress.history, gpu_gauge(device))
 
-    def on_epoch(row: dict[str, float]) -> None:
+    def on_epoch(row: Row) -> None:
         assert tracker is not None
-        resumed.note = str(tracker.ticket)
-        tracker.log(row)
+        tracker.log_epoch(row)
 
     try:
         progress = train(
@@ -147,14 +151,13 @@ def train_run(run: Run, params: Params, task: Task) -> None:
         "train_images": len(train_images),
         "filled": filled,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "mlflow_run_id": tracker.ticket.run_id,
-        "mlflow_key": tracker.ticket.key,
-        "started": tracker.ticket.started,
+        "mlflow_run_id": tracker.run_id,
+        **identity,
         "versions": versions(),
         "seconds": round(progress.seconds, 1),
     }
     if hash_inputs(task, cell) != hashes:
-        # DVC hashes dependencies as they are now: these weights would pass for the new sources'.
+        # DVC records the dependencies as they are now, and these weights came from the old ones.
         raise InputError(f"{run.name}: sources or data changed while it trained; run it again")
     model.load_state_dict(progress.best_weights)
     with whole_folder(run.folder) as part:
@@ -179,7 +182,7 @@ def train_run(run: Run, params: Params, task: Task) -> None:
 
 
 def micro_batch_of(settings: TrainSettings) -> int | None:
-    """Samples of a batch to take at once, where the environment says so.
+    """Samples of a batch to take at once, if the environment says so.
 
     Raises:
         InputError: it is not a whole number from 1 to below the batch size.
@@ -196,7 +199,7 @@ def micro_batch_of(settings: TrainSettings) -> int | None:
 
 
 def no_memory(run: Run, at_once: int) -> str:
-    """One line on what may help."""
+    """What happened and what may help, in one line."""
     if at_once == 1:
         return f"{run.name}: out of memory with one sample at once; it needs a smaller model"
     return (
@@ -206,13 +209,13 @@ def no_memory(run: Run, at_once: int) -> str:
 
 
 def lock_hash() -> str:
-    """SHA-256 of dvc.lock as the run found it; '' where there is none yet."""
+    """SHA-256 of dvc.lock when the run started; '' if there is none yet."""
     lock = Path("dvc.lock")
     return hash_files([lock]) if lock.is_file() else ""
 
 
 def gpu_gauge(device: Any) -> Callable[[], dict[str, float]] | None:
-    """The memory of the run's GPU, for MLflow's system metrics."""
+    """Measures the memory of the run's GPU, for MLflow's system metrics."""
     import torch
 
     if device.type != "cuda":
@@ -246,10 +249,10 @@ def make_model(cell: Cell, task: Task) -> tuple[Any, dict[str, int]]:
 
 
 def forget_finished() -> None:
-    """Remove resume states of runs that ended long enough ago to be on record.
+    """Remove resume states of runs that ended so long ago that DVC has recorded them.
 
     A run that has just ended keeps its state for a while: if DVC is killed before it records the
-    outputs, it deletes them, and the next start makes them again without training.
+    outputs, the next `dvc repro` deletes them, and this state makes them again without training.
     """
     for path in RESUME.glob("*.done"):
         if time.time() - path.stat().st_mtime > KEPT_SECONDS:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,14 +28,23 @@ class Tracker:
         params: Mapping[str, Any],
         tags: Mapping[str, str],
         run_id: str = "",
+        key: str = "",
+        history: Sequence[Mapping[str, float]] = (),
     ) -> None:
-        self.run_id, self.tags, self.continued = f"run of {name}", tags, run_id
+        self.run_id = run_id or f"run of {name}"
+        self.tags, self.key, self.history = tags, key, [row["epoch"] for row in history]
         self.logged: list[int] = []
         self.status = ""
         Tracker.made.append(self)
 
+    def opened(self, seconds: float) -> str:
+        return self.run_id
+
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self.logged.append(step)
+
+    def log_epoch(self, row: Mapping[str, float]) -> None:
+        self.logged.append(int(row["epoch"]))
 
     def finish(self, status: str = "FINISHED") -> None:
         self.status = status

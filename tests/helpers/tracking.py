@@ -10,7 +10,8 @@ import time
 import urllib.request
 from pathlib import Path
 
-from pipeline.tracking.run import RunTracker, Ticket
+from pipeline.tracking.header import header_of
+from pipeline.tracking.live import RunTracker
 
 
 class Server:
@@ -53,7 +54,7 @@ class Server:
 
 
 def record(seed: int = 1, **changes: object) -> dict:
-    """What run.json says, of a run that nobody trained."""
+    """What run.json says, of a run that nobody trained. It started in 2001 and took 1.5 s."""
     return {
         "run": {
             "view": "isic17-32",
@@ -74,6 +75,11 @@ def record(seed: int = 1, **changes: object) -> dict:
         "dvc_lock": "e" * 64,
         "device": "CPU",
         "micro_batch": None,
+        "epoch": 2,
+        "mlflow_run_id": "",
+        "mlflow_key": f"{seed:032x}",
+        "started": 10**12,
+        "seconds": 1.5,
     } | changes
 
 
@@ -81,9 +87,37 @@ def row(epoch: int) -> dict[str, float]:
     return {"epoch": epoch, "learning_rate": 1e-3, "train_loss": 2 / epoch, "selection_loss": 1.0}
 
 
-def tracker(history: int = 0, ticket: str = "", **changes: object) -> RunTracker:
+def tracker(history: int = 0, **changes: object) -> RunTracker:
+    """The live run of `record(**changes)`, which starts now with so many epochs behind it."""
+    content = {"started": time.time_ns() // 10**6} | changes
     rows = [row(epoch) for epoch in range(1, history + 1)]
-    return RunTracker(record(**changes), Ticket.read(ticket), "I III", rows)
+    return RunTracker(header_of(record(**content), "I III"), rows)
+
+
+def store_content() -> list[tuple]:
+    """All that the store says of the runs of the tiny profile, but for their ids."""
+    from pipeline.tracking import client
+
+    mlflow = client()
+    experiment = mlflow.get_experiment_by_name("tiny")
+    runs = mlflow.search_runs([experiment.experiment_id], order_by=["tags.seed"])
+    return [
+        (
+            run.info.run_name,
+            run.info.status,
+            run.info.start_time,
+            run.info.end_time,
+            run.data.params,
+            run.data.tags,
+            [
+                (metric.key, metric.step, metric.value, metric.timestamp)
+                for key in sorted(run.data.metrics)
+                for metric in mlflow.get_metric_history(run.info.run_id, key)
+            ],
+            [file.path for file in mlflow.list_artifacts(run.info.run_id)],
+        )
+        for run in runs
+    ]
 
 
 def losses(run_id: str) -> list[tuple[int, float]]:
@@ -94,25 +128,32 @@ def losses(run_id: str) -> list[tuple[int, float]]:
 
 
 def write_run(
-    root: Path, seed: int, make_weights, run_id: str = "lost", epochs: int = 3
+    root: Path, seed: int, make_weights=None, epochs: int = 3, **changes: object
 ) -> tuple[Path, Path]:
-    """A trained and evaluated run's folders: runs/ and metrics/."""
+    """The folders in runs/ and metrics/ of a trained and evaluated run, and its card.
+
+    It has no weights unless `make_weights` writes them.
+    """
     place = Path("isic17-32", "scratch", "paper", str(seed))
     folder, scores = root / "runs" / place, root / "metrics" / "tiny" / place
     folder.mkdir(parents=True)
     scores.mkdir(parents=True)
-    make_weights(folder / "weights.safetensors")
-    content = record(seed, mlflow_run_id=run_id, mlflow_key=f"key{seed}", started=10**12)
-    content |= {"epoch": 2, "seconds": 1.5}
+    if make_weights:
+        make_weights(folder / "weights.safetensors")
+    content = record(seed, **changes)
     (folder / "run.json").write_text(json.dumps(content))
     names = list(row(1))
     lines = [",".join(str(row(e)[name]) for name in names) for e in range(1, epochs + 1)]
     (folder / "history.csv").write_text("\n".join([",".join(names), *lines]) + "\n")
+    copied = ("started", "mlflow_run_id", "code_hash", "data_hash")
     metrics = {
-        "checkpoint": {"mlflow_run_id": run_id},
+        "checkpoint": {name: content[name] for name in copied},
         "paper": {"miou": 0.5},
         "sound": {"native_size": {"mean_dice": 0.6, "intervals": {"mean_dice": [0.5, 0.7]}}},
     }
     (scores / "metrics.json").write_text(json.dumps(metrics))
     (scores / "contact_sheet.png").write_bytes(b"no image")
+    card = root / "reports/out/cards" / place / "MODEL_CARD.md"
+    card.parent.mkdir(parents=True)
+    card.write_text("no card")
     return folder, scores

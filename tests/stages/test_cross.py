@@ -1,4 +1,4 @@
-"""Scores on another dataset: which images are shared and left out, and what is written."""
+"""Scores on another dataset: the shared images, which are left out, and the written files."""
 
 import csv
 import json
@@ -87,9 +87,9 @@ def test_copies_of_real_photographs_are_found() -> None:
         *(cv2.resize(image, (150, 150), interpolation=cv2.INTER_AREA) for image in known[20:40]),
         *(turned(image, "mirrored left-right") for image in known[40:60]),
     ]
-    found = same_pictures([*others, *copies], known)
-    assert not found[: len(others)].any()
-    assert found[len(others) :].sum() >= 0.95 * len(copies)
+    is_known = same_pictures([*others, *copies], known)
+    assert not is_known[: len(others)].any()
+    assert is_known[len(others) :].sum() >= 0.95 * len(copies)
 
 
 def write_arrays(
@@ -116,7 +116,7 @@ def pictures(*seeds: int) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two datasets; of B's six test images two have an id of A's and two more show A's pictures."""
+    """Two datasets; of B's six test images two have ids of A and two more show pictures of A."""
     view = {"size": SIZE, "protocols": ["paper", "sound"]}
     grid = PROFILE["grid"] | {  # type: ignore[operator]
         "datasets": ["isic17", "isic18"],
@@ -167,18 +167,18 @@ def rows(project: Path) -> list[dict[str, str]]:
 
 def test_shared_images_are_left_out_and_the_others_scored(project: Path, capsys) -> None:
     stage.main(["a-to-b"])
-    found = scores(project)
-    assert (found["train"], found["test"], found["tested"]) == (A, B, 2)
-    assert found["shared"] == ["ISIC_0000001", "ISIC_0000006", "ISIC_0000091", "ISIC_0000092"]
-    assert found["shared_by"] == {"id": 2, "picture": 2}
-    assert list(found["runs"]) == ["scratch-paper-1", "scratch-sound-1"]
+    metrics = scores(project)
+    assert (metrics["train"], metrics["test"], metrics["tested"]) == (A, B, 2)
+    assert metrics["shared"] == ["ISIC_0000001", "ISIC_0000006", "ISIC_0000091", "ISIC_0000092"]
+    assert metrics["shared_by"] == {"id": 2, "picture": 2}
+    assert list(metrics["runs"]) == ["scratch-paper-1", "scratch-sound-1"]
     assert [(row["run"], row["id"]) for row in rows(project)] == [
-        (run, name) for run in found["runs"] for name in ("ISIC_0000021", "ISIC_0000022")
+        (run, name) for run in metrics["runs"] for name in ("ISIC_0000021", "ISIC_0000022")
     ]
     assert list(rows(project)[0])[:4] == ["run", "id", "native_width", "native_height"]
     assert "2 images, 4 left out" in capsys.readouterr().out
     for protocol in ("paper", "sound"):
-        entry = found["runs"][f"scratch-{protocol}-1"]
+        entry = metrics["runs"][f"scratch-{protocol}-1"]
         of_run = [row for row in rows(project) if row["run"] == f"scratch-{protocol}-1"]
         for count in ("tp", "fp", "fn", "tn"):
             assert entry["paper"][count] == sum(int(row[f"paper_{count}"]) for row in of_run)
@@ -187,7 +187,9 @@ def test_shared_images_are_left_out_and_the_others_scored(project: Path, capsys)
         assert entry["sound"]["native_size"]["mean_dice"] == pytest.approx(mean)
         assert entry["checkpoint"]["path"].endswith(f"{A}/scratch/{protocol}/1/weights.safetensors")
         assert (entry["checkpoint"]["epoch"], entry["checkpoint"]["git"]) == (7, "abc")
-    assert found["runs"]["scratch-paper-1"]["paper"] != found["runs"]["scratch-sound-1"]["paper"]
+    assert (
+        metrics["runs"]["scratch-paper-1"]["paper"] != metrics["runs"]["scratch-sound-1"]["paper"]
+    )
 
 
 def test_a_row_is_what_the_evaluation_of_all_images_gives(project: Path) -> None:
@@ -228,9 +230,9 @@ def test_where_all_images_are_shared_there_is_no_number(project: Path) -> None:
         ids = [f"ISIC_{n:07}" for n in range(1, 7)]
         (folder / "ids.txt").write_text("\n".join(ids))
     stage.main(["a-to-b"])
-    found = scores(project)
-    assert (found["tested"], len(found["shared"])) == (0, 6)
-    entry = found["runs"]["scratch-paper-1"]
+    metrics = scores(project)
+    assert (metrics["tested"], len(metrics["shared"])) == (0, 6)
+    entry = metrics["runs"]["scratch-paper-1"]
     assert set(entry["paper"].values()) == {None}
     assert entry["sound"]["native_size"]["mean_dice"] is None
     assert entry["sound"]["native_size"]["images"] == 0
@@ -254,9 +256,9 @@ def test_what_does_not_belong_together_is_refused(project: Path) -> None:
 
 def test_ids_and_pictures_are_told_apart(project: Path) -> None:
     arrays = Path("data/arrays")
-    found = shared_images(arrays / B / "paper", arrays / A / "paper", same_ids=True)
-    assert found.by_id == ["ISIC_0000001", "ISIC_0000006"]
-    assert found.by_picture == ["ISIC_0000091", "ISIC_0000092"]
+    shared = shared_images(arrays / B / "paper", arrays / A / "paper", same_ids=True)
+    assert shared.by_id == ["ISIC_0000001", "ISIC_0000006"]
+    assert shared.by_picture == ["ISIC_0000091", "ISIC_0000092"]
     back = shared_images(arrays / A / "paper", arrays / B / "paper", same_ids=True)
     assert (back.by_id, back.by_picture) == (["ISIC_0000006"], ["ISIC_0000007"])
 

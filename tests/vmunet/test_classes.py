@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader
 
-import pipeline.tracking.run
+import pipeline.tracking.live
 import pipeline.tracking.table_names
 import stages.common.training
 import stages.evaluate
@@ -441,10 +441,9 @@ def project(tmp_path, monkeypatch):
         view=lambda name: SimpleNamespace(dataset="shapes", size=SIZE),
         cell=lambda name: cell,
     )
-    ticket = pipeline.tracking.run.Ticket.read("")
-    quiet = SimpleNamespace(ticket=ticket, log=lambda *a: None, finish=lambda *a: None)
-    monkeypatch.setattr(pipeline.tracking.run, "RunTracker", lambda *a: quiet)
-    monkeypatch.setattr(stages.evaluate, "FinalScores", lambda *a: quiet)
+    quiet = SimpleNamespace(run_id="", log_epoch=lambda *a: None, finish=lambda *a: None)
+    monkeypatch.setattr(pipeline.tracking.live, "RunTracker", lambda *a: quiet)
+    monkeypatch.setattr(stages.evaluate, "log_scores", lambda *a: None)
     monkeypatch.setattr(stages.evaluate, "tables_of", lambda *a: "")
     monkeypatch.setattr(pipeline.tracking.table_names, "tables_of", lambda *a: "")
     monkeypatch.setattr(stages.common.training, "hash_inputs", lambda *a: {})

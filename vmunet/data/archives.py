@@ -1,4 +1,4 @@
-"""Unpacking a zip that somebody else made: inside the target folder, whole, or not at all."""
+"""Unpack a zip of unknown origin: only inside the target folder, completely or not at all."""
 
 import hashlib
 import lzma
@@ -16,8 +16,8 @@ from vmunet.files import whole_folder
 BLOCK = 1 << 20
 MOST_BYTES = 200 * 2**30  # the largest official archive unpacks to about 11 GiB
 MOST_RATIO = 200  # photographs hardly compress, and an empty mask's PNG is already compressed
-RATIO_FROM = 64 * 2**20  # smaller files may compress as they like
-DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)  # what reading a bad zip raises
+RATIO_FROM = 64 * 2**20  # bytes; for smaller files the ratio is not checked
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)  # errors of a damaged zip
 
 
 def sha256_of(path: Path) -> str:
@@ -34,7 +34,7 @@ def sha256_of(path: Path) -> str:
 def is_whole_zip(path: Path) -> bool:
     """Whether the file is a zip whose members all have the checksums that it declares.
 
-    A member that needs a password, or another program, to be unpacked is taken as it is.
+    A member that only a password or another program can unpack is not checked.
     """
     try:
         with zipfile.ZipFile(path) as opened:
@@ -44,9 +44,9 @@ def is_whole_zip(path: Path) -> bool:
                     with opened.open(member) as source:
                         while block := source.read(BLOCK):
                             bar.update(len(block))
-    except (*DAMAGE, OSError):  # the last where a damaged address leads before the file's start
+    except (*DAMAGE, OSError):  # OSError: a damaged offset points before the file's start
         return False
-    except RuntimeError:  # `extract` says what is wanting
+    except RuntimeError:  # a password is needed: `extract` says so
         pass
     return True
 
@@ -60,8 +60,8 @@ def extract(archive: Path, target: Path, most_bytes: int = MOST_BYTES) -> None:
         most_bytes: refuse to unpack more than this.
 
     Raises:
-        InputError: not a zip, truncated, damaged, it would write outside the target, or it would
-            unpack to far more than it should, or the disk is full.
+        InputError: the file is not a zip, truncated or damaged; or it would write outside the
+            target or unpack to far more than it should; or the disk is full.
     """
     try:
         with zipfile.ZipFile(archive) as opened, whole_folder(target) as folder:
@@ -77,9 +77,9 @@ def extract(archive: Path, target: Path, most_bytes: int = MOST_BYTES) -> None:
     except DAMAGE as error:
         raise InputError(f"{archive.name}: {_what_is_wrong(archive, error)}") from error
     except (NotImplementedError, RuntimeError, FileExistsError, NotADirectoryError) as error:
-        # encrypted, compressed in an unknown way, or one path both a file and a folder
+        # encrypted, compressed by an unknown method, or one path is both a file and a folder
         raise InputError(f"{archive.name}: cannot be unpacked: {error}") from error
-    except OSError as error:  # a full disk, or an address in the zip that leads out of it
+    except OSError as error:  # a full disk, or a damaged offset in the zip
         raise InputError(
             f"{archive.name}: cannot be unpacked into {target.parent} ({error.strerror or error}); "
             "nothing was kept: make room, or download it again if there is room"
@@ -109,7 +109,7 @@ def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
 
 
 def _check_size(archive: Path, members: list[zipfile.ZipInfo], most_bytes: int) -> None:
-    """Refuse by what the zip declares; the zip reader holds every member to it."""
+    """Check the sizes that the zip declares; the zip reader lets no member exceed its own."""
     total = sum(member.file_size for member in members)
     if total > most_bytes:
         raise InputError(
@@ -149,7 +149,7 @@ def _write_member(
         raise InputError(f"{archive.name}: holds {member.filename!r} twice; download it again")
     with opened.open(member) as source, path.open("wb") as sink:
         # The zip reader stops at the declared size and checks the CRC there, so that no member
-        # can write more than `_check_size` allowed.
+        # can write more than `_check_size` allows.
         while block := source.read(BLOCK):
             sink.write(block)
             bar.update(len(block))

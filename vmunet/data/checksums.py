@@ -1,8 +1,8 @@
-"""The SHA-256 of files whose publisher gives none: seen at the first download, kept in git.
+"""The SHA-256 of files whose publisher states none: recorded at the first download, kept in git.
 
-`checksums.json` lies beside dvc.lock and is committed, so that everybody who runs the project is
-held to the bytes that were seen first. It maps the publisher's address to the SHA-256. A file
-that differs from its entry is never used; who trusts the new one removes the entry by hand.
+`checksums.json` is beside dvc.lock and is committed, so that everybody who runs the project gets
+the bytes of the first download. It maps the publisher's address to the SHA-256. A file that differs
+from its entry is never used; a person who trusts the new file removes the entry by hand.
 """
 
 import json
@@ -17,7 +17,7 @@ RECORD = Path("checksums.json")  # from the repository's root, where stages run
 
 
 def recorded(record: Path, url: str) -> str | None:
-    """The SHA-256 on record for the file published at `url`, None where there is none.
+    """The recorded SHA-256 of the file published at `url`, None if there is none.
 
     Raises:
         InputError: the record is damaged.
@@ -26,12 +26,12 @@ def recorded(record: Path, url: str) -> str | None:
 
 
 def remember(record: Path, url: str, sha256: str) -> None:
-    """Record the SHA-256 of the file published at `url`, unless one is on record.
+    """Record the SHA-256 of the file published at `url`, unless one is recorded already.
 
     Raises:
         InputError: the record is damaged.
     """
-    with FileLock(record.with_name(f".{record.name}.lock")):  # others may be adding theirs
+    with FileLock(record.with_name(f".{record.name}.lock")):  # other processes may write it too
         sums = {url: sha256} | _read(record)
         with whole_file(record) as part:
             part.write_text(json.dumps(sums, indent=1, sort_keys=True) + "\n")

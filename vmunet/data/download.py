@@ -1,10 +1,10 @@
-"""Where official files come from: a folder on this machine, or the internet.
+"""Get official files from a folder on this machine, or from the internet.
 
-Nothing carries a file's own name before it is complete and checked: against the published
-SHA-256, or else against the one seen at the first download (`vmunet.data.checksums`), which must
-be whole by the zip's own checksums. What does not match is removed and the next address is asked;
-no address left is an error. Mirrors are asked before the publisher, but only for files whose
-checksum is known: a mirror is never the first to say what a file holds.
+A file gets its own name only when it is complete and checked: against the published SHA-256, or,
+if there is none, against that of the first download (`vmunet.data.checksums`). The first download
+must be whole by the zip's own checksums. A file that does not match is removed, and the next
+address is tried; if no address is left, that is an error. Mirrors are tried before the publisher,
+but only for files with a known checksum: a mirror never decides what a file should hold.
 """
 
 import os
@@ -25,7 +25,7 @@ from vmunet.data.isic.official import Archive, IsicDataset
 from vmunet.data.transfer import SourceError, StoppedError, Together, bring, discard
 from vmunet.errors import InputError
 
-PATIENCE = 2.0  # seconds that the other downloads get to end by themselves when one fails
+PATIENCE = 2.0  # seconds that the other downloads have to end by themselves when one fails
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Wanted:
 
     Attributes:
         url: the publisher's address.
-        place: `<folder>/<name>`, its path below the folder of downloads and below a mirror.
-        sha256: the published checksum, None where none is.
+        place: `<folder>/<name>`, its path in the folder of downloads and in a mirror.
+        sha256: the published checksum, None if there is none.
     """
 
     url: str
@@ -58,10 +58,10 @@ class Internet:
     """How files are downloaded.
 
     Attributes:
-        downloads: folder that keeps them.
-        mirrors: base addresses that are asked first, in order (`mirror_urls`).
-        record: the file of checksums seen first.
-        wait: seconds before the first retry; doubles with each one in a row.
+        downloads: the folder that keeps them.
+        mirrors: base addresses that are tried first, in order (`mirror_urls`).
+        record: the file with the checksums of first downloads.
+        wait: seconds before the first retry; doubles with each further retry.
     """
 
     downloads: Path = Path("data/downloads")
@@ -71,7 +71,7 @@ class Internet:
 
 
 def mirror_urls(text: str | None) -> tuple[str, ...]:
-    """The base addresses in VMUNET_MIRROR_URLS, separated by spaces; none where it is not set.
+    """The base addresses in VMUNET_MIRROR_URLS, separated by spaces; none if it is not set.
 
     Raises:
         InputError: one is not an http or https address.
@@ -81,7 +81,7 @@ def mirror_urls(text: str | None) -> tuple[str, ...]:
         if not url.startswith(("http://", "https://")):
             raise InputError(
                 f"VMUNET_MIRROR_URLS: {url!r} is not an address; expected http:// or https:// "
-                "addresses separated by spaces (a folder belongs into VMUNET_MIRROR)"
+                "addresses separated by spaces (for a folder set VMUNET_MIRROR)"
             )
     return urls
 
@@ -92,12 +92,12 @@ def provided(archive: Archive, path: Path) -> Provided:
 
 
 def from_mirror(dataset: IsicDataset, mirror: str | None) -> list[Provided]:
-    """The dataset's archives in `<mirror>/<dataset>/`, used in place.
+    """The dataset's archives in `<mirror>/<dataset>/`, without copying them.
 
     Checksums are recorded, not compared with the official ones: a mirror may hold smaller images.
 
     Args:
-        mirror: the value of VMUNET_MIRROR, None where it is not set.
+        mirror: the value of VMUNET_MIRROR, None if it is not set.
 
     Raises:
         InputError: no mirror is set, or an archive is not in it.
@@ -121,7 +121,7 @@ def from_internet(dataset: IsicDataset, internet: Internet) -> list[Provided]:
     """The dataset's archives from the challenge's server, kept in `<downloads>/<dataset>/`.
 
     Raises:
-        InputError: see `fetch`.
+        InputError: as `fetch`.
     """
     wanted = [Wanted(a.url, f"{dataset.name}/{a.name}", a.sha256) for a in dataset.archives]
     sums = fetch_all(wanted, internet)
@@ -133,14 +133,14 @@ def from_internet(dataset: IsicDataset, internet: Internet) -> list[Provided]:
 
 
 def fetch_all(wanted: Sequence[Wanted], internet: Internet) -> list[str]:
-    """`fetch` for a few files side by side; returns their SHA-256.
+    """`fetch` for a few files in parallel; returns their SHA-256.
 
-    The first failure, or Ctrl-C, stops the others; what they have is resumed by the next start.
-    One that waits for a silent server is not waited for: its thread ends with the process, or
-    when the server speaks again.
+    The first failure, or Ctrl-C, stops the others; the next start resumes them. This function does
+    not wait for a download whose server is silent: its thread ends with the process, or when the
+    server answers again.
 
     Raises:
-        InputError: see `fetch`.
+        InputError: as `fetch`.
     """
     together = Together()
     futures: list[Future[str]] = [Future() for _ in wanted]
@@ -166,55 +166,55 @@ def fetch_all(wanted: Sequence[Wanted], internet: Internet) -> list[str]:
 
 
 def fetch(wanted: Wanted, internet: Internet, together: Together | None = None) -> str:
-    """Download a zip to `<downloads>/<place>` unless it is there already; either way check it.
+    """Download a zip to `<downloads>/<place>` unless it is there already; check it in both cases.
 
-    Of two processes that want the same file the second waits, and finds it there.
+    If two processes want the same file, the second waits until the first has it.
 
     Args:
-        together: shared with the downloads beside this one.
+        together: shared with the downloads that run in parallel.
 
     Returns:
         The file's SHA-256.
 
     Raises:
         InputError: no address gives the file, its checksum is wrong, or the disk is full.
-        StoppedError: a download beside this one failed.
+        StoppedError: a parallel download failed.
     """
     together = together or Together()
     target = internet.downloads / wanted.place
     target.parent.mkdir(parents=True, exist_ok=True)
-    with alone(target.with_name(f".{target.name}.lock"), target.name, together):
+    with locked(target.with_name(f".{target.name}.lock"), target.name, together):
         expected = wanted.sha256 or recorded(internet.record, wanted.url)
         if not target.exists():
             part = target.with_name(target.name + ".part")
-            found = _from_some_address(wanted, part, expected, internet, together)
+            sha256 = _from_some_address(wanted, part, expected, internet, together)
             if not expected:
-                remember(internet.record, wanted.url, found)
+                remember(internet.record, wanted.url, sha256)
             os.replace(part, target)
             discard(part)
-            return found
-        found = sha256_of(target)
-        if expected and found != expected:
+            return sha256
+        sha256 = sha256_of(target)
+        if expected and sha256 != expected:
             raise InputError(
-                f"{target}: its sha256 is {found}, expected {expected}; "
+                f"{target}: its sha256 is {sha256}, expected {expected}; "
                 "the file was changed or damaged: delete it and run again to download it"
             )
         if not expected and not is_whole_zip(target):
             raise InputError(f"{target}: not a whole zip; delete it and run again to download it")
-        if not expected:  # put there by hand
-            remember(internet.record, wanted.url, found)
-        return found
+        if not expected:  # a person put it there
+            remember(internet.record, wanted.url, sha256)
+        return sha256
 
 
 @contextmanager
-def alone(path: Path, name: str, together: Together | None = None) -> Iterator[None]:
-    """Hold the lock file `path`; a second process waits for it, and a killed one loses its own.
+def locked(path: Path, name: str, together: Together | None = None) -> Iterator[None]:
+    """Hold the lock file `path`; a second process waits for it. A killed process loses its lock.
 
     Args:
-        name: what is made under it, for the one that waits.
+        name: the thing that the lock protects, for the message of a process that waits.
 
     Raises:
-        StoppedError: another of the downloads `together` failed meanwhile.
+        StoppedError: a parallel download failed meanwhile.
     """
     together = together or Together()
     lock = FileLock(path)
@@ -249,21 +249,21 @@ def _from_some_address(
         except SourceError as error:
             failed.append(str(error))
     if internet.mirrors and not expected:
-        failed.append("mirrors were not asked, for no checksum of this file is known yet")
+        failed.append("mirrors were not tried, because no checksum of this file is known yet")
     raise InputError("; ".join(failed))
 
 
 def _checked(part: Path, url: str, expected: str | None, recorded_in: Internet | None) -> str:
-    """The complete download's SHA-256; a wrong one is removed, for it cannot be resumed."""
-    found = sha256_of(part)
-    if expected and found != expected:
-        problem = f"its sha256 is {found}, expected {expected}"
+    """The SHA-256 of a complete download; a wrong file is removed, because it cannot be resumed."""
+    sha256 = sha256_of(part)
+    if expected and sha256 != expected:
+        problem = f"its sha256 is {sha256}, expected {expected}"
         if recorded_in:
             problem += f" (the first download's, in {recorded_in.record})"
-    elif not expected and not is_whole_zip(part):  # what is recorded must be right
+    elif not expected and not is_whole_zip(part):  # the recorded checksum must be right
         problem = "the server sent something that is not a whole zip"
     else:
-        return found
+        return sha256
     discard(part)
     advice = "fetch the file by hand and use the source 'file'"
     if recorded_in and expected:

@@ -1,10 +1,10 @@
-"""Reading photographs and masks, with every doubt about a file settled or refused.
+"""Read photographs and masks; a file in doubt is converted by a rule or refused.
 
 Photographs become 8-bit RGB by these rules, and each is counted: grayscale is repeated over three
 channels; a fully opaque alpha channel is dropped; 16 bits become 8 by dividing by 257 (65535 is
-255). What would be a guess is refused: transparency, and 16-bit files that use fewer than 13 bits
-(a 12-bit camera's, whose white is unknown). A JPEG's orientation tag is ignored, as in the
-published code: masks lie on the pixels as they are stored.
+255). A file is refused if its conversion would be a guess: if it has transparency, or has 16 bits
+and uses fewer than 13 (a 12-bit camera's, whose white is unknown). A JPEG's orientation tag is
+ignored, as in the published code: masks belong to the pixels as they are stored.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ def decode(path: Path) -> NDArray:
     """The file's pixels as stored: (height, width) or (height, width, channels), channels BGR(A).
 
     Raises:
-        InputError: it cannot be read, or it is truncated.
+        InputError: the file cannot be read, or it is truncated.
     """
     content = np.frombuffer(path.read_bytes(), np.uint8)
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
@@ -35,36 +35,36 @@ def decode(path: Path) -> NDArray:
     if pixels is None:
         raise InputError(
             f"{path.name}: not a readable image, or cut short ({content.size} bytes); "
-            "replace it by an intact copy"
+            "replace it with an intact copy"
         )
     return pixels
 
 
 def read_rgb(path: Path) -> tuple[Array8, list[str]]:
-    """A photograph as RGB uint8 (height, width, 3), and which of CONVERSIONS that took.
+    """A photograph as RGB uint8 (height, width, 3), and the CONVERSIONS that it needed.
 
     Raises:
-        InputError: unreadable, or its conversion would be a guess.
+        InputError: the file is unreadable, or its conversion would be a guess.
     """
     pixels = decode(path)
-    taken: list[str] = []
+    conversions: list[str] = []
     if pixels.dtype == np.uint16:
         pixels = _to_eight_bits(path, pixels)
-        taken.append("sixteen_bit")
+        conversions.append("sixteen_bit")
     if pixels.dtype != np.uint8:
         raise InputError(f"{path.name}: pixels are {pixels.dtype}; expected 8 or 16 bits unsigned")
     if pixels.ndim == 2:
-        taken.append("grayscale")
-        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), taken  # type: ignore[return-value]
+        conversions.append("grayscale")
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), conversions  # type: ignore[return-value]
     if pixels.shape[2] == 4:
         if int(pixels[..., 3].min()) < 255:
             raise InputError(
-                f"{path.name}: has transparent pixels, and what should lie under them is unknown; "
+                f"{path.name}: has transparent pixels, and the colour behind them is unknown; "
                 "save it as RGB"
             )
-        taken.append("alpha")
-        return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB), taken  # type: ignore[return-value]
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), taken  # type: ignore[return-value]
+        conversions.append("alpha")
+        return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB), conversions  # type: ignore[return-value]
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), conversions  # type: ignore[return-value]
 
 
 def _to_eight_bits(path: Path, pixels: NDArray) -> Array8:
@@ -72,18 +72,18 @@ def _to_eight_bits(path: Path, pixels: NDArray) -> Array8:
     if 0 < int(colours.max()) < 2**12:
         raise InputError(
             f"{path.name}: a 16-bit image whose brightest value is {int(colours.max())}: its white "
-            "is unknown; save it with 8 bits a channel"
+            "is unknown; save it with 8 bits per channel"
         )
     return np.round(pixels / np.float32(257)).astype(np.uint8)
 
 
 def read_mask(path: Path) -> tuple[Array8, bool]:
-    """A mask as uint8 (height, width) of 0 and 255, and whether that differs from the file's form.
+    """A mask as uint8 (height, width) of 0 and 255, and whether the file had another form.
 
-    Empty is allowed. Values 0 and 1, and three equal channels, are accepted.
+    An empty mask is allowed. Values 0 and 1, and three equal channels, are accepted.
 
     Raises:
-        InputError: unreadable, or it holds other values.
+        InputError: the file is unreadable, or it holds other values.
     """
     pixels = decode(path)
     changed = pixels.ndim == 3

@@ -1,4 +1,4 @@
-"""Under which terms the datasets may be used, as their publishers state them (CITATION.cff)."""
+"""The datasets' terms of use, as their publishers state them (CITATION.cff)."""
 
 LICENCES = {
     "isic17": "ISIC 2017 (Codella et al., arXiv:1710.05006): CC-0.",

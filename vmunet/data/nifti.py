@@ -1,10 +1,10 @@
-"""CT volumes and label maps in NIfTI files: read upright, written back on the file's own grid.
+"""CT volumes and label maps in NIfTI files: read upright, written on the file's own grid.
 
 A file may store its axes in any order and direction; its affine says which. Every volume is read
 as (depth, height, width) = slices from inferior to superior, rows from anterior to posterior,
-columns from the patient's right to left: what a radiologist looks at, whatever the file's order.
-That takes swapped and mirrored axes only, no resampling: an oblique volume keeps its slices and
-gets the closest axes.
+columns from the patient's right to left: a radiologist's view, whatever the file's order. Axes
+are swapped and mirrored for this, never resampled: an oblique volume keeps its slices and gets the
+closest axes.
 """
 
 import gzip
@@ -25,13 +25,13 @@ from vmunet.errors import InputError
 from vmunet.files import whole_file
 
 SUFFIXES = (".nii", ".nii.gz")
-# What an index counts towards along (width, height, depth): left, posterior, superior.
+# The direction in which an index grows along (width, height, depth): left, posterior, superior.
 UPRIGHT = orientations.axcodes2ornt(("L", "P", "S"))
 MILLIMETRES = {1: 1e3, 3: 1e-3}  # by xyzt_units: metres, micrometres; any other code means mm
-FLATTEST = 1e-6  # of the volume of a box with the same edges; axes this close to a plane are none
+FLATTEST = 1e-6  # of the volume of a box with the same edges; flatter axes are refused
 WRONG_MAP = "give the label map that belongs to the volume"
 GZIP = b"\x1f\x8b"
-# All that nibabel and the decompressors raise on a damaged file.
+# All errors that nibabel and the decompressors raise for a damaged file.
 DAMAGE = (
     nibabel.filebasedimages.ImageFileError,
     nibabel.spatialimages.HeaderDataError,
@@ -46,17 +46,17 @@ DAMAGE = (
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A volume as read, and where it lies.
+    """A volume as read, and its position in the patient.
 
     Attributes:
-        voxels: (depth, height, width), indices towards superior, posterior, left. CT values as
-            float32 in HU, labels as uint8.
+        voxels: (depth, height, width), indices grow towards superior, posterior, left. CT values
+            are float32 in HU, labels are uint8.
         spacing: mm per voxel along (depth, height, width).
-        affine: (4, 4), of `voxels`: the index (width, height, depth, 1) to mm in the patient,
+        affine: (4, 4), from the index (width, height, depth, 1) of `voxels` to mm in the patient,
             (right, anterior, superior, 1).
         path: the file.
-        header: the file's header, as nibabel holds it: its shape, affines and their codes.
-        orientation: (3, 2), of the file's axes as nibabel has it: the patient's axis, direction.
+        header: the file's header as nibabel reads it: shape, affines and their codes.
+        orientation: (3, 2), of the file's axes as in nibabel: the patient's axis, direction.
     """
 
     voxels: NDArray
@@ -82,18 +82,18 @@ def read_volume(path: Path) -> Volume:
         Volume with float32 voxels; whole numbers up to 2**24 are exact.
 
     Raises:
-        InputError: not NIfTI, damaged, not three-dimensional, values that are NaN or infinite, or
-            no usable affine.
+        InputError: the file is not NIfTI, damaged or not three-dimensional, has values that are
+            NaN or infinite, or has no usable affine.
     """
     volume = _read(Path(path))
-    # a value beyond float32's range becomes infinite, and is refused as such
+    # a value beyond float32's range becomes infinite, and is refused below
     with np.errstate(over="ignore"):
         voxels = volume.voxels.astype(np.float32, copy=False)
     wrong = int(voxels.size - np.isfinite(voxels).sum())
     if wrong:
         raise InputError(
             f"{path}: {wrong} of {voxels.size} voxels are NaN or infinite; expected a number in "
-            "every voxel: replace them, in CT by -1024 where nothing was measured"
+            "every voxel: replace them, in CT with -1024 if nothing was measured there"
         )
     return replace(volume, voxels=np.ascontiguousarray(voxels))
 
@@ -103,19 +103,18 @@ def read_labels(path: Path, values: Collection[int], advice: str = WRONG_MAP) ->
 
     Args:
         path: as in `read_volume`.
-        values: the labels it may hold, 0..255, such as `range(14)`; not all of them need to occur.
-        advice: what to do where it holds others.
+        values: the allowed labels, 0..255, such as `range(14)`; not all of them need to occur.
+        advice: what a person can do if the map holds other labels.
 
     Returns:
         Volume with uint8 voxels.
 
     Raises:
-        InputError: as `read_volume`, and where a value is not one of `values`.
+        InputError: as `read_volume`, and if a value is not one of `values`.
     """
     volume = _read(Path(path))
-    found = np.unique(volume.voxels)
     allowed = sorted(values)
-    wrong = [value for value in found.tolist() if value not in values]
+    wrong = [value for value in np.unique(volume.voxels).tolist() if value not in values]
     if wrong:
         named = ", ".join(map(str, wrong[:8])) + (", ..." if wrong[8:] else "")
         first, last = allowed[0], allowed[-1]
@@ -128,16 +127,16 @@ def read_labels(path: Path, values: Collection[int], advice: str = WRONG_MAP) ->
 
 
 def check_same_grid(image: Volume, labels: Volume, tolerance: float = 1e-3) -> None:
-    """Refuse a label map that does not lie on its image, voxel on voxel.
+    """Refuse a label map whose voxels are not at the places of its image's voxels.
 
-    The two may store their axes in different orders: what counts is where the voxels lie.
+    The two files may store their axes in different orders: only the voxels' places count.
 
     Args:
-        image, labels: as read.
-        tolerance: mm, that the corners of the two may be apart.
+        image, labels: the volumes as read.
+        tolerance: the largest distance of corresponding corners, mm.
 
     Raises:
-        InputError: the shapes differ, or a corner lies elsewhere.
+        InputError: the shapes differ, or corresponding corners are too far apart.
     """
     if image.voxels.shape == labels.voxels.shape:
         lasts = [(0, n - 1) for n in reversed(image.voxels.shape)]
@@ -171,16 +170,16 @@ def _grid(volume: Volume) -> str:
 def write_labels(path: Path, labels: NDArray, like: Volume) -> None:
     """Write a label map on the grid of the file that `like` was read from.
 
-    The file gets that one's axis order, shape and both affines with their codes, bit for bit; 8
-    bits unsigned, slope 1. It appears whole or not at all. Header extensions are left out, as they
-    may hold a patient's data.
+    The new file gets the axis order, shape and both affines with their codes of that file, bit for
+    bit; 8 bits unsigned, slope 1. It is written completely or not at all. Header extensions are
+    left out, because they may hold a patient's data.
 
     Args:
         path: `.nii` or `.nii.gz`.
-        labels: whole numbers 0..255, of the shape of `like.voxels`.
+        labels: whole numbers 0..255, with the shape of `like.voxels`.
 
     Raises:
-        InputError: on another suffix, shape or other values.
+        InputError: the suffix, the shape or a value is another.
     """
     path = Path(path)
     if not is_nifti(path):
@@ -198,11 +197,11 @@ def write_labels(path: Path, labels: NDArray, like: Volume) -> None:
     stored = orientations.apply_orientation(stored.transpose(2, 1, 0), back)
     header = like.header.copy()
     header.extensions.clear()
-    header["vox_offset"] = 0  # nibabel then chooses it anew
-    header["cal_min"] = header["cal_max"] = 0  # how bright to show CT values, not labels
+    header["vox_offset"] = 0  # nibabel then chooses it again
+    header["cal_min"] = header["cal_max"] = 0  # they are for showing CT values
     header.set_data_dtype(np.uint8)
     header.set_intent("label")
-    # Without an affine of its own the image leaves those of the header as they are.
+    # An image without its own affine leaves those of the header as they are.
     image = _class_of(header)(stored.reshape(header.get_data_shape()), None, header)
     content = image.to_bytes()
     with whole_file(path) as part:
@@ -212,7 +211,7 @@ def write_labels(path: Path, labels: NDArray, like: Volume) -> None:
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether a path is a NIfTI file by its name; hidden files are none."""
+    """Whether a path has the name of a NIfTI file; hidden files do not count."""
     return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
 
 
@@ -222,13 +221,13 @@ def _class_of(header: Any) -> Any:
 
 
 def _read(path: Path) -> Volume:
-    """The volume with voxels in the type that its file's numbers and scaling give."""
+    """The volume, with voxels in the type that follows from the file's numbers and scaling."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a {' or '.join(SUFFIXES)} file")
     try:
         content = path.read_bytes()
         if content.startswith(GZIP):
-            # to the end, where the sum of the content is: nibabel would not read so far
+            # up to the end, where the content's checksum is: nibabel would not read so far
             content = gzip.decompress(content)
     except DAMAGE as error:
         raise InputError(f"{path}: damaged or cut short ({error}); get the file again") from None
@@ -248,13 +247,13 @@ def _read(path: Path) -> Volume:
             "as .nii or .nii.gz: convert it, DICOM with dcm2niix for example"
         )
     try:
-        # what nibabel mends, or cannot compute, it would print
+        # nibabel would print what it repairs or cannot compute
         with nibabel.imageglobals.LoggingOutputSuppressor(), np.errstate(all="ignore"):
             image = image_class.from_bytes(content)
         header = image.header
         _check_voxels(path, image, len(content))
         affine = _affine(path, image, content)
-        voxels = np.asarray(image.dataobj)  # as stored where there is no scaling, else float64
+        voxels = np.asarray(image.dataobj)  # as stored if there is no scaling, otherwise float64
     except DAMAGE as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: damaged NIfTI file ({reason}); get the file again") from None
@@ -268,7 +267,7 @@ def _read(path: Path) -> Volume:
 
 
 def _check_voxels(path: Path, image: Any, size: int) -> None:
-    """Refuse what is not a volume of numbers, all of them there; `size`: of the file, bytes."""
+    """Refuse a file that is not a complete volume of numbers; `size` is the file's, in bytes."""
     header = image.header
     shape = header.get_data_shape()
     dtype = header.get_data_dtype()
@@ -294,17 +293,17 @@ def _check_voxels(path: Path, image: Any, size: int) -> None:
 def _affine(path: Path, image: Any, content: bytes) -> NDArray[np.float64]:
     """The file's voxel index to mm, (4, 4), checked."""
     header = image.header
-    by_sform = header["sform_code"] > 0  # as nibabel and ITK choose where a file has both
+    by_sform = header["sform_code"] > 0  # nibabel and ITK prefer it too, if a file has both
     if not by_sform and not header["qform_code"] > 0:
         raise InputError(
             f"{path}: does not say how it lies in the patient (sform_code and qform_code are 0), "
-            "and left and right would be a guess; set its affine, or convert the scan again"
+            "so left and right would be a guess; set its affine, or convert the scan again"
         )
     affine = np.array(image.affine, dtype=np.float64)
     affine[:3] *= MILLIMETRES.get(int(header["xyzt_units"]) % 8, 1.0)
     sizes = voxel_sizes(affine)
     if not by_sform:
-        # as stored: nibabel turns a size of zero into 1 mm
+        # the stored sizes: nibabel turns a size of zero into 1 mm
         sizes = type(header)(content[: header.sizeof_hdr], check=False)["pixdim"][1:4]
     spans = bool(np.isfinite(affine).all() and np.isfinite(sizes).all() and (sizes != 0).all())
     if not (spans and abs(np.linalg.det(affine[:3, :3] / voxel_sizes(affine))) > FLATTEST):

@@ -1,8 +1,8 @@
 """From checked pairs to the arrays that training and evaluation map into memory.
 
 Both protocols stretch each photograph by its own minimum and maximum at its own size, then resize
-once; images are kept as 8 bits. Published code augments first, resizes after, and keeps floats:
-both are named deviations (`paper` protocol).
+it once; images are kept as 8 bits. The published code augments first, then resizes, and keeps
+floats: both are named deviations of the `paper` protocol.
 """
 
 import json
@@ -33,17 +33,17 @@ KEPT = ("dataset", "source", "n_train", "n_test", "native_min", "native_max", "e
 def write_arrays(
     raw: Path, target: Path, view: str, size: int, protocols: Sequence[Protocol]
 ) -> None:
-    """Write `target`/<protocol>/ for every protocol (layout: `vmunet.data.arrays`), whole.
+    """Write `target`/<protocol>/ for every protocol (layout: `vmunet.data.arrays`).
 
     Args:
         raw: data/raw/<dataset>, as `write_raw` leaves it.
-        target: data/arrays/<view>.
-        view: its name, for the manifests.
+        target: data/arrays/<view>, written completely or not at all.
+        view: the view's name, for the manifests.
         size: side of the square arrays in pixels.
         protocols: each decides how images and masks are resized.
 
     Raises:
-        InputError: `raw` is missing or incomplete; `target` is untouched.
+        InputError: `raw` is missing or incomplete; `target` is unchanged.
     """
     manifest = _raw_manifest(raw)
 
@@ -81,11 +81,13 @@ def write_subset(
     """Write `folder`/<protocol>/<subset>/: images.npy, masks.npy and ids.txt.
 
     Args:
-        folder, subset, ids: where, and which.
-        read: an id's image, uint8 RGB (height, width, 3), and mask, uint8 (height, width).
+        folder, subset: the place to write to.
+        ids: the images, in the order of the arrays.
+        read: a function from an id to its image, uint8 RGB (height, width, 3), and its mask, uint8
+            (height, width).
         size: side of the square arrays in pixels.
         protocols: each decides how images and masks are resized.
-        labels: masks hold class numbers, and take the nearest pixel whatever the protocol.
+        labels: whether masks hold class numbers; they take the nearest pixel in every protocol.
     """
     images, masks = {}, {}
     for protocol in protocols:
@@ -121,7 +123,7 @@ def _image_path(raw: Path, key: str) -> Path:
 def write_native_masks(
     folder: Path, masks: Iterable[tuple[str, bytes]], protocols: Sequence[Protocol]
 ) -> None:
-    """Zip the test masks, (id, PNG) of their own size, the same in every protocol's folder."""
+    """Zip the test masks, (id, PNG) at their own size; every protocol's folder gets the same."""
     places = [folder / protocol.name / "test" / NATIVE_MASKS for protocol in protocols]
     with zipfile.ZipFile(places[0], "w", zipfile.ZIP_STORED) as archive:
         for key, content in masks:

@@ -1,7 +1,7 @@
 """Normalisation and resizing, shared by preprocessing, evaluation and inference.
 
-Pixels are taken as areas: the centre of pixel i lies at i + 0.5 (half-pixel centres), for images
-and masks alike, so that they stay on each other whatever the scale.
+Pixels are areas: the centre of pixel i is at i + 0.5 (half-pixel centres), for images and for
+masks, so that they stay aligned at every scale.
 """
 
 from typing import Literal
@@ -15,8 +15,8 @@ Float = NDArray[np.float32]
 def min_max(image: NDArray) -> Float:
     """Stretch an image's values to 0..255, over all its channels together.
 
-    The published code first subtracts a dataset mean and divides by a deviation, which cancel in
-    this. A constant image becomes zeros, where the published code divides by zero.
+    The published code first subtracts a dataset mean and divides by a deviation; both cancel here.
+    A constant image becomes zeros; the published code divides by zero.
 
     Args:
         image: (height, width, channels), any number type.
@@ -34,15 +34,15 @@ def min_max(image: NDArray) -> Float:
 
 
 def resize_image(image: NDArray, size: int, how: Literal["bilinear", "area"]) -> Float:
-    """Resize to a square, whatever the proportions were, as the published code does.
+    """Resize to a square, whatever the proportions are, as the published code does.
 
     Args:
         image: (height, width, channels), uint8 or float32.
         size: side of the result in pixels.
         how: `bilinear` mixes the 2x2 pixels nearest to each target pixel's centre (no
             antialiasing: `torch.nn.functional.interpolate(..., antialias=False)`); `area` averages
-            all that a target pixel covers along an axis that shrinks, bilinear along one that
-            grows.
+            all pixels that a target pixel covers along an axis that shrinks, and is bilinear along
+            an axis that grows.
 
     Returns:
         float32 (size, size, channels), within the input's range.
@@ -66,7 +66,7 @@ def resize_mask(
         mask: uint8 (height, width), 0 and 255.
         size: side of the result in pixels.
         how: `bilinear` gives soft targets (255 times the share, rounded); `nearest` keeps two
-            values, taking the pixel at each target pixel's centre.
+            values: it takes the pixel at each target pixel's centre.
 
     Returns:
         uint8 (size, size), 0..255.

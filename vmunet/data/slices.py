@@ -1,14 +1,14 @@
-"""Axial CT slices on their way into the model and back, shared by training and inference.
+"""Prepare axial CT slices for the model and resize its labels, for training and inference.
 
-Two ways of resizing, each with its own idea of where pixels lie; images and labels of one run
-always take the same, so that they stay on each other:
+There are two ways of resizing, which place pixels differently; images and labels of one run always
+use the same way, so that they stay aligned:
 
-`cubic`, what the published code does: `scipy.ndimage.zoom` with cubic splines for the image and
-order 0 for the labels. The centres of the corner pixels stay on each other, and an image that
-shrinks is sampled, not averaged.
+`cubic`, as in the published code: `scipy.ndimage.zoom` with cubic splines for the image and order 0
+for the labels. The centres of the corner pixels stay in place, and an image that shrinks is
+sampled, not averaged.
 
-`area`: pixels are areas (vmunet.data.resize), an image that shrinks is averaged. Labels are taken
-at each target pixel's centre, by the same geometry.
+`area`: pixels are areas (`vmunet.data.resize`), and an image that shrinks is averaged. A label is
+the one at the target pixel's centre, by the same geometry.
 """
 
 from typing import Literal, get_args
@@ -21,7 +21,7 @@ from vmunet.errors import InputError
 
 Float = NDArray[np.float32]
 Resize = Literal["cubic", "area"]
-PERCENTILES = (0.5, 99.5)  # of a volume without a window, which become 0 and 1
+PERCENTILES = (0.5, 99.5)  # of a volume without a window; they become 0 and 1
 
 
 def window_ct(hu: NDArray, low: float, high: float) -> Float:
@@ -46,25 +46,25 @@ def window_ct(hu: NDArray, low: float, high: float) -> Float:
 
 
 def percentiles(volume: NDArray) -> tuple[float, float]:
-    """The values between which a volume without a window is stretched, apart even if constant."""
+    """The two values that become 0 and 1 in a volume without a window; they are never equal."""
     low, high = (float(value) for value in np.percentile(volume, PERCENTILES))
     return low, high if high > low else low + 1
 
 
 def resize_slice(image: NDArray, size: int, how: Resize) -> Float:
-    """Resize a slice to a square, whatever its proportions were, as the published code does.
+    """Resize a slice to a square, whatever its proportions are, as the published code does.
 
     Args:
         image: (height, width).
         size: side of the result, px.
-        how: see the module; `cubic` overshoots at edges by up to a fifth of their height, and
-            the published code leaves it so.
+        how: see the module; `cubic` overshoots at edges by up to a fifth of their height, as it
+            does in the published code.
 
     Returns:
-        float32 (size, size); the slice itself where it has that size already.
+        float32 (size, size); the slice itself if it has that size already.
 
     Raises:
-        InputError: on another way of resizing.
+        InputError: `how` is another word.
     """
     check_resize(how)
     pixels: Float = image.astype(np.float32, copy=False)
@@ -90,10 +90,10 @@ def resize_labels(
             is off by up to half of a small pixel near the image's edge.
 
     Returns:
-        uint8 of `shape`; the map itself where it has that shape already.
+        uint8 of `shape`; the map itself if it has that shape already.
 
     Raises:
-        InputError: on another way of resizing.
+        InputError: `how` is another word.
     """
     check_resize(how)
     if labels.shape == tuple(shape):
@@ -107,6 +107,6 @@ def resize_labels(
 
 
 def check_resize(how: str) -> None:
-    """Raise InputError where `how` is not one of `Resize`."""
+    """Raise InputError if `how` is not one of `Resize`."""
     if how not in get_args(Resize):
         raise InputError(f"resize '{how}': expected {' or '.join(get_args(Resize))}")

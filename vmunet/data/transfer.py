@@ -1,7 +1,7 @@
-"""One file from one address: resumed where it broke, retried, and never past the disk's end.
+"""Download one file from one address: resumed, retried, and refused if the disk has no room.
 
-A transfer can be interrupted at any byte: what has come lies in `<name>.part`, with the server's
-validator beside it in `<name>.part.json`, and the next try asks for the rest only if the file is
+A transfer can be interrupted at any byte: the bytes so far are in `<name>.part`, and the server's
+validator is beside it in `<name>.part.json`. The next try asks for the rest only if the file is
 still the same (RFC 9110, Range and If-Range).
 """
 
@@ -23,20 +23,20 @@ from vmunet.files import whole_file
 if TYPE_CHECKING:
     import requests
 
-NET_BLOCK = 1 << 16  # bytes; what a cut connection loses at most
+NET_BLOCK = 1 << 16  # bytes; a lost connection loses at most so many
 TIMEOUT = (10, 30)  # seconds to connect, and between two blocks
 ATTEMPTS = 5  # in a row without one new byte
 MOST_BACKOFF = 60.0  # seconds between two attempts
-MOST_WAIT = 600.0  # seconds that a server may ask to wait (Retry-After)
+MOST_WAIT = 600.0  # the longest wait, in seconds, that a server may ask for (Retry-After)
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
 class SourceError(InputError):
-    """This address cannot give the file; another one may."""
+    """This address cannot provide the file; another one may."""
 
 
 class StoppedError(Exception):
-    """A transfer ended because another one failed; its part stays and is resumed from."""
+    """A transfer ended because another one failed; the next start resumes it."""
 
 
 class _AgainError(Exception):
@@ -44,11 +44,11 @@ class _AgainError(Exception):
 
     def __init__(self, reason: str, seconds: float = 0.0) -> None:
         super().__init__(reason)
-        self.seconds = seconds  # that the server asks to wait
+        self.seconds = seconds  # the wait that the server asks for
 
 
 class Together:
-    """What transfers that run side by side share: a stop sign, and the disk."""
+    """The state that parallel transfers share: a stop signal, and the room on the disk."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
@@ -56,10 +56,10 @@ class Together:
         self._totals: dict[Path, int] = {}
 
     def wait(self, seconds: float = 0.0) -> None:
-        """Sleep, unless the others stop.
+        """Sleep, unless the transfers stop.
 
         Raises:
-            StoppedError: they do.
+            StoppedError: the transfers stop.
         """
         if self.stop.wait(seconds):
             raise StoppedError
@@ -68,7 +68,7 @@ class Together:
         """Announce that `part` will grow to `total` bytes.
 
         Raises:
-            InputError: the disk has no room for what this and the other transfers still need.
+            InputError: the disk has no room for the bytes that all transfers still need.
         """
         with self._lock:
             self._totals[part] = total
@@ -82,18 +82,18 @@ class Together:
             )
 
     def release(self, part: Path) -> None:
-        """`part` grows no more: it is complete, or given up."""
+        """Say that `part` no longer grows: it is complete, or the transfer ended."""
         with self._lock:
             self._totals.pop(part, None)
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, 0 where there is none."""
+    """Bytes of a file, 0 if there is none."""
     return path.stat().st_size if path.exists() else 0
 
 
 def discard(part: Path) -> None:
-    """Remove what came and its validator: it cannot be resumed."""
+    """Remove a part that cannot be resumed, and its validator."""
     part.unlink(missing_ok=True)
     _validator(part).unlink(missing_ok=True)
 
@@ -103,19 +103,20 @@ def bring(url: str, part: Path, together: Together, wait: float) -> None:
 
     Args:
         url: http or https address.
-        part: where it grows.
-        together: shared with the transfers beside this one.
-        wait: seconds before the first retry; doubles with each one in a row.
+        part: the file that grows.
+        together: shared with the parallel transfers.
+        wait: seconds before the first retry; doubles with each further retry.
 
     Raises:
-        SourceError: the server refuses, cannot be reached or sends something else than a zip.
+        SourceError: the server refuses, cannot be reached or sends something that is not a zip.
         InputError: the disk is full or cannot be written.
         StoppedError: another transfer failed.
     """
     import requests
 
     failures = 0
-    most = size_of(part) if _known(part).get("url") == url else 0  # another's is not gone on with
+    # A part from another address is not continued.
+    most = size_of(part) if _known(part).get("url") == url else 0
     with requests.Session() as session:
         while True:
             together.wait()
@@ -123,14 +124,14 @@ def bring(url: str, part: Path, together: Together, wait: float) -> None:
             try:
                 _request(session, url, part, together)
                 return
-            except (requests.TooManyRedirects, ValueError) as error:  # or no address at all
+            except (requests.TooManyRedirects, ValueError) as error:  # ValueError: not an address
                 raise SourceError(f"{url}: cannot be downloaded ({error})") from error
             except (requests.RequestException, _AgainError) as error:
                 reason = error
             except OSError as error:
                 raise InputError(
                     f"{part}: cannot be written ({error.strerror}); make room and run again: "
-                    f"{size_of(part):,} bytes are kept and resumed from"
+                    f"{size_of(part):,} bytes are kept and the next start resumes them"
                 ) from error
             finally:
                 together.release(part)
@@ -140,13 +141,13 @@ def bring(url: str, part: Path, together: Together, wait: float) -> None:
             if failures >= ATTEMPTS or seconds > MOST_WAIT:
                 raise SourceError(
                     f"{url}: cannot be downloaded ({reason}); check the connection and run again: "
-                    f"{size_of(part):,} bytes are kept and resumed from"
+                    f"{size_of(part):,} bytes are kept and the next start resumes them"
                 ) from reason
             together.wait(max(seconds, min(wait * 2 ** max(0, failures - 1), MOST_BACKOFF)))
 
 
 def _request(session: "requests.Session", url: str, part: Path, together: Together) -> None:
-    """One request for what is missing of `part`, streamed onto its end."""
+    """Make one request for the missing bytes of `part` and append them."""
     have, known = size_of(part), _known(part)
     headers = {"Accept-Encoding": "identity"}
     if have and known.get("url") == url and known.get("validator"):
@@ -154,7 +155,7 @@ def _request(session: "requests.Session", url: str, part: Path, together: Togeth
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == 416 and known.get("total") == have:
             return
-        if response.status_code == 416:  # what we hold is not a part of that file
+        if response.status_code == 416:  # our part is not a part of that file
             discard(part)
             raise _AgainError("the server cannot continue from here")
         if response.status_code in TRANSIENT:
@@ -181,10 +182,12 @@ def _request(session: "requests.Session", url: str, part: Path, together: Togeth
         blocks = response.iter_content(NET_BLOCK)
         first = next(blocks, b"")
         if not start:
-            if not b"PK".startswith(first[:2]):  # known before old bytes are given up for it
+            if not b"PK".startswith(first[:2]):  # checked before the old bytes are removed
                 raise SourceError(_not_a_zip(response, first))
-            discard(part)  # before its validator: old bytes must never lie beside a new one
-            _remember(part, url, response, total)  # of a 200: a 206 need not repeat the validator
+            # First the old bytes go, because they must never be beside a new validator. Only a 200
+            # has one for certain: a 206 need not repeat it.
+            discard(part)
+            _remember(part, url, response, total)
         _stream(chain([first], blocks), part, start, total, together)
     if total and size_of(part) != total:
         raise _AgainError(f"{size_of(part):,} of {total:,} bytes came")
@@ -213,17 +216,17 @@ def _stream(
 
 def _not_a_zip(response: "requests.Response", block: bytes) -> str:
     page = block.lstrip()[:1] == b"<"
-    found = "a web page, perhaps a sign-in page" if page else f"it begins with {block[:8]!r}"
+    content = "a web page, perhaps a sign-in page" if page else f"it begins with {block[:8]!r}"
     first = response.history[0].url if response.history else response.url
     led = f" and leads to {response.url}" if response.history else ""
     return (
-        f"{first}: the server sent something that is not a zip ({found}){led}; none of it "
+        f"{first}: the server sent something that is not a zip ({content}){led}; none of it "
         "was kept: fetch the file by hand and use the source 'file'"
     )
 
 
 def _retry_after(response: "requests.Response") -> float:
-    """Seconds that the server asks to wait, given as a number or a date; 0 where it does not."""
+    """The wait in seconds that the server asks for, as a number or a date; 0 if it does not."""
     value = response.headers.get("Retry-After", "")
     if value.isdigit():
         return float(value)
@@ -245,7 +248,7 @@ def _known(part: Path) -> dict[str, Any]:
 
 
 def _remember(part: Path, url: str, response: "requests.Response", total: int | None) -> None:
-    """Keep what `If-Range` needs: a strong ETag or else the date (RFC 9110, 13.1.5)."""
+    """Keep what `If-Range` needs: a strong ETag, otherwise the date (RFC 9110, 13.1.5)."""
     etag = response.headers.get("ETag", "")
     validator = etag if etag and not etag.startswith("W/") else None
     validator = validator or response.headers.get("Last-Modified")

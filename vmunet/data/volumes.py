@@ -5,9 +5,9 @@ data/arrays/<view>/cases/<case>/labels.npy  uint8, 0 the background, 1.. the cla
 data/arrays/<view>/manifest.json            source, classes, split, spacing and voxel counts, and
                                             the size at which slices train
 
-The arrays keep the volumes' own pixels: published training augments slices there and resizes
-afterwards. Slices run from the feet up, rows from front to back, columns from the patient's right
-to left where the source says where they lie (the prepared files do not).
+The arrays keep the volumes' own pixels: published training augments slices at that size and
+resizes them afterwards. Slices run from the feet up, rows from front to back, columns from the
+patient's right to left, if the source states its orientation (the prepared files do not).
 """
 
 import hashlib
@@ -34,7 +34,7 @@ class Pixels:
     Attributes:
         image: float32 (depth, height, width), 0..1.
         labels: uint8 of the same shape, 0..classes.
-        spacing: mm per voxel along (depth, height, width), None where it is not known.
+        spacing: mm per voxel along (depth, height, width), None if it is not known.
     """
 
     image: NDArray[np.float32]
@@ -44,7 +44,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Case:
-    """A case by name, read when it is needed: thirty at once would not fit every memory."""
+    """A case by name, read when it is needed: thirty at once may not fit into memory."""
 
     name: str
     read: Callable[[], Pixels]
@@ -58,18 +58,18 @@ def write_volumes(
     test: Sequence[Case],
     slices: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Read and check all cases and write `target`, whole; returns the manifest.
+    """Read and check all cases and write `target`; return the manifest.
 
     Args:
-        target: data/arrays/<view>.
-        facts: what the manifest says besides: view, size, dataset, source, window.
-        classes: foreground classes, of the labels 1, 2, ...
+        target: data/arrays/<view>, written completely or not at all.
+        facts: further entries of the manifest: view, size, dataset, source, window.
+        classes: foreground classes, the names of the labels 1, 2, ...
         train, test: cases of the two parts.
-        slices: how many some of the cases must have.
+        slices: the number of slices that some of the cases must have, by name.
 
     Raises:
         InputError: a case is in both parts or twice in one, by name or by content, has labels of
-            no class or another number of slices, or cannot be read; `target` is untouched.
+            no class or another number of slices, or cannot be read; `target` is unchanged.
     """
     names = [case.name for case in (*train, *test)]
     for name in names:
@@ -88,7 +88,7 @@ def write_volumes(
             AT_ONCE,
         )
         _refuse_copies(names, written)
-        manifest = {**facts, **_summary(names, written, len(train), classes)}
+        manifest = {**facts, **_counts(names, written, len(train), classes)}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
 
@@ -125,7 +125,7 @@ def _refuse_copies(names: Sequence[str], written: Sequence[dict[str, Any]]) -> N
             raise InputError(f"{first} and {name} are the same volume; remove one of them")
 
 
-def _summary(
+def _counts(
     names: Sequence[str], written: Sequence[dict[str, Any]], n_train: int, classes: Sequence[str]
 ) -> dict[str, Any]:
     """The manifest's counts; sizes are [width, height] in pixels, as for images."""

@@ -16,21 +16,21 @@ def reliability(
     Args:
         probabilities: (images, height, width), 0..1.
         truth: the same shape.
-        bins: how many, of equal width over 0..1.
+        bins: the number of bins, of equal width over 0..1.
 
     Returns:
         Lists over the bins: `low`, `high`, `pixels` (a count), `probability` (the mean in the bin)
         and `lesion` (the part that is foreground), the last two None in an empty bin; and `ece`,
         the mean over all pixels of |probability - lesion| of their bin (Guo et al. 2017, for the
-        probability of foreground instead of the winning class's).
+        probability of foreground instead of that of the predicted class).
     """
     counts, sums, hits = np.zeros((3, bins))
-    for one, other in zip(probabilities, truth, strict=True):  # an image at a time bounds memory
-        p = one.ravel().astype(np.float64)
+    for image, mask in zip(probabilities, truth, strict=True):  # one at a time limits the memory
+        p = image.ravel().astype(np.float64)
         at = np.minimum((p * bins).astype(np.int64), bins - 1)
         counts += np.bincount(at, minlength=bins)
         sums += np.bincount(at, weights=p, minlength=bins)
-        hits += np.bincount(at, weights=other.ravel().astype(np.float64), minlength=bins)
+        hits += np.bincount(at, weights=mask.ravel().astype(np.float64), minlength=bins)
     filled = np.maximum(counts, 1)
     means, parts = sums / filled, hits / filled
 

@@ -1,15 +1,15 @@
 """Scores of binary segmentation, all computed from one table of confusion counts per image.
 
-Two conventions stand side by side (paper, section IV-C, and the published code):
+Two conventions are computed (paper, section IV-C, and the published code):
 
 pooled: one confusion matrix over all pixels of all images. `miou` is the foreground's IoU alone,
     so dsc = 2 miou / (1 + miou). A score whose denominator is 0 is 0.
-per image: a score for each image, then the mean over images. Where the truth and the prediction
-    are both empty, Dice and IoU are 1; where only one of them is, they are 0. Sensitivity
-    without a lesion pixel, and specificity without a background pixel, are undefined (nan) and
-    left out of their means.
+per image: a score for each image, then the mean over images. If the truth and the prediction are
+    both empty, Dice and IoU are 1; if only one of them is, they are 0. Sensitivity without a
+    lesion pixel, and specificity without a background pixel, are undefined (nan) and left out of
+    their means.
 
-A pixel is foreground where its probability, or its resized truth, is >= 0.5.
+A pixel is foreground if its probability, or its resized truth, is >= 0.5.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ POOLED = ("miou", "dsc", "acc", "spe", "sen")
 PER_IMAGE = ("iou", "dice", "acc", "spe", "sen")
 # An image whose Jaccard index (IoU) is below this scores 0 in the ISIC 2018 challenge's ranking.
 CHALLENGE_JACCARD = 0.65
-# Fixed and shared by all runs: intervals of two runs on the same images come from the same draws.
+# The same for all runs: the intervals of two runs on the same images come from the same draws.
 BOOTSTRAP_SEED = 0
 
 
@@ -51,7 +51,7 @@ def confusion_counts(prediction: npt.NDArray, truth: npt.NDArray) -> Counts:
         )
     images, pixels = len(prediction), prediction[:1].size
     counts = np.empty((images, 4), dtype=np.int64)
-    for i in range(images):  # whole-image counts are the fast path of count_nonzero
+    for i in range(images):  # count_nonzero is fast for a whole image
         p, t = _foreground(prediction[i]), _foreground(truth[i])
         tp = np.count_nonzero(p & t)
         fp = np.count_nonzero(p) - tp
@@ -65,7 +65,7 @@ def pooled_scores(counts: npt.NDArray, absent: float | None = None) -> dict[str,
 
     Args:
         counts: (images, 4) confusion counts, or (4,) already summed.
-        absent: miou and dsc of what neither the truth nor the prediction holds, if not 0.
+        absent: miou and dsc of a class that neither the truth nor the prediction holds, if not 0.
 
     Returns:
         miou (foreground IoU), dsc, acc, spe, sen, each 0..1, and 0 where undefined.
@@ -79,8 +79,8 @@ def per_image_scores(counts: npt.NDArray, absent: float | None = None) -> dict[s
 
     Args:
         counts: (images, 4) confusion counts.
-        absent: iou and dice of what neither the truth nor the prediction holds, if not 1; nan
-            leaves such images out of the means.
+        absent: iou and dice of an image if neither its truth nor its prediction holds the class,
+            if not 1; nan leaves such images out of the means.
 
     Returns:
         iou, dice, acc, spe, sen, each (images,) in 0..1, with the module's convention for empty
@@ -98,7 +98,7 @@ def per_image_scores(counts: npt.NDArray, absent: float | None = None) -> dict[s
 
 
 def thresholded_jaccard(iou: npt.NDArray) -> Floats:
-    """Each image's IoU (images,), 0 where it is below 0.65 (ISIC 2018 challenge, Task 1)."""
+    """Each image's IoU (images,), 0 if it is below 0.65 (ISIC 2018 challenge, Task 1)."""
     return np.where(iou < CHALLENGE_JACCARD, 0.0, iou)
 
 
@@ -110,8 +110,8 @@ def mean_scores(counts: npt.NDArray, absent: float | None = None) -> dict[str, f
         absent: see `per_image_scores`.
 
     Returns:
-        mean_iou, mean_dice, mean_acc, mean_spe, mean_sen, thresholded_jaccard: 0..1, or nan
-        where no image defines the score.
+        mean_iou, mean_dice, mean_acc, mean_spe, mean_sen, thresholded_jaccard: 0..1, or nan if
+        no image defines the score.
     """
     weights = np.ones((1, len(counts)))
     means = _weighted_means(counts, weights, absent)
@@ -127,23 +127,23 @@ def bootstrap_intervals(
     """Percentile bootstrap intervals of every score; see `resampled_scores`.
 
     Args:
-        counts, resamples, seed: see there.
+        counts, resamples, seed: as for `resampled_scores`.
         level: the interval's coverage, 0..1.
 
     Returns:
-        (low, high) of every name that `pooled_scores` and `mean_scores` return; nan where a
-        score is undefined in every resample. The intervals speak of the choice of test images
-        alone, not of training.
+        (low, high) of every name that `pooled_scores` and `mean_scores` return; nan if a score is
+        undefined in every resample. The intervals say how much the scores depend on the choice of
+        test images, not on training.
 
     Raises:
-        InputError: see there.
+        InputError: as `resampled_scores`.
     """
     scores = resampled_scores(counts, resamples, seed)
     return {name: interval(values, level) for name, values in scores.items()}
 
 
 def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval (low, high) of resampled scores; nan where all are nan."""
+    """The percentile interval (low, high) of resampled scores; nan if all are nan."""
     tail = (1.0 - level) / 2.0
     values = values[~np.isnan(values)]
     low, high = np.quantile(values, [tail, 1.0 - tail]) if values.size else (np.nan, np.nan)
@@ -163,7 +163,7 @@ def resampled_scores(
 
     Args:
         counts: (images, 4) confusion counts.
-        resamples: how many; 10,000 for the paper's budget.
+        resamples: the number of resamples; 10,000 in the profile `paper`.
         seed: the same seed and number of images give the same draws.
         absent: see `pooled_scores` and `per_image_scores`.
 
@@ -209,12 +209,12 @@ def resampling_weights(
             f"bootstrap: {units} images and {resamples} resamples; expected at least one of each"
         )
     generator = np.random.default_rng(seed)
-    for start in range(0, resamples, 1000):  # bounds the memory; part of what the seed means
+    for start in range(0, resamples, 1000):  # limits the memory; the draws depend on it
         yield _draw(generator, min(1000, resamples - start), units)
 
 
 def averaged_scores(counts: npt.NDArray, absent: float | None = None) -> dict[str, Floats]:
-    """What `mean_scores` averages: each score by its mean's name, (images,), nan if undefined."""
+    """The scores that `mean_scores` averages, by the mean's name: (images,), nan if undefined."""
     scores = per_image_scores(counts, absent)
     columns = {f"mean_{name}": scores[name] for name in PER_IMAGE}
     columns["thresholded_jaccard"] = thresholded_jaccard(scores["iou"])
@@ -228,7 +228,7 @@ def weighted_means(values: npt.NDArray, weights: npt.NDArray) -> Floats:
         weights: (resamples, units), how often each unit counts.
 
     Returns:
-        (resamples, scores), nan where no unit that counts defines the score.
+        (resamples, scores), nan if no unit that counts defines the score.
     """
     defined = ~np.isnan(values)
     sums = weights @ np.where(defined, values, 0.0)
@@ -236,7 +236,7 @@ def weighted_means(values: npt.NDArray, weights: npt.NDArray) -> Floats:
 
 
 def ratio(numerator: Floats, denominator: Floats, undefined: float) -> Floats:
-    """The quotient, and `undefined` where the denominator is 0."""
+    """The quotient, or `undefined` if the denominator is 0."""
     result = np.full(np.shape(denominator), undefined)
     np.divide(numerator, denominator, out=result, where=denominator != 0)
     return result

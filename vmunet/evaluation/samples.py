@@ -1,7 +1,7 @@
-"""What a model scored on its test units: images, or cases of CT, once for each of its seeds.
+"""A model's results on its test units (images, or cases of CT), once for each of its seeds.
 
-Figures are means over the seeds. A sample knows its scores, those of bootstrap resamples of its
-units, and the sums over units that the scores come of, for tests that exchange units.
+Scores are means over the seeds. A sample gives its scores, the scores of bootstrap resamples of
+its units, and the sums over units from which the scores follow, for tests that exchange units.
 """
 
 from dataclasses import dataclass
@@ -29,23 +29,23 @@ MEAN = ""  # the mean over the organs; no organ has an empty name
 
 
 class Sample(Protocol):
-    """What one model scored on the same test units with each of its seeds."""
+    """One model's results on the same test units with each of its seeds."""
 
     @property
     def units(self) -> int:
-        """How many test units there are."""
+        """The number of test units."""
 
     def scores(self) -> dict[str, float]:
-        """Each score of all units, its mean over the seeds; nan where undefined."""
+        """Each score of all units, its mean over the seeds; nan if undefined."""
 
     def resampled(self, resamples: int = RESAMPLES) -> dict[str, Floats]:
-        """The same of bootstrap resamples, (resamples,); samples of as many units share draws."""
+        """The scores of bootstrap resamples, (resamples,); equally large samples share draws."""
 
     def parts(self) -> Floats:
-        """(units, parts), the seeds' mean: what is summed over units before scores come of it."""
+        """(units, parts), the mean over the seeds: the scores follow from sums of it over units."""
 
     def of_sums(self, sums: Floats) -> dict[str, Floats]:
-        """The scores of sums of `parts`: (..., parts) gives (...) of every score."""
+        """The scores that follow from sums of `parts`: (..., parts) gives (...) of every score."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ class CaseSample:
     """Values per case and organ: each organ's mean over the cases, and `MEAN` over the organs.
 
     Attributes:
-        values: (seeds, cases, organs); nan where undefined, which leaves the value out. An organ
-            that no case defines is left out of the organs' mean.
-        organs: their names.
+        values: (seeds, cases, organs); nan if undefined, which leaves the value out. An organ that
+            no case defines is left out of the organs' mean.
+        organs: the organs' names.
     """
 
     values: Floats
@@ -147,17 +147,17 @@ class CaseSample:
 
 
 def _averaged(counts: npt.NDArray) -> Floats:
-    """(images, scores): what `mean_scores` averages."""
+    """(images, scores): the scores that `mean_scores` averages."""
     return np.stack(list(averaged_scores(counts).values()), axis=1)
 
 
 def _split(values: Floats) -> Floats:
-    """(seeds, units, scores) as sums that give means: (units, 2 scores), values and how many."""
+    """(seeds, units, scores) as sums that give means: (units, 2 scores), values and counts."""
     defined = ~np.isnan(values)
     return np.hstack([np.where(defined, values, 0.0).mean(0), defined.mean(0)])
 
 
 def _join(sums: Floats) -> Floats:
-    """The means of sums of what `_split` gives."""
+    """The means that follow from sums of `_split`'s result."""
     half = sums.shape[-1] // 2
     return ratio(sums[..., :half], sums[..., half:], undefined=np.nan)

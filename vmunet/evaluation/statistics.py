@@ -1,14 +1,14 @@
-"""How sure a score is, and whether two models differ: bootstrap intervals and permutation tests.
+"""Bootstrap intervals of scores, and permutation tests of whether two models differ.
 
-Intervals and tests speak of the choice of test units (images, or cases of CT) alone. Within a
-resample every seed, and every model that is compared, meets the same units.
+Intervals and tests measure the effect of the choice of test units (images, or cases of CT) and no
+other. In one resample, all seeds and all models that are compared have the same units.
 
 The paired test asks whether it matters which of two models gave which result. Each draw swaps the
-two models' results of some units, taken by the toss of a coin, and computes the difference of the
-score itself anew; p is the share of draws whose difference is at least as large as the observed
-one, in either direction. A model's result of a unit is its mean over the seeds, so that two
-models may have different numbers of them; of pooled counts each is the part of all its pixels,
-so that two models may have seen different sizes.
+two models' results of some units, each with probability 1/2, and computes the difference of the
+score again; p is the share of draws whose difference is at least as large as the observed one, in
+either direction. A model's result on a unit is its mean over the seeds, so that two models may
+have different numbers of seeds. Pooled counts are shares of all pixels, so that two models may
+have different image sizes.
 """
 
 import math
@@ -23,10 +23,10 @@ from vmunet.evaluation.metrics import Floats, interval
 from vmunet.evaluation.samples import RESAMPLES, Sample
 
 DRAWS = 10_000
-EXACT_UNITS = 13  # up to here all 2**n swaps are fewer than DRAWS, and each is made once
+EXACT_UNITS = 13  # with so few units, all 2**n swaps are fewer than DRAWS, and each is made once
 PERMUTATION_SEED = 0
-CHUNK = 1000  # draws at a time; bounds the memory, part of what the seed means
-# Sums in another order differ by rounding: a difference this near the observed one is equal to it.
+CHUNK = 1000  # draws at a time; limits the memory; the draws depend on it
+# Sums in another order differ by rounding: a difference this close to the observed one equals it.
 TIE = 1e-10
 
 Verdict = Literal["inside", "above", "below"]
@@ -37,10 +37,10 @@ class Paired:
     """A score of model b minus that of model a, on the same units.
 
     Attributes:
-        difference: in the score's unit; nan where undefined.
+        difference: in the score's unit; nan if undefined.
         low, high: its 95% bootstrap interval over the units.
-        p: two-sided, of the permutation test; nan where the difference is.
-        n: how many units there are.
+        p: two-sided, of the permutation test; nan if the difference is nan.
+        n: the number of units.
     """
 
     difference: float
@@ -51,7 +51,7 @@ class Paired:
 
 
 def intervals(sample: Sample, resamples: int = RESAMPLES) -> dict[str, tuple[float, float]]:
-    """The 95% bootstrap interval (low, high) of every score; nan where undefined throughout."""
+    """The 95% bootstrap interval (low, high) of every score; nan if no resample defines it."""
     return {name: interval(values) for name, values in sample.resampled(resamples).items()}
 
 
@@ -59,7 +59,7 @@ def paired(a: Sample, b: Sample, resamples: int = RESAMPLES) -> dict[str, Paired
     """Every score of `b` minus that of `a`, with its interval and p.
 
     Args:
-        a, b: of the same units in the same order.
+        a, b: samples of the same units in the same order.
 
     Raises:
         InputError: they have different numbers of units.
@@ -78,15 +78,15 @@ def paired(a: Sample, b: Sample, resamples: int = RESAMPLES) -> dict[str, Paired
 def permutation_p(a: Sample, b: Sample, draws: int = DRAWS) -> dict[str, float]:
     """Two-sided p of the paired permutation test, for every score.
 
-    (1 + hits) / (1 + draws); of at most 13 units every swap is made once, and p is the share of
-    hits among them, the observed result included. A draw that leaves the difference undefined
-    counts as a hit.
+    p = (1 + hits) / (1 + draws). With at most 13 units every swap is made once, and p is the share
+    of hits among them, the observed result included. A draw with an undefined difference counts
+    as a hit.
 
     Args:
-        a, b: of the same units in the same order; `permutation_p(b, a)` is the same.
+        a, b: samples of the same units in the same order; `permutation_p(b, a)` is the same.
 
     Returns:
-        p in (0, 1]; nan where a score is undefined for one of the models.
+        p in (0, 1]; nan if a score is undefined for one of the models.
 
     Raises:
         InputError: they have different numbers of units.
@@ -101,22 +101,22 @@ def permutation_p(a: Sample, b: Sample, draws: int = DRAWS) -> dict[str, float]:
     hits = dict.fromkeys(observed, 0)
     exact = a.units <= EXACT_UNITS
     for swapped in _every_swap(a.units) if exact else _random_swaps(a.units, draws):
-        # No differences of sums: what is 0 for every unit stays 0 to the bit.
+        # Sums, not differences of sums: a part that is 0 for every unit stays exactly 0.
         moved, kept = swapped @ both, (1.0 - swapped) @ both
         first = a.of_sums(kept[:, :width] + moved[:, width:])
         second = a.of_sums(moved[:, :width] + kept[:, width:])
         for name, least in observed.items():
             smaller = abs(second[name] - first[name]) < least - TIE * scale[name]
             hits[name] += int(np.count_nonzero(~smaller))
-    of, known = (2**a.units, 0) if exact else (1 + draws, 1)
+    swaps, unswapped = (2**a.units, 0) if exact else (1 + draws, 1)
     return {
-        name: math.nan if math.isnan(observed[name]) else (known + found) / of
-        for name, found in hits.items()
+        name: math.nan if math.isnan(observed[name]) else (unswapped + count) / swaps
+        for name, count in hits.items()
     }
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction of p values for their number; None is no test and stays None.
+    """Holm's step-down correction of p values for their number; None means no test and stays None.
 
     The chance that any of the true hypotheses has a corrected p of at most t is at most t.
     """
@@ -130,10 +130,10 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
 
 
 def verdict(low: float, high: float, published: float) -> Verdict:
-    """Where a measured interval lies relative to a published value, all in one unit.
+    """The position of a measured interval relative to a published value, in the same unit.
 
-    `inside` where it holds the value, ends included, `above` where the whole interval is higher
-    and `below` where it is lower, whether or not higher is better.
+    `inside` if it holds the value, ends included, `above` if the whole interval is higher and
+    `below` if it is lower, whether or not higher is better.
     """
     if low > published:
         return "above"

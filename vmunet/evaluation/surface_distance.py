@@ -1,11 +1,11 @@
-"""Overlap and surface distances of two masks, to the last bit those of medpy, in less time.
+"""Overlap and surface distances of two masks, equal to medpy's to the last bit, in less time.
 
 HD95, the 95th percentile Hausdorff distance, pools two sets of distances: from every surface
 voxel of one mask to the nearest one of the other, and back. A surface voxel is one that has a
 face in common with the background. medpy transforms whole volumes; here both masks are first cut
-to the box that holds them. That changes nothing: outside of the box is background, which is also
-what the erosion that finds the surface takes for everything beyond an array's edge, and the
-distance transform only ever takes differences of coordinates.
+to the box that holds them. The cut changes no result: outside the box there is only background,
+the erosion that finds the surface treats everything beyond an array's edge as background too, and
+the distance transform uses only differences of coordinates.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ class MaskPair:
         prediction, truth: (depth, height, width) bool.
 
     predicted, present: whether the prediction, and the truth, hold any voxel.
-    surfaces: of the prediction and of the truth; none where one of them is empty.
+    surfaces: of the prediction and of the truth; none if one of them is empty.
     """
 
     def __init__(self, prediction: Mask, truth: Mask) -> None:
@@ -42,7 +42,7 @@ class MaskPair:
             self.surfaces = tuple(mask & ~binary_erosion(mask) for mask in both)
 
     def dice(self) -> float:
-        """Twice the common voxels over the sum of both, 0..1; one mask at least not empty."""
+        """Twice the common voxels over the sum of both, 0..1; not for two empty masks."""
         common = np.count_nonzero(self.prediction & self.truth)
         total = np.count_nonzero(self.prediction) + np.count_nonzero(self.truth)
         return 2.0 * common / total
@@ -50,20 +50,20 @@ class MaskPair:
     def distances(
         self, spacing: Floats | None = None, run: Callable[..., Iterable[Floats]] = map
     ) -> Iterable[Floats]:
-        """From each surface voxel of one mask to the surface of the other.
+        """The distances from each surface voxel of one mask to the surface of the other.
 
         Args:
             spacing: (3,) mm per voxel along (depth, height, width); None gives voxels.
-            run: `map`, or that of a pool, which then computes both directions at once.
+            run: `map`, or the `map` of a pool, which then computes both directions at once.
 
         Returns:
-            (voxels,) of the prediction and (voxels,) of the truth; nothing where one is empty.
+            (voxels,) of the prediction and (voxels,) of the truth; nothing if one is empty.
         """
         return run(_to_nearest, self.surfaces, self.surfaces[::-1], (spacing, spacing))
 
 
 def pooled(distances: Iterable[Floats]) -> Floats:
-    """Both directions in a row, (voxels,)."""
+    """The distances of both directions, (voxels,)."""
     directions = list(distances)
     return np.concatenate(directions) if directions else np.empty(0)
 
@@ -71,8 +71,8 @@ def pooled(distances: Iterable[Floats]) -> Floats:
 def _to_nearest(here: Mask, there: Mask, spacing: Floats | None) -> Floats:
     """Distance of every voxel of `here` to the nearest of `there`, both (d, h, w): (voxels,).
 
-    scipy finds the nearest voxels for the whole box; their distances are needed at the surface
-    alone. They have scipy's last bit because the squares are summed in the order of the axes.
+    scipy finds the nearest voxels for the whole box; their distances are needed only at the
+    surface. They equal scipy's to the last bit because the squares are summed in the axes' order.
     """
     from scipy.ndimage import distance_transform_edt
 

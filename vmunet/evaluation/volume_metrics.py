@@ -1,15 +1,15 @@
 """Dice, HD95 and normalised surface distance of label volumes (Synapse), in two conventions.
 
-`score_case` scores all organs of one case, `average_cases` averages the cases. Where an organ is
-in the truth and in the prediction the two conventions agree, except that HD95 is in voxels under
-`paper` and in mm under `sound`. Elsewhere they give, as (Dice, HD95):
+`score_case` scores all organs of one case, `average_cases` averages the cases. If an organ is in
+the truth and in the prediction, the two conventions agree, except that HD95 is in voxels under
+`paper` and in mm under `sound`. Otherwise they give, as (Dice, HD95):
 
                             paper (the published code)   sound
     predicted but absent    (1, 0)                       (0, undefined)
     missed                  (0, 0)                       (0, undefined)
     absent in both          (0, 0)                       left out and counted
 
-Undefined and left out are nan; a nan Dice means that the organ was absent in both.
+Undefined scores, and those left out, are nan; a nan Dice means that the organ was absent in both.
 
 The normalised surface distance (NSD) is the part of both surfaces that lies within a tolerance of
 the other: the surface Dice of Nikolov et al. (arXiv:1809.04430), with surfaces measured by
@@ -30,18 +30,19 @@ from vmunet.evaluation.surface_distance import Floats, Mask, MaskPair, pooled
 
 Convention = Literal["paper", "sound"]
 
-TOLERANCE = 2.0  # mm; FLARE 2022's for aorta and gallbladder, its strictest for abdominal organs
+# mm; FLARE 2022's for aorta and gallbladder, its strictest for abdominal organs
+TOLERANCE = 2.0
 
 
 @dataclass(frozen=True)
 class CaseScores:
-    """Scores of one case, each (organs,) for the labels 1..classes-1; nan where undefined.
+    """Scores of one case, each (organs,) for the labels 1..classes-1; nan if undefined.
 
     paper_dice, dice: 0..1, as the two conventions of the module define it.
     paper_hd95: voxels.
-    hd95: mm; nan throughout where the spacing is not known.
-    nsd: 0..1, 0 for an organ that is missed or invented, nan where absent in both or where the
-        spacing is not known. The published code has no such score.
+    hd95: mm; nan for all organs if the spacing is not known.
+    nsd: 0..1, 0 for an organ that is missed or predicted but absent, nan if it is absent in both
+        or the spacing is not known. The published code has no such score.
     """
 
     paper_dice: Floats
@@ -55,8 +56,8 @@ class CaseScores:
 class Mean:
     """A score's means over the cases that define it.
 
-    organs: (organs,), nan where no case defines it.
-    n: (organs,), how many cases do.
+    organs: (organs,), nan if no case defines it.
+    n: (organs,), the number of cases that define it.
     overall: the mean of the organs' means, without nan.
     """
 
@@ -69,8 +70,8 @@ class Mean:
 class MeanScores:
     """Each score of `CaseScores`, averaged over cases and then over organs.
 
-    cases: how many there were.
-    absent: (organs,), in how many the organ was neither in the truth nor predicted.
+    cases: the number of cases.
+    absent: (organs,), the number of cases whose truth and prediction both lack the organ.
     """
 
     cases: int
@@ -92,19 +93,19 @@ def score_case(
 ) -> CaseScores:
     """Score every organ of one case under both conventions.
 
-    The work is done in threads: scipy's distance transform runs outside of Python's lock.
+    The work is done in threads: scipy's distance transform releases Python's lock.
 
     Args:
-        prediction, truth: (depth, height, width) labels 0..classes-1, 0 the background; whole
+        prediction, truth: (depth, height, width) labels 0..classes-1, 0 is the background; whole
             numbers of any type.
-        classes: how many labels there are, background included (9 for Synapse).
-        spacing: mm per voxel along (depth, height, width), or None where it is not known.
+        classes: the number of labels, background included (9 for Synapse).
+        spacing: mm per voxel along (depth, height, width), or None if it is not known.
         tolerance: of the NSD in mm, one for all organs or one for each.
-        workers: threads; None takes one for each processor core.
+        workers: the number of threads; None takes one for each processor core.
 
     Raises:
         InputError: shapes that differ or are not three-dimensional, labels that are not whole
-            numbers in 0..classes-1, a spacing or tolerance that is no positive length.
+            numbers in 0..classes-1, a spacing or tolerance that is not a positive length.
     """
     if classes < 2 or (workers is not None and workers < 1):
         raise InputError(
@@ -120,7 +121,7 @@ def score_case(
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         pairs = list(pool.map(lambda c: MaskPair(predicted == c, true == c), range(1, classes)))
-        # All are queued at once. A direction is a task: the liver alone is half of the work.
+        # All tasks are queued at once. One direction is one task: the liver is half of the work.
         in_voxels = [pair.distances(None, pool.map) for pair in pairs]
         in_mm = None if mm is None else [pair.distances(mm, pool.map) for pair in pairs]
 
@@ -165,8 +166,8 @@ def dice_hd95(
     """Dice (0..1) and HD95 of one organ in one volume.
 
     Args:
-        prediction, truth: (depth, height, width), non-zero where the organ is.
-        convention: what the degenerate cases score; see the module.
+        prediction, truth: (depth, height, width), non-zero in the organ.
+        convention: the scores if one of the two is empty; see the module.
         spacing: mm per voxel along (depth, height, width); None gives HD95 in voxels.
 
     Raises:
@@ -210,9 +211,9 @@ def mean_volume_scores(scores: npt.NDArray) -> dict[str, npt.NDArray | float]:
         scores: (volumes, classes, 2) from `volume_scores`; nan is left out.
 
     Returns:
-        class_dice, class_hd95: (classes,) means over volumes, nan where no volume defines one;
-        class_dice_n, class_hd95_n: (classes,) how many volumes do; dice, hd95: means of the
-        defined class means.
+        class_dice, class_hd95: (classes,) means over volumes, nan if no volume defines one;
+        class_dice_n, class_hd95_n: (classes,) the number of volumes that define one;
+        dice, hd95: means of the defined class means.
     """
     dice, distance = _mean(scores[..., 0]), _mean(scores[..., 1])
     return {
@@ -228,7 +229,7 @@ def mean_volume_scores(scores: npt.NDArray) -> dict[str, npt.NDArray | float]:
 def _dice_hd95(
     pair: MaskPair, distances: Floats | None, convention: Convention
 ) -> tuple[float, float]:
-    """Distances are None where their unit is not known."""
+    """`distances` is None if their unit is not known."""
     if pair.predicted and pair.present:
         return pair.dice(), np.nan if distances is None else float(np.percentile(distances, 95))
     if convention == "paper":
@@ -237,20 +238,20 @@ def _dice_hd95(
 
 
 def _nsd(pair: MaskPair, distances: Floats | None, tolerance: float) -> float:
-    """Distances and tolerance in mm; no surface is within reach of one that is not there."""
+    """Distances and tolerance are in mm; if one of the two surfaces is empty, the NSD is 0."""
     if distances is None or not (pair.predicted or pair.present):
         return np.nan
     return float((distances <= tolerance).mean()) if distances.size else 0.0
 
 
 def _mean(values: Sequence[npt.NDArray] | npt.NDArray) -> Mean:
-    """Of (cases, organs)."""
+    """The means of (cases, organs)."""
     organs, n = _defined_mean(np.asarray(values, dtype=np.float64))
     return Mean(organs, n, float(_defined_mean(organs)[0]))
 
 
 def _defined_mean(values: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Mean over the first axis without nan, and how many values it has."""
+    """The mean over the first axis without nan, and its number of values."""
     defined = ~np.isnan(values)
     n = defined.sum(0)
     mean = np.full(n.shape, np.nan)

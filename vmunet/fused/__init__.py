@@ -1,8 +1,8 @@
 """Two operators of the VSS block in one pass over memory each: `conv_silu` and `gated_norm`.
 
-Their definitions, in plain PyTorch, stand at the end of this file. Triton kernels compute the same
-for float32, bfloat16 and float16 on CUDA devices of compute capability 8.0 and later; the
-definition serves everything else. Triton is imported at the kernels' first use.
+Their definitions, in plain PyTorch, are at the end of this file. Triton kernels compute the same
+for float32, bfloat16 and float16 on CUDA devices of compute capability 8.0 and later; everything
+else uses the definition. Triton is imported at the kernels' first use.
 """
 
 from importlib.util import find_spec
@@ -25,15 +25,15 @@ def conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     VMamba's SS2D does it as `act(conv2d(x))` between two permutations of the channels.
 
     Args:
-        x: (batch, height, width, channels), any values, none of the sizes 0. Any strides: a view
-            whose last axis is contiguous, as half of a projection is, is not copied.
+        x: (batch, height, width, channels), any values, no axis of size 0. Any strides: a view
+            whose last axis is contiguous, such as half of a projection, is not copied.
         weight: (channels, 1, 3, 3), as `nn.Conv2d` with groups=channels holds it.
         bias: (channels,).
 
     Returns:
         (batch, height, width, channels), contiguous, in the type of x, under autocast too. The
-        kernels take parameters of any type beside any type of x and sum in float32; the
-        definition computes in the type of x (on a float32 x, autocast still decides).
+        kernels take parameters of any type with any type of x and sum in float32; the
+        definition computes in the type of x (for a float32 x, autocast still decides).
 
     Raises:
         InputError: shapes, types or devices do not fit.
@@ -53,15 +53,15 @@ def gated_norm(y: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float) -
     VMamba's SS2D does it as `out_norm(y) * act(z)`.
 
     Args:
-        y: (batch, height, width, channels), any values, none of the sizes 0. Copied if its pixels
+        y: (batch, height, width, channels), any values, no axis of size 0. Copied if its pixels
             do not lie evenly in memory with contiguous channels.
-        z: the same shape and rule, so that half of a projection is not copied; of any type.
+        z: the same shape and rule, so that half of a projection is not copied; any type.
         weight, bias: (channels,).
         eps: added to the variance, positive.
 
     Returns:
         (batch, height, width, channels), contiguous, in the type of y, under autocast too: there
-        a LayerNorm in float32 would give float32, which the Linear after it rounds likewise. The
+        a LayerNorm in float32 would give float32, which the Linear after it rounds too. The
         kernels take any mix of types and compute in float32.
 
     Raises:
@@ -77,7 +77,7 @@ def gated_norm(y: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float) -
 
 
 def _compiled(*tensors: Tensor) -> bool:
-    """Whether the Triton kernels can take these."""
+    """Whether the Triton kernels can take these tensors."""
     if not _HAS_TRITON or not tensors[0].is_cuda or torch.version.hip is not None:
         return False
     if any(tensor.dtype not in _TYPES for tensor in tensors):

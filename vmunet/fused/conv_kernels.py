@@ -1,10 +1,10 @@
 """Triton kernels of `conv_silu`: the convolution, its gradient to the input, and to the weights.
 
 Channels are contiguous, so a tile is (pixels, channels) and a thread reads several channels of one
-pixel at once. How wide such an access can be depends on what sizes and strides are multiples of:
-the constant ALIGN says it, while the numbers themselves are arguments and compile nothing anew.
-Sums over pixels are written a part per program and added up by the caller: no atomics, so that
-results repeat bit for bit.
+pixel at once. The possible width of such an access depends on the common divisor of the sizes and
+strides: the constant ALIGN says it. The numbers themselves are arguments: new ones compile nothing.
+Each program writes its part of a sum over pixels, and the caller adds the parts: no atomics, so
+that results repeat bit for bit.
 """
 
 # A kernel's arguments have no Python types.
@@ -78,7 +78,7 @@ def conv(
 
     A program walks down ROWS rows of PIXELS columns: a row of x adds to three rows of y, of which
     two are kept in registers, so that x is loaded three times (from the cache twice), not nine.
-    Each row is loaded while the one before is summed: the stores would hold it back otherwise.
+    Each row is loaded while the one before is summed: otherwise the stores would delay it.
     """
     d = multiple(d, ALIGN)
     row_stride = multiple(row_stride, ALIGN)
@@ -90,7 +90,7 @@ def conv(
     j = column + tl.arange(0, PIXELS)
     x += image * batch_stride
 
-    # The gradient sends along each tap what the convolution fetched along it: the taps, turned.
+    # The gradient to the input is a convolution with the taps turned by 180 degrees.
     w0 = _tap(weight, c, d, 8 if TRANSPOSED else 0)
     w1 = _tap(weight, c, d, 7 if TRANSPOSED else 1)
     w2 = _tap(weight, c, d, 6 if TRANSPOSED else 2)

@@ -1,4 +1,4 @@
-"""Launching the Triton kernels: layouts, tile sizes, and the operators that torch knows them by.
+"""Launch the Triton kernels: layouts, tile sizes, and their operators in torch.
 
 Forward and backward are operators of their own (`torch.ops.vmunet`) with new outputs only, so that
 `torch.compile` takes them into its graph as they are. Differentiating twice is refused.
@@ -14,7 +14,7 @@ from torch.library import custom_op
 
 from vmunet.fused import conv_kernels, norm_kernels
 
-PROGRAMS = 512  # of 4 warps that a backward pass starts, each summing its part: about four an SM
+PROGRAMS = 512  # of 4 warps in a backward pass; each sums its part. About four per multiprocessor
 
 
 @custom_op("vmunet::conv_silu", mutates_args=())
@@ -29,9 +29,9 @@ def _conv_silu_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, weight and bias.
 
-    The gradient before the activation goes through memory once, in the type of x: this rounds
-    what reaches x's gradient as the separate operators would. What is summed over all pixels, the
-    parameters' gradients, takes it unrounded, in float32.
+    The gradient before the activation is written to memory once, in the type of x: so x's gradient
+    is rounded as with separate operators. The parameters' gradients, which are sums over all
+    pixels, use it unrounded, in float32.
     """
     gy, x = gy.contiguous(), _lanes(x)
     _, h, w, d = x.shape
@@ -46,7 +46,7 @@ def _conv_silu_backward(
         conv_kernels.conv_backward[groups, programs](
             gy, x, weight.contiguous(), bias.contiguous(), gpre, partial, tiles, *sizes,
             **_align(*sizes[2:]), **tile,
-            num_warps=4, maxnreg=168,  # of 65,536 a multiprocessor: three programs at a time
+            num_warps=4, maxnreg=168,  # of a multiprocessor's 65,536: three programs at a time
         )  # fmt: skip
     total = partial.sum(0)
     gweight = total[:9].T.contiguous().view(weight.shape).to(weight.dtype)
@@ -64,13 +64,13 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> Tensor:
         conv_kernels.conv[(tiles,)](
             x, weight.contiguous(), bias.contiguous(), y, *sizes,
             **_align(*sizes[2:]), **tile, TRANSPOSED=transposed,
-            num_warps=x.element_size(),  # 16 bytes a thread: 8 channels in two bytes, or 4 in four
+            num_warps=x.element_size(),  # 16 bytes per thread: 8 channels of 2 bytes, or 4 of 4
         )  # fmt: skip
     return y
 
 
 def _conv_tile(d: int) -> dict[str, int]:
-    """512 values a row, of 64 channels (128 or 256 bytes a pixel) where there are as many."""
+    """512 values in a row of a tile: 64 channels (128 or 256 bytes per pixel) if x has as many."""
     channels = min(max(triton.next_power_of_2(d), 16), 64)
     return {"ROWS": 8, "PIXELS": 512 // channels, "CHANNELS": channels}
 
@@ -134,14 +134,14 @@ def _gated_norm_backward(
 
 
 def _norm_tile(d: int) -> tuple[dict[str, int], int]:
-    """Whole pixels, 1024 values or one pixel if that is more; warps for 8 values a thread."""
+    """Whole pixels: 1024 values, or one pixel if it has more; warps for 8 values per thread."""
     channels = triton.next_power_of_2(d)
     pixels = max(1024 // channels, 1)
     return {"PIXELS": pixels, "CHANNELS": channels}, min(pixels * channels // 256, 16)
 
 
 def _even(tiles: int, programs: int) -> int:
-    """At most `programs`, as few as take the same number of tiles each."""
+    """The number of programs, at most `programs`, when each takes equally many tiles."""
     return triton.cdiv(tiles, triton.cdiv(tiles, programs))
 
 
@@ -150,16 +150,16 @@ def _align(*numbers: int) -> dict[str, int]:
 
 
 def _lanes(image: Tensor) -> Tensor:
-    """The image with contiguous channels; a copy only where they are not."""
+    """The image with contiguous channels; a copy only if they are not contiguous yet."""
     return image if image.stride(-1) == 1 or image.shape[-1] == 1 else image.contiguous()
 
 
 def _pixels(image: Tensor) -> Tensor:
-    """(b, h, w, d) -> (pixels, d) with contiguous channels; a view where strides allow it."""
+    """(b, h, w, d) -> (pixels, d) with contiguous channels; a view if the strides allow it."""
     return _lanes(image.reshape(-1, image.shape[-1]))
 
 
-# ---- What torch must know: shapes without values, and which operator is whose derivative ---------
+# ---- What torch must know of the operators: shapes without values, and derivatives ---------------
 
 
 @conv_silu.register_fake

@@ -1,8 +1,8 @@
-"""What may make an image hard to segment, measured: how pale its lesion is, how much hair is on it.
+"""Measure what may make an image hard to segment: a pale lesion, and hair over it.
 
 The paper's Figure 5 blames light-coloured lesions and hair for its failures; here both are numbers.
-Images are what a model sees: square, min-max normalised. They are measured at one size, so that a
-limit says the same of models of every size.
+The images are those that a model sees: square, min-max normalised. All are measured at one size,
+so that a limit has the same meaning for models of every size.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ Mask = NDArray[np.bool_]
 
 SIDE = 128  # px at which images are measured
 BLACK = 40  # a pixel whose brightest channel is below this may belong to the black surroundings
-GAP, RING = 0.02, 0.08  # from the lesion to the ring of skin, and the ring's width, in sides
-DIRECTIONS = 12  # in which dark lines are looked for
-THICK, LONG = 0.03, 0.09  # of a hair: its width at most and its length at least, in sides
-DARKER = 14  # levels of red by which a hair is darker than what is beside it, at least
-INK = 10  # levels by which blue exceeds red in a surgical marker's ink, at least
-ELONGATED = 4.0  # length by width of a piece that counts as hair, at least
+GAP, RING = 0.02, 0.08  # the distance of the ring of skin from the lesion, and its width, in sides
+DIRECTIONS = 12  # the number of directions in which dark lines are searched
+THICK, LONG = 0.03, 0.09  # a hair's largest width and smallest length, in sides
+DARKER = 14  # the smallest difference in levels of red between a hair and the skin beside it
+INK = 10  # the smallest excess of blue over red, in levels, in a surgical marker's ink
+ELONGATED = 4.0  # the smallest ratio of length to width for a piece that counts as hair
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ImageFacts:
     Attributes:
         size: the lesion's share of the image, 0..1.
         contrast: distance in CIELAB between the mean colours of the lesion and of a ring of skin
-            around it; None without a lesion, or where no skin is left beside it.
+            around it; None if there is no lesion, or no skin is left beside it.
         hair: share of the image (without its black surroundings) under thin dark lines, 0..1.
     """
 
@@ -81,24 +81,24 @@ def black_surroundings(image: Pixels) -> Mask:
     dark = (image.max(axis=2) < BLACK).astype(np.uint8)
     _, pieces = cv2.connectedComponents(dark, connectivity=4)
     corners = {int(pieces[y, x]) for y in (0, -1) for x in (0, -1)} - {0}
-    found = np.isin(pieces, list(corners))
-    return _grown(found, 0.02 * min(dark.shape))  # with its soft edge
+    surroundings = np.isin(pieces, list(corners))
+    return _grown(surroundings, 0.02 * min(dark.shape))  # with its soft edge
 
 
 def hair_mask(image: Pixels) -> Mask:
     """Thin, long, dark lines, bool (height, width).
 
-    A closing with a line fills what is dark and shorter than the line in its direction. A hair is
-    filled by short lines across it and left by long lines along it; a dot is filled by all, the
-    edge of a lesion by none. So a pixel is of a hair where it is darker than the highest closing
-    with short lines, and where the lowest one with long lines is darker than that too (DullRazor,
-    Lee et al. 1997, has the former alone, which takes dots too). Red is the channel in which brown
-    and red skin hardly differ and hair does.
+    A closing with a line fills dark places that are shorter than the line in its direction. Short
+    lines across a hair fill it, and long lines along it do not; all lines fill a dot, and none
+    fills the edge of a lesion. So a pixel belongs to a hair if it is darker than the highest
+    closing with short lines, and if the lowest closing with long lines is darker than that too.
+    (DullRazor, Lee et al. 1997, has the first rule alone, which takes dots too.) In the red
+    channel, brown and red skin hardly differ, and hair does.
     """
     red = np.ascontiguousarray(image[..., 0])
     side = min(red.shape)
     filled = np.max(_closings(red, THICK * side), axis=0)
-    # A pixel wider, a hair need not run in exactly one of the directions.
+    # The hair is made a pixel wider, because it need not run in exactly one of the directions.
     left = np.min(_closings(np.asarray(cv2.erode(red, _CROSS), np.uint8), LONG * side), axis=0)
     dark = cv2.subtract(filled, np.maximum(red, left)) >= DARKER
     ink = image[..., 2].astype(np.int16) - red >= INK
@@ -109,9 +109,9 @@ _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
 def _closings(gray: Pixels, length: float) -> list[Pixels]:
-    """Closings with lines of a length, px, in each direction."""
+    """Closings with lines of this length, px, one for each direction."""
     lines = [_line(length, direction) for direction in range(DIRECTIONS)]
-    # Beyond the rim the picture goes on as it ends, so that a dark rim is no line.
+    # Outside the image its last pixels are repeated, so that a dark rim is not taken for a line.
     rim = cv2.BORDER_REPLICATE
     closed = [cv2.morphologyEx(gray, cv2.MORPH_CLOSE, line, borderType=rim) for line in lines]
     return [np.asarray(one, np.uint8) for one in closed]
@@ -128,9 +128,9 @@ def _line(length: float, direction: int) -> Pixels:
     return element
 
 
-def _long_pieces(found: Mask, least: float) -> Mask:
-    """The connected pieces that are at least `least` px long, and long for their width."""
-    _, pieces, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
+def _long_pieces(mask: Mask, least: float) -> Mask:
+    """The connected pieces that are at least `least` px long, and long compared to their width."""
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     width, height, area = (
         stats[:, i].astype(float) for i in (cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT, cv2.CC_STAT_AREA)
     )
@@ -141,8 +141,8 @@ def _long_pieces(found: Mask, least: float) -> Mask:
 
 
 def _grown(mask: Mask, pixels: float) -> Mask:
-    """The mask with what lies within `pixels` of it."""
+    """The mask and all pixels within a distance of `pixels` from it."""
     if not mask.any():
         return mask.copy()
-    away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
-    return away <= pixels
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    return distance <= pixels

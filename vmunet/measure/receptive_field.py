@@ -1,16 +1,16 @@
-"""Effective receptive fields: which pixels of an image move a feature, and by how much.
+"""Effective receptive fields: which pixels of an image change a feature, and by how much.
 
-As Luo et al. (2016) define them and RepLKNet and VMamba draw them: the gradient of the central
+Luo et al. (2016) define them, and RepLKNet and VMamba draw them, as the gradient of the central
 position's features with respect to the image, averaged over images. Two features of VM-UNet are
-looked at:
+examined:
 
 bottleneck: the output of the encoder's last stage, at the position of index n // 2 of n along both
     axes; the sum of its channels after a ReLU, as in the published scripts.
 output: the logits at the pixel of index n // 2; the sum over classes without a ReLU, which would
-    leave nothing wherever the pixel is background.
+    give 0 whenever the pixel is background.
 
-Of the gradient the absolute values are summed over the colours. (The published scripts keep its
-positive part alone; here a pixel counts whether it raises or lowers the feature.)
+The gradient's absolute values are summed over the colours. (The published scripts keep only its
+positive part; here a pixel counts whether it raises or lowers the feature.)
 """
 
 from collections.abc import Callable, Sequence
@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from vmunet.errors import InputError
 from vmunet.model import VMUNet
 
-SHARES = (0.2, 0.3, 0.5, 0.99)  # of the contribution, as RepLKNet's table
+SHARES = (0.2, 0.3, 0.5, 0.99)  # of the contribution, as in RepLKNet's table
 Features = Callable[[Tensor], Sequence[Tensor]]
 
 
 def features_of(model: VMUNet) -> Features:
-    """A function from images (1, channels, h, w) to what is looked at, as maps (1, h', w').
+    """A function from images (1, channels, h, w) to the examined features, as maps (1, h', w').
 
-    One pass gives both: the bottleneck's map and the output's.
+    One pass gives both maps: the bottleneck's and the output's.
     """
 
     def features(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,9 +51,9 @@ def receptive_fields(
     """The effective receptive field of each feature, averaged over the images.
 
     Args:
-        model: put into eval mode, and its parameters want no gradients afterwards.
-        features: of images (1, channels, h, w), maps (1, h', w').
-        images: uint8 (images, h, w, channels), 0..255; one at a time is looked at.
+        model: it is put into eval mode, and its parameters need no gradients afterwards.
+        features: a function from images (1, channels, h, w) to maps (1, h', w').
+        images: uint8 (images, h, w, channels), 0..255; they are processed one at a time.
 
     Returns:
         For each map float32 (h, w), 0 or more: the feature's change by a pixel's change of 1.
@@ -66,11 +66,11 @@ def receptive_fields(
     if not len(images):
         raise InputError("receptive field: no images; at least one is needed")
     model.eval().requires_grad_(False)
-    like = next(model.parameters())
+    parameter = next(model.parameters())
     totals: list[Tensor] = []
     for image in tqdm(images, desc="receptive field", unit="image", disable=None, leave=False):
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
-        pixels = pixels.to(like.device, like.dtype).requires_grad_()
+        pixels = pixels.to(parameter.device, parameter.dtype).requires_grad_()
         fields = [field.double() for field in _fields(features, pixels)]
         totals = [a + b for a, b in zip(totals, fields, strict=True)] if totals else fields
     averages = [(total / len(images)).float().cpu().numpy() for total in totals]
@@ -82,16 +82,16 @@ def receptive_fields(
 def _fields(features: Features, pixels: Tensor) -> list[Tensor]:
     """Absolute gradients (h, w) of the central positions for one image (1, channels, h, w)."""
     maps = features(pixels)
-    found = []
+    gradients = []
     for i, values in enumerate(maps):
         centre = values[0, values.shape[1] // 2, values.shape[2] // 2]
         (gradient,) = torch.autograd.grad(centre, pixels, retain_graph=i + 1 < len(maps))
-        found.append(gradient[0].abs().sum(0))
-    return found
+        gradients.append(gradient[0].abs().sum(0))
+    return gradients
 
 
 def centre_of(size: int, positions: int) -> float:
-    """Where the central position's own pixels have their middle, counted in pixels from 0.
+    """The middle of the central position's own pixels, counted in pixels from 0.
 
     Args:
         size: pixels along an axis.
@@ -105,27 +105,29 @@ def centre_of(size: int, positions: int) -> float:
 def area_fractions(
     field: NDArray[np.floating], centre: float, shares: Sequence[float] = SHARES
 ) -> list[float]:
-    """RepLKNet's measure: how small a square holds how much of the contribution.
+    """RepLKNet's measure: the area of the smallest square that holds a share of the contribution.
 
     Args:
         field: (size, size), 0 or more.
-        centre: of the squares, along both axes; see `centre_of`. The published script takes the
-            image's middle, from which the central position of few lies half of its span away.
-        shares: of the field's sum, 0..1.
+        centre: the squares' centre along both axes; see `centre_of`. The published script takes
+            the image's middle. If there are few positions, the central one is half of its span
+            away from there.
+        shares: shares of the field's sum, 0..1.
 
     Returns:
         For each share the area of the smallest square with this centre that holds it, as a
-        fraction of the image's area, 0..1: side^2 / size^2, without what lies outside the image.
-        nan where the field is 0 everywhere.
+        fraction of the image's area, 0..1: side^2 / size^2, without the part of the square outside
+        the image. nan if the field is 0 everywhere.
     """
     size = len(field)
-    away = np.abs(np.arange(size) - centre)
-    rings = np.maximum(away[:, None], away)  # half of the side of the square that reaches a pixel
+    distance = np.abs(np.arange(size) - centre)
+    # half of the side of the square that reaches a pixel
+    rings = np.maximum(distance[:, None], distance)
     halves, ring = np.unique(rings, return_inverse=True)
     held = np.bincount(ring.ravel(), field.ravel().astype(np.float64), len(halves)).cumsum()
     area = np.bincount(ring.ravel(), minlength=len(halves)).cumsum() / size**2
     if held[-1] <= 0:
         return [float("nan")] * len(shares)
-    # the sum of all may differ from itself by rounding
-    found = np.searchsorted(held, np.asarray(shares) * held[-1] * (1 - 1e-12))
-    return [float(area[i]) for i in found]
+    # The factor allows for rounding, which may make equal sums differ.
+    first_enough = np.searchsorted(held, np.asarray(shares) * held[-1] * (1 - 1e-12))
+    return [float(area[i]) for i in first_enough]

@@ -1,9 +1,9 @@
-"""Which test images another dataset holds too: a model trained there has seen them.
+"""The test images that another dataset holds too: a model that was trained on it has seen them.
 
-ISIC 2017 and 2018 are drawn from one archive. An image is shared where the other dataset has its
-id, or an image of the same picture by `vmunet.data.checks.copies`: with the same pixels, saved
-anew, resized, recoloured, mirrored or turned. Two photographs of one lesion or one patient are not
-recognised.
+ISIC 2017 and 2018 are drawn from one archive. An image is shared if the other dataset has its id,
+or has the same picture according to `vmunet.data.checks.copies`: with the same pixels, saved
+again, resized, recoloured, mirrored or turned. Two photographs of one lesion or one patient are
+not recognised.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ Images = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Shared:
-    """Ids of the shared test images, in the test set's order, by what gave them away.
+    """Ids of the shared test images, in the test set's order, by how they were recognised.
 
     Attributes:
         by_id: the other dataset has this id.
@@ -42,7 +42,7 @@ def shared_images(tested: Path, known: Path, same_ids: bool) -> Shared:
 
     Args:
         tested, known: folders data/arrays/<view>/<protocol>.
-        same_ids: whether an id means the same image in both: not where one of them is made.
+        same_ids: whether an id means the same image in both; not if one of them is made.
 
     Raises:
         InputError: arrays are missing or broken.
@@ -53,7 +53,7 @@ def shared_images(tested: Path, known: Path, same_ids: bool) -> Shared:
     seen = same_pictures(test.images, list(chain.from_iterable(part.images for part in parts)))
     return Shared(
         [name for name in test.ids if name in ids],
-        [name for name, found in zip(test.ids, seen, strict=True) if found],
+        [name for name, is_known in zip(test.ids, seen, strict=True) if is_known],
     )
 
 
@@ -61,18 +61,19 @@ def same_pictures(images: Images, known: Images) -> NDArray[np.bool_]:
     """Whether each image shows the same picture as one of `known`.
 
     Args:
-        images, known: uint8 RGB (height, width, 3) each, of any sizes.
+        images, known: uint8 RGB (height, width, 3) each, any sizes.
 
     Returns:
         bool (images,).
     """
-    found = np.zeros(len(images), bool)
+    is_known = np.zeros(len(images), bool)
     if len(images) == 0 or len(known) == 0:
-        return found
+        return is_known
     both = [*known, *images]
     thumbnails = np.stack([thumbnail(np.asarray(image)) for image in both])
     digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in both]
-    apart = np.repeat([0, 1], [len(known), len(images)])  # compared across the two alone
-    for copy in find_copies(thumbnails, digests, apart):
-        found[copy.second - len(known)] = True
-    return found
+    # Only pairs of a known and a new image are compared.
+    group = np.repeat([0, 1], [len(known), len(images)])
+    for copy in find_copies(thumbnails, digests, group):
+        is_known[copy.second - len(known)] = True
+    return is_known

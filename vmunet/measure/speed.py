@@ -1,22 +1,21 @@
-"""How fast VM-UNet infers and trains, and what memory that takes.
+"""The speed of VM-UNet's inference and training, and the memory that they take.
 
-Measured, for models with random weights, on random images that lie in the device's memory:
+The following is measured with random weights, on random images in the device's memory:
 
 inference: one forward pass of a batch, in eval mode and torch.inference_mode, in float32, as
     `vmunet.evaluation.images` predicts.
 training: one step of the paper's protocol on a batch, as `vmunet.training.loop` does it: forward,
-loss,
-    backward, AdamW, in the settings' precision.
-peak memory: what the two claim beyond what the process held before the model was made. On a GPU
-    that is the allocator's peak; on a CPU the peak of resident memory, each time in a process of
-    its own, since a process gives back little of what it once claimed.
+    loss, backward, AdamW, in the settings' precision.
+peak memory: the memory that each of them claims beyond what the process held before the model was
+    made. On a GPU it is the allocator's peak. On a CPU it is the peak of resident memory, each
+    time in a new process, because a process returns little of the memory that it once claimed.
 
 Not measured: reading, resizing and augmenting images, copies between memories, writing
 checkpoints, the compilation of kernels, and scoring.
 
-The seconds of a step are the median over all rounds. A round goes through all models in turn, so
-that a slow moment of the machine meets them all; each is made anew, takes `WARM_UP` steps that do
-not count, and is dropped, so that only one is in memory at a time.
+The seconds of a step are the median over all rounds. A round measures all models in turn, so that
+a slow moment of the machine affects them all. Each model is made again, does `WARM_UP` steps that
+do not count, and is deleted, so that only one is in memory at a time.
 """
 
 import gc
@@ -42,11 +41,11 @@ from vmunet.training.loop import backward, is_out_of_memory, parameter_groups
 from vmunet.training.losses import training_loss
 from vmunet.training.processor import use_processor
 
-WARM_UP = 1  # steps: kernels are compiled and memory is claimed in the first
+WARM_UP = 1  # steps: the first one compiles kernels and claims memory
 REPEATS = 3  # timed steps of a model in a round
 ROUNDS = 4
 FEWEST_ROUNDS = 2
-SECONDS = 60.0  # no further round begins after them
+SECONDS = 60.0  # after these no further round begins
 MEMORY_STEPS = 2  # AdamW makes its state in the first step
 IMPORTED_BY_STEPS = ("vmunet.scan.cpu_kernels", "torch._dynamo")
 
@@ -55,14 +54,14 @@ Step = Callable[[], None]
 
 @dataclass(frozen=True)
 class Workload:
-    """What is measured.
+    """One thing to measure.
 
     Attributes:
         depths, depths_decoder: blocks of each stage.
         size: side of the square images, px.
-        batch_size: images of a step.
-        training: a training step, or inference.
-        settings: the model's width; of training also AdamW's settings and the precision.
+        batch_size: images in a step.
+        training: whether the step is one of training or of inference.
+        settings: the model's width; for training also AdamW's settings and the precision.
     """
 
     depths: tuple[int, ...]
@@ -75,10 +74,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a workload takes; all None where it does not fit into memory.
+    """The speed and memory of a workload; both are None if it does not fit into memory.
 
     Attributes:
-        images_per_second: the batch by the median seconds of a step.
+        images_per_second: the batch size divided by the median seconds of a step.
         peak_bytes: memory beyond what was held before the model was made.
         repetitions: timed steps.
     """
@@ -94,9 +93,9 @@ def measure(
     """Speed and memory of each workload, by name.
 
     Args:
-        workloads: by name, measured in turn.
+        workloads: by name; they are measured in turn.
         device: the GPU, or the CPU with the threads that torch has now.
-        seconds: no round after `FEWEST_ROUNDS` begins later.
+        seconds: after these, and `FEWEST_ROUNDS`, no further round begins.
     """
     peaks: dict[str, int | None] = {}
     if device.type == "cpu":
@@ -127,7 +126,7 @@ def measure(
 
 
 def make_step(work: Workload, device: torch.device) -> Step:
-    """A function that does one step of the workload, with a model of its own."""
+    """A function that does one step of the workload, with a new model."""
     torch.manual_seed(0)
     model = VMUNet(
         depths=work.depths, depths_decoder=work.depths_decoder, dims=work.settings.dims
@@ -158,8 +157,10 @@ def make_step(work: Workload, device: torch.device) -> Step:
 
 
 def _timed(work: Workload, device: torch.device) -> tuple[list[float], int | None]:
-    """Seconds of `REPEATS` steps of a new model, and the GPU's peak bytes; none and None if the
-    steps do not fit into memory."""
+    """Seconds of `REPEATS` steps of a new model, and the GPU's peak bytes.
+
+    If the steps do not fit into memory, an empty list and None.
+    """
     cuda, before, seconds = device.type == "cuda", 0, []
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
@@ -186,7 +187,7 @@ def _timed(work: Workload, device: torch.device) -> tuple[list[float], int | Non
 
 
 def peak_on_cpu(work: Workload, threads: int) -> int | None:
-    """Bytes of resident memory that the workload claims in a new process; None if too many.
+    """Bytes of resident memory that the workload claims in a new process; None if it does not fit.
 
     Raises:
         RuntimeError: the process failed; its own traceback is on stderr.
@@ -200,7 +201,7 @@ def peak_on_cpu(work: Workload, threads: int) -> int | None:
         return receiver.recv()
     except EOFError:
         process.join()
-        if process.exitcode == -signal.SIGKILL:  # as the system ends what takes too much
+        if process.exitcode == -signal.SIGKILL:  # the system ends a process that takes too much
             return None
         raise RuntimeError(f"measuring memory ended with status {process.exitcode}") from None
     finally:
@@ -217,7 +218,7 @@ def _send_claimed(work: Workload, threads: int, sender: Connection) -> None:
 
 
 def _new_processes() -> ForkServerContext | SpawnContext:
-    """Processes that hold nothing but the imported modules, which are imported once if possible."""
+    """Processes that hold only the imported modules, which are imported once if possible."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -226,12 +227,12 @@ def _new_processes() -> ForkServerContext | SpawnContext:
 
 
 def _claimed(work: Workload, threads: int) -> int:
-    """Bytes beyond those that this process holds now."""
+    """Bytes that the workload claims beyond those that this process holds now."""
     use_processor(threads)
     settings = replace(work.settings, dims=(8, 16, 32, 64))
     tiny = replace(work, depths=(1,) * 4, depths_decoder=(1,) * 4, size=32, batch_size=1)
     cpu = torch.device("cpu")
-    make_step(replace(tiny, settings=settings), cpu)()  # modules and kernels are no model's memory
+    make_step(replace(tiny, settings=settings), cpu)()  # loads modules and kernels
     before = resident("VmRSS")
     step = make_step(work, cpu)
     for _ in range(MEMORY_STEPS):
@@ -240,9 +241,9 @@ def _claimed(work: Workload, threads: int) -> int:
 
 
 def resident(which: str) -> int:
-    """Bytes of this process in memory: now (`VmRSS`), or at most so far (`VmHWM`).
+    """Bytes of this process in memory: now (`VmRSS`), or the peak until now (`VmHWM`).
 
-    On Linux getrusage would not do for the peak: a new program inherits that of its parent.
+    On Linux getrusage does not give the peak: a new program inherits that of its parent.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -259,7 +260,7 @@ def resident(which: str) -> int:
 
 
 def device_names(device: torch.device) -> dict[str, str]:
-    """The device as runs name it, and the processor's model."""
+    """The device's name as in a run's record, and the processor's model."""
     info, processor = Path("/proc/cpuinfo"), platform.processor() or platform.machine()
     if info.exists():
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
@@ -269,7 +270,7 @@ def device_names(device: torch.device) -> dict[str, str]:
 
 
 def architecture_name(depths: Sequence[int], depths_decoder: Sequence[int]) -> str:
-    """Such as 2,2,2,2-2,2,2,1."""
+    """The depths as a name, such as 2,2,2,2-2,2,2,1."""
     return "-".join(",".join(map(str, part)) for part in (depths, depths_decoder))
 
 

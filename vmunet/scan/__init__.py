@@ -1,7 +1,7 @@
-"""The 2D selective scan (SS2D): one operator, several backends that compute the same thing.
+"""The 2D selective scan (SS2D): one operator, and several backends that compute the same result.
 
 `reference` is the definition, in plain PyTorch. `cpu` is the fast path for processors (numba),
-`triton` the one for GPUs. A backend is a module of its name, imported at its first use.
+`triton` the one for GPUs. Each backend is a module of the same name, imported at its first use.
 """
 
 import functools
@@ -112,19 +112,19 @@ def ss2d_projected(
     """`ss2d` with dt given by its factors: dt[..., k, :] = weight[k] step[..., k, :].
 
     The model's time steps have a low rank, 1/16 of its width. The compiled backends keep the
-    factors for the backward pass and multiply them again there: dt would be most of what a scan
-    keeps.
+    factors for the backward pass and multiply them again there: dt itself would take most of the
+    memory that a scan keeps.
 
     Args:
         step: (batch, height, width, 4, rank).
-        weight: (4, channels, rank), taken in the type of `step`, as autocast would.
+        weight: (4, channels, rank); converted to the type of `step`, as autocast would.
         x, A, B, C, D, dt_bias: as for `ss2d`.
 
     Returns:
-        As `ss2d`.
+        As for `ss2d`.
 
     Raises:
-        InputError: as `ss2d`.
+        InputError: as for `ss2d`.
     """
     if weight.ndim != 3 or step.ndim != 5 or step.shape[3:] != (4, weight.shape[2]):
         raise InputError(
@@ -134,13 +134,13 @@ def ss2d_projected(
     name = _choose(x.device, any(t.dtype == torch.float64 for t in (x, step, A, B, C, D, dt_bias)))
     if name == "reference":
         return ss2d(x, operator.project(step, weight), A, B, C, D, dt_bias)
-    dt = step[..., :1].expand(*step.shape[:4], weight.shape[1])  # stands for it in the checks
+    dt = step[..., :1].expand(*step.shape[:4], weight.shape[1])  # has dt's shape, for the checks
     _check({"x": x, "dt": dt, "A": A, "B": B, "C": C, "D": D, "dt_bias": dt_bias})
     return operator.scan_projected(name, x, step, weight, A, B, C, D, dt_bias)
 
 
 def _choose(device: torch.device, double: bool) -> str:
-    """The backend that is forced, or else the fastest that can take the input."""
+    """The forced backend, or the fastest one that can take the input if none is forced."""
     name = _forced.get()
     if name is not None:
         if reason := _unfit(name, device, double):
@@ -158,8 +158,8 @@ def _choose(device: torch.device, double: bool) -> str:
     return "reference"
 
 
-# torch.compile calls it while it traces and keeps the answer (torch.compiler.assume_constant_result
-# says so too, but importing it takes as long as torch itself).
+# torch.compile calls `_choose` while it traces and keeps the answer. The decorator
+# torch.compiler.assume_constant_result sets the same flag, but importing it takes as long as torch.
 _choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

@@ -1,9 +1,9 @@
-"""The 2D selective scan on processors: what autograd, memory layout and threads need.
+"""The 2D selective scan on processors: gradients, memory layout and threads.
 
 The arithmetic is in `cpu_kernels`. numba compiles it at the first use on a machine (some seconds)
-and keeps the result beside the source or, where that cannot be written, in the user's cache
-folder. Threads are Python's own, as many as torch is set to: the compiled functions let go of the
-interpreter's lock and every job owns its outputs.
+and keeps the result beside the source or, if that folder cannot be written, in the user's cache
+folder. Threads are Python's own, as many as torch is set to: the compiled functions release the
+interpreter's lock, and no two jobs write the same output.
 """
 
 import functools
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LANES = 16  # channels in a group, and
+LANES = 16  # channels in a group, as in the kernels
 CHUNK = 16  # steps between saved states, as in the kernels
 TILE = 6  # groups in a job: wide enough to share the rows of B and C
 LOG2_E = 1.4426950408889634
@@ -86,7 +86,7 @@ def forward(
     others = (y.view(laid_out[0].shape), saved)
     _run(kernels.forward, b * -(-groups // tile), _order(h, w), laid_out, scratch, others)
     if y.shape[-1] > d:
-        y = y[..., :d].contiguous()  # no view: callers may change it in place
+        y = y[..., :d].contiguous()  # a copy: callers may change it in place
     return y.to(x.dtype), saved if keep else saved.new_empty(0)
 
 
@@ -140,7 +140,7 @@ def _lay_out(
     D: Tensor,
     dt_bias: Tensor,
 ) -> tuple[Tensor, ...]:
-    """x, dt, decay, B, C, D, bias as `cpu_kernels` takes them; dt, B and C are views if they can.
+    """x, dt, decay, B, C, D, bias as `cpu_kernels` takes them; dt, B and C stay views if possible.
 
     Added channels have x = 0 and A = 0, so they add nothing to any result.
     """
@@ -194,7 +194,7 @@ def _run(
     after = [tensor.detach().numpy() for tensor in others]
 
     def work(first: int, last: int) -> None:
-        # torch's memory starts at a multiple of 64 bytes, so a vector lies in one cache line
+        # torch's memory starts at a multiple of 64 bytes, so a vector fits one cache line
         space = (torch.empty(shape).numpy() for shape in scratch)
         kernel(*before, order, first, last, *space, *after)
 

@@ -1,9 +1,9 @@
 """The compiled scans as PyTorch operators: `vmunet::ss2d` and `vmunet::ss2d_backward`.
 
-An operator is what autograd and torch.compile take as one step, without looking inside: a compiled
-model has no graph break at the scan. A backend is a module with four functions:
+Autograd and torch.compile treat an operator as one step and do not look inside: a compiled model
+has no graph break at the scan. A backend is a module with four functions:
 
-    unavailable(device) -> why it cannot run there, or an empty string
+    unavailable(device) -> why the backend cannot run there, or an empty string
     forward(x, dt, A, B, C, D, dt_bias, keep) -> (y, saved)
     backward(gy, x, dt, A, B, C, D, dt_bias, saved) -> seven gradients
     saved_shape(x, A) -> the shape of `saved`, the states kept for `backward`
@@ -29,7 +29,7 @@ torch.library.define(
 
 
 def scan(backend: str, *inputs: Tensor) -> Tensor:
-    """`vmunet.scan.ss2d` by the backend of this name, with nothing kept if no gradient is due."""
+    """`vmunet.scan.ss2d` by the backend of this name; keeps states only if a gradient is needed."""
     return torch.ops.vmunet.ss2d(*inputs, backend, _gradient_is_due(*inputs))[0]
 
 
@@ -102,7 +102,7 @@ def _backward(gy: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _laid_out_like(gradient: Tensor, tensor: Tensor) -> Tensor:
-    """The gradient with the strides of `empty_like(tensor)`, which compiled code counts on."""
+    """The gradient with the strides of `empty_like(tensor)`, which compiled code expects."""
     if gradient.stride() == torch.empty_like(tensor, device="meta").stride():
         return gradient
     return torch.empty_like(tensor).copy_(gradient)

@@ -1,7 +1,7 @@
 """The 2D selective scan in plain PyTorch: the definition that every other backend must equal.
 
-One step of the loop is one pixel of every image and direction at once. exp(delta A) is formed
-inside the loop: formed ahead it would take `states` times the memory of the input, and longer.
+One step of the loop is one pixel of every image and direction at once. exp(delta A) is computed
+inside the loop: before the loop it would take `states` times the input's memory, and more time.
 
 Letters in the shape comments: b batch, h height, w width, d channels, n states, l = h w pixels.
 """
@@ -58,7 +58,7 @@ def selective_scan(
 
     state = torch.zeros_like(A)
     steps = (delta.unsqueeze(2), (delta * u).unsqueeze(2), B.unsqueeze(3), C.unsqueeze(2))
-    if torch.compiler.is_exporting():  # one step in a loop of the graph, not thousands in a row
+    if torch.compiler.is_exporting():  # the graph holds one loop, not thousands of steps
         from torch._higher_order_ops.scan import scan
 
         return scan(step, state, steps)[1]

@@ -1,11 +1,11 @@
-"""The 2D selective scan on GPUs: what autograd, memory layout and the choice of a tile need.
+"""The 2D selective scan on GPUs: gradients, memory layout and kernel launches.
 
-The arithmetic is in `triton_kernels`, the choice in `triton_tiles`. Inputs are read by their
-strides in float32, bfloat16 or float16; states, sums and everything saved are float32. No kernel
-adds with atomics: the same input gives the same bits.
+The arithmetic is in `triton_kernels`, the choice of a tile in `triton_tiles`. Inputs are read by
+their strides in float32, bfloat16 or float16; states, sums and everything saved are float32. No
+kernel adds with atomics: the same input gives the same bits.
 
-What the forward pass keeps for the backward pass, besides its inputs, is the state before every
-SPAN-th step: states / SPAN values for each pixel, direction and channel, so a half with 16 states.
+Besides its inputs, the forward pass keeps the state before every SPAN-th step for the backward
+pass: states / SPAN values for each pixel, direction and channel, half a value with 16 states.
 """
 
 import functools
@@ -43,7 +43,7 @@ def unavailable(device: torch.device) -> str:
 
 
 def interpreted() -> bool:
-    """Whether Triton's interpreter (TRITON_INTERPRET=1) stands in for a GPU, as in tests."""
+    """Whether Triton's interpreter (TRITON_INTERPRET=1) replaces a GPU, as in tests."""
     import triton
 
     return bool(triton.knobs.runtime.interpret)
@@ -77,8 +77,8 @@ def forward(
     """y as `vmunet.scan.ss2d` says, and the states that `backward` needs (none without `keep`).
 
     Args:
-        tile: how a program is cut out of the work; measured once per shape if not given.
-        segments: parts of a walk that run side by side; chosen by shape if 0.
+        tile: the part of the work that one program does; measured once per shape if not given.
+        segments: parts of a walk that run in parallel; chosen by shape if 0.
     """
     x, dt, A, B, C, D, dt_bias = _rows(x, dt, A, B, C, D, dt_bias)
     _check(x, A, dt, B, C)
@@ -119,7 +119,7 @@ def backward(
     segments: int = 0,
 ) -> tuple[Tensor, ...]:
     """The gradients of the seven inputs, each in the type of its input."""
-    likes = (x, dt, A, B, C, D, dt_bias)
+    inputs = (x, dt, A, B, C, D, dt_bias)
     gy, x, dt, A, B, C, D, dt_bias = _rows(gy, x, dt, A, B, C, D, dt_bias)
     _check(x, A, dt, B, C, gy)
     if tile is None:
@@ -157,11 +157,11 @@ def backward(
         gD.sum((0, 1)),
         gbias.sum((0, 1)),
     )
-    return tuple(g.to(like.dtype) for g, like in zip(gradients, likes, strict=True))
+    return tuple(g.to(tensor.dtype) for g, tensor in zip(gradients, inputs, strict=True))
 
 
 class _Launch:
-    """What the kernels of one pass have in common: sizes, the grid, the small inputs' layout."""
+    """What the kernels of one pass share: sizes, the grid, the layout of the small inputs."""
 
     def __init__(
         self,
@@ -221,7 +221,7 @@ def on(device: torch.device) -> AbstractContextManager:
 
 
 def _rows(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors, copied where the last axis or the image's rows are not laid out in one piece."""
+    """The tensors; each is copied if its last axis or its rows are not contiguous in memory."""
     return tuple(t if _in_rows(t) else t.contiguous() for t in tensors)
 
 
@@ -236,7 +236,7 @@ def _in_rows(tensor: Tensor) -> bool:
 def _strides(tensor: Tensor, count: int) -> tuple[int, ...]:
     """The strides of image and pixel, and of the walk if `count` is 3."""
     image, row, column, *rest = tensor.stride()
-    pixel = column if tensor.shape[2] > 1 else row  # that of an axis of one pixel means nothing
+    pixel = column if tensor.shape[2] > 1 else row  # the stride of a single pixel says nothing
     return (image, pixel, *rest)[:count]
 
 
@@ -272,7 +272,7 @@ def _merge(walks: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _key(direction: str, x: Tensor, dt: Tensor, A: Tensor, B: Tensor) -> str:
-    """What a measured choice of a tile holds for."""
+    """The work for which a measured choice of a tile is valid."""
     b, h, w, d = x.shape
     types = "-".join(str(t.dtype).removeprefix("torch.") for t in (x, dt, B))
     batch = triton_tiles.power_of_two(b)

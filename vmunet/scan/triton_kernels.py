@@ -57,7 +57,7 @@ def _softplus(v):
 
 @triton.jit
 def _step(decay_1, fed_1, decay_2, fed_2):
-    """(decay, fed) is the map h -> decay h + fed; two of them, one after the other."""
+    """(decay, fed) is the map h -> decay h + fed; this joins two maps, the first one first."""
     return decay_2 * decay_1, decay_2 * fed_1 + fed_2
 
 
@@ -130,10 +130,10 @@ def _read_states(matrix, pixel, stride, n, states, on):
 
 
 def _kernel(*specialised: str):
-    """A Triton kernel with the integer arguments unspecialised, but for those named.
+    """A Triton kernel with the integer arguments unspecialised, except those that are named.
 
-    So it is compiled once for all image sizes, batches and strides (twice where strides are
-    named: for channels that are a multiple of 16, whose rows then move 16 bytes at a time, or not).
+    So it is compiled once for all image sizes, batches and strides. If strides are named, it is
+    compiled twice: for channels in multiples of 16, whose rows move 16 bytes at a time, and others.
     """
 
     def decorate(function):
@@ -387,7 +387,7 @@ def backward_kernel(
         ddelta(t) = x(t) sum over n of G(t) B(t) + sum over n of E(t) A
         d(dt)(t) = ddelta(t) sigmoid(dt(t) + bias)
 
-    where decay(t) h(t-1) is taken as h(t) less what was fed to it.
+    Here decay(t) h(t-1) is computed as h(t) minus the input of step t.
     """
     pixels = height * width
     tile = tl.program_id(0)
@@ -421,7 +421,7 @@ def backward_kernel(
     a = tl.load(rate + walk * states * channels + state_at, mask=kept, other=0.0)
     d = tl.load(skip + walk * channels + channel, mask=real, other=0.0)
     shift = tl.load(bias + walk * channels + channel, mask=real, other=0.0)
-    back = tl.zeros([CH, N, LD], tl.float32)  # decay(t+1) G(t+1) from the chunk behind
+    back = tl.zeros([CH, N, LD], tl.float32)  # decay(t+1) G(t+1) from the chunk done before
     for behind in range(segments - 1 - segment):
         at = slot * segments + segments - 1 - behind
         total = tl.load(totals + at * channels + channel, mask=real, other=0.0)
@@ -436,7 +436,7 @@ def backward_kernel(
     for done in tl.range(0, spans, num_stages=1):
         span = begin + (spans - 1 - done) * SPAN
         h0 = tl.load(saved + (span // SPAN) * states * channels + state_at, mask=kept, other=0.0)
-        tl.debug_barrier()  # the lanes are done with the scratch of the span behind
+        tl.debug_barrier()  # the lanes are done with the scratch of the last span
         tl.store(scratch + scratch_at, h0)
         t = span + step
         pixel = _pixel(walk, t, height, width, reciprocal)

@@ -1,4 +1,4 @@
-"""How the work of a GPU scan is cut into programs: tiles, measured once, and segments, by shape."""
+"""How a GPU scan is divided into programs: tiles, measured once, and segments, by shape."""
 
 import functools
 import json
@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 SPAN = 32  # steps between saved states; a multiple of every tile's T
-STATES = 16  # that the tiles are laid out for
-WARPS_PER_SCHEDULER = 3  # that hide each other's waiting
-SCHEDULERS = 4  # of a multiprocessor
-LEAST_STEPS = 64  # of a segment: the state that it starts with must stay cheap
-LEAST_SEGMENTS = 4  # two passes take 1.8 times the exponentials of one
+STATES = 16  # the state size that the tiles are made for
+WARPS_PER_SCHEDULER = 3  # while one waits for memory, another computes
+SCHEDULERS = 4  # in one multiprocessor
+LEAST_STEPS = 64  # in a segment: computing the state that it starts with must stay cheap
+LEAST_SEGMENTS = 4  # fewer do not pay: two passes take 1.8 times the exponentials of one
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Tile:
         return self.CH * self.LD
 
     def fit(self, states: int) -> "Tile":
-        """The tile with fewer steps where there are more than 16 states: the same registers."""
+        """The tile for this state size: above 16, fewer steps, to keep within the registers."""
         return replace(self, T=max(1, self.T * STATES // max(STATES, power_of_two(states))))
 
 
@@ -53,10 +53,10 @@ def power_of_two(number: int) -> int:
 
 
 def segments(walks: int, steps: int, device: torch.device) -> int:
-    """Into how many parts to cut every walk, for `walks` programs of `steps` steps.
+    """The number of parts of every walk, for `walks` programs of `steps` steps.
 
     One pass over a walk is sequential, so few images leave most of a GPU idle. In two passes the
-    parts run side by side, for nearly twice the work: that pays from four parts on.
+    parts run in parallel, for nearly twice the work: that pays from four parts on.
     """
     if device.type != "cuda":
         return 1
@@ -72,11 +72,11 @@ def choose(
     run: Callable[[Tile], object],
     device: torch.device,
 ) -> Tile:
-    """The fastest tile for this work on this GPU, measured at the first call ever, then kept.
+    """The fastest tile for this work on this GPU, measured at the first call, then kept in a file.
 
-    Off a GPU, and for work that is new while a CUDA graph is captured, the first tile. The choice
-    is kept in the user's cache folder: a different tile adds in another order, so it may give
-    other last bits.
+    Without a GPU, and for new work while a CUDA graph is captured, it is the first tile. The file
+    is in the user's cache folder, so that later processes choose the same: another tile adds in
+    another order, which may change the last bits.
     """
     first = next(iter(tiles.values()))
     if device.type != "cuda":
@@ -85,7 +85,7 @@ def choose(
     name = _known().get(gpu, {}).get(key, "")
     if name in tiles:
         return tiles[name]
-    with torch.cuda.device(device):  # what events and streams are taken from
+    with torch.cuda.device(device):  # the events and streams below belong to it
         if torch.cuda.is_current_stream_capturing():
             return first
         name = _fastest(tiles, run)
@@ -127,7 +127,10 @@ def _read() -> dict[str, dict[str, str]]:
 
 
 def _keep(gpu: str, key: str, name: str) -> None:
-    """Add a choice to the file, which others may have added to; else it holds for this process."""
+    """Add a choice to the file, which other processes may have changed.
+
+    If the file cannot be written, the choice holds for this process.
+    """
     known = _read()
     known.setdefault(gpu, {})[key] = name
     path = _file()

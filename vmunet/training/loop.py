@@ -1,14 +1,14 @@
-"""The training loop: one function, resumable after any epoch, the same bits every time.
+"""The training loop: one function, which can resume after any epoch and gives the same bits.
 
-Whatever is random in an epoch is drawn from (seed, epoch) alone: the order of the images, their
-augmentation, drop path. No generator's state needs to survive, and a run that was killed and
-resumed ends like one that was not, to the last bit on a CPU.
+Everything random in an epoch is drawn from (seed, epoch) alone: the order of the images, their
+augmentation, drop path. No generator's state is saved. On a CPU, a run that was killed and resumed
+ends with the same bits as a run that was not.
 
-Where a batch does not fit into memory it can be taken in micro batches, whose gradients add up to
+If a batch does not fit into memory, it can be split into micro batches, whose gradients add up to
 the batch's before the optimizer steps. That is exact for a loss that is a mean over the samples
-(BCE + Dice of one class), and not for Dice pooled over a batch (several classes), which is then
-pooled over each micro batch. Drop path is drawn for each sample, but layer by layer from one
-generator, so that a micro batch draws other masks of the same distribution.
+(BCE + Dice of one class). It is not for Dice that is pooled over a batch (several classes): that
+Dice is then pooled over each micro batch. Drop path is drawn for each sample, but layer by layer
+from one generator, so a micro batch draws other masks of the same distribution.
 """
 
 import math
@@ -33,21 +33,20 @@ Row = dict[str, float]
 
 
 class DivergedError(InputError):
-    """The loss is no number any more: the settings ask for too much."""
+    """The loss is NaN or infinite: training with these settings diverges."""
 
 
 @dataclass
 class Progress:
-    """Where a run stands after `epoch` whole epochs.
+    """The state of a run after `epoch` whole epochs.
 
     Attributes:
         epoch: epochs done.
         best_epoch: epoch with the lowest selection loss, counted from 1.
         best_loss: that loss.
         best_weights: the model's state dict after that epoch.
-        history: one row an epoch: epoch, learning_rate, train_loss, selection_loss.
-        seconds: time that the epochs took, over all starts.
-        note: what the caller wants to find again when the run resumes (its MLflow run's id).
+        history: one row for each epoch: epoch, learning_rate, train_loss, selection_loss.
+        seconds: time that the epochs took, before and after every resume.
     """
 
     epoch: int = 0
@@ -56,7 +55,6 @@ class Progress:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     history: list[Row] = field(default_factory=list)
     seconds: float = 0.0
-    note: str = ""
 
 
 def train(
@@ -78,18 +76,19 @@ def train(
     """Train `model` in place and return its best weights and history.
 
     Args:
-        train_images: items `(image (channels, h, w), target)`; its `set_epoch` is called with
-            every epoch's index.
+        train_images: items `(image (channels, h, w), target)`. `set_epoch` is called on it with
+            the index of each epoch.
         selection_images: the same; the epoch with the lowest mean loss on them is kept. None
             keeps the epoch with the lowest training loss, as the published Synapse code does.
-        loss: of a batch's logits and targets.
-        state: file to resume from and to save to; deleted by nobody here.
-        on_start: called once, before the first epoch, with the progress resumed from.
+        loss: the loss of a batch's logits and targets.
+        state: file to resume from and to save to. This function never deletes it.
+        on_start: called once, before the first epoch, with the progress that training resumes
+            from.
         on_epoch: called with every new row of the history.
         label: the run's name, for the progress bar and errors.
-        micro_batch: samples that the model sees at once while it trains; by default the batch.
-        selection_loss: of the selection images, where it is another than the one to train with:
-            losses of other weights could not be compared.
+        micro_batch: samples that the model sees at once in training; by default the whole batch.
+        selection_loss: the loss on the selection images, if it differs from the training loss.
+            Cells whose training losses have different weights are compared by it.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -191,7 +190,7 @@ def train_epoch(
         if epoch == 0 and step == 0:
             check_gradients(model, label)
         optimizer.step()
-        total += value.item() * len(images)  # not before: a GPU is to go on meanwhile
+        total += value.item() * len(images)  # waits for the GPU, so it comes after the step
         count += len(images)
     return total / count
 
@@ -207,10 +206,10 @@ def backward(
     """Add the gradients of a batch to the parameters'; its mean loss, a scalar.
 
     Args:
-        micro_batch: samples at once; each part counts by its share of the batch.
+        micro_batch: samples at once; each part is weighted by its share of the batch.
 
     Raises:
-        FloatingPointError: a loss is not finite; the message is that number.
+        FloatingPointError: a loss is not finite; the message is the loss.
     """
     size, total = micro_batch or len(images), []
     for part, its_targets in zip(images.split(size), targets.split(size), strict=True):
@@ -245,7 +244,7 @@ def mean_loss(
 def batch_loss(
     model: nn.Module, images: Tensor, targets: Tensor, loss: Loss, settings: TrainSettings
 ) -> Tensor:
-    """The loss of a batch; NaN where a logit is not finite."""
+    """The loss of a batch; NaN if a logit is not finite."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         logits = model(images)
     if not torch.isfinite(logits).all():  # binary cross-entropy would abort the whole GPU context
@@ -256,7 +255,7 @@ def batch_loss(
 def learning_rate(epoch: int, settings: TrainSettings, protocol: Protocol) -> float:
     """Learning rate of the epoch with this index, counted from 0.
 
-    The closed form of CosineAnnealingLR. Past T_max the cosine climbs again, as it does in the
+    The closed form of CosineAnnealingLR. After T_max the cosine climbs again, as it does in the
     published runs: with T_max 50, epoch 300 runs at 9.99e-4.
     """
     half_period = settings.t_max
@@ -271,8 +270,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """AdamW's parameter groups: weight decay on all parameters, or on matrices only.
 
-    `matrices` leaves out norms, biases, and the recurrence's A_log and D, whose zero is no
-    neutral value.
+    `matrices` leaves out norms, biases, and the recurrence's A_log and D. Weight decay pulls
+    towards zero, which is not a neutral value for them.
     """
     if protocol.weight_decay_on == "all":
         return [{"params": list(model.parameters()), "weight_decay": weight_decay}]
@@ -290,7 +289,7 @@ def parameter_groups(
 def batches(
     images: Dataset, batch_size: int, device: torch.device
 ) -> Callable[[int, int], DataLoader]:
-    """A loader for an epoch, shuffled by (seed, epoch)."""
+    """A function that gives the loader of an epoch, in an order drawn from (seed, epoch)."""
     cuda = device.type == "cuda"
 
     def loader(seed: int, epoch: int) -> DataLoader:
@@ -299,7 +298,7 @@ def batches(
         generator = torch.Generator().manual_seed(mix(seed, epoch))
         order: Iterator[int] | list[int]
         order = torch.randperm(len(images), generator=generator).tolist()  # type: ignore[arg-type]
-        # On a CPU the workers would only take cores from the scan.
+        # On a CPU, worker processes would only take cores from the scan.
         return DataLoader(
             images,
             batch_size,
@@ -312,6 +311,7 @@ def batches(
 
 
 def diverged(label: str, loss: float, place: str) -> str:
+    """The message of a DivergedError."""
     return (
         f"{label}: the loss became {loss} {place}; lower learning_rate, or set precision: fp32, "
         "in the profile"
@@ -320,28 +320,28 @@ def diverged(label: str, loss: float, place: str) -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU or the machine had no memory left."""
-    # drivers, kernels and the processor's allocator say it in the words of a RuntimeError
+    # drivers, kernels and the processor's allocator raise a RuntimeError; only its words tell
     words = str(error) if isinstance(error, RuntimeError) else ""
     in_words = "out of memory" in words or "can't allocate memory" in words
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or in_words
 
 
 def check_gradients(model: nn.Module, label: str) -> None:
-    """Every parameter takes part: a gradient that is missing or not finite is a broken model."""
+    """Raise an InputError if a parameter's gradient is missing or not finite."""
     for name, parameter in model.named_parameters():
         if parameter.grad is None or not torch.isfinite(parameter.grad).all():
             raise InputError(f"{label}: the first gradient of {name} is missing or not finite")
 
 
 def mix(seed: int, epoch: int) -> int:
-    """A generator seed of its own for every (seed, epoch)."""
+    """A different generator seed for every (seed, epoch)."""
     return (seed * 1_000_003 + epoch) % 2**63
 
 
 def save_state(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
 ) -> None:
-    """Write everything that the next epoch needs, whole or not at all."""
+    """Write everything that the next epoch needs, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     content = {

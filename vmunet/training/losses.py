@@ -1,9 +1,9 @@
 """The two training losses: BCE + Dice for one class (ISIC), CE + Dice for several (Synapse).
 
-Both are equations 5 and 6 of the paper (section III-D), with both weights 1, as the published code
-computes them, unless others are given. They are computed in float32 (float64 if the logits are),
-also inside an autocast region: half precision cannot sum a batch of pixels, and torch refuses
-binary cross-entropy on probabilities there.
+They are equations 5 and 6 of the paper (section III-D), as the published code computes them. Both
+weights are 1 unless others are given. The losses are computed in float32 (float64 if the logits
+are), also inside an autocast region: half precision cannot sum a batch of pixels, and there torch
+refuses binary cross-entropy on probabilities.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,14 @@ MULTICLASS_SMOOTH = 1e-5
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, targets) -> a scalar
 
 
-Weights = tuple[float, float]  # of the cross-entropy and of Dice
+Weights = tuple[float, float]  # factors of the cross-entropy and of Dice
 EQUAL: Weights = (1.0, 1.0)
 
 
 def training_loss(
     classes: int, loss_input: Literal["probabilities", "logits"], weights: Weights = EQUAL
 ) -> Loss:
-    """The loss of a model with so many output channels: `bce_dice` for one, else `ce_dice`."""
+    """The loss of a model with `classes` outputs: `bce_dice` for one, `ce_dice` for more."""
     if classes == 1:
         return partial(bce_dice, loss_input=loss_input, weights=weights)
     return partial(ce_dice, weights=weights)
@@ -48,17 +48,17 @@ def bce_dice(
         logits: (batch, 1, height, width), any real numbers, any floating type.
         target: (batch, 1, height, width), 0..1; soft targets are allowed.
         loss_input: `probabilities` takes the cross-entropy after a sigmoid, as the published code
-            does: a logit beyond about +-17 rounds to probability 0 or 1, where the logarithm is
-            clamped at -100 and the gradient vanishes. `logits` gives the same value elsewhere
-            and stays exact, with a gradient, beyond.
-        weights: of the two terms.
+            does: a logit beyond about +-17 rounds to probability 0 or 1, whose logarithm is
+            clamped at -100 and whose gradient is 0. `logits` gives the same value inside that
+            range and stays exact, with a gradient, outside it.
+        weights: factors of the two terms.
 
     Returns:
         A scalar: mean cross-entropy over all pixels + `binary_dice`, each times its weight.
 
     Raises:
         InputError: the shapes differ or are not (batch, 1, height, width), or `loss_input` is
-            neither of the two.
+            another word.
     """
     _check_binary(logits, target)
     if loss_input not in ("probabilities", "logits"):
@@ -75,7 +75,7 @@ def bce_dice(
 def bce_dice_of_probabilities(
     probabilities: Tensor, target: Tensor, weights: Weights = EQUAL
 ) -> Tensor:
-    """`bce_dice` where the sigmoid was applied before; both (batch, 1, height, width), 0..1.
+    """`bce_dice` after the sigmoid; both tensors are (batch, 1, height, width), 0..1.
 
     The cross-entropy is torch's nn.BCELoss, whose logarithms are clamped at -100.
     """
@@ -113,13 +113,13 @@ def ce_dice(logits: Tensor, target: Tensor, weights: Weights = EQUAL) -> Tensor:
     Args:
         logits: (batch, classes, height, width), any floating type.
         target: (batch, height, width), integer class indices 0..classes-1.
-        weights: of the two terms.
+        weights: factors of the two terms.
 
     Returns:
         A scalar: mean cross-entropy over all pixels + Dice, each times its weight.
 
     Raises:
-        InputError: the shapes do not belong together or the target does not hold integers.
+        InputError: the shapes do not match or the target does not hold integers.
     """
     if logits.ndim != 4 or target.shape != (logits.shape[0], *logits.shape[2:]):
         raise InputError(

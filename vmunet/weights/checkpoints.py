@@ -1,7 +1,7 @@
-"""Weights on disk: ours as safetensors that describe themselves, and the published ones.
+"""Weights on disk: this project's safetensors, which describe themselves, and published files.
 
-A file of ours holds the model's arguments and a run's provenance in its header, so one file is
-enough to build the model. Files from outside are read without running any code they hold.
+A file of this project holds the model's arguments and a run's provenance in its header, so one
+file is enough to build the model. Published files are read without running any code in them.
 """
 
 import json
@@ -22,8 +22,8 @@ from vmunet.model import VMUNet
 
 HEADER = "vmunet"  # the entry of a safetensors header that describes the model
 PUBLISHED_PREFIX = "vmunet."  # the published model is wrapped in a module of this name
-TAKEN = "state_dict"  # the entry of a read .pth's header: where in the file its tensors were
-# What the paper trained with (section IV-B), for files that do not say it.
+TAKEN = "state_dict"  # header entry of a .pth: the key under which the file held its tensors
+# The paper's settings of training (section IV-B), for files that do not state theirs.
 ISIC: dict[str, Any] = {"normalisation": "minmax", "size": 256, "protocol": "paper"}
 SYNAPSE: dict[str, Any] = {
     "normalisation": "window",
@@ -37,11 +37,11 @@ INERT: list[Any] = [(OrderedDict, "yacs.config.CfgNode")]
 
 
 def save_checkpoint(path: Path, model: VMUNet, metadata: dict[str, Any]) -> None:
-    """Write weights, the model's arguments and `metadata` (anything JSON holds) to one file.
+    """Write weights, the model's arguments and `metadata` (anything that JSON can hold) to a file.
 
-    The file appears whole or not at all.
+    The file is written completely or not at all.
     """
-    # One entry: safetensors writes several in an order that changes from process to process.
+    # One entry: safetensors writes several entries in an order that differs between processes.
     header = {HEADER: json.dumps({"config": model.config, "metadata": metadata})}
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     path = Path(path)
@@ -54,12 +54,12 @@ def load_checkpoint(path: Path) -> tuple[VMUNet, dict[str, Any]]:
     """The model of a checkpoint, in eval mode on the CPU, and its metadata.
 
     Args:
-        path: a `.safetensors` file of ours, or a published `.pth` with the prefix `vmunet.`.
-            A published file does not describe itself: it gets the paper's settings, those of
-            Synapse where it has 9 classes and else those of ISIC.
+        path: a `.safetensors` file of this project, or a published `.pth` with the prefix
+            `vmunet.`. A published file does not describe itself: it gets the paper's settings,
+            those of Synapse if it has 9 classes and otherwise those of ISIC.
 
     Raises:
-        InputError: no such file, not a checkpoint, or a checkpoint of another architecture.
+        InputError: the file is missing, not a checkpoint, or of another architecture.
     """
     path = Path(path)
     tensors, header = read_tensors(path)
@@ -83,14 +83,14 @@ def load_checkpoint(path: Path) -> tuple[VMUNet, dict[str, Any]]:
 
 
 def published_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """What a published model of this configuration was trained with."""
+    """The settings that a published model of this configuration was trained with."""
     return SYNAPSE if config["num_classes"] == len(CLASSES) + 1 else ISIC
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a `.safetensors` or `.pth` file by name, and its text header.
 
-    A `.pth` has no header: `TAKEN` then says which of its state dicts was read.
+    A `.pth` has no header: `TAKEN` then names the state dict that was read.
 
     Raises:
         InputError: the file is missing, broken, or a pickle that holds more than tensors.
@@ -108,14 +108,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             raise InputError(f"{path}: not a whole safetensors file ({error})") from None
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(INERT):
-            warnings.simplefilter("ignore")  # torch on old pickle protocols
+            warnings.simplefilter("ignore")  # torch warns of old pickle protocols
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError) as error:  # as torch calls a zip without its end
+    except (RuntimeError, EOFError) as error:  # torch's errors for a zip that is cut short
         reason = str(error).splitlines()[0][:200] if str(error) else "it ends too early"
         raise InputError(
             f"{path}: damaged, cut short or no checkpoint ({reason}); copy or download it again"
         ) from None
-    except Exception:  # whatever a file that is no checkpoint makes the unpickler raise
+    except Exception:  # a file that is not a checkpoint can make the unpickler raise anything
         raise InputError(
             f"{path}: not loaded, because it is not a file of tensors alone. A pickle that holds "
             "more may run code: save its state dict by itself, or as safetensors"
@@ -127,10 +127,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def tensors_of(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
     """The state dict in a loaded `.pth`, and its key: `model_ema`, `model`, `state_dict` or ''.
 
-    Where a file holds both, the EMA weights are taken. '' is the file itself.
+    If a file holds both, the EMA weights are taken. '' means the file itself.
 
     Raises:
-        InputError: it holds none.
+        InputError: the file holds no state dict.
     """
     if isinstance(content, dict):
         keys = [k for k in ("model_ema", "model", "state_dict") if isinstance(content.get(k), dict)]
@@ -170,20 +170,20 @@ def config_of(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
 
 
 def check_fits(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Raise InputError where names or shapes of `tensors` are not exactly the model's."""
-    wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    found = {name: tuple(t.shape) for name, t in tensors.items()}
-    if wanted == found:
+    """Raise InputError if names or shapes of `tensors` are not exactly the model's."""
+    expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    given = {name: tuple(t.shape) for name, t in tensors.items()}
+    if expected == given:
         return
-    missing = sorted(wanted.keys() - found.keys())
-    extra = sorted(found.keys() - wanted.keys())
-    shapes = [n for n in wanted.keys() & found.keys() if wanted[n] != found[n]]
+    missing = sorted(expected.keys() - given.keys())
+    extra = sorted(given.keys() - expected.keys())
+    shapes = [n for n in expected.keys() & given.keys() if expected[n] != given[n]]
     example = (
         f"missing {missing[0]}"
         if missing
         else f"unexpected {extra[0]}"
         if extra
-        else f"{shapes[0]} is {found[shapes[0]]}, not {wanted[shapes[0]]}"
+        else f"{shapes[0]} is {given[shapes[0]]}, not {expected[shapes[0]]}"
     )
     raise InputError(
         f"{path}: weights of another architecture than VMUNet's ({len(missing)} missing, "

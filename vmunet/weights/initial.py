@@ -1,7 +1,7 @@
 """VMamba weights as VM-UNet's initial weights (paper, sections III-A and IV-D.1, Table III).
 
-The published VMamba v0 is an image classifier with VM-UNet's own encoder, deeper. Its checkpoint
-fills the encoder by name, and the decoder with the encoder's stages in reverse order.
+The published VMamba v0 is an image classifier with a deeper version of VM-UNet's encoder. Its
+checkpoint fills the encoder by name, and the decoder with the encoder's stages in reverse order.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from vmunet.errors import InputError
 from vmunet.model import VMUNet
 
 _RELEASE = "https://github.com/MzeroMiko/VMamba/releases/download/%23v0cls"
-# Published files and their SHA-256, None where no checksum is known.
+# Published files and their SHA-256, None if no checksum is known.
 VMAMBA_V0 = {
     "vmamba-t": (
         f"{_RELEASE}/vssmtiny_dp01_ckpt_epoch_292.pth",
@@ -29,7 +29,7 @@ ENCODER = ("patch_embed.", "layers.")  # the tensors that VMamba and VM-UNet's e
 
 @dataclass(frozen=True)
 class Filled:
-    """What a checkpoint filled: names of VM-UNet's tensors, and the checkpoint's unused names."""
+    """Names of VM-UNet's tensors that a checkpoint filled, and the checkpoint's unused names."""
 
     encoder: list[str]
     decoder: list[str]
@@ -45,10 +45,10 @@ def fill_from_vmamba(model: VMUNet, tensors: dict[str, Tensor], path: Path) -> F
 
     Args:
         tensors: the checkpoint's state dict.
-        path: where it came from, for errors.
+        path: the checkpoint's file, for error messages.
 
     Raises:
-        InputError: the checkpoint lacks tensors of the encoder, or their shapes are others.
+        InputError: the checkpoint lacks tensors of the encoder, or they have other shapes.
     """
     own = model.state_dict()
     missing = [n for n in own if n.startswith(ENCODER) and n not in tensors]

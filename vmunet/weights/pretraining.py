@@ -46,12 +46,15 @@ def pretrain(
     seed: int,
     label: str,
 ) -> VMambaClassifier:
-    """Train a VMamba classifier for a few steps, where the published weights do not fit.
+    """Train a VMamba classifier for a few steps, if the published weights do not fit.
 
     Args:
-        batch: step index to images `(batch, 3, h, w)` in 0..255 and labels `(batch, classes)`,
-            each 0 or 1.
-        label: what the progress bar says.
+        batch: a function from the step's index to images `(batch, 3, h, w)` in 0..255 and labels
+            `(batch, classes)`, each 0 or 1.
+        label: text of the progress bar.
+
+    Raises:
+        InputError: the loss is not finite.
     """
     torch.manual_seed(seed)
     model = VMambaClassifier(batch(0)[1].shape[1], depths, dims).train()

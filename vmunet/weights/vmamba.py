@@ -1,9 +1,9 @@
 """Published VMamba v0 files in any of their layouts, converted once to safetensors.
 
-Read are the release's dictionaries (`model`, or `model_ema` where there is one), the VM-UNet
+It reads the release's dictionaries (`model_ema` if there is one, otherwise `model`), the VM-UNet
 authors' copies (`vmamba_small_e238_ema.pth`: EMA weights under `model`) and plain state dicts,
-with or without the prefixes `module.` and `vmunet.`. Which VMamba a file holds is told by its
-blocks, not by its name.
+with or without the prefixes `module.` and `vmunet.`. The blocks in a file, not its name, say which
+VMamba it holds.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from vmunet.weights.checkpoints import TAKEN, read_tensors
 from vmunet.weights.initial import fill_from_vmamba
 from vmunet.weights.pretraining import VMAMBA_DEPTHS
 
-PREFIXES = ("module.", "vmunet.")  # of a parallel wrapper, and of VM-UNet's own
+PREFIXES = ("module.", "vmunet.")  # a parallel wrapper's, and the published VM-UNet's
 V0_BLOCK = ".self_attention.A_logs"  # every block of VMamba v0 has one
 GIVE = "give the v0 release of VMamba-T or VMamba-S"
 
@@ -32,8 +32,8 @@ class Converted:
     Attributes:
         name: `vmamba-t` or `vmamba-s`.
         source: the published file.
-        path: the converted one.
-        taken: which of the source's state dicts, '' for the file itself.
+        path: the converted file.
+        taken: the key of the source's state dict, '' for the file itself.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Converted:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a file fills in the paper's VM-UNet.
+class Coverage:
+    """The tensors of the paper's VM-UNet that a file fills, and those that it does not.
 
     Attributes:
-        encoder, decoder: names of VM-UNet's tensors that it fills.
-        unfilled: those that keep VM-UNet's own initial values.
-        unused: names of the file's tensors that fill none.
+        encoder, decoder: names of VM-UNet's tensors that the file fills.
+        unfilled: names of VM-UNet's tensors that keep their own initial values.
+        unused: names of the file's tensors that fill none of VM-UNet's.
     """
 
     encoder: list[str]
@@ -59,15 +59,15 @@ class Report:
 
 
 def convert(source: Path, sha256: str, cache: Path) -> Converted:
-    """The file as safetensors in `cache`, where an earlier conversion of the same bytes serves.
+    """Convert the file to safetensors in `cache`, if the same bytes were not converted before.
 
     Args:
         source: a `.pth` or `.safetensors` file.
-        sha256: its SHA-256, by which the conversion is kept.
-        cache: folder of conversions.
+        sha256: the source's SHA-256, which names the converted file.
+        cache: folder of converted files.
 
     Raises:
-        InputError: it is missing, damaged, holds code, or is not VMamba-T or VMamba-S v0.
+        InputError: the source is missing, damaged, holds code, or is not VMamba-T or VMamba-S v0.
     """
     kept = cache / f"{sha256}.safetensors"
     if not kept.exists():
@@ -75,7 +75,7 @@ def convert(source: Path, sha256: str, cache: Path) -> Converted:
         tensors = without_prefixes(tensors)
         name = recognise(tensors, source)
         plain = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
-        # One entry: safetensors writes several in an order that changes from process to process.
+        # One entry: safetensors writes several entries in an order that differs between processes.
         about = {"vmamba": f"{name} {header.get(TAKEN, '')}"}
         with whole_file(kept) as part:
             save_file(plain, part, metadata=about)
@@ -86,7 +86,7 @@ def convert(source: Path, sha256: str, cache: Path) -> Converted:
 
 def without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors without the prefixes that all their names share."""
-    for prefix in (*PREFIXES, *PREFIXES):  # in either order
+    for prefix in (*PREFIXES, *PREFIXES):  # twice, because the two may have either order
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
     return tensors
@@ -96,7 +96,7 @@ def recognise(tensors: dict[str, Tensor], path: Path) -> str:
     """`vmamba-t` or `vmamba-s`, by the blocks of the four stages.
 
     Raises:
-        InputError: it is neither; the message says what it seems to be.
+        InputError: the file is neither; the message says what it seems to be.
     """
     depths = _depths(list(tensors))
     for name, expected in VMAMBA_DEPTHS.items():
@@ -121,29 +121,30 @@ def _depths(names: Sequence[str]) -> tuple[int, ...]:
     )
 
 
-def report(converted: Converted, dims: Sequence[int]) -> Report:
-    """What a converted file fills in VM-UNet with the paper's depths.
+def coverage_of(converted: Converted, dims: Sequence[int]) -> Coverage:
+    """The tensors that a converted file fills in VM-UNet with the paper's depths.
 
     Args:
         dims: the model's channels by stage.
 
     Raises:
-        InputError: a tensor does not fit, for it is of another width than `dims`.
+        InputError: a tensor does not fit, because its width differs from `dims`.
     """
     model = VMUNet(dims=tuple(dims))
     tensors, _ = read_tensors(converted.path)
     filled = fill_from_vmamba(model, tensors, converted.source)
-    reached = {*filled.encoder, *filled.decoder}
-    unfilled = [name for name in model.state_dict() if name not in reached]
-    return Report(filled.encoder, filled.decoder, unfilled, filled.unused)
+    filled_names = {*filled.encoder, *filled.decoder}
+    unfilled = [name for name in model.state_dict() if name not in filled_names]
+    return Coverage(filled.encoder, filled.decoder, unfilled, filled.unused)
 
 
-def one_line(converted: Converted, found: Report) -> str:
-    """The report for a person."""
-    where = f" ('{converted.taken}')" if converted.taken else ""
-    unfilled, unused = len(found.unfilled), len(found.unused)
+def describe(converted: Converted, coverage: Coverage) -> str:
+    """One line for people: how many tensors the file fills."""
+    key = f" ('{converted.taken}')" if converted.taken else ""
+    encoder, decoder = len(coverage.encoder), len(coverage.decoder)
+    unfilled, unused = len(coverage.unfilled), len(coverage.unused)
     return (
-        f"{converted.name} from {converted.source.name}{where}: {len(found.encoder)} tensors fill "
-        f"the encoder, {len(found.decoder)} the decoder; {unfilled} of VM-UNet's keep their own "
+        f"{converted.name} from {converted.source.name}{key}: {encoder} tensors fill "
+        f"the encoder, {decoder} the decoder; {unfilled} of VM-UNet's keep their own "
         f"initial values, {unused} of the file's are unused"
     )

@@ -1,4 +1,4 @@
-"""params.yaml, the profiles and the grid: what is accepted, and one sentence for each mistake."""
+"""params.yaml, the profiles and the grid: accepted values, and one sentence for each mistake."""
 
 import shutil
 from pathlib import Path
@@ -40,7 +40,7 @@ def edit(path: Path, change) -> None:
 
 
 def cross(content, train: str = "isic17-64", test: str = "isic18-64", name="a-to-b") -> None:
-    """Declare one pair of views more in params.yaml's content."""
+    """Declare one more pair of views in params.yaml's content."""
     content["grid"]["cross"][name] = {"train": train, "test": test}
 
 
@@ -278,7 +278,7 @@ FOLDERS = {"images": "i", "masks": "m", "classes": ["polyp"], "split": {"test": 
 
 
 def declare(content, kind: str = "images", name: str = "polyps", **changes) -> None:
-    """Declare a dataset of one's own in params.yaml's content."""
+    """Declare an own dataset in params.yaml's content."""
     content["own"][kind][name] = FOLDERS | changes
 
 
@@ -326,8 +326,8 @@ def test_a_stage_tells_own_runs_by_their_names(root: Path, monkeypatch) -> None:
             lambda c: (declare(c), c["own"].update(cells=["bse"])),
             r"own\.cells: unknown cell 'bse'; known: base",
         ),
-        (lambda c: declare(c, images="~/i"), r"images: DVC watches this path .*write it out, /"),
-        (lambda c: declare(c, masks="$HOME/m"), r"masks: DVC watches this path as it stands"),
+        (lambda c: declare(c, images="~/i"), r"images: DVC watches .*write it in full, /"),
+        (lambda c: declare(c, masks="$HOME/m"), r"masks: DVC watches this path without"),
         (lambda c: declare(c, size=50), r"own\.images\.polyps\.size: .*32"),
         (lambda c: declare(c, classes=[]), r"polyps\.classes: .*at least 1"),
         (lambda c: declare(c, classes=["a", "a"]), r"classes: a, a: a name is there twice"),

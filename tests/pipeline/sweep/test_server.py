@@ -15,11 +15,10 @@ from urllib.request import Request, urlopen
 import pytest
 
 from pipeline.tracking import client
-from pipeline.tracking.run import RunTracker, Ticket
 from tests.helpers import search as searches
 from tests.helpers.browser import dom, needs_browser
 from tests.helpers.sweep import NAME, ONE, SWEEP, environment, make_project, ran, start, tool
-from tests.helpers.tracking import record
+from tests.helpers.tracking import record, row, tracker
 
 pytestmark = pytest.mark.slow  # both servers start, which takes up to a minute
 
@@ -149,10 +148,10 @@ def test_a_browser_shows_and_compares_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
     for seed in (1, 2):
-        tracker = RunTracker(record(seed), Ticket.read(""), "III", [])
+        run = tracker(seed=seed)
         for epoch in (1, 2):
-            tracker.log({"epoch": epoch, "train_loss": 1 / epoch, "selection_loss": 1.1 / epoch})
-        tracker.finish()
+            run.log_epoch(row(epoch))
+        run.finish()
     profile = record()["run"]["profile"]
     experiment = client().get_experiment_by_name(profile).experiment_id
     table = dom(f"{url}/#/experiments/{experiment}/runs")

@@ -61,9 +61,9 @@ def decoded(text: str) -> np.ndarray:
 
 def test_rebuild_makes_the_runs_once(place: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["mlflow", "rebuild"]) == 0
-    assert capsys.readouterr().out == "2 runs made, 0 were there\n"
+    assert capsys.readouterr().out == "2 runs made or completed, 0 were there\n"
     assert main(["mlflow", "rebuild"]) == 0
-    assert capsys.readouterr().out == "0 runs made, 2 were there\n"
+    assert capsys.readouterr().out == "0 runs made or completed, 2 were there\n"
     mlflow = client()
     experiment = mlflow.get_experiment_by_name("tiny").experiment_id
     runs = mlflow.search_runs([experiment], order_by=["tags.seed"])
@@ -76,8 +76,8 @@ def test_rebuild_makes_the_runs_once(place: Path, capsys: pytest.CaptureFixture)
     assert run.data.metrics["test/sound/native_size/mean_dice"] == 0.6
     assert run.data.params["train.epochs"] == "8"
     assert run.data.tags["rebuilt"] == "true"
-    assert [file.path for file in mlflow.list_artifacts(run.info.run_id)] == ["contact_sheet.png"]
-    assert not list(place.glob(".mlflow-outbox/*"))
+    files = ["MODEL_CARD.md", "contact_sheet.png"]
+    assert [file.path for file in mlflow.list_artifacts(run.info.run_id)] == files
     assert not (place / "mlruns").exists()
     versions = mlflow.search_model_versions("name = 'isic17-32-scratch-paper'")
     assert sorted(version.tags["seed"] for version in versions) == ["1", "2"]
@@ -105,7 +105,7 @@ def test_a_folder_without_record_is_left_out(place: Path, capsys: pytest.Capture
     (place / "runs/isic17-32/scratch/paper/1/run.json").unlink()
     assert main(["mlflow", "rebuild"]) == 0
     out, err = capsys.readouterr()
-    assert out == "1 runs made, 0 were there\n"
+    assert out == "1 runs made or completed, 0 were there\n"
     assert err.startswith("warning: runs/isic17-32/scratch/paper/1: left out")
 
 

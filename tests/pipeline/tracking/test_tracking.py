@@ -1,7 +1,11 @@
 """MLflow: what reaches the store, with a server that dies, one that never lived, an old store."""
 
+import os
 import shutil
+import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +13,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import main
-from pipeline.tracking import client, end_sweep, outbox, sender, start_sweep, store
-from pipeline.tracking.run import Ticket
+from pipeline.tracking import client, end_sweep, start_sweep, store
+from pipeline.tracking.header import header_of
+from pipeline.tracking.live import LiveRun
+from pipeline.tracking.plain import PlainRun
+from pipeline.tracking.scores import log_scores, read_json
 from tests.helpers.paths import ROOT
-from tests.helpers.tracking import Server, losses, record, row, tracker
+from tests.helpers.tracking import Server, losses, record, row, store_content, tracker, write_run
 
+RUN = Path("isic17-32/scratch/paper/1")
 WHOLE = [(epoch, 2 / epoch) for epoch in range(1, 9)]
 
 
@@ -28,12 +36,21 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Itera
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory of its own with an empty store, and short pauses between tries."""
+    """A repository with an empty store."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(empty_store, store.STORE)
+    for name in ("params.yaml", "profiles", "reports/tables.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(sender, "RETRY_SECONDS", (0.2, 1.0))
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def short_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card for scores that are too few for a real one."""
+    monkeypatch.setattr("pipeline.tracking.scores.model_card", lambda *_: "no card")
 
 
 @pytest.fixture
@@ -42,65 +59,80 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
 
 
-def waiting(place: Path) -> list[str]:
-    return sorted(path.name for path in place.glob(".mlflow-outbox/*"))
+def train(first: int = 1, last: int = 8, status: str = "FINISHED", **changes: object) -> LiveRun:
+    """A training from epoch `first`, resumed if that is not 1, to epoch `last`."""
+    run = tracker(history=first - 1, **changes)
+    for epoch in range(first, last + 1):
+        run.log_epoch(row(epoch))
+    run.finish(status)
+    return run
 
 
-def test_a_run_has_its_parameters_tags_and_epochs(place: Path) -> None:
+def evaluate(folder: Path, scores: Path) -> None:
+    """What an evaluation logs."""
+    metrics = read_json(scores / "metrics.json")
+    sheets = [scores / "contact_sheet.png"]
+    log_scores(folder, read_json(folder / "run.json"), "VI", metrics, sheets, "phantom")
+
+
+def test_a_run_has_its_parameters_tags_and_epochs() -> None:
     sweep = start_sweep("tiny", "a sweep", {"tables": "3"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VMUNET_SWEEP", sweep)
-        run = tracker(micro_batch=2)
-    for epoch in (1, 2):
-        run.log(row(epoch))
-    run.finish()
+        run = train(last=2, micro_batch=2)
     end_sweep(sweep)
-    found = client().get_run(run.ticket.run_id)
-    assert found.info.status == client().get_run(sweep).info.status == "FINISHED"
-    assert found.info.run_name == "isic17-32-scratch-paper-1"
-    assert found.data.params["cell.drop_path_rate"] == "0.2"
-    assert losses(run.ticket.run_id) == WHOLE[:2]
+    stored = client().get_run(run.run_id)
+    assert stored.info.status == client().get_run(sweep).info.status == "FINISHED"
+    assert stored.info.run_name == "isic17-32-scratch-paper-1"
+    assert stored.data.params["cell.drop_path_rate"] == "0.2"
+    assert losses(run.run_id) == WHOLE[:2]
     expected = {"mlflow.parentRunId": sweep, "tables": "I III", "micro_batch": "2", "seed": "1"}
     expected |= {"dataset": "isic17", "data_hash": "d" * 64, "dvc_lock": "e" * 64}
-    assert expected.items() <= found.data.tags.items()
-    assert found.data.tags["processor"]
-    assert waiting(place) == []
+    assert expected.items() <= stored.data.tags.items()
+    assert stored.data.tags["processor"]
 
 
-def test_system_metrics(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_metrics() -> None:
     run = tracker()
     time.sleep(1.5)  # the first sample comes after a second
     run.finish()
-    metrics = client().get_run(run.ticket.run_id).data.metrics
+    metrics = client().get_run(run.run_id).data.metrics
     assert metrics["system/process_memory_megabytes"] > 10
     assert 0 <= metrics["system/cpu_utilization_percentage"] <= 100
 
 
-def test_a_resumed_run_goes_on_and_tells_redone_epochs_once() -> None:
-    first = tracker()
-    for epoch in range(1, 6):
-        first.log(row(epoch))
-    first.finish("KILLED")
-    again = tracker(history=3, ticket=str(first.ticket))  # the state was saved after epoch 3
-    for epoch in range(4, 9):
-        again.log(row(epoch))
-    again.finish()
-    assert again.ticket.run_id == first.ticket.run_id
-    assert losses(again.ticket.run_id) == WHOLE
+def test_a_resumed_run_goes_on_and_logs_redone_epochs_once() -> None:
+    killed = train(last=5, status="KILLED")
+    resumed = train(first=4)  # the state was saved after epoch 3
+    assert resumed.run_id == killed.run_id
+    assert losses(resumed.run_id) == WHOLE
+    assert client().get_run(resumed.run_id).info.status == "FINISHED"
+
+
+def test_a_run_killed_before_its_first_state_goes_on() -> None:
+    killed = train(last=2, status="KILLED")
+    again = train()
+    assert again.run_id == killed.run_id
+    assert losses(again.run_id) == WHOLE
+
+
+def test_a_run_that_is_trained_anew_is_a_new_one(place: Path) -> None:
+    first, second = train(), train()
+    assert first.run_id != second.run_id
+    assert losses(second.run_id) == WHOLE
+    folder, scores = write_run(place, 1, epochs=8)
+    evaluate(folder, scores)
+    assert "test/paper/miou" not in client().get_run(first.run_id).data.metrics
+    assert client().get_run(second.run_id).data.metrics["test/paper/miou"] == 0.5
 
 
 def test_a_resumed_run_whose_store_is_lost_starts_with_its_history() -> None:
-    gone = str(Ticket("akey", 10**12, "0" * 32))
-    run = tracker(history=5, ticket=gone)
-    for epoch in range(6, 9):
-        run.log(row(epoch))
-    run.finish()
-    assert run.ticket.run_id not in ("", "0" * 32)
-    assert losses(run.ticket.run_id) == WHOLE
+    run = train(first=6)
+    assert losses(run.run_id) == WHOLE
 
 
 def test_a_server_killed_and_started_again_in_the_middle(
-    server: Server, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+    server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     run = tracker(seed=2)
@@ -108,22 +140,57 @@ def test_a_server_killed_and_started_again_in_the_middle(
     for epoch in range(1, 9):
         if epoch == 3:
             deadline = time.monotonic() + 30
-            while len(losses(run.ticket.run_id) if run.ticket.run_id else []) < 2:
+            while len(losses(run.run_id) if run.run_id else []) < 2:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             server.kill()
         if epoch == 6:
             server.start()
         began = time.monotonic()
-        run.log(row(epoch))
+        run.log_epoch(row(epoch))
         slowest = max(slowest, time.monotonic() - began)
         time.sleep(0.3)
     run.finish()
-    assert slowest < 5  # a request alone waits for 10 s
-    assert losses(run.ticket.run_id) == WHOLE
-    assert client().get_run(run.ticket.run_id).info.status == "FINISHED"
-    assert capfd.readouterr().err.count("MLflow cannot be reached") == 1
-    assert waiting(place) == []
+    assert slowest < 1
+    assert losses(run.run_id) == WHOLE
+    assert client().get_run(run.run_id).info.status == "FINISHED"
+    error = capfd.readouterr().err
+    assert error.startswith("warning: isic17-32-scratch-paper-2: MLflow cannot be reached")
+    assert error.count("\n") == 1
+
+
+def test_a_store_that_dies_in_the_middle_is_completed_later(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    run = tracker()
+    for epoch in (1, 2, 3):
+        run.log_epoch(row(epoch))
+    deadline = time.monotonic() + 30
+    while len(losses(run.run_id) if run.run_id else []) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    moved = place / "moved.db"
+    store.STORE.rename(moved)
+    store.STORE.mkdir()  # no database can be opened there
+    monkeypatch.setattr(run, "_mlflow", None)
+    for epoch in range(4, 9):
+        run.log_epoch(row(epoch))
+        time.sleep(0.1)
+    run.finish()
+    assert capfd.readouterr().err.count("\n") == 1
+    store.STORE.rmdir()
+    moved.rename(store.STORE)
+    assert client().get_run(run.run_id).info.status == "RUNNING"
+    began = client().get_run(run.run_id).info.start_time
+    write_run(place, 1, epochs=8, mlflow_run_id=run.run_id, started=began)
+    assert main(["mlflow", "rebuild"]) == 0
+    assert capfd.readouterr().out == "1 runs made or completed, 0 were there\n"
+    assert losses(run.run_id) == WHOLE
+    stored = client().get_run(run.run_id)
+    assert stored.info.status == "FINISHED"
+    assert stored.info.end_time >= began + 1500
+    assert stored.data.metrics["test/paper/miou"] == 0.5
+    assert "rebuilt" not in stored.data.tags
 
 
 def test_a_server_away_from_the_start(
@@ -134,65 +201,163 @@ def test_a_server_away_from_the_start(
     capfd: pytest.CaptureFixture,
 ) -> None:
     began = time.monotonic()
-    run = tracker(seed=3)
-    for epoch in range(1, 9):
-        run.log(row(epoch))
-    run.finish()
+    run = train(seed=3)
     assert time.monotonic() - began < 10
+    assert run.run_id == ""
     error = capfd.readouterr().err
     assert error.startswith("warning: isic17-32-scratch-paper-3: MLflow cannot be reached")
+    assert "`vmunet mlflow rebuild`" in error
     assert error.count("\n") == 1
-    assert main(["mlflow", "sync"]) == 2
-    assert "is kept" in capfd.readouterr().err
-    assert [name for name in waiting(place) if name.endswith(".jsonl")]
+    folder, scores = write_run(place, 3, epochs=8)
+    evaluate(folder, scores)
+    error = capfd.readouterr().err
+    assert error.startswith("warning: ")
+    assert "the scores are not in MLflow, `vmunet mlflow rebuild`" in error
+    assert error.count("\n") == 1
+    assert main(["mlflow", "rebuild"]) == 2
+    assert "MLflow cannot be reached" in capfd.readouterr().err
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     assert main(["mlflow", "sync"]) == 0
-    assert capfd.readouterr().out == "1 runs sent\n"
-    (found,) = client().search_runs(
-        [client().get_experiment_by_name("tiny").experiment_id],
-        f"tags.key = '{run.ticket.key}'",
+    assert capfd.readouterr().out == "1 runs made or completed, 0 were there\n"
+    (stored,) = client().search_runs(
+        [client().get_experiment_by_name("tiny").experiment_id], f"tags.key = '{3:032x}'"
     )
-    assert losses(found.info.run_id) == WHOLE
-    assert found.info.status == "FINISHED"
-    assert waiting(place) == []
+    assert losses(stored.info.run_id) == WHOLE
+    assert stored.info.status == "FINISHED"
+    files = [file.path for file in client().list_artifacts(stored.info.run_id)]
+    assert files == ["MODEL_CARD.md", "contact_sheet.png"]
     assert main(["mlflow", "sync"]) == 0
-    assert capfd.readouterr().out == "0 runs sent\n"
+    assert capfd.readouterr().out == "0 runs made or completed, 1 were there\n"
 
 
-def test_what_a_killed_process_left_is_sent_by_the_resumed_one(closed: None) -> None:
-    first = tracker(seed=4)
-    for epoch in range(1, 5):
-        first.log(row(epoch))
+def test_a_server_that_does_not_answer_costs_seconds(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{hung.getsockname()[1]}")
+        run = tracker()
+        assert run.opened(30) == ""
+        began = time.monotonic()
+        for epoch in range(1, 9):
+            run.log_epoch(row(epoch))
+        assert time.monotonic() - began < 0.5
+        run.finish()
+        assert time.monotonic() - began < 5
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_a_broken_database_costs_no_time(capfd: pytest.CaptureFixture) -> None:
+    store.STORE.write_text("no database\n" * 1000)
+    began = time.monotonic()
+    train()
+    assert time.monotonic() - began < 10
+    error = capfd.readouterr().err
+    assert "file is not a database" in error
+    assert error.count("\n") == 1
+
+
+def test_a_driver_that_hangs_does_not_keep_a_stage(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(store, "ATTEMPT_SECONDS", 0.1)
+    assert store.attempt("a run", "nothing is logged", lambda: time.sleep(20)) is None
+    error = capfd.readouterr().err
+    assert error.startswith("warning: a run: nothing is logged")
+    assert error.endswith("no answer within 0.1 s)\n")
+
+
+def test_an_evaluation_completes_the_run_it_finds(
+    place: Path, capfd: pytest.CaptureFixture
+) -> None:
+    run = train(last=2, status="FAILED")
+    folder, scores = write_run(place, 1)
+    evaluate(folder, scores)
+    stored = client().get_run(run.run_id)
+    assert losses(run.run_id) == WHOLE[:3]
+    assert stored.info.status == "FINISHED"
+    assert stored.data.tags["tables"] == "VI"
+    assert stored.data.metrics["test/sound/native_size/mean_dice"] == 0.6
+    files = [file.path for file in client().list_artifacts(run.run_id)]
+    assert files == ["MODEL_CARD.md", "contact_sheet.png"]
+    assert main(["mlflow", "rebuild"]) == 0
+    assert capfd.readouterr().out == "0 runs made or completed, 1 were there\n"
+
+
+def test_scores_of_another_evaluation_replace_the_first(place: Path) -> None:
+    folder, scores = write_run(place, 1)
+    evaluate(folder, scores)
+    metrics = scores / "metrics.json"
+    metrics.write_text(metrics.read_text().replace('"miou": 0.5', '"miou": 0.4'))
+    time.sleep(0.01)  # MLflow keeps the later value of a step
+    evaluate(folder, scores)
+    ((*_, values, _),) = store_content()
+    assert [value for key, _, value, _ in values if key == "test/paper/miou"] == [0.5, 0.4]
+    experiment = client().get_experiment_by_name("tiny").experiment_id
+    (run,) = client().search_runs([experiment])
+    assert run.data.metrics["test/paper/miou"] == 0.4
+
+
+def test_rebuilding_twice_or_in_two_processes_equals_once(place: Path) -> None:
+    for seed in (1, 2, 3):
+        write_run(place, seed)
+    train(last=2, status="KILLED")
+    code = "from pipeline.cli import main; main(['mlflow', 'rebuild'])"
+    options = {"env": os.environ | {"PYTHONPATH": str(ROOT)}, "stdout": subprocess.PIPE}
+    both = [subprocess.Popen([sys.executable, "-c", code], text=True, **options) for _ in "12"]
+    said = sorted(process.communicate(timeout=120)[0] for process in both)
+    expected = ["0 runs made or completed, 3 were there\n"]
+    assert said == [*expected, "3 runs made or completed, 0 were there\n"]
+    once = store_content()
+    assert len(once) == 3
+    assert main(["mlflow", "rebuild"]) == 0
+    assert store_content() == once
+    name, status, started, ended, *_ = once[-1]
+    assert (name, status) == ("isic17-32-scratch-paper-3", "FINISHED")
+    assert (started, ended) == (10**12, 10**12 + 1500)
+
+
+def test_scores_of_an_earlier_training_are_left_out(place: Path) -> None:
+    folder, _ = write_run(place, 1)
+    path = folder / "run.json"
+    path.write_text(path.read_text().replace(str(10**12), str(10**12 + 1)))
+    assert main(["mlflow", "rebuild"]) == 0
+    ((*_, values, files),) = store_content()
+    assert not [key for key, *_ in values if key.startswith("test/")]
+    assert files == []
+
+
+def test_one_broken_run_does_not_stop_the_others(place: Path, capfd: pytest.CaptureFixture) -> None:
+    for seed in (1, 2):
+        write_run(place, seed)
+    (place / "runs" / RUN / "history.csv").write_text("epoch,train_loss\n1,x\n")
+    assert main(["mlflow", "rebuild"]) == 0
+    out, err = capfd.readouterr()
+    assert out == "1 runs made or completed, 0 were there\n"
+    assert err.startswith("warning: isic17-32-scratch-paper-1: not rebuilt")
+
+
+def test_a_trial_goes_on_by_its_key_and_a_search_by_its_id() -> None:
+    first = PlainRun("tiny", "a-0", {"trial.x": 1}, {"trial": "0"}, key="a")
+    first.log_epoch(row(1))
     first.finish("KILLED")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI")
-        again = tracker(history=2, ticket=str(first.ticket), seed=4)
-        for epoch in range(3, 9):
-            again.log(row(epoch))
-        again.finish()
-        assert losses(again.ticket.run_id) == WHOLE
-        assert (
-            len(client().search_runs([client().get_run(again.ticket.run_id).info.experiment_id]))
-            == 1
-        )
-
-
-def test_half_a_line_is_passed_over(place: Path, closed: None) -> None:
-    run = tracker(seed=5)
-    run.log(row(1))
-    run.finish("KILLED")
-    (path,) = place.glob(".mlflow-outbox/*.jsonl")
-    with open(path, "a") as file:
-        file.write('{"what": "metr')
-    box = outbox.Outbox(path)
-    box.append({"what": "metrics", "time": 10**13, "step": 2, "metrics": {"train_loss": 1.0}})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI")
-        box.send(client(), {})
-        assert losses(box.run_id) == [(1, 2.0), (2, 1.0)]
-    box.close()
-    assert waiting(place) == []
+    again = PlainRun("tiny", "a-1", {"trial.x": 1}, {"trial": "1"}, key="a", history=[row(1)])
+    again.log_epoch(row(2))
+    again.finish()
+    assert again.run_id == first.run_id
+    assert losses(again.run_id) == WHOLE[:2]
+    assert client().get_run(again.run_id).data.tags["trial"] == "1"
+    study = PlainRun("tiny", "search", {}, {})
+    study.finish()
+    other = PlainRun("tiny", "search", {}, {}, run_id=study.run_id)
+    other.log({"best_loss": 0.5}, step=3)
+    other.finish()
+    assert other.run_id == study.run_id
+    assert client().get_run(study.run_id).data.metrics == {"best_loss": 0.5}
+    lost = PlainRun("tiny", "search", {}, {}, run_id="0" * 32)
+    lost.finish()
+    assert lost.run_id not in ("", "0" * 32, study.run_id)
 
 
 def test_a_store_of_an_older_mlflow_says_how_to_upgrade(
@@ -201,17 +366,14 @@ def test_a_store_of_an_older_mlflow_says_how_to_upgrade(
     with sqlite3.connect(store.STORE) as database:
         # the revision of MLflow 1.0
         database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
-    run = tracker()
-    run.log(row(1))
-    run.finish()
+    train(last=1)
     error = capfd.readouterr().err
     command = f"`mlflow db upgrade sqlite:///{place}/mlflow.db`"
     assert "mlflow.db was made by an older MLflow; make a copy of it, then run" in error
     assert command in error
     assert error.count("\n") == 1
-    assert main(["mlflow", "sync"]) == 2
+    assert main(["mlflow", "rebuild"]) == 2
     assert command in capfd.readouterr().err
-    assert [name for name in waiting(place) if name.endswith(".jsonl")]
 
 
 def test_a_sweep_without_a_server_has_no_run(closed: None, capfd: pytest.CaptureFixture) -> None:
@@ -225,20 +387,27 @@ def test_tables_of_a_run() -> None:
     from pipeline.config.runs import Run
     from pipeline.tracking.table_names import tables_of
 
-    root = ROOT
-    params = load_params(root)
+    params = load_params(ROOT)
     isic = params.grid.ablation_views[0]
-    assert tables_of(Run(isic, "base", "paper", 42), params, root) == "I III IV V VI"
-    assert tables_of(Run(isic, "drop-path-03", "paper", 42), params, root) == "IV"
+    assert tables_of(Run(isic, "base", "paper", 42), params, ROOT) == "I III IV V VI"
+    assert tables_of(Run(isic, "drop-path-03", "paper", 42), params, ROOT) == "IV"
     for view in params.grid.size_views:
-        assert tables_of(Run(view, "base", "paper", 42), params, root) == "VI"
+        assert tables_of(Run(view, "base", "paper", 42), params, ROOT) == "VI"
     for view in params.grid.volumes:
-        assert tables_of(Run(view, "base", "sound", 42), params, root) == "II"
-    assert tables_of(Run("gone", "base", "paper", 42), params, root) == ""
+        assert tables_of(Run(view, "base", "sound", 42), params, ROOT) == "II"
+    assert tables_of(Run("gone", "base", "paper", 42), params, ROOT) == ""
 
 
 def test_a_record_makes_tags_of_what_is_known() -> None:
-    from pipeline.tracking.run import header_of
-
-    header = header_of(record(), Ticket("k", 1), "", [])
+    header = header_of(record(), "")
     assert not {"micro_batch", "weights_hash", "tables"} & header.tags.keys()
+
+
+def test_importing_tracking_is_cheap() -> None:
+    code = (
+        "import sys, pipeline.tracking.live, pipeline.tracking.scores, pipeline.tracking.rebuild\n"
+        "print({'torch', 'mlflow', 'pandas', 'numpy'} & sys.modules.keys())"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

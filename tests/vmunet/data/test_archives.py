@@ -15,12 +15,12 @@ from vmunet.errors import InputError
 def test_members_are_unpacked_whole(tmp_path):
     members = {"inner/a.txt": b"a" * 10, "inner/deep/b.bin": bytes(range(256)) * 9000}
     archives.extract(write_zip(tmp_path / "x.zip", members), tmp_path / "out")
-    found = {
+    content = {
         str(p.relative_to(tmp_path / "out")): p.read_bytes()
         for p in (tmp_path / "out").rglob("*")
         if p.is_file()
     }
-    assert found == members
+    assert content == members
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "x.zip"]
 
 
@@ -96,7 +96,7 @@ except InputError as error:
 
 
 def unpack_in_64_kib(archive, target) -> str:
-    """What a process says that may write no file longer than 64 KiB."""
+    """The output of a process that cannot write files longer than 64 KiB."""
     done = subprocess.run(
         [sys.executable, "-c", UNPACK, archive, target], capture_output=True, text=True, timeout=60
     )
@@ -106,10 +106,10 @@ def unpack_in_64_kib(archive, target) -> str:
 
 @pytest.mark.parametrize("way", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
 def test_no_more_is_written_than_a_lying_header_declares(tmp_path, way):
-    """A byte more than 64 KiB in a file would be 'File too large' and no wrong checksum."""
+    """A file of more than 64 KiB would give 'File too large', not a wrong checksum."""
     with zipfile.ZipFile(tmp_path / "x.zip", "w", way) as archive:
         archive.writestr("zeros", bytes(1 << 20))
-        archive.infolist()[0].file_size = 1000  # in the directory, which is what readers go by
+        archive.infolist()[0].file_size = 1000  # in the directory, which readers use
     said = unpack_in_64_kib(tmp_path / "x.zip", tmp_path / "out")
     assert "x.zip: truncated or damaged" in said
     assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
@@ -123,7 +123,7 @@ def test_a_disk_that_is_full_while_unpacking_leaves_nothing(tmp_path):
 
 
 def test_a_second_name_for_the_same_bytes_is_refused(tmp_path):
-    """So are bombs made that unpack one member many times."""
+    """Some zip bombs unpack one member many times."""
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("a", b"1" * 5000)
         archive.writestr("b", b"1" * 5000)
@@ -167,7 +167,7 @@ def test_damage_anywhere_is_one_sentence(tmp_path, way):
             archives.extract(tmp_path / "x.zip", tmp_path / "out")
         except InputError:
             refused += 1
-    assert refused > len(whole) / 3 / 2  # a date, for one, may be any
+    assert refused > len(whole) / 3 / 2  # some bytes may have any value, such as a date
 
 
 def test_a_web_page_under_a_zips_name_is_told_as_such(tmp_path):

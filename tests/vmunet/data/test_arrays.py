@@ -145,7 +145,7 @@ def augmented_seed(data, epoch, index):
 
 
 def test_any_worker_layout_gives_the_same_bits_in_every_epoch(made):
-    """Workers that outlive the first epoch must learn of the second."""
+    """Workers that live longer than the first epoch must know of the second."""
     data = augmented(made)
     alone = {}
     for epoch in range(2):
@@ -199,7 +199,7 @@ def transform_of(name: str, seed: int):
 
 
 def shape_pair(size=48):
-    """A lesion off the centre, drawn alike as image and mask, so that the two can be compared."""
+    """A lesion beside the centre, the same as image and mask, so that the two can be compared."""
     mask = np.zeros((size, size), np.uint8)
     cv2.ellipse(mask, (30, 20), (12, 6), 25, 0, 360, 255, -1)
     return np.stack([mask] * 3, axis=-1), mask
@@ -220,7 +220,7 @@ def test_image_and_mask_move_together(protocol, seed, sample_seed):
 
 
 def outcomes(transform, count=1200):
-    """How often each of the eight combinations of the three draws came out, by its pixels."""
+    """How often each of the eight combinations of the three draws occurred, by its pixels."""
     image, mask = shape_pair()
     seen: dict[bytes, int] = {}
     for sample_seed in range(count):

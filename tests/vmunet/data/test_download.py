@@ -31,7 +31,7 @@ def take(server: Server, internet: Internet, sha256: str | None = None) -> str:
 
 
 def names(folder: Path) -> list[str]:
-    """What lies in the folder of downloads, locks aside."""
+    """The files in the folder of downloads, without locks."""
     folder = folder / "d"
     return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
 
@@ -78,7 +78,9 @@ def test_a_part_answer_without_a_validator_is_resumed_too(server, internet, tmp_
 
 def test_a_later_run_resumes_what_an_earlier_one_left(server, internet, tmp_path):
     server.cuts = [200_000] + [0] * transfer.ATTEMPTS
-    with pytest.raises(InputError, match=r"x\.zip: cannot be downloaded.*kept and resumed"):
+    with pytest.raises(
+        InputError, match=r"x\.zip: cannot be downloaded.*kept and the next start resumes"
+    ):
         take(server, internet)
     assert names(tmp_path) == ["x.zip.part", "x.zip.part.json"]
     assert not internet.record.exists()
@@ -124,7 +126,7 @@ def test_a_server_without_ranges_that_always_cuts_is_given_up(server, internet):
 def test_a_long_part_of_another_address_does_not_count_against_this_one(server, internet, tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "x.zip.part").write_bytes(bytes(10_000_000))
-    server.cuts = [66_000] * 6  # more than ATTEMPTS, and each one brings something
+    server.cuts = [66_000] * 6  # more than ATTEMPTS, and each one brings some bytes
     take(server, internet, digest(server.content))
     assert content(tmp_path) == server.content
 
@@ -254,7 +256,7 @@ def test_the_mirrors_are_asked_in_order_before_the_publisher(server, internet, t
     mirrors = (f"{server.base}/a", f"{server.base}/b/", f"{server.base}/c")
     through = Internet(tmp_path, mirrors, internet.record, wait=0)
     take(server, through, digest(server.content))
-    # The first has it not, the second has another file, the third has it.
+    # The first mirror does not have the file, the second has another file, the third has it.
     assert server.paths == ["/a/d/x.zip", "/b/d/x.zip", "/c/d/x.zip"]
     assert content(tmp_path) == server.content
 
@@ -269,7 +271,7 @@ def test_every_address_that_failed_is_named(server, internet, tmp_path):
 def test_a_mirror_is_never_the_first_to_say_what_a_file_holds(server, internet, tmp_path):
     through = Internet(tmp_path, (f"{server.base}/a",), internet.record, wait=0)
     server.broken = {"/x.zip": 404}
-    with pytest.raises(InputError, match=r"404 .*mirrors were not asked, for no checksum"):
+    with pytest.raises(InputError, match=r"404 .*mirrors were not tried, because no checksum"):
         take(server, through)
     assert server.paths == ["/x.zip"]
     remember(internet.record, server.url, digest(server.content))

@@ -1,4 +1,4 @@
-"""Single files: what is converted by a rule, what is refused, and the resizing of both."""
+"""Single files: conversion by rules, refused files, and resizing."""
 
 import cv2
 import numpy as np

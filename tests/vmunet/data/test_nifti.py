@@ -1,4 +1,4 @@
-"""CT volumes on disk: read upright whatever the file's axes, and written back on its own grid."""
+"""CT volumes on disk: read upright for all orders of axes, and written on the file's own grid."""
 
 import gzip
 import os
@@ -123,7 +123,7 @@ def test_simpleitk_sees_the_same(codes, tmp_path) -> None:
 
 
 def rotation(vector: np.ndarray) -> np.ndarray:
-    """By the vector's length in radians around it: (3, 3)."""
+    """The rotation around a vector by its length in radians: (3, 3)."""
     from scipy.spatial.transform import Rotation
 
     return Rotation.from_rotvec(vector).as_matrix()
@@ -226,9 +226,9 @@ def test_labels_may_be_stored_in_any_type(tmp_path) -> None:
     labels = counted() + 20
     for dtype in (np.uint8, np.int16, np.int32, np.float32, np.float64):
         path = save(stored(labels.astype(dtype), "RAS"), tmp_path / "labels.nii.gz")
-        found = read_labels(path, range(60)).voxels
-        assert found.dtype == np.uint8
-        np.testing.assert_array_equal(found, labels)
+        read = read_labels(path, range(60)).voxels
+        assert read.dtype == np.uint8
+        np.testing.assert_array_equal(read, labels)
 
 
 # --- refusals

@@ -180,7 +180,7 @@ def test_what_has_come_needs_no_more_room(server, internet, tmp_path):
 
 
 def test_a_disk_that_fills_up_meanwhile_keeps_what_came(server, internet, tmp_path):
-    """A limit on the size of files stands for the disk's end: the same error where one writes."""
+    """A limit on the size of files replaces a full disk: writing gives the same error."""
     process = start(tmp_path, server, "x.zip", limit=200_000)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 1
@@ -192,7 +192,7 @@ def test_a_disk_that_fills_up_meanwhile_keeps_what_came(server, internet, tmp_pa
 
 
 def test_a_small_file_system(server, tmp_path):
-    """A real one of a megabyte: too small for the file, then filled by somebody else."""
+    """A real disk of a megabyte: too small for the file, then filled by another program."""
     mount = tmp_path / "small"
     mount.mkdir()
     made = subprocess.run(

@@ -1,4 +1,4 @@
-"""Slices of volumes: the published augmentation, the sound one, and every sample by its seed."""
+"""Slices of volumes: the published augmentation, the sound one, and samples that repeat by seed."""
 
 import pickle
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_area_averages_and_keeps_labels(arrays: Path) -> None:
 
 
 class Draws:
-    """A generator that gives what the test wants."""
+    """A generator that returns the test's values."""
 
     def __init__(self, floats: list[float], integers: list[int], degrees: float = 0.0) -> None:
         self.floats, self.whole, self.degrees = floats, integers, degrees
@@ -110,7 +110,7 @@ def test_sound_never_mirrors() -> None:
 
 
 def published(image: np.ndarray, labels: np.ndarray, draws: np.random.Generator) -> tuple:
-    """The published transform line by line, and what it did: turn, rotate or leave."""
+    """The published transform line by line, and its action: turn, rotate or leave."""
     done = "left"
     if draws.random() > 0.5:
         k, axis = draws.integers(0, 4), draws.integers(0, 2)
@@ -134,7 +134,7 @@ def test_samples_are_those_of_the_published_transform(arrays: Path) -> None:
         data.set_epoch(epoch)
         for index, (name, row) in enumerate(plain):
             of_case = pixels(name)
-            # float labels, as the published files hold them
+            # labels are floats, as in the published files
             image, labels, done = published(
                 of_case.image[row],
                 of_case.labels[row].astype(np.float32),

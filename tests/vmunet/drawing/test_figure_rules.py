@@ -1,4 +1,4 @@
-"""Which images, slices and size classes the figures show, and the numbers and colours in them."""
+"""The images, slices and size classes that the figures show, their numbers and colours."""
 
 import numpy as np
 import pytest
@@ -55,18 +55,18 @@ def test_slices_and_cases_are_chosen_by_rule():
 def test_size_classes_are_equally_large_and_ordered(count, seed):
     random = np.random.default_rng(seed)
     size, dice = random.uniform(0.01, 1, count), random.uniform(0, 1, count)
-    found = sizes.binned(size, dice)
-    assert 1 <= len(found) <= sizes.MOST_BINS
-    assert (found[1:, 0] >= found[:-1, 2]).all()
-    assert ((found[:, 4] <= found[:, 3]) & (found[:, 3] <= found[:, 5])).all()
+    bins = sizes.binned(size, dice)
+    assert 1 <= len(bins) <= sizes.MOST_BINS
+    assert (bins[1:, 0] >= bins[:-1, 2]).all()
+    assert ((bins[:, 4] <= bins[:, 3]) & (bins[:, 3] <= bins[:, 5])).all()
 
 
 def test_the_calibration_error_is_that_of_the_metrics_file():
     images, truth = disc_images(4, 32)
-    found = calibration.reliability(guesses(images, truth, 0), truth)
-    numbers = [np.array(found[n], float) for n in ("pixels", "probability", "lesion")]
-    run = Reliability("", 0, np.append(found["low"], 1.0), *numbers)
-    assert run.error == pytest.approx(found["ece"])
+    table = calibration.reliability(guesses(images, truth, 0), truth)
+    numbers = [np.array(table[n], float) for n in ("pixels", "probability", "lesion")]
+    run = Reliability("", 0, np.append(table["low"], 1.0), *numbers)
+    assert run.error == pytest.approx(table["ece"])
 
 
 def test_agreement_has_the_three_colours_of_the_legend():

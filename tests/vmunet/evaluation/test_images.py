@@ -275,16 +275,9 @@ def project(tmp_path, masks, monkeypatch):
     )
     logged = []
     monkeypatch.setattr(stage, "load_params", lambda: params)
-    tracker = SimpleNamespace(log=lambda *args: logged.append(args))
-    tracked = []
-
-    def final_scores(folder, provenance, tables):
-        tracked.append((folder, provenance))
-        return tracker
-
-    monkeypatch.setattr(stage, "FinalScores", final_scores)
+    monkeypatch.setattr(stage, "log_scores", lambda *args: logged.append(args))
     monkeypatch.setattr(stage, "tables_of", lambda *args: "")
-    return SimpleNamespace(root=tmp_path, run=run, logged=logged, tracked=tracked)
+    return SimpleNamespace(root=tmp_path, run=run, logged=logged)
 
 
 ARGUMENTS = ["isic17-32", "base", "paper", "42"]
@@ -319,11 +312,9 @@ def test_stage_writes_metrics_table_and_sheet(project):
         assert both == int(row["training_size_tp"])
         assert np.count_nonzero(stored.masks[place]) - both == int(row["training_size_fp"])
     assert sum(metrics["sound"]["calibration"]["pixels"]) == pixels
-    assert "## Scores" in (project.run.folder / "MODEL_CARD.md").read_text()
     dice = np.mean([float(row["native_size_dice"]) for row in rows])
     assert metrics["sound"]["native_size"]["mean_dice"] == pytest.approx(dice)
-    logged, files = project.logged[0]
-    (tracked, provenance) = project.tracked[0]
+    tracked, provenance, _, logged, files = project.logged[0]
     assert tracked == project.run.folder
     assert provenance["mlflow_run_id"] == "abc"
     assert logged == metrics

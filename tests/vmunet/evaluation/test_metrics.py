@@ -136,7 +136,7 @@ def test_empty_truth_and_empty_prediction():
     means = mean_scores(counts)
     assert means["mean_dice"] == 0.5
     assert means["mean_sen"] == 0.5  # of the two images that have a lesion
-    # The published convention is 0 where nothing can be divided.
+    # The published convention is 0 if the denominator is 0.
     assert pooled_scores(counts[:1]) == {"miou": 0, "dsc": 0, "acc": 1, "spe": 1, "sen": 0}
     assert np.isnan(mean_scores(counts[:1])["mean_sen"])
 
@@ -249,7 +249,7 @@ def test_classes_are_averaged_over_volumes_then_classes():
     truth = np.zeros((4, 8, 8), dtype=np.uint8)
     truth[1:3, 2:6, 2:6] = 1
     truth[0, 0, 0] = 2
-    prediction = np.where(truth == 2, 0, truth)  # class 2 missed, class 3 nowhere
+    prediction = np.where(truth == 2, 0, truth)  # class 2 is missed, class 3 is absent
     scores = volume_scores(prediction, truth, (1, 2, 3), "sound")
     np.testing.assert_array_equal(scores, [[1, 0], [0, np.nan], [np.nan, np.nan]])
     means = mean_volume_scores(np.stack([scores, scores]))

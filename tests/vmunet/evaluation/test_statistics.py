@@ -63,9 +63,9 @@ def pairs(draw, most=6):
 
 def test_scores_are_means_over_the_seeds():
     of = counts(20, seeds=3)
-    found = ImageSample(of).scores()
+    scores = ImageSample(of).scores()
     each = [pooled_scores(c) | mean_scores(c) for c in of]
-    assert found == pytest.approx({k: np.mean([one[k] for one in each]) for k in each[0]})
+    assert scores == pytest.approx({k: np.mean([one[k] for one in each]) for k in each[0]})
 
 
 def test_intervals_of_one_seed_are_those_of_the_metrics_file():
@@ -76,11 +76,11 @@ def test_intervals_of_one_seed_are_those_of_the_metrics_file():
 @quick
 @given(pairs())
 def test_scores_come_of_the_sums(samples):
-    """What permutation tests compute from `parts` is the score, where there is one seed."""
+    """Permutation tests compute the score itself from `parts`, if there is one seed."""
     one = ImageSample(samples[0].counts[:1])
-    found = one.of_sums(one.parts().sum(0)[None])
+    scores = one.of_sums(one.parts().sum(0)[None])
     for name, value in one.scores().items():
-        np.testing.assert_allclose(found[name][0], value, rtol=1e-12, atol=1e-15, err_msg=name)
+        np.testing.assert_allclose(scores[name][0], value, rtol=1e-12, atol=1e-15, err_msg=name)
 
 
 def test_cases_average_over_cases_then_organs_without_nan():
@@ -95,8 +95,8 @@ def test_cases_average_over_cases_then_organs_without_nan():
     low, high = intervals(sample, 500)[MEAN]
     assert low < expected.mean() < high
     assert np.isnan(intervals(sample, 500)["aorta"]).all()
-    found = sample.of_sums(sample.parts().sum(0)[None])
-    assert found[MEAN][0] == pytest.approx(expected.mean())
+    scores = sample.of_sums(sample.parts().sum(0)[None])
+    assert scores[MEAN][0] == pytest.approx(expected.mean())
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ def test_wrong_input_is_named(make, words):
 @given(st.integers(0, 2**31), st.integers(15, 60), st.integers(1, 3))
 def test_intervals_hold_the_estimate(seed, images, seeds):
     sample = ImageSample(counts(images, seeds, seed))
-    found = intervals(sample, 400)
+    measured = intervals(sample, 400)
     for name, value in sample.scores().items():
-        low, high = found[name]
+        low, high = measured[name]
         assert low <= value <= high, name
 
 
@@ -147,25 +147,25 @@ def test_interval_is_that_of_scipy():
 def test_interval_of_a_paired_difference_is_that_of_scipy():
     a, b = (ImageSample(counts(40, seed=s, quality=q)) for s, q in ((1, 0.8), (2, 0.7)))
     dice = [per_image_scores(of.counts[0])["dice"] for of in (a, b)]
-    found = paired(a, b)["mean_dice"]
+    measured = paired(a, b)["mean_dice"]
     theirs = scipy.stats.bootstrap(
         (dice[1] - dice[0],), np.mean, n_resamples=10_000, method="percentile", rng=1
     ).confidence_interval
     width = theirs.high - theirs.low
-    assert found.difference == pytest.approx(np.mean(dice[1] - dice[0]))
-    assert found.low == pytest.approx(theirs.low, abs=0.05 * width)
-    assert found.high == pytest.approx(theirs.high, abs=0.05 * width)
-    assert found.n == 40
+    assert measured.difference == pytest.approx(np.mean(dice[1] - dice[0]))
+    assert measured.low == pytest.approx(theirs.low, abs=0.05 * width)
+    assert measured.high == pytest.approx(theirs.high, abs=0.05 * width)
+    assert measured.n == 40
 
 
 def test_models_meet_the_same_images_in_a_resample():
-    """A model and itself with one pixel less: the difference hardly varies, the scores do."""
+    """A model and the same with one pixel less: the difference hardly varies, the scores do."""
     of = counts(30)
     less = of + np.array([-1, 0, 1, 0])
-    found = paired(ImageSample(of), ImageSample(less), 500)["dsc"]
+    measured = paired(ImageSample(of), ImageSample(less), 500)["dsc"]
     low, high = intervals(ImageSample(of), 500)["dsc"]
-    assert found.high < 0
-    assert found.high - found.low < 0.1 * (high - low)
+    assert measured.high < 0
+    assert measured.high - measured.low < 0.1 * (high - low)
 
 
 def test_more_seeds_do_not_narrow_by_pretending_more_images():
@@ -213,15 +213,15 @@ def test_exact_p_is_brute_force(samples):
     b[:, 3] += np.maximum(a.sum(1) - b.sum(1), 0)
     a = a.copy()
     a[:, 3] += np.maximum(b.sum(1) - a.sum(1), 0)
-    found = permutation_p(ImageSample(a[None]), ImageSample(b[None]))
-    hits = dict.fromkeys(found, 0)
+    p_by_score = permutation_p(ImageSample(a[None]), ImageSample(b[None]))
+    hits = dict.fromkeys(p_by_score, 0)
     observed = _differences(a, b)
     for swap in itertools.product([False, True], repeat=len(a)):
         swapped = np.array(swap)[:, None]
         moved = _differences(np.where(swapped, b, a), np.where(swapped, a, b))
         for name in hits:
             hits[name] += not abs(moved[name]) < abs(observed[name]) - 1e-9
-    for name, p in found.items():
+    for name, p in p_by_score.items():
         expected = np.nan if np.isnan(observed[name]) else hits[name] / 2 ** len(a)
         np.testing.assert_equal(p, expected, err_msg=name)
 
@@ -233,8 +233,8 @@ def _differences(a, b):
 
 def test_exact_p_of_cases_is_brute_force():
     a, b = case_values(6, 1), case_values(6, 2, 0.1)
-    a[0, 2, 1] = np.nan  # sound conventions: an organ that one model has not invented
-    found = permutation_p(CaseSample(a, ORGANS), CaseSample(b, ORGANS))[MEAN]
+    a[0, 2, 1] = np.nan  # sound convention: an absent organ that one model did not predict
+    measured = permutation_p(CaseSample(a, ORGANS), CaseSample(b, ORGANS))[MEAN]
     hits, observed = 0, None
     for swap in itertools.product([False, True], repeat=6):
         swapped = np.array(swap)[:, None]
@@ -244,7 +244,7 @@ def test_exact_p_of_cases_is_brute_force():
         difference = abs(means[1] - means[0])
         observed = difference if observed is None else observed
         hits += difference >= observed - 1e-12
-    assert found == hits / 64
+    assert measured == hits / 64
 
 
 @pytest.mark.parametrize(("images", "draws"), [(10, 10_000), (40, 20_000)])
@@ -298,9 +298,9 @@ def test_sizes_of_the_input_do_not_decide():
 
 def test_undefined_scores_have_no_p():
     a = np.array([[[0, 1, 0, 8], [0, 0, 0, 9]]])
-    found = permutation_p(ImageSample(a), ImageSample(a))
-    assert math.isnan(found["mean_sen"])
-    assert found["mean_dice"] == 1
+    p_by_score = permutation_p(ImageSample(a), ImageSample(a))
+    assert math.isnan(p_by_score["mean_sen"])
+    assert p_by_score["mean_dice"] == 1
     assert math.isnan(paired(ImageSample(a), ImageSample(a), 50)["mean_sen"].difference)
 
 
@@ -311,10 +311,10 @@ p_values = st.lists(st.none() | st.floats(0, 1), max_size=8)
 
 @given(p_values)
 def test_holm_is_its_definition(values):
-    """A p's correction is the largest of (m - rank) p over those that are not larger."""
-    found = holm(values)
+    """A corrected p is the largest of (m - rank) p over the p values that are not larger."""
+    corrected_values = holm(values)
     tested = sorted(p for p in values if p is not None)
-    for p, corrected in zip(values, found, strict=True):
+    for p, corrected in zip(values, corrected_values, strict=True):
         if p is None:
             assert corrected is None
         else:
@@ -324,9 +324,9 @@ def test_holm_is_its_definition(values):
 
 @given(p_values)
 def test_holm_keeps_the_order_and_never_helps(values):
-    found = [(p, c) for p, c in zip(values, holm(values), strict=True) if p is not None]
-    assert all(p <= c <= min(1, len(found) * p) for p, c in found)
-    ordered = [c for _, c in sorted(found)]
+    tests = [(p, c) for p, c in zip(values, holm(values), strict=True) if p is not None]
+    assert all(p <= c <= min(1, len(tests) * p) for p, c in tests)
+    ordered = [c for _, c in sorted(tests)]
     assert ordered == sorted(ordered)
 
 

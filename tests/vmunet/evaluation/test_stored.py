@@ -16,10 +16,10 @@ def test_masks_come_back_as_they_were(tmp_path_factory, n, size, seed):
     path = tmp_path_factory.mktemp("masks") / "predictions.npz"
     masks, truth = np.random.default_rng(seed).random((2, n, size, size)) < 0.5
     write_masks(path, [f"image {i} ä" for i in range(n)], masks, truth)
-    found = read_masks(path)
-    assert found.ids == [f"image {i} ä" for i in range(n)]
-    assert np.array_equal(found.masks, masks)
-    assert np.array_equal(found.truth, truth)
+    stored = read_masks(path)
+    assert stored.ids == [f"image {i} ä" for i in range(n)]
+    assert np.array_equal(stored.masks, masks)
+    assert np.array_equal(stored.truth, truth)
 
 
 def test_masks_are_small_and_the_same_bytes_twice(tmp_path):
@@ -35,10 +35,10 @@ def test_masks_are_small_and_the_same_bytes_twice(tmp_path):
 def test_labels_come_back_as_they_were(tmp_path):
     labels = np.random.default_rng(1).integers(0, 9, (5, 7, 6), dtype=np.uint8)
     write_labels(tmp_path / "p.npz", {"file": labels, "case/2": labels[:2]})
-    found = read_labels(tmp_path / "p.npz")
-    assert list(found) == ["file", "case/2"]
-    assert np.array_equal(found["file"], labels)
-    assert found["case/2"].dtype == np.uint8
+    stored = read_labels(tmp_path / "p.npz")
+    assert list(stored) == ["file", "case/2"]
+    assert np.array_equal(stored["file"], labels)
+    assert stored["case/2"].dtype == np.uint8
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a zip", b"PK\x03\x04 cut short"])
@@ -87,9 +87,9 @@ def test_reliability_of_probabilities_that_are_right_and_wrong():
 def test_reliability_counts_every_pixel_in_its_own_bin(pixels):
     probabilities = np.array([[[p for p, _ in pixels]]], dtype=np.float32)
     truth = np.array([[[t for _, t in pixels]]])
-    found = reliability(probabilities, truth)
+    bins = reliability(probabilities, truth)
     for low, high, n, mean, part in zip(
-        *(found[name] for name in ("low", "high", "pixels", "probability", "lesion")), strict=True
+        *(bins[name] for name in ("low", "high", "pixels", "probability", "lesion")), strict=True
     ):
         own = [
             (float(np.float32(p)), t)
@@ -102,4 +102,4 @@ def test_reliability_counts_every_pixel_in_its_own_bin(pixels):
             assert part == pytest.approx(np.mean([t for _, t in own]))
         else:
             assert mean is part is None
-    assert 0 <= found["ece"] <= 1
+    assert 0 <= bins["ece"] <= 1

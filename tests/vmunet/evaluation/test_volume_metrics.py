@@ -1,6 +1,6 @@
 """Scores of whole cases, and surface distances against medpy's.
 
-What one organ scores is in tests/vmunet/evaluation/test_metrics.py too.
+tests/vmunet/evaluation/test_metrics.py also tests the scores of one organ.
 """
 
 import json
@@ -90,12 +90,12 @@ def test_one_organ_equals_medpy_to_the_last_bit(seed, shape, spacing):
 @quick
 @given(seeds, shapes, maybe_spacings)
 def test_every_distance_equals_the_whole_volumes_to_the_last_bit(seed, shape, spacing):
-    """Sharper than HD95, which is one of them; this is what medpy takes its percentile of."""
+    """A stricter test than HD95: medpy takes its percentile of these distances."""
     masks = blobs(seed, shape)
     surfaces = [mask ^ binary_erosion(mask) for mask in masks]
     mm = None if spacing is None else np.array(spacing)
-    found = list(MaskPair(*masks).distances(mm))
-    for distances, here, there in zip(found, surfaces, surfaces[::-1], strict=True):
+    both_ways = list(MaskPair(*masks).distances(mm))
+    for distances, here, there in zip(both_ways, surfaces, surfaces[::-1], strict=True):
         expected = distance_transform_edt(~there, sampling=spacing)[here]
         np.testing.assert_array_equal(distances, expected)
 

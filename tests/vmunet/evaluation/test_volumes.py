@@ -120,7 +120,7 @@ def test_a_test_volume_without_any_organ_is_scored(
     (run.folder / "history.csv").write_text("epoch,train_loss\n1,0.5\n")
     loaded = (ByBrightness(), {"size": SIZE, "classes": CLASSES})
     monkeypatch.setattr(stage, "load_checkpoint", lambda path: loaded)
-    monkeypatch.setattr(stage, "FinalScores", lambda *a: SimpleNamespace(log=lambda *a: None))
+    monkeypatch.setattr(stage, "log_scores", lambda *a: None)
     monkeypatch.setattr(stage, "tables_of", lambda *a: "")
     profile = SimpleNamespace(
         threads=0, weights=SimpleNamespace(source="none"), evaluate=SimpleNamespace(batch_size=4)

@@ -1,4 +1,4 @@
-"""The fused operators: their definitions, what they refuse, and their kernels."""
+"""The fused operators: their definitions, refused input, and their kernels."""
 
 import json
 import re
@@ -19,12 +19,12 @@ from vmunet.fused import conv_silu, gated_norm
 
 OPERATORS = pytest.mark.parametrize("operator", NAMES)
 NEEDS_TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
-# Of the largest value; what is in two bytes is rounded once, the gradient of x twice.
+# Relative to the largest value; two-byte values are rounded once, the gradient of x twice.
 TOLERANCE = {torch.float32: 5e-6, torch.bfloat16: 2**-6, torch.float16: 2**-9}
 
 
-def check(found, dtype, case):
-    for name, value in found.items():
+def check(differences, dtype, case):
+    for name, value in differences.items():
         parameter = name in ("weight", "bias")
         assert value < TOLERANCE[torch.float32 if parameter else dtype], (case, name, value)
 
@@ -106,12 +106,12 @@ def test_the_interpreted_kernels_are_close_to_float64():
         cwd=ROOT,
     )
     assert run.returncode == 0, run.stderr
-    for operator, shape, dtype, layout, found in json.loads(run.stdout):
-        check(found, getattr(torch, dtype), (operator, shape, dtype, layout))
+    for operator, shape, dtype, layout, differences in json.loads(run.stdout):
+        check(differences, getattr(torch, dtype), (operator, shape, dtype, layout))
 
 
 class Recorder:
-    """Stands for a kernel; notes what it is launched with."""
+    """Replaces a kernel and records the arguments of its launch."""
 
     def __init__(self, kernel, launches):
         self.kernel, self.launches = kernel, launches

@@ -46,10 +46,10 @@ def hairs(count, seed, thickness=1):
 def test_the_cover_of_drawn_hairs_is_measured(count, seed, thickness):
     image, drawn = skin(seed), hairs(count, seed, thickness)
     image[drawn] = HAIR
-    found = hair_mask(image)
+    mask = hair_mask(image)
     near = cv2.dilate(drawn.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    assert (found & ~near).mean() < 0.002
-    assert found.mean() == pytest.approx(drawn.mean(), rel=0.3, abs=0.004)
+    assert (mask & ~near).mean() < 0.002
+    assert mask.mean() == pytest.approx(drawn.mean(), rel=0.3, abs=0.004)
 
 
 @pytest.mark.parametrize("what", ["skin", "lesion", "dots", "ink", "lens", "step"])
@@ -92,9 +92,9 @@ def test_black_corners_are_surroundings_and_a_black_lesion_is_none():
     image = skin()
     lesion = disc(image, 20, (10, 5, 5))
     image[:20, :20] = 3
-    found = black_surroundings(image)
-    assert found[:20, :20].all()
-    assert not (found & lesion).any()
+    mask = black_surroundings(image)
+    assert mask[:20, :20].all()
+    assert not (mask & lesion).any()
     assert measure(np.zeros_like(image), lesion).hair == 0.0
 
 

@@ -1,4 +1,4 @@
-"""Effective receptive fields: known ones, finite differences, what training starts from."""
+"""Effective receptive fields: known fields, finite differences, the model before training."""
 
 import math
 from pathlib import Path
@@ -138,12 +138,12 @@ def test_where_the_central_position_lies() -> None:
 def test_the_smallest_square_by_trying_all(seed: int, size: int, half: int, share: float) -> None:
     centre = min(half / 2, size - 1)
     field = np.random.default_rng(seed).random((size, size)) ** 8
-    (found,) = area_fractions(field, centre, [share])
+    (fraction,) = area_fractions(field, centre, [share])
     away = np.abs(np.arange(size) - centre)
     for reach in np.arange(0, size + 0.5, 0.5):
         inside = (away <= reach)[:, None] & (away <= reach)
         if field[inside].sum() >= share * field.sum() * (1 - 1e-9):
-            assert found == pytest.approx(inside.sum() / size**2)
+            assert fraction == pytest.approx(inside.sum() / size**2)
             return
     raise AssertionError("the whole image holds all")
 
@@ -212,8 +212,8 @@ def test_before_is_what_training_starts_from(cell: str, project: Path, monkeypat
 def test_the_stage_writes_fields_and_fractions(project: Path, capsys) -> None:
     after = save_run(Run(VIEW, "base", "paper", 1))
     stage.main([VIEW])
-    with np.load(project / "metrics/tiny" / VIEW / "receptive_field.npz") as found:
-        content = dict(found)
+    with np.load(project / "metrics/tiny" / VIEW / "receptive_field.npz") as stored:
+        content = dict(stored)
     assert capsys.readouterr().out.count("\n") == 1
     assert (content["images"], content["run"]) == (4, f"{VIEW}-base-paper-1")
     order = ["before_bottleneck", "after_bottleneck", "before_output", "after_output"]
@@ -259,8 +259,8 @@ def test_a_run_that_is_missing_or_of_another_size_is_named(project: Path) -> Non
 def test_without_a_declared_run_nothing_is_claimed(left_out: str, project: Path) -> None:
     edit(project / "params.yaml", lambda c: c["grid"].update({left_out: []}))
     stage.main([VIEW])
-    with np.load(project / "metrics/tiny" / VIEW / "receptive_field.npz") as found:
-        assert {name: found[name].item() for name in found} == {"images": 0, "run": ""}
+    with np.load(project / "metrics/tiny" / VIEW / "receptive_field.npz") as stored:
+        assert {name: stored[name].item() for name in stored} == {"images": 0, "run": ""}
 
 
 def test_the_paper_protocol_is_preferred(project: Path) -> None:

@@ -1,4 +1,4 @@
-"""Speed and memory: what is counted, in which order, and what does not fit."""
+"""Speed and memory: what is counted, in which order, and workloads that do not fit."""
 
 import json
 import os
@@ -25,7 +25,7 @@ TINY = Workload(
 
 
 class Steps:
-    """In place of models: steps that take the seconds of a made-up clock."""
+    """Replaces models by steps that take the seconds of an artificial clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -36,7 +36,7 @@ class Steps:
         monkeypatch.setattr(speed, "peak_on_cpu", lambda work, threads: 1000 * work.batch_size)
 
     def make(self, work: Workload, device: torch.device):
-        """The first step of a model takes 100 s, the others a quarter of a second an image."""
+        """The first step of a model takes 100 s, the others a quarter of a second per image."""
         self.order.append(work.batch_size)
         if work.size > 1000:
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -56,9 +56,9 @@ def batches(*sizes: int) -> dict[str, Workload]:
 
 def test_rounds_go_through_all_models_and_warming_up_does_not_count(monkeypatch) -> None:
     steps = Steps(monkeypatch)
-    found = measure(batches(2, 8), CPU, seconds=1e9)
+    measured = measure(batches(2, 8), CPU, seconds=1e9)
     assert steps.order == [2, 8] * ROUNDS
-    assert found == {
+    assert measured == {
         "2": Measured(pytest.approx(4.0), 2000, ROUNDS * REPEATS),
         "8": Measured(pytest.approx(4.0), 8000, ROUNDS * REPEATS),
     }
@@ -66,16 +66,16 @@ def test_rounds_go_through_all_models_and_warming_up_does_not_count(monkeypatch)
 
 def test_no_round_begins_after_the_time_is_spent(monkeypatch) -> None:
     steps = Steps(monkeypatch)
-    found = measure(batches(2), CPU, seconds=50)
+    measured = measure(batches(2), CPU, seconds=50)
     assert steps.order == [2] * speed.FEWEST_ROUNDS
-    assert found["2"].repetitions == speed.FEWEST_ROUNDS * REPEATS
+    assert measured["2"].repetitions == speed.FEWEST_ROUNDS * REPEATS
 
 
 def test_what_does_not_fit_is_none_and_the_others_go_on(monkeypatch) -> None:
     steps = Steps(monkeypatch)
-    found = measure({"huge": replace(TINY, size=1024), **batches(4)}, CPU)
-    assert found["huge"] == Measured(None, None, 0)
-    assert found["4"].images_per_second == pytest.approx(4.0)
+    measured = measure({"huge": replace(TINY, size=1024), **batches(4)}, CPU)
+    assert measured["huge"] == Measured(None, None, 0)
+    assert measured["4"].images_per_second == pytest.approx(4.0)
     assert steps.order.count(TINY.batch_size) == 1  # it is not tried again
 
 
@@ -103,8 +103,8 @@ def test_on_a_gpu_the_allocators_peak_beyond_what_was_there(monkeypatch) -> None
         "synchronize": lambda device: said.append("synchronize"),
     }.items():
         monkeypatch.setattr(torch.cuda, name, function)
-    found = measure({"a": TINY, "b": TINY}, torch.device("cuda"), seconds=1e9)
-    assert (found["a"].peak_bytes, found["b"].peak_bytes) == (800, 600)
+    measured = measure({"a": TINY, "b": TINY}, torch.device("cuda"), seconds=1e9)
+    assert (measured["a"].peak_bytes, measured["b"].peak_bytes) == (800, 600)
     one = ["reset", *["synchronize"] * 2 * (WARM_UP + REPEATS), "empty"]
     assert said == one * 2 * ROUNDS
 
@@ -112,9 +112,9 @@ def test_on_a_gpu_the_allocators_peak_beyond_what_was_there(monkeypatch) -> None
 @pytest.mark.gpu
 def test_measures_a_gpu() -> None:
     works = {"t": replace(TINY, batch_size=8), "i": replace(TINY, batch_size=8, training=False)}
-    found = measure(works, torch.device("cuda"))
-    assert found["t"].peak_bytes > found["i"].peak_bytes > 0
-    assert found["i"].images_per_second > found["t"].images_per_second > 0
+    measured = measure(works, torch.device("cuda"))
+    assert measured["t"].peak_bytes > measured["i"].peak_bytes > 0
+    assert measured["i"].images_per_second > measured["t"].images_per_second > 0
 
 
 def test_a_training_step_trains_and_inference_does_not(monkeypatch) -> None:
@@ -210,15 +210,15 @@ def test_the_stage_measures_each_distinct_architecture(tmp_path, monkeypatch, ca
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     params = load_params(ROOT)
     stage.speed(params, "isic17-64", tmp_path / "speed.json")
-    found = json.loads((tmp_path / "speed.json").read_text())
-    assert list(found["architectures"]) == [
+    written = json.loads((tmp_path / "speed.json").read_text())
+    assert list(written["architectures"]) == [
         "2,2,2,2-2,2,2,1",
         "2,2,2,2-2,2,2,2",
         "2,2,3,2-2,3,2,2",
         "2,2,4,2-2,4,2,2",
         "2,2,9,2-2,9,2,2",
     ]
-    assert found["architectures"]["2,2,2,2-2,2,2,1"] == {
+    assert written["architectures"]["2,2,2,2-2,2,2,1"] == {
         "inference_images_per_second": 2.5,
         "inference_peak_bytes": 32,
         "inference_repetitions": 12,
@@ -226,14 +226,14 @@ def test_the_stage_measures_each_distinct_architecture(tmp_path, monkeypatch, ca
         "training_peak_bytes": 4,
         "training_repetitions": 12,
     }
-    deepest = found["architectures"]["2,2,9,2-2,9,2,2"]
+    deepest = written["architectures"]["2,2,9,2-2,9,2,2"]
     assert deepest["training_images_per_second"] is deepest["training_peak_bytes"] is None
-    assert (found["size"], found["dims"]) == (64, [16, 32, 64, 128])
-    assert found["batch_size"] == {"inference": 32, "training": 4}
-    assert found["versions"]["torch"] == torch.__version__
-    assert found["threads"] == torch.get_num_threads()
-    assert found["device"] == "CPU"
-    assert found["processor"]
+    assert (written["size"], written["dims"]) == (64, [16, 32, 64, 128])
+    assert written["batch_size"] == {"inference": 32, "training": 4}
+    assert written["versions"]["torch"] == torch.__version__
+    assert written["threads"] == torch.get_num_threads()
+    assert written["device"] == "CPU"
+    assert written["processor"]
     assert capsys.readouterr().out.count("\n") == 1
 
 

@@ -1,4 +1,4 @@
-"""The operator: its definition, its laws, how a backend is chosen, what it refuses."""
+"""The operator: its definition, its laws, the choice of a backend, refused input."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from vmunet.scan import backend, ss2d, ss2d_projected
 from vmunet.scan.operator import project
 
 SHAPES = st.tuples(*(st.integers(1, size) for size in (2, 4, 4, 3, 4)))  # b, h, w, d, n
-EITHER = pytest.mark.parametrize("name", ["reference", "cpu"])  # test_scan_triton has its own
+EITHER = pytest.mark.parametrize("name", ["reference", "cpu"])  # test_triton tests the third
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}
 
 
@@ -229,7 +229,7 @@ def test_importing_the_scan_does_not_import_numba():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-# ---- What it refuses ----------------------------------------------------------------------------
+# ---- Refused input ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The Triton backend: right in the interpreter, lean when compiled, and right on a GPU if any.
+"""The Triton backend: correct in the interpreter, small when compiled, correct on a GPU if any.
 
 Memory errors on a GPU: compute-sanitizer python -m pytest -m gpu -k "cut or bits" tests/<this file>
 """
@@ -184,7 +184,7 @@ def test_the_fastest_tile_is_measured_once_and_kept(tmp_path, monkeypatch):
             tile = triton_tiles.choose(BACKWARD, "work", print, torch.device("cuda"))
             assert tile == BACKWARD["2 steps of 32"]
     assert len(measured) == 1
-    capturing = True  # what is known holds then too
+    capturing = True  # known choices are used then too
     tile = triton_tiles.choose(BACKWARD, "work", print, torch.device("cuda"))
     assert tile == BACKWARD["2 steps of 32"]
     capturing = False
@@ -197,7 +197,7 @@ def test_the_fastest_tile_is_measured_once_and_kept(tmp_path, monkeypatch):
     triton_tiles._known.cache_clear()
 
 
-# ---- What it refuses ----------------------------------------------------------------------------
+# ---- Refused input ------------------------------------------------------------------------------
 
 
 def test_an_old_gpu_is_refused(monkeypatch):

@@ -1,4 +1,4 @@
-"""Weights on disk: round trips, the published form, and what is refused."""
+"""Weights on disk: writing and reading, the published form, and refused files."""
 
 import pickle
 import subprocess

@@ -1,4 +1,4 @@
-"""Published VMamba weights: every layout, what they fill, the cache, and what is refused."""
+"""Published VMamba weights: every layout, the tensors that they fill, the cache, refused files."""
 
 import json
 import pickle
@@ -21,7 +21,7 @@ from vmunet.model import VMUNet
 from vmunet.weights import vmamba as vmamba_files
 from vmunet.weights.initial import VMAMBA_V0
 from vmunet.weights.pretraining import VMAMBA_DEPTHS, VMambaClassifier
-from vmunet.weights.vmamba import convert, one_line, report
+from vmunet.weights.vmamba import convert, coverage_of, describe
 
 GOLDEN = json.loads((ROOT / "tests/golden" / "architecture.json").read_text())
 DIMS = (8, 16, 32, 64)
@@ -62,10 +62,10 @@ def test_every_published_layout_fills_the_published_counts(tmp_path: Path, layou
     source = save(tmp_path / "vmamba_small_e238_ema.pth", content)
     converted = convert(source, sha256_of(source), tmp_path / "cache")
     assert (converted.name, converted.taken) == ("vmamba-s", taken)
-    found = load_file(converted.path)
-    assert found.keys() == SMALL.keys()
-    assert all(torch.equal(found[name], SMALL[name]) for name in found)
-    filled, golden = report(converted, DIMS), GOLDEN["pretrained_v0"]
+    tensors = load_file(converted.path)
+    assert tensors.keys() == SMALL.keys()
+    assert all(torch.equal(tensors[name], SMALL[name]) for name in tensors)
+    filled, golden = coverage_of(converted, DIMS), GOLDEN["pretrained_v0"]
     assert len(SMALL) == golden["checkpoint_keys_vmamba_s"]
     assert len(filled.encoder) == golden["encoder_keys_loaded"]
     assert len(filled.decoder) == golden["decoder_keys_loaded"]
@@ -89,7 +89,7 @@ def test_the_published_shapes_fit_the_papers_model() -> None:
 def test_one_line_says_what_was_filled(tmp_path: Path) -> None:
     source = save(tmp_path / "x.pth", LAYOUTS["release with EMA"][0])
     converted = convert(source, sha256_of(source), tmp_path / "cache")
-    line = one_line(converted, report(converted, DIMS))
+    line = describe(converted, coverage_of(converted, DIMS))
     assert line == (
         "vmamba-s from x.pth ('model_ema'): 117 tensors fill the encoder, 91 the decoder; 14 of "
         "VM-UNet's keep their own initial values, 329 of the file's are unused"

@@ -1,4 +1,4 @@
-"""VMamba v0 weights: what they fill, against the authors' counts, and what is refused."""
+"""VMamba v0 weights: the tensors that they fill, by the authors' counts, and refused files."""
 
 import json
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""What may be wrong with a dataset, measured, listed and drawn."""
+"""Measure, list and draw what may be wrong with a dataset."""

@@ -1,11 +1,12 @@
-"""Which photographs show the same picture: saved anew, shifted, recoloured, mirrored or turned.
+"""Find photographs of the same picture: saved again, shifted, recoloured, mirrored or turned.
 
-The hash nominates pairs, since all of them can be compared; a correlation of fine detail, after
-the two were laid on each other, confirms them. The limits were set by looking at the 2,150
-photographs of ISIC 2017: among pairs at most 20 bits apart, every one with a correlation above
-0.75 shows one picture twice (18 pairs, up to 16 bits apart, many of them recoloured and shifted by
-a few percent); below 0.66 they are other photographs, a few of them of the same lesion.
-Resaving at half the size as JPEG of quality 75 moved no hash by more than 4 bits, quality 30 by 6.
+The hash proposes pairs, because it is cheap to compare all of them. A correlation of fine detail,
+after one photograph was aligned to the other, confirms a pair. The limits were set by looking at
+the 2,150 photographs of ISIC 2017: among pairs at most 20 bits apart, every one with a correlation
+above 0.75 shows one picture twice (18 pairs, up to 16 bits apart, many of them recoloured and
+shifted by a few percent); below 0.66 they are different photographs, a few of them of the same
+lesion. Saving again at half the size as JPEG changed no hash by more than 4 bits at quality 75,
+and by 6 at quality 30.
 """
 
 from dataclasses import dataclass, replace
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 from vmunet.data.checks.hashes import SIDE, TURNS, UPRIGHT, Turn, close_pairs, hash_of, waves_of
 from vmunet.threads import in_threads
 
-REACH = 20  # bits between the hashes of two photographs that are looked at more closely
-TURNED_REACH = 10  # the same for mirrored and turned ones: seven times as many chances to be wrong
-GRAY = 0.8  # correlation of the thumbnails beneath which a pair is dropped unaligned
-SAME = 0.7  # correlation of detail from which on two photographs show the same picture
-DETAIL = 1.5  # standard deviation in pixels of the blur that is taken away
+REACH = 20  # the most bits between the hashes of two photographs that are compared closely
+TURNED_REACH = 10  # the same for mirrored and turned ones: there are seven times as many chances
+GRAY = 0.8  # pairs whose thumbnails correlate less are dropped without an alignment
+SAME = 0.7  # the smallest correlation of detail of two photographs that show the same picture
+DETAIL = 1.5  # standard deviation in pixels of the blur that is subtracted
 DARK = 40  # the black surround of many dermatoscopes is darker; its edge would correlate
 MARGIN = 3  # pixels along the edges that are not compared
 CHUNK = 2048  # pairs whose thumbnails are in memory at once
@@ -30,14 +31,14 @@ Gray = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Copy:
-    """Two photographs that show the same picture, by their places in the list given.
+    """Two photographs that show the same picture, by their places in the given list.
 
     Attributes:
         first, second: places, first < second.
         distance: bits between their hashes.
-        gray: correlation of the thumbnails as they lie, -1..1.
+        gray: correlation of the thumbnails without alignment, -1..1.
         detail: correlation of fine detail after alignment, -1..1.
-        turn: how the second must be laid down to look like the first.
+        turn: how the second must be turned to look like the first.
         identical: whether all pixels are the same.
     """
 
@@ -53,16 +54,16 @@ class Copy:
 def find_copies(
     thumbnails: NDArray[np.uint8], digests: list[str], apart: NDArray[np.int64] | None = None
 ) -> list[Copy]:
-    """Every pair that shows the same picture, once, in the way in which it correlates best.
+    """Every pair that shows the same picture, once, with the turn that correlates best.
 
     Args:
-        thumbnails: uint8 (n, 64, 64), of `hashes.thumbnail`.
+        thumbnails: uint8 (n, 64, 64), results of `hashes.thumbnail`.
         digests: n digests of the pixels.
-        apart: n numbers; photographs of the same number (the same id in two datasets) are not
+        apart: n numbers; photographs with the same number (the same id in two datasets) are not
             compared with each other.
 
     Returns:
-        Identical ones first, then by falling correlation.
+        Identical pairs first, then the others, those with the highest correlation first.
     """
     waves = waves_of(thumbnails)
     hashes = hash_of(waves)
@@ -76,10 +77,10 @@ def find_copies(
         gray = _gray_correlation(thumbnails, turn.of(thumbnails), i, j)
         same = np.array([digests[a] == digests[b] for a, b in zip(i, j, strict=True)], bool)
         same &= turn == UPRIGHT
-        looked_at = np.flatnonzero((gray >= GRAY) | same)
+        candidates = np.flatnonzero((gray >= GRAY) | same)
         pairs = [
             Copy(int(i[k]), int(j[k]), int(bits[k]), float(gray[k]), 1.0, turn, bool(same[k]))
-            for k in looked_at
+            for k in candidates
         ]
         for copy in in_threads(
             lambda pair: _confirmed(pair, thumbnails), pairs, f"comparing, {turn.name}"
@@ -93,7 +94,7 @@ def find_copies(
 def _gray_correlation(
     one: NDArray[np.uint8], other: NDArray[np.uint8], i: NDArray, j: NDArray
 ) -> Gray:
-    """Correlations (pairs,) of one[i] and other[j]; 0 where an image is flat."""
+    """Correlations (pairs,) of one[i] and other[j]; 0 if an image is flat."""
 
     def normalised(squares: NDArray[np.uint8]) -> Gray:
         flat = squares.reshape(len(squares), -1).astype(np.float32)
@@ -119,37 +120,40 @@ def _confirmed(pair: Copy, thumbnails: NDArray[np.uint8]) -> Copy:
 
 
 def detail_correlation(first: Gray, second: Gray) -> float:
-    """Correlation of the fine detail of two thumbnails (64, 64), 0..255, laid on each other.
+    """Correlation of the fine detail of two thumbnails (64, 64), 0..255.
 
-    The better one of as they lie and after an affine alignment (Evangelidis and Psarakis's ECC),
-    which now and then runs astray on images that hardly differ.
+    It is the better one of two: without alignment, and after an affine alignment (Evangelidis and
+    Psarakis's ECC), which sometimes fails on images that hardly differ.
     """
     import cv2
 
     inside = np.zeros((SIDE, SIDE), bool)
     inside[MARGIN:-MARGIN, MARGIN:-MARGIN] = True
-    as_they_lie = _correlation(first, second, inside)
+    unaligned = _correlation(first, second, inside)
     matrix: NDArray = np.eye(2, 3, dtype=np.float32)
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 1e-3)
     try:
         _, matrix = cv2.findTransformECC(
             first, second, matrix, cv2.MOTION_AFFINE, stop, np.ones((SIDE, SIDE), np.uint8), 3
         )
-    except cv2.error:  # no overlap, or nothing to go by
-        return as_they_lie
+    except cv2.error:  # no overlap, or no detail to align
+        return unaligned
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     moved: NDArray = cv2.warpAffine(second, matrix, (SIDE, SIDE), flags=how)
     covered = cv2.warpAffine(np.ones_like(second), matrix, (SIDE, SIDE), flags=how) > 0.99
-    return max(as_they_lie, _correlation(first, moved, inside & covered))
+    return max(unaligned, _correlation(first, moved, inside & covered))
 
 
 def _correlation(first: Gray, second: Gray, where: NDArray[np.bool_]) -> float:
-    """Correlation of what a blur takes away, where both are lit; 0 over less than half of it."""
+    """Correlation of the detail that a blur removes, over pixels that are lit in both images.
+
+    It is 0 if these are less than half of a thumbnail.
+    """
     import cv2
 
     lit = where & _lit(first) & _lit(second)
     if 2 * lit.sum() >= where.sum():
-        where = lit  # else the picture itself is that dark
+        where = lit  # otherwise the picture itself is so dark
     if 2 * where.sum() < SIDE * SIDE:
         return 0.0
     a, b = ((g - cv2.GaussianBlur(g, (0, 0), DETAIL))[where] for g in (first, second))

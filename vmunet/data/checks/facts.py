@@ -1,4 +1,4 @@
-"""What is measured of each photograph and its mask, whatever state they are in."""
+"""Measure each photograph and its mask, in whatever state they are."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from vmunet.errors import InputError
 from vmunet.threads import in_threads
 
 SUBSETS = ("train", "test")
-MEASURED = 256  # statistics of a photograph are taken at this many pixels a side at most
+MEASURED = 256  # the longest side, in pixels, at which a photograph's statistics are taken
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Mask:
 
     Attributes:
         width, height: in pixels.
-        doubt: why it is no mask of 0 and 255, empty if it is one.
+        doubt: why it is not a mask of 0 and 255, empty if it is one.
         area: share of the image, 0..1.
         pieces: connected components (8 neighbours).
         loose: share of the mask that lies outside its largest piece, 0..1.
-        border: share of the image's outermost pixels that it covers, 0..1.
+        border: share of the image's outermost pixels that the mask covers, 0..1.
         thumbnail: bool (64, 64).
     """
 
@@ -67,8 +67,11 @@ class Mask:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """One pair. What could not be read is None, and `errors` says why."""
+class PairFacts:
+    """The measurements of a photograph and its mask.
+
+    A file that could not be read is None, and `errors` says why.
+    """
 
     dataset: str
     split: str
@@ -79,26 +82,26 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A dataset: its manifest, a pair's facts for every id of the split, files of no such id."""
+class MeasuredDataset:
+    """A dataset: its manifest, the facts of every pair of the split, and files of no such pair."""
 
     dataset: str
     manifest: dict[str, Any]
-    facts: list[Facts]
+    facts: list[PairFacts]
     strays: list[str]
 
 
-def measure(dataset: str, raw: Path) -> Measured:
+def measure(dataset: str, raw: Path) -> MeasuredDataset:
     """Measure every pair of data/raw/<dataset>, as the download stage left it.
 
     Raises:
-        InputError: there is no such folder, or its manifest is broken. What is wrong with a pair
-            is a fact about it and no error.
+        InputError: there is no such folder, or its manifest is broken. A mistake in a pair raises
+            no error; it is one of its facts.
     """
     path = raw / "manifest.json"
     try:
         manifest = json.loads(path.read_text())
-        wanted = [(split, key) for split in SUBSETS for key in manifest[split]]
+        listed = [(split, key) for split in SUBSETS for key in manifest[split]]
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run the download stage first") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -106,16 +109,16 @@ def measure(dataset: str, raw: Path) -> Measured:
             f"{path}: not a manifest ({error}); run the download stage again"
         ) from None
     facts = in_threads(
-        lambda item: measure_pair(dataset, raw, item[0], item[1]), wanted, f"checking {dataset}"
+        lambda item: measure_pair(dataset, raw, item[0], item[1]), listed, f"checking {dataset}"
     )
-    ids = {key for _, key in wanted}
+    ids = {key for _, key in listed}
     files = sorted(p for name in ("images", "masks") for p in (raw / name).glob("*"))
     strays = [p.relative_to(raw).as_posix() for p in files if p.stem not in ids]
-    return Measured(dataset, manifest, facts, strays)
+    return MeasuredDataset(dataset, manifest, facts, strays)
 
 
-def measure_pair(dataset: str, raw: Path, split: str, key: str) -> Facts:
-    """Measure one pair."""
+def measure_pair(dataset: str, raw: Path, split: str, key: str) -> PairFacts:
+    """Measure one photograph and its mask."""
     photo, mask, errors = None, None, []
     try:
         photo = measure_photo(read_rgb(image_path(raw, key))[0])
@@ -125,11 +128,11 @@ def measure_pair(dataset: str, raw: Path, split: str, key: str) -> Facts:
         mask = measure_mask(raw / "masks" / f"{key}.png")
     except (InputError, OSError) as error:
         errors.append(_reason(error))
-    return Facts(dataset, split, key, photo, mask, tuple(errors))
+    return PairFacts(dataset, split, key, photo, mask, tuple(errors))
 
 
 def image_path(raw: Path, key: str) -> Path:
-    """Where a photograph lies: as PNG if it was one or had to be rewritten, else as JPEG."""
+    """A photograph's path: a PNG if it was one or had to be rewritten, otherwise a JPEG."""
     png = raw / "images" / f"{key}.png"
     return png if png.exists() else raw / "images" / f"{key}.jpg"
 
@@ -165,10 +168,10 @@ def measure_photo(image: NDArray[np.uint8]) -> Photo:
 
 
 def measure_mask(path: Path) -> Mask:
-    """Measure a mask's file; one of other values than 0 and 255 is cut at half its maximum.
+    """Measure a mask's file; if it has other values than 0 and 255, half its maximum divides them.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     doubt = ""
     try:

@@ -1,4 +1,4 @@
-"""What may be wrong with a dataset, from what was measured of it: findings, and pairs of copies."""
+"""What may be wrong with a dataset, from its measurements: findings, and pairs of copies."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from vmunet.data.checks.copies import Copy, find_copies
-from vmunet.data.checks.facts import SUBSETS, Facts, Mask, Measured, Photo
+from vmunet.data.checks.facts import SUBSETS, Mask, MeasuredDataset, PairFacts, Photo
 from vmunet.data.checks.hashes import distance, hash_of, waves_of
 
-# The limits lie outside of what the 2,150 photographs of ISIC 2017 show (gray means 75 to 240,
+# The limits lie outside the values of the 2,150 photographs of ISIC 2017 (gray means 75 to 240,
 # contrast above 5.9, colour above 2.4), except those of a mask's area: the smallest percent.
 FLAT = 3.0  # contrast, 0..255
 BLACK, WHITE = 20.0, 245.0  # mean brightness, 0..255
 COLOURLESS = 1.0  # mean difference of the channels, 0..255
-LONG = 2.0  # longer side over shorter one; cameras make 4:3 and 3:2
+LONG = 2.0  # longer side by shorter side; cameras make 4:3 and 3:2
 TINY, FULL = 0.005, 0.95  # a mask's share of its image
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about one image, or about a dataset where `id` is empty.
+    """A finding about one image, or about a dataset if `id` is empty.
 
     Attributes:
         kind: one of KINDS.
-        value: what was measured, None where there is no number to it; `detail` says it in words.
+        value: the measured number, None if there is none; `detail` says it in words.
     """
 
     kind: str
@@ -41,14 +41,14 @@ class PairOfCopies:
     """Two photographs that show the same picture, or the same id in two datasets.
 
     Attributes:
-        first, second: a training image first, if they are of different splits.
-        copy: how they were found to be the same.
-        overlap: IoU of their masks at 64x64, the second turned like its photograph; None where a
-            mask is missing or both are empty.
+        first, second: the training image is first, if they are of different splits.
+        copy: the comparison that shows that they are the same.
+        overlap: IoU of their masks at 64x64, the second turned like its photograph; None if a mask
+            is missing or both are empty.
     """
 
-    first: Facts
-    second: Facts
+    first: PairFacts
+    second: PairFacts
     copy: Copy
     overlap: float | None
 
@@ -66,10 +66,10 @@ class SharedIds:
     """Ids that two datasets share.
 
     Attributes:
-        count: how many.
-        identical: how many of them have the same pixels in both.
-        unlike: those whose pictures differ by more bits than a resaving explains.
-        crossing: how many of the others train in one dataset and test in the other.
+        count: the number of shared ids.
+        identical: the number of them with the same pixels in both datasets.
+        unlike: ids whose pictures differ by more bits than saving again can explain.
+        crossing: the number of the others that train in one dataset and test in the other.
     """
 
     datasets: tuple[str, str]
@@ -101,30 +101,31 @@ SMALL = ("tiny", "flat", "dark", "channel")  # kinds whose small values are the 
 RESAVED = 10  # bits that resizing and JPEG change: up to 8 at a quarter of the size and quality 50
 
 
-def find(measured: Measured, declared: dict[str, int]) -> list[Finding]:
-    """All findings about a dataset and its images: by KINDS, the most extreme of a kind first.
+def find(measured: MeasuredDataset, declared: dict[str, int]) -> list[Finding]:
+    """All findings about a dataset and its images: in the order of KINDS, the most extreme first.
 
     Args:
         measured: the dataset.
-        declared: how many images each split should have.
+        declared: the number of images that each split should have.
     """
-    name, found = measured.dataset, []
+    name = measured.dataset
+    findings: list[Finding] = []
     for split in SUBSETS:
         count = len(measured.manifest[split])
         if count != declared[split]:
             text = f"{count} images, declared {declared[split]}"
-            found.append(Finding("count", name, split, "", count, text))
+            findings.append(Finding("count", name, split, "", count, text))
     for key, count in Counter(facts.id for facts in measured.facts).items():
         if count > 1:
             places = [facts.split for facts in measured.facts if facts.id == key]
             text = f"in {' and '.join(places)}"
-            found.append(Finding("twice", name, places[0], key, count, text))
-    found += [Finding("stray", name, "", path, None, path) for path in measured.strays]
+            findings.append(Finding("twice", name, places[0], key, count, text))
+    findings += [Finding("stray", name, "", path, None, path) for path in measured.strays]
     for facts in measured.facts:
         for kind, value, detail in _about(facts):
-            found.append(Finding(kind, name, facts.split, facts.id, value, detail))
+            findings.append(Finding(kind, name, facts.split, facts.id, value, detail))
     order = list(KINDS)
-    return sorted(found, key=lambda f: (order.index(f.kind), _rank(f)))
+    return sorted(findings, key=lambda f: (order.index(f.kind), _rank(f)))
 
 
 def _rank(finding: Finding) -> float:
@@ -133,66 +134,66 @@ def _rank(finding: Finding) -> float:
     return value if finding.kind in SMALL else -value
 
 
-Said = tuple[str, float | None, str]
+Remark = tuple[str, float | None, str]  # kind, value and detail of a finding
 
 
-def _about(facts: Facts) -> list[Said]:
-    said: list[Said] = [("unreadable", None, error) for error in facts.errors]
+def _about(facts: PairFacts) -> list[Remark]:
+    remarks: list[Remark] = [("unreadable", None, error) for error in facts.errors]
     if facts.photo:
-        said += _about_photo(facts.photo)
+        remarks += _about_photo(facts.photo)
     if facts.mask:
-        said += _about_mask(facts.mask)
+        remarks += _about_mask(facts.mask)
     if facts.photo and facts.mask:
         sizes = [f"{part.width}x{part.height}" for part in (facts.photo, facts.mask)]
         if sizes[0] != sizes[1]:
-            said.append(("size", None, f"image {sizes[0]}, mask {sizes[1]}"))
-    return said
+            remarks.append(("size", None, f"image {sizes[0]}, mask {sizes[1]}"))
+    return remarks
 
 
-def _about_photo(photo: Photo) -> list[Said]:
-    said: list[Said] = []
+def _about_photo(photo: Photo) -> list[Remark]:
+    remarks: list[Remark] = []
     long = max(photo.width, photo.height) / min(photo.width, photo.height)
     if long > LONG:
-        said.append(("aspect", long, f"{photo.width}x{photo.height}"))
+        remarks.append(("aspect", long, f"{photo.width}x{photo.height}"))
     if photo.contrast < FLAT:
-        said.append(("flat", photo.contrast, f"contrast {photo.contrast:.1f}"))
+        remarks.append(("flat", photo.contrast, f"contrast {photo.contrast:.1f}"))
     if photo.brightness < BLACK:
-        said.append(("dark", photo.brightness, f"mean {photo.brightness:.1f}"))
+        remarks.append(("dark", photo.brightness, f"mean {photo.brightness:.1f}"))
     elif photo.brightness > WHITE:
-        said.append(("bright", photo.brightness, f"mean {photo.brightness:.1f}"))
+        remarks.append(("bright", photo.brightness, f"mean {photo.brightness:.1f}"))
     elif photo.colour < COLOURLESS:
-        said.append(("channel", photo.colour, "without colour"))
+        remarks.append(("channel", photo.colour, "without colour"))
     elif sorted(photo.channels)[1] < COLOURLESS:
         strongest = ("red", "green", "blue")[int(np.argmax(photo.channels))]
-        said.append(("channel", photo.colour, f"{strongest} alone"))
-    return said
+        remarks.append(("channel", photo.colour, f"{strongest} alone"))
+    return remarks
 
 
-def _about_mask(mask: Mask) -> list[Said]:
-    said: list[Said] = []
+def _about_mask(mask: Mask) -> list[Remark]:
+    remarks: list[Remark] = []
     if mask.doubt:
-        said.append(("values", None, mask.doubt))
+        remarks.append(("values", None, mask.doubt))
     if mask.area == 0:
-        said.append(("empty", 0.0, "nothing marked"))
+        remarks.append(("empty", 0.0, "nothing marked"))
     elif mask.area < TINY:
-        said.append(("tiny", mask.area, f"{mask.area:.2%} of the image"))
+        remarks.append(("tiny", mask.area, f"{mask.area:.2%} of the image"))
     elif mask.area > FULL:
-        said.append(("full", mask.area, f"{mask.area:.1%} of the image"))
+        remarks.append(("full", mask.area, f"{mask.area:.1%} of the image"))
     if mask.pieces > 1:
         text = f"{mask.pieces} pieces, {mask.loose:.2%} split off"
-        said.append(("pieces", mask.loose, text))
+        remarks.append(("pieces", mask.loose, text))
     if mask.border > 0:
-        said.append(("border", mask.border, f"{mask.border:.1%} of the border"))
-    return said
+        remarks.append(("border", mask.border, f"{mask.border:.1%} of the border"))
+    return remarks
 
 
-def find_pairs(datasets: Sequence[Measured]) -> list[PairOfCopies]:
+def find_pairs(datasets: Sequence[MeasuredDataset]) -> list[PairOfCopies]:
     """Pairs that show the same picture, within and across splits and datasets.
 
-    The same id in two datasets is not looked at here: see `shared_ids`.
+    `shared_ids` compares the same id in two datasets; this function does not.
     """
     everything = [facts for measured in datasets for facts in measured.facts]
-    everything.sort(key=lambda facts: SUBSETS.index(facts.split))  # a pair's first one trains
+    everything.sort(key=lambda facts: SUBSETS.index(facts.split))  # the first of a pair trains
     readable = [(facts, facts.photo) for facts in everything if facts.photo]
     if len(readable) < 2:
         return []
@@ -215,10 +216,10 @@ def _overlap(one: Mask | None, other: Mask | None, turn: Callable) -> float | No
     return int((a & b).sum()) / either if either else None
 
 
-def shared_ids(one: Measured, other: Measured) -> SharedIds:
-    """What two datasets have under the same ids."""
-    there = {facts.id: facts for facts in other.facts}
-    pairs = [(facts, there[facts.id]) for facts in one.facts if facts.id in there]
+def shared_ids(one: MeasuredDataset, other: MeasuredDataset) -> SharedIds:
+    """Compare the images of two datasets that have the same ids."""
+    by_id = {facts.id: facts for facts in other.facts}
+    pairs = [(facts, by_id[facts.id]) for facts in one.facts if facts.id in by_id]
     photos = [(a.id, a.photo, b.photo) for a, b in pairs if a.photo and b.photo]
     unlike: list[str] = []
     if photos:

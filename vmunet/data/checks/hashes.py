@@ -1,9 +1,9 @@
-"""A perceptual hash: 64 bits that stay nearly the same when a photograph is saved anew.
+"""A perceptual hash: 64 bits that stay nearly the same when a photograph is saved again.
 
 The bits are the signs of a photograph's lowest 8x8 cosine coefficients (a DCT hash, after
-Zauner's pHash): re-encoding as JPEG and resizing change fine detail and not these. A mirrored or
+Zauner's pHash): encoding as JPEG and resizing change fine detail, but not these. A mirrored or
 turned photograph has the same coefficients with some signs changed and the axes swapped, so that
-all eight ways to lay it down are compared without touching a pixel again.
+all eight orientations are compared without reading the pixels again.
 """
 
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SIDE = 64  # thumbnails' side in pixels
-WAVES = 8  # cosine coefficients kept along an axis
-BLOCK = 512  # rows of the table of all pairs that are in memory at once
+SIDE = 64  # the side of thumbnails in pixels
+WAVES = 8  # cosine coefficients along each axis
+BLOCK = 512  # rows of the table of all pairs that are in memory at the same time
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One of the eight ways to lay a square down: axes swapped first, then flipped."""
+    """One of the eight orientations of a square: axes swapped first, then flipped."""
 
     name: str
     swap: bool
@@ -26,7 +26,7 @@ class Turn:
     flip_columns: bool
 
     def of(self, squares: NDArray) -> NDArray:
-        """Squares (..., n, n) laid down this way."""
+        """Squares (..., n, n) in this orientation."""
         if self.swap:
             squares = squares.swapaxes(-1, -2)
         if self.flip_rows:
@@ -34,7 +34,7 @@ class Turn:
         return squares[..., ::-1] if self.flip_columns else squares
 
     def of_waves(self, waves: NDArray) -> NDArray:
-        """Cosine coefficients (..., 8, 8) of squares, as they are when laid down this way."""
+        """Cosine coefficients (..., 8, 8) of squares in this orientation."""
         if self.swap:
             waves = waves.swapaxes(-1, -2)
         alternating = (-1.0) ** np.arange(WAVES)  # an odd wave is its own mirror image, negated
@@ -61,7 +61,7 @@ def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     import cv2
 
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    # The area method averages where an axis shrinks; where one grows it repeats, which is as good.
+    # The area method averages along an axis that shrinks; along one that grows it repeats pixels.
     return cv2.resize(gray, (SIDE, SIDE), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
@@ -78,7 +78,7 @@ def waves_of(thumbnails: NDArray[np.uint8]) -> NDArray[np.float64]:
 def hash_of(waves: NDArray[np.float64]) -> NDArray[np.uint64]:
     """Hashes (n,) of coefficients (n, 8, 8): the bit of a positive one is set.
 
-    The mean brightness, always positive, has no say.
+    The mean brightness is always positive and does not count.
     """
     bits = waves.reshape(len(waves), -1) > 0
     bits[:, 0] = False
@@ -86,7 +86,7 @@ def hash_of(waves: NDArray[np.float64]) -> NDArray[np.uint64]:
 
 
 def distance(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    """How many bits differ, 0..63."""
+    """The number of different bits, 0..63."""
     return np.bitwise_count(one ^ other)
 
 
@@ -97,7 +97,7 @@ def close_pairs(
 
     Args:
         one: hashes (n,).
-        other: hashes (n,) of the same images, laid down in another way or not.
+        other: hashes (n,) of the same images, in the same or another orientation.
     """
     firsts, seconds, distances = [], [], []
     for start in range(0, len(one), BLOCK):

@@ -1,4 +1,4 @@
-"""The checks in words: index.md for a person, findings.csv for a program."""
+"""The checks in words: index.md for people, findings.csv for programs."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from vmunet.data.checks import copies
-from vmunet.data.checks.facts import SUBSETS, Measured
+from vmunet.data.checks.facts import SUBSETS, MeasuredDataset
 from vmunet.data.checks.findings import KINDS, Finding, PairOfCopies, SharedIds
 
-NAMED = 6  # ids that stand in the report; findings.csv has all of them
-LISTED = 40  # pairs that do
+NAMED = 6  # the most ids in the report; findings.csv has all of them
+LISTED = 40  # the most pairs in the report
 COLUMNS = (
     *("finding", "dataset", "split", "id", "value", "detail"),
     *("other_dataset", "other_split", "other_id", "distance", "correlation", "gray_correlation"),
@@ -22,16 +22,16 @@ COLUMNS = (
 
 def report(
     about: str,
-    datasets: Sequence[Measured],
+    datasets: Sequence[MeasuredDataset],
     findings: Mapping[str, Sequence[Finding]],
     pairs: Sequence[PairOfCopies],
     shared: Sequence[SharedIds],
     sheets: Sequence[str],
 ) -> str:
-    """The report as Markdown: leaks first, then a section for each dataset, then between them.
+    """The report as Markdown: leaks, a section for each dataset, copies between datasets.
 
     Args:
-        about: one line on what the data are.
+        about: one line that says what the data are.
         findings: of each dataset, by name.
         sheets: names of the contact sheets, `<dataset>` and `between`.
     """
@@ -62,7 +62,7 @@ def report(
 
 
 def _dataset(
-    measured: Measured, findings: Sequence[Finding], within: Sequence[PairOfCopies]
+    measured: MeasuredDataset, findings: Sequence[Finding], within: Sequence[PairOfCopies]
 ) -> list[str]:
     source = measured.manifest.get("source", "unknown")
     splits = [[split, *_splits_row(measured, split)] for split in SUBSETS]
@@ -74,11 +74,11 @@ def _dataset(
     text.append(_table(head, splits))
     if findings:
         kinds = [kind for kind in KINDS if any(f.kind == kind for f in findings)]
-        found = [
+        rows = [
             (KINDS[kind], *_kind_row([f for f in findings if f.kind == kind])) for kind in kinds
         ]
         text += [
-            _table(("finding", "train", "test", "which, the most extreme first"), found),
+            _table(("finding", "train", "test", "which, the most extreme first"), rows),
             "A finding is a reason to look, not an error: nothing is left out for it.",
         ]
     else:
@@ -94,7 +94,7 @@ def _archive(about: Mapping[str, Any]) -> str:
     return f"{about['name']} ({about['bytes']:,} bytes, sha256 {about['sha256'][:12]}...)"
 
 
-def _splits_row(measured: Measured, split: str) -> list[str]:
+def _splits_row(measured: MeasuredDataset, split: str) -> list[str]:
     facts = [each for each in measured.facts if each.split == split]
     photos = [each.photo for each in facts if each.photo]
     areas = [each.mask.area for each in facts if each.mask]
@@ -108,10 +108,10 @@ def _splits_row(measured: Measured, split: str) -> list[str]:
     return [str(len(facts)), *sizes, *shares]
 
 
-def _kind_row(found: Sequence[Finding]) -> tuple[str, str, str]:
-    named = ", ".join(f"{f.id or f.dataset} ({f.detail})" for f in found[:NAMED])
-    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    counts = [sum(f.split == split for f in found) for split in SUBSETS]
+def _kind_row(findings: Sequence[Finding]) -> tuple[str, str, str]:
+    named = ", ".join(f"{f.id or f.dataset} ({f.detail})" for f in findings[:NAMED])
+    more = f" and {len(findings) - NAMED} more" if len(findings) > NAMED else ""
+    counts = [sum(f.split == split for f in findings) for split in SUBSETS]
     return (str(counts[0]), str(counts[1]), named + more)
 
 
@@ -203,10 +203,10 @@ def write_findings(
             "turn": copy.turn.name,
         }
         rows.append(row | ({} if pair.overlap is None else {"mask_iou": round(pair.overlap, 4)}))
-    for found in (each for of_one in findings.values() for each in of_one):
-        row = {"finding": found.kind, "dataset": found.dataset, "split": found.split}
-        row |= {"id": found.id, "detail": found.detail}
-        rows.append(row | ({} if found.value is None else {"value": round(found.value, 6)}))
+    for finding in (each for of_dataset in findings.values() for each in of_dataset):
+        row = {"finding": finding.kind, "dataset": finding.dataset, "split": finding.split}
+        row |= {"id": finding.id, "detail": finding.detail}
+        rows.append(row | ({} if finding.value is None else {"value": round(finding.value, 6)}))
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", restval="")
         writer.writeheader()

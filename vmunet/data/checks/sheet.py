@@ -1,4 +1,4 @@
-"""One picture of a dataset: a sample by rule, then copies side by side, then what was found."""
+"""One picture of a dataset: copies beside their originals, findings, and a sample by rule."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vmunet.data.checks.facts import SUBSETS, Facts, Measured, image_path
+from vmunet.data.checks.facts import SUBSETS, MeasuredDataset, PairFacts, image_path
 from vmunet.data.checks.findings import KINDS, Finding, PairOfCopies
 from vmunet.data.checks.hashes import UPRIGHT
 from vmunet.data.images import decode, read_rgb
@@ -28,16 +28,16 @@ from vmunet.errors import InputError
 from vmunet.threads import in_threads
 
 SAMPLE = COLUMNS  # images of each split in the sample
-MOST_PAIRS = 32  # of a kind; the report's table and findings.csv have them all
+MOST_PAIRS = 32  # of a kind; the report's table and findings.csv have all of them
 HEADER = 32
-LINE = 34  # characters of the second line that fit beneath a tile
+LINE = 34  # the number of characters of the second line that fit below a tile
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An image on the sheet: which, and the two lines beneath it."""
+    """An image on the sheet, and the two lines below it."""
 
-    facts: Facts
+    facts: PairFacts
     lines: tuple[str, str]
 
 
@@ -45,21 +45,21 @@ Groups = list[tuple[str, list[Shown]]]
 
 
 def dataset_groups(
-    measured: Measured, findings: Sequence[Finding], pairs: Sequence[PairOfCopies]
+    measured: MeasuredDataset, findings: Sequence[Finding], pairs: Sequence[PairOfCopies]
 ) -> Groups:
-    """What a dataset's sheet shows: leaks and other copies, the findings, a sample of each split.
+    """The groups of a dataset's sheet: leaks and other copies, findings, a sample of each split.
 
-    Of a finding's images the first row, of a split SAMPLE images, evenly spaced in the order of
-    the manifest, whatever they look like.
+    The sheet shows the first row of a finding's images. The sample has SAMPLE images of a split,
+    evenly spaced in the order of the manifest, without regard to what they show.
     """
     within = [pair for pair in pairs if not pair.across]
     groups = pair_groups("train and test show the same picture", [p for p in within if p.leak])
     groups += pair_groups("copies within a split", [p for p in within if not p.leak])
     by_id = {facts.id: facts for facts in measured.facts}
     for kind, title in KINDS.items():
-        found = [f for f in findings if f.kind == kind and f.id in by_id]
-        shown = [Shown(by_id[f.id], (f.id, f"{f.split}: {f.detail}")) for f in found[:COLUMNS]]
-        groups.append((_heading(title, len(found), len(shown), "image"), shown))
+        of_kind = [f for f in findings if f.kind == kind and f.id in by_id]
+        shown = [Shown(by_id[f.id], (f.id, f"{f.split}: {f.detail}")) for f in of_kind[:COLUMNS]]
+        groups.append((_heading(title, len(of_kind), len(shown), "image"), shown))
     for split in SUBSETS:
         members = [facts for facts in measured.facts if facts.split == split]
         places = np.linspace(0, len(members) - 1, min(SAMPLE, len(members))).round().astype(int)
@@ -87,7 +87,7 @@ def _heading(title: str, count: int, shown: int, thing: str) -> str:
     return f"{title}: {count} {thing}{several}" + (f", the first {shown}" if shown < count else "")
 
 
-def _area(facts: Facts) -> str:
+def _area(facts: PairFacts) -> str:
     return f"mask {facts.mask.area:.1%} of the image" if facts.mask else ""
 
 
@@ -97,7 +97,7 @@ def draw(groups: Groups, title: str, raw: Callable[[str], Path]) -> Pixels:
     Args:
         groups: headings with their images, from top to bottom.
         title: one line; ASCII.
-        raw: the folder of a dataset's name.
+        raw: a function from a dataset's name to its folder.
 
     Returns:
         uint8 (height, width, 3), RGB.
@@ -122,8 +122,8 @@ def draw(groups: Groups, title: str, raw: Callable[[str], Path]) -> Pixels:
     return sheet
 
 
-def _tile(facts: Facts, raw: Path) -> Pixels:
-    """The image with its mask's outline; gray where it cannot be read."""
+def _tile(facts: PairFacts, raw: Path) -> Pixels:
+    """The image with its mask's outline; gray if the image cannot be read."""
     try:
         image = read_rgb(image_path(raw, facts.id))[0]
     except (InputError, OSError):

@@ -1,4 +1,4 @@
-"""What a person wants to see of a set of volumes before training: sizes, spacing, organs."""
+"""A report that people read about a set of volumes before training: sizes, spacing, organs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,27 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from vmunet.drawing.sheets import images as contact_sheet
+from vmunet.drawing.sheets.images import write as write_sheet
 from vmunet.drawing.sheets.organs import draw_cases
 from vmunet.files import whole_folder
 
-ODD = 3.0  # robust standard deviations of log ml from the median, from which an organ stands out
+ODD = 3.0  # robust standard deviations of log ml from the median; an organ beyond stands out
 
 
 def write_report(arrays: Path, manifest: Mapping[str, Any], target: Path) -> None:
-    """Write `target`/index.md and cases.png about data/arrays/<view>, whole."""
+    """Write `target`/index.md and cases.png about data/arrays/<view>, both or neither."""
     with whole_folder(target) as folder:
         title = f"{manifest['view']}   source: {manifest['source']}   outlines: the true labels"
         sheet = draw_cases(arrays, manifest, list(manifest["cases"]), title)
-        contact_sheet.write(folder / "cases.png", sheet)
+        write_sheet(folder / "cases.png", sheet)
         (folder / "index.md").write_text(report(manifest))
 
 
 def report(manifest: Mapping[str, Any]) -> str:
     """A Markdown page about data/arrays/<view>, from its manifest.
 
-    Organs are in ml where the spacing is known, else in voxels. What is odd is said first: organs
-    that are missing, or far larger or smaller than in the other cases.
+    Organs are in ml if the spacing is known, otherwise in voxels. The page begins with what is
+    odd: organs that are missing, or far larger or smaller than in the other cases.
     """
     cases, classes = manifest["cases"], list(manifest["classes"])
     known = all(case["spacing"] for case in cases.values())
@@ -63,21 +63,21 @@ def _number(value: float, known: bool) -> str:
 
 
 def _findings(sizes: Mapping[str, Mapping[str, float]], unit: str) -> list[str]:
-    """A line for each organ that is missing somewhere, and each that is of an odd size."""
-    found = []
+    """A line for each organ that is missing in some case, and for each organ of an odd size."""
+    lines = []
     for organ in next(iter(sizes.values())):
         missing = [name for name, of in sizes.items() if of[organ] == 0]
         if missing:
-            found.append(f"- {organ}: missing in {', '.join(missing)}")
+            lines.append(f"- {organ}: missing in {', '.join(missing)}")
         logs = {name: np.log(of[organ]) for name, of in sizes.items() if of[organ] > 0}
         if len(logs) < 5:  # too few to say what is usual
             continue
         middle = np.median(list(logs.values()))
         spread = 1.4826 * np.median([abs(value - middle) for value in logs.values()])
-        found += [
+        lines += [
             f"- {organ}: {sizes[name][organ]:.3g} {unit} in {name}, the median is "
             f"{np.exp(middle):.3g}"
             for name, value in logs.items()
             if abs(value - middle) > ODD * spread
         ]
-    return found
+    return lines

@@ -12,6 +12,7 @@ from typing import Literal
 
 from vmunet.errors import InputError
 
+Name = Literal["isic17", "isic18"]
 Part = Literal["training", "validation"]
 Kind = Literal["images", "masks"]
 
@@ -23,14 +24,14 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True)
 class Archive:
-    """One official zip; its files lie in a folder of the zip's own name.
+    """One official zip; its files are in a folder with the zip's name.
 
     Attributes:
         name: file name, ending in .zip.
-        url: where it is published.
-        part: which ids it holds, the challenge's training or validation ones.
+        url: the address at which it is published.
+        part: whether it holds the challenge's training or validation ids.
         kind: photographs or their masks.
-        sha256: the published checksum, None where none is.
+        sha256: the published checksum, None if there is none.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Archive:
 class IsicDataset:
     """One challenge year: its four archives and its counts of image-mask pairs."""
 
-    name: str
+    name: Name
     title: str
     archives: tuple[Archive, ...]
     n_training: int
@@ -58,7 +59,7 @@ class IsicDataset:
 
     @property
     def n_test(self) -> int:
-        """Test images under the paper's split: those of both parts that do not train."""
+        """Test images under the paper's split: the images of both parts that do not train."""
         return self.n_training + self.n_validation - self.n_train
 
 
@@ -73,7 +74,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Listing:
-    """Files of one archive's folder by id, and how many of the others were passed over."""
+    """Files of one archive's folder by id, and the numbers of other files, which are ignored."""
 
     files: dict[str, Path]
     superpixels: int
@@ -82,13 +83,13 @@ class Listing:
 
 @dataclass(frozen=True)
 class Gathered:
-    """A dataset's pairs as extracted, not yet looked at, and who trains.
+    """A dataset's pairs as extracted, not yet checked, and the split.
 
     Attributes:
         training, validation: pairs of the challenge's two parts, or of the prepared set's.
         train, test: sorted ids.
-        listings: what lay beside them.
-        archives: name, sha256 and bytes of what they came from.
+        listings: the listings of all folders, with the numbers of ignored files.
+        archives: name, sha256 and bytes of the archives from which they came.
     """
 
     training: list[Pair]
@@ -155,14 +156,14 @@ ISIC18 = IsicDataset(
     n_train=1886,
 )
 
-DATASETS = {dataset.name: dataset for dataset in (ISIC17, ISIC18)}
+DATASETS: dict[str, IsicDataset] = {dataset.name: dataset for dataset in (ISIC17, ISIC18)}
 
 
 def dataset_named(name: str) -> IsicDataset:
     """The dataset called `name`.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is no dataset of that name.
     """
     if name not in DATASETS:
         raise InputError(f"dataset {name!r} is not known; the ISIC datasets are {list(DATASETS)}")
@@ -170,7 +171,7 @@ def dataset_named(name: str) -> IsicDataset:
 
 
 def image_id(name: str) -> str | None:
-    """The id in a photograph's file name (`<id>.jpg`), None when it is not a photograph."""
+    """The id in a photograph's file name (`<id>.jpg`), None if it is not a photograph."""
     path = PurePosixPath(name)
     if path.suffix.lower() not in IMAGE_SUFFIXES or name.endswith(SUPERPIXELS_SUFFIX):
         return None
@@ -178,7 +179,7 @@ def image_id(name: str) -> str | None:
 
 
 def mask_id(name: str) -> str | None:
-    """The id in a mask's file name (`<id>_segmentation.png`), None when it is not a mask."""
+    """The id in a mask's file name (`<id>_segmentation.png`), None if it is not a mask."""
     return name.removesuffix(MASK_SUFFIX) if name.endswith(MASK_SUFFIX) else None
 
 
@@ -187,30 +188,30 @@ def list_files(
 ) -> Listing:
     """Photographs or masks under an extracted archive's folder, by id.
 
-    Superpixel maps, licences, attributions, tables and hidden files are passed over and counted.
+    Superpixel maps, licences, attributions, tables and hidden files are ignored and counted.
 
     Args:
-        read_id: file name to id, where it is not the official archives' way.
+        read_id: a function from a file's name to its id, if the names are not the official ones.
 
     Raises:
-        InputError: two files of one id, or none at all.
+        InputError: two files have the same id, or there are no files.
     """
     read_id = read_id or (image_id if kind == "images" else mask_id)
     files: dict[str, Path] = {}
     superpixels = other = 0
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         hidden = path.name.startswith(".") or "__MACOSX" in path.parts
-        found = None if hidden else read_id(path.name)
-        if found is None:
+        key = None if hidden else read_id(path.name)
+        if key is None:
             superpixels += path.name.endswith(SUPERPIXELS_SUFFIX)
             other += not path.name.endswith(SUPERPIXELS_SUFFIX)
-        elif found in files:
+        elif key in files:
             raise InputError(
-                f"{folder.name}: two files of one id, {files[found].name} and {path.name}; "
+                f"{folder.name}: two files of one id, {files[key].name} and {path.name}; "
                 "remove one from the archive"
             )
         else:
-            files[found] = path
+            files[key] = path
     if not files:
         expected = "<id>.jpg" if kind == "images" else f"<id>{MASK_SUFFIX}"
         raise InputError(f"{folder.name}: no {kind} in this archive; expected files {expected}")
@@ -221,19 +222,21 @@ def pair_up(images: dict[str, Path], masks: dict[str, Path]) -> list[Pair]:
     """Images with their masks, sorted by id.
 
     Raises:
-        InputError: an image without a mask, or a mask without an image.
+        InputError: an image has no mask, or a mask has no image.
     """
-    _refuse_lone(images, masks, "image", f"mask <id>{MASK_SUFFIX}")
-    _refuse_lone(masks, images, "mask", "image <id>.jpg")
+    _refuse_unpaired(images, masks, "image", f"mask <id>{MASK_SUFFIX}")
+    _refuse_unpaired(masks, images, "mask", "image <id>.jpg")
     return [Pair(key, images[key], masks[key]) for key in sorted(images)]
 
 
-def _refuse_lone(have: dict[str, Path], want: dict[str, Path], one: str, other: str) -> None:
-    lone = sorted(have.keys() - want.keys())
-    if lone:
-        more = f" (and {len(lone) - 1} more)" if len(lone) > 1 else ""
+def _refuse_unpaired(
+    files: dict[str, Path], partners: dict[str, Path], kind: str, partner: str
+) -> None:
+    unpaired = sorted(files.keys() - partners.keys())
+    if unpaired:
+        more = f" (and {len(unpaired) - 1} more)" if len(unpaired) > 1 else ""
         raise InputError(
-            f"{have[lone[0]].name}: this {one} has no {other}{more}; "
+            f"{files[unpaired[0]].name}: this {kind} has no {partner}{more}; "
             "the two archives of a part must hold the same ids"
         )
 
@@ -246,7 +249,7 @@ def split(
     Both lists are sorted.
 
     Raises:
-        InputError: an id in both parts, or `n_train` leaves nothing to train on or to test on.
+        InputError: an id is in both parts, or `n_train` leaves no image to train or to test.
     """
     training, validation = sorted(training), sorted(validation)
     both = sorted(set(training) & set(validation))
@@ -261,17 +264,17 @@ def split(
 
 
 def check_counts(dataset: IsicDataset, n_training: int, n_validation: int) -> None:
-    """The full official sets must be there.
+    """Refuse sets that are not the full official ones.
 
     Raises:
         InputError: the archives hold other counts of pairs.
     """
-    for part, found, expected in (
+    for part, count, expected in (
         ("training", n_training, dataset.n_training),
         ("validation", n_validation, dataset.n_validation),
     ):
-        if found != expected:
+        if count != expected:
             raise InputError(
-                f"{dataset.name}: {found} {part} pairs, expected {expected}; "
+                f"{dataset.name}: {count} {part} pairs, expected {expected}; "
                 f"take the official {part} archives of {dataset.title}"
             )

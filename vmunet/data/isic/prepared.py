@@ -4,9 +4,9 @@ A zip or a folder, as the published code's README describes it:
 
 isic2017/{train,val}/images/<id>.png
 isic2017/{train,val}/masks/<id>_segmentation.png     or <id>.png
-isic2018/...                                          likewise
+isic2018/...                                          the same
 
-The folders are the split: train/ trains, and val/ is what the paper tests on.
+The folders are the split: train/ trains, and the paper tests on val/.
 """
 
 import hashlib
@@ -32,14 +32,14 @@ NAMES = {"isic17": ("isic2017", "isic17"), "isic18": ("isic2018", "isic18")}
 
 
 def find_prepared(path: Path | None, mirror: str | None) -> Path:
-    """The prepared set: `path`, or else `<mirror>/prepared.zip` or `<mirror>/prepared/`.
+    """The prepared set: `path`, or `<mirror>/prepared.zip` or `<mirror>/prepared/` if it is None.
 
     Args:
-        path: what the profile names, None where it names nothing.
-        mirror: the value of VMUNET_MIRROR, None where it is not set.
+        path: the path in the profile, None if it names none.
+        mirror: the value of VMUNET_MIRROR, None if it is not set.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no prepared set.
     """
     places = [Path(mirror) / name for name in ("prepared.zip", "prepared")] if mirror else []
     if path is not None:
@@ -47,26 +47,26 @@ def find_prepared(path: Path | None, mirror: str | None) -> Path:
     for place in places:
         if place.exists():
             return place
-    looked = " and ".join(map(str, places)) or "VMUNET_MIRROR, which is not set"
+    searched = " and ".join(map(str, places)) or "VMUNET_MIRROR, which is not set"
     raise InputError(
-        f"the prepared set is not there (looked for {looked}); name its zip or folder as path: "
+        f"the prepared set is not there (looked for {searched}); name its zip or folder as path: "
         "beside source: prepared in the profile, or put it into VMUNET_MIRROR as prepared.zip"
     )
 
 
 def prepared_mask_id(name: str) -> str | None:
     """The id in a mask's file name, `<id>_segmentation.png` or `<id>.png`."""
-    found = image_id(name)
-    return found.removesuffix("_segmentation") if found else None
+    stem = image_id(name)
+    return stem.removesuffix("_segmentation") if stem else None
 
 
 def from_prepared(dataset: IsicDataset, source: Path, unpacked: Path) -> Gathered:
     """Unpack or copy one dataset of the prepared set, and pair its files.
 
     Args:
-        dataset: which of the two.
-        source: the zip or folder; it is left as it is.
-        unpacked: folder for what is taken out of it.
+        dataset: one of the two datasets of the set.
+        source: the zip or folder; it is not changed.
+        unpacked: the folder for the files of the set.
 
     Raises:
         InputError: the zip is bad, the folders are not there, a file has no partner, an id is in
@@ -85,8 +85,8 @@ def from_prepared(dataset: IsicDataset, source: Path, unpacked: Path) -> Gathere
                     "train/ and val/, each with images/ and masks/"
                 )
     if source.is_dir():
-        home = Path(shutil.copytree(home, unpacked / home.name))  # what is taken in is moved
-        about = _hash_folder(source, home)  # of the copy, which holds what links led to
+        home = Path(shutil.copytree(home, unpacked / home.name))  # later steps move the files
+        about = _hash_folder(source, home)  # of the copy, in which links are files
     else:
         about = {
             "name": source.name,
@@ -112,17 +112,17 @@ def from_prepared(dataset: IsicDataset, source: Path, unpacked: Path) -> Gathere
 
 
 def _home(dataset: IsicDataset, root: Path, source: Path) -> Path:
-    """The dataset's folder in the set, at the top or one folder down."""
+    """The dataset's folder in the set, at the top or one level below."""
     names = NAMES[dataset.name]
     inner = sorted(path for path in root.iterdir() if path.is_dir() and path.name != "__MACOSX")
-    found = [base / name for base in (root, *inner) for name in names if (base / name).is_dir()]
-    if len(found) != 1:
+    homes = [base / name for base in (root, *inner) for name in names if (base / name).is_dir()]
+    if len(homes) != 1:
         seen = ", ".join(path.name for path in inner) or "no folder"
         raise InputError(
             f"{source}: expected one folder {names[0]}/ in it, with train/ and val/, but found "
-            f"{len(found)} (it holds {seen})"
+            f"{len(homes)} (it holds {seen})"
         )
-    return found[0]
+    return homes[0]
 
 
 def _hash_folder(source: Path, home: Path) -> dict[str, str | int]:

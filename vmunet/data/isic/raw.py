@@ -35,7 +35,7 @@ from vmunet.threads import in_threads
 
 @dataclass(frozen=True)
 class Phantoms:
-    """How many phantoms stand in for a dataset, how many of them train, and their seed."""
+    """The numbers of phantoms that replace a dataset, how many of them train, and their seed."""
 
     training: int
     validation: int
@@ -44,7 +44,7 @@ class Phantoms:
 
 
 @dataclass(frozen=True)
-class _Checked:
+class _CheckedPair:
     width: int
     height: int
     conversions: list[str]
@@ -61,20 +61,20 @@ def write_raw(
     phantoms: Phantoms | None = None,
     prepared: Path | None = None,
 ) -> None:
-    """Provide the images, check every pair, and write `target` whole.
+    """Get the images, check every pair, and write `target`.
 
     Args:
-        dataset: which challenge.
-        target: data/raw/<dataset>.
+        dataset: one of the two challenges.
+        target: data/raw/<dataset>, written completely or not at all.
         source: `phantom`, `file` (archives in `mirror`), `http` (archives through `internet`) or
             `prepared` (the authors' 7:3 set).
-        internet: how archives are downloaded, and where to.
+        internet: how archives are downloaded, and the folder for them.
         mirror: the value of VMUNET_MIRROR.
         phantoms: for the source `phantom`.
-        prepared: the prepared set's zip or folder, where it is not in `mirror`.
+        prepared: the prepared set's zip or folder, if it is not in `mirror`.
 
     Raises:
-        InputError: whatever is wrong with an archive, a file or the counts; `target` is untouched.
+        InputError: an archive, a file or a count is wrong; `target` is unchanged.
     """
     with whole_folder(target) as folder:
         unpacked = folder / "unpacked"
@@ -134,7 +134,7 @@ def from_archives(
 
 
 def take_in(dataset: IsicDataset, gathered: Gathered, folder: Path) -> dict[str, Any]:
-    """Check every pair and move it into `folder`; returns the manifest's facts."""
+    """Check every pair and move it into `folder`; return the manifest's facts."""
     for name in ("images", "masks"):
         (folder / name).mkdir()
     checked = in_threads(
@@ -162,8 +162,8 @@ def take_in(dataset: IsicDataset, gathered: Gathered, folder: Path) -> dict[str,
     }
 
 
-def _take_in(pair: Pair, folder: Path) -> _Checked:
-    """Check one pair and move it to its place, rewritten as PNG only where it must be."""
+def _take_in(pair: Pair, folder: Path) -> _CheckedPair:
+    """Check one pair and move it to its place; it is rewritten as PNG only if it must be."""
     image, conversions = read_rgb(pair.image)
     mask, mask_rewritten = read_mask(pair.mask)
     if image.shape[:2] != mask.shape:
@@ -182,7 +182,7 @@ def _take_in(pair: Pair, folder: Path) -> _Checked:
     else:
         os.replace(pair.mask, folder / "masks" / f"{pair.id}.png")
     height, width = mask.shape
-    return _Checked(width, height, conversions, mask_rewritten, mask_empty=not mask.any())
+    return _CheckedPair(width, height, conversions, mask_rewritten, mask_empty=not mask.any())
 
 
 def _write_png(path: Path, pixels: Any) -> None:

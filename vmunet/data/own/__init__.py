@@ -1,1 +1,1 @@
-"""Datasets of your own: files paired, split, and written as arrays."""
+"""Your own datasets: files paired, split, and written as arrays."""

@@ -1,9 +1,9 @@
-"""Which image belongs to which mask, by the names of the files in two folders.
+"""Pair images with their masks by the names of the files in two folders.
 
-An image `abc.jpg` has the mask `abc.png`, `abc_mask.png` or `abc_segmentation.png`; a volume
-`case1.nii.gz`, or `case1_0000.nii.gz` as nnU-Net has it, the labels `case1.nii.gz`. Files named
-*_overlay, *_probability or *_superpixels are passed over, and so are subfolders. An id is the
-file's name without its suffix, with a _ for every blank: lists of ids are parted at blanks.
+An image `abc.jpg` has the mask `abc.png`, `abc_mask.png` or `abc_segmentation.png`. A volume
+`case1.nii.gz`, or `case1_0000.nii.gz` as nnU-Net names it, has the labels `case1.nii.gz`. Files
+named *_overlay, *_probability or *_superpixels are ignored, and so are subfolders. An id is the
+file's name without its suffix, with a _ for every space, because lists of ids are split at spaces.
 """
 
 import re
@@ -14,10 +14,10 @@ from pathlib import Path
 from vmunet.errors import InputError
 from vmunet.inference.files import NOT_IMAGES, SUFFIXES
 
-LOSSLESS = (".png", ".bmp", ".tif", ".tiff")  # WebP may be either
+LOSSLESS = (".png", ".bmp", ".tif", ".tiff")  # WebP may be lossless or not
 MASK_ENDING = re.compile(r"_(mask|segmentation)$", re.IGNORECASE)
 VOLUME = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
-CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's, of an image
+CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's ending for a channel of an image
 SHOWN = 5
 
 
@@ -31,19 +31,21 @@ class Pair:
 
 
 def pair_images(images: Path, masks: Path) -> list[Pair]:
-    """The pairs of a folder of images and one of masks, which may be the same, sorted by id.
+    """The pairs of a folder of images and a folder of masks, sorted by id.
+
+    The two folders may be the same one.
 
     Raises:
         InputError: a folder is missing or empty, an image has no mask or a mask no image, two
             files have the same id, or a mask is saved in a format that loses values.
     """
-    found = [p for p in listing(images, SUFFIXES) if not p.stem.lower().endswith(NOT_IMAGES)]
-    if not found:
+    files = [p for p in listing(images, SUFFIXES) if not p.stem.lower().endswith(NOT_IMAGES)]
+    if not files:
         raise InputError(f"{images}: no images; expected {', '.join(SUFFIXES)} files")
     same = images.resolve() == masks.resolve()
-    others = set(found) if same else set()
+    others = set(files) if same else set()
     mask_files = [p for p in listing(masks, SUFFIXES) if p not in others and _may_be_mask(p)]
-    by_id = _by_id((clean_id(path.stem), path) for path in found)
+    by_id = _by_id((clean_id(path.stem), path) for path in files)
     masks_by_id = _by_id((clean_id(MASK_ENDING.sub("", p.stem)), p) for p in mask_files)
     expected = "expected {0}.png, {0}_mask.png or {0}_segmentation.png"
     pairs = _matched(images, masks, by_id, masks_by_id, expected)
@@ -62,7 +64,7 @@ def _may_be_mask(path: Path) -> bool:
 
 
 def pair_volumes(images: Path, masks: Path) -> list[Pair]:
-    """The pairs of a folder of NIfTI volumes and one of label maps, sorted by id.
+    """The pairs of a folder of NIfTI volumes and a folder of label maps, sorted by id.
 
     Raises:
         InputError: as `pair_images`; the folders are the same; a case has several channels.
@@ -72,16 +74,16 @@ def pair_volumes(images: Path, masks: Path) -> list[Pair]:
             f"{images}: images and masks are the same folder, and a label map has its volume's "
             "name; put them into two folders"
         )
-    found = {path: VOLUME.sub("", path.name) for path in listing(images, (".nii", ".nii.gz"))}
-    if not found:
+    stems = {path: VOLUME.sub("", path.name) for path in listing(images, (".nii", ".nii.gz"))}
+    if not stems:
         raise InputError(f"{images}: no volumes; expected .nii.gz or .nii files")
-    several = [stem for stem in found.values() if _other_channel(stem, set(found.values()))]
+    several = [stem for stem in stems.values() if _other_channel(stem, set(stems.values()))]
     if several:
         raise InputError(
             f"{images}: {len(several)} files are further channels of a case ({shown(several)}); "
-            "a volume has one channel: keep the _0000 that is to be segmented"
+            "a volume has one channel: keep only the _0000 file, the one to segment"
         )
-    by_id = _by_id((clean_id(_without_channel(stem)), path) for path, stem in found.items())
+    by_id = _by_id((clean_id(_without_channel(stem)), path) for path, stem in stems.items())
     labels = listing(masks, (".nii", ".nii.gz"))
     masks_by_id = _by_id((clean_id(VOLUME.sub("", path.name)), path) for path in labels)
     return _matched(images, masks, by_id, masks_by_id, "expected {0}.nii.gz or {0}.nii")
@@ -97,12 +99,12 @@ def _without_channel(stem: str) -> str:
 
 
 def clean_id(stem: str) -> str:
-    """The id of a file's name without suffix."""
+    """The id that belongs to a file's name without its suffix."""
     return re.sub(r"\s", "_", stem)
 
 
 def listing(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The folder's own files with one of these suffixes, hidden ones left out, sorted.
+    """The files of a folder with one of these suffixes, without hidden ones, sorted.
 
     Raises:
         InputError: there is no such folder.
@@ -117,29 +119,30 @@ def listing(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def _by_id(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    by_id: dict[str, Path] = {}
     for key, path in files:
-        if (first := found.setdefault(key, path)) != path:
+        if (first := by_id.setdefault(key, path)) != path:
             raise InputError(
                 f"{first} and {path.name}: two files of the id {key}; keep or rename one of them"
             )
-    return found
+    return by_id
 
 
 def _matched(
     images: Path, masks: Path, by_id: dict[str, Path], masks_by_id: dict[str, Path], expected: str
 ) -> list[Pair]:
-    alone = sorted(by_id.keys() - masks_by_id.keys())
-    if alone:
+    without_mask = sorted(by_id.keys() - masks_by_id.keys())
+    if without_mask:
         raise InputError(
-            f"{masks}: no mask for {len(alone)} of {len(by_id)} images ({shown(alone)}); "
-            f"{expected.format(alone[0])}: add the masks, or take these images away"
+            f"{masks}: no mask for {len(without_mask)} of {len(by_id)} images "
+            f"({shown(without_mask)}); {expected.format(without_mask[0])}: add the masks, or "
+            "remove these images"
         )
-    orphans = sorted(masks_by_id.keys() - by_id.keys())
-    if orphans:
+    without_image = sorted(masks_by_id.keys() - by_id.keys())
+    if without_image:
         raise InputError(
-            f"{images}: no image for {len(orphans)} of {len(masks_by_id)} masks "
-            f"({shown(orphans)}); add the images, or take these masks away"
+            f"{images}: no image for {len(without_image)} of {len(masks_by_id)} masks "
+            f"({shown(without_image)}); add the images, or remove these masks"
         )
     return [Pair(key, by_id[key], masks_by_id[key]) for key in sorted(by_id)]
 

@@ -1,9 +1,9 @@
-"""Images and masks of your own as the arrays that training and evaluation map into memory.
+"""Write your own images and masks as the arrays that training and evaluation map into memory.
 
-The layout is `vmunet.data.preprocess`'s, with groups.txt beside ids.txt where patients are known:
-a patient's name a line, in the arrays' order. Masks of one class are as ISIC's. Masks of several
-hold class numbers, in masks.npy and in native_masks.zip: they take the nearest pixel under both
-protocols, as the mean of the classes 1 and 3 is not class 2.
+The layout is that of `vmunet.data.preprocess`, with groups.txt beside ids.txt if patients are
+known: one patient's name in each line, in the arrays' order. Masks of one class are like ISIC's.
+Masks of several classes hold class numbers, in masks.npy and in native_masks.zip: they take the
+nearest pixel under both protocols, because the mean of the classes 1 and 3 is not class 2.
 """
 
 import hashlib
@@ -29,8 +29,8 @@ Array8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What the manifest and the checks need to know of a pair; `classes`: those that occur."""
+class CheckedPair:
+    """A pair's entries for the manifest and the checks; `classes` are those in its mask."""
 
     width: int
     height: int
@@ -48,11 +48,11 @@ def write_own_images(
     size: int,
     protocols: Sequence[Protocol],
 ) -> dict[str, Any]:
-    """Read and check all pairs and write `target`/<protocol>/, whole; returns the manifest.
+    """Read and check all pairs and write `target`/<protocol>/; return the manifest.
 
     Args:
-        target: data/arrays/<name>.
-        name: the dataset's, for the manifests.
+        target: data/arrays/<name>, written completely or not at all.
+        name: the dataset's name, for the manifests.
         train, test: the two parts.
         classes: names of the masks' values 1, 2, ...
         size: side of the square arrays, px.
@@ -60,13 +60,13 @@ def write_own_images(
 
     Raises:
         InputError: a file is broken, a mask has another size than its image or holds other
-            values, or the same image is in both parts; `target` is untouched.
+            values, or the same image is in both parts; `target` is unchanged.
     """
     samples = {sample.id: sample for sample in (*train, *test)}
-    facts: dict[str, Facts] = {}
+    checked: dict[str, CheckedPair] = {}
 
     def read(key: str) -> tuple[Array8, Array8]:
-        image, mask, facts[key] = read_pair(samples[key], len(classes))
+        image, mask, checked[key] = read_pair(samples[key], len(classes))
         return image, mask
 
     with whole_folder(target) as folder:
@@ -75,25 +75,25 @@ def write_own_images(
             write_subset(folder, subset, ids, read, size, protocols, labels=len(classes) > 1)
             for protocol in protocols:
                 _write_groups(folder / protocol.name / subset / "groups.txt", part)
-        _refuse_copies(train, test, facts)
+        _refuse_copies(train, test, checked)
         write_native_masks(folder, _encoded_masks(test, len(classes)), protocols)
-        manifest = _summary(name, train, test, classes, facts) | {"view": name, "size": size}
+        manifest = _counts(name, train, test, classes, checked) | {"view": name, "size": size}
         for protocol in protocols:
             text = json.dumps(manifest | {"protocol": protocol.name}, indent=1) + "\n"
             (folder / protocol.name / "manifest.json").write_text(text)
     return manifest
 
 
-def read_pair(sample: Sample, classes: int) -> tuple[Array8, Array8, Facts]:
-    """Image (height, width, 3) in RGB, mask (height, width) and their facts.
+def read_pair(sample: Sample, classes: int) -> tuple[Array8, Array8, CheckedPair]:
+    """The image (height, width, 3) in RGB, the mask (height, width) and the pair's entries.
 
     Raises:
-        InputError: see `write_own_images`.
+        InputError: as `write_own_images`.
     """
     image_path, mask_path = Path(sample.image), Path(sample.mask)
     for path in (image_path, mask_path):
         if not path.is_file():
-            raise InputError(f"{path}: no longer there; run the own_split stage again")
+            raise InputError(f"{path}: the file is gone; run the own_split stage again")
     image, mask = read_rgb(image_path)[0], read_labels(mask_path, classes)
     if image.shape[:2] != mask.shape:
         raise InputError(
@@ -104,7 +104,7 @@ def read_pair(sample: Sample, classes: int) -> tuple[Array8, Array8, Facts]:
     present = tuple(int(v) for v in values) if classes > 1 else (1,) * len(values)
     sums = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (image_path, mask_path)]
     height, width = mask.shape
-    return image, mask, Facts(width, height, present, sums[0], sums[1])
+    return image, mask, CheckedPair(width, height, present, sums[0], sums[1])
 
 
 def _write_groups(path: Path, part: Sequence[Sample]) -> None:
@@ -113,11 +113,11 @@ def _write_groups(path: Path, part: Sequence[Sample]) -> None:
 
 
 def _refuse_copies(
-    train: Sequence[Sample], test: Sequence[Sample], facts: dict[str, Facts]
+    train: Sequence[Sample], test: Sequence[Sample], checked: dict[str, CheckedPair]
 ) -> None:
-    trained = {facts[sample.id].image_sha256: sample for sample in train}
+    trained = {checked[sample.id].image_sha256: sample for sample in train}
     for sample in test:
-        if twin := trained.get(facts[sample.id].image_sha256):
+        if twin := trained.get(checked[sample.id].image_sha256):
             raise InputError(
                 f"{Path(twin.image).name} trains and {Path(sample.image).name} tests, and they "
                 "are the same file; remove one of them, or give both the same patient in a csv"
@@ -130,20 +130,20 @@ def _encoded_masks(test: Sequence[Sample], classes: int) -> Iterator[tuple[str, 
         yield sample.id, cv2.imencode(".png", mask)[1].tobytes()
 
 
-def _summary(
+def _counts(
     name: str,
     train: Sequence[Sample],
     test: Sequence[Sample],
     classes: Sequence[str],
-    facts: dict[str, Facts],
+    checked: dict[str, CheckedPair],
 ) -> dict[str, Any]:
-    """The manifest's facts; `images_with` counts, for each class, the images that show it."""
-    ordered = [facts[key] for key in sorted(facts)]
+    """The manifest's counts; `images_with` counts, for each class, the images that show it."""
+    ordered = [checked[key] for key in sorted(checked)]
     patients = {sample.patient for sample in (*train, *test)} - {""}
 
     def images_with(part: Sequence[Sample]) -> dict[str, int]:
         return {
-            label: sum(number in facts[sample.id].classes for sample in part)
+            label: sum(number in checked[sample.id].classes for sample in part)
             for number, label in enumerate(classes, start=1)
         }
 
@@ -159,13 +159,13 @@ def _summary(
         "empty_masks": sum(not f.classes for f in ordered),
         "images_with": {"train": images_with(train), "test": images_with(test)},
         "sha256": {
-            "images": _sum_of((key, facts[key].image_sha256) for key in sorted(facts)),
-            "masks": _sum_of((key, facts[key].mask_sha256) for key in sorted(facts)),
+            "images": _sum_of((key, checked[key].image_sha256) for key in sorted(checked)),
+            "masks": _sum_of((key, checked[key].mask_sha256) for key in sorted(checked)),
         },
     }
 
 
 def _sum_of(files: Iterator[tuple[str, str]]) -> str:
-    """One SHA-256 over ids and the files' own, in the ids' order."""
+    """One SHA-256 over the ids and the files' SHA-256, in the ids' order."""
     lines = "".join(f"{key} {digest}\n" for key, digest in files)
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,7 +1,8 @@
-"""Masks of any number of classes as their files hold them.
+"""Read masks of any number of classes.
 
-One class: 0 and 255, or 0 and 1 (`vmunet.data.images.read_mask`). Several: every pixel holds its
-class's number, 0 for the background, in 8 bits of gray or as the index into a palette.
+A mask of one class holds 0 and 255, or 0 and 1 (`vmunet.data.images.read_mask`). In a mask of
+several classes every pixel holds its class's number, 0 for the background, as 8 bits of gray or as
+the index into a palette.
 """
 
 from pathlib import Path
@@ -17,10 +18,11 @@ MODES = {"1": "black and white", "L": "8-bit gray", "P": "a palette"}  # Pillow'
 
 
 def read_labels(path: Path, classes: int) -> Labels:
-    """A mask (height, width): 0 and 255 for one class, else the classes' numbers 0..classes.
+    """A mask (height, width): 0 and 255 for one class, otherwise the numbers 0..classes.
 
     Raises:
-        InputError: unreadable, not one number a pixel, or it holds other values.
+        InputError: the file is unreadable, does not have one number per pixel, or holds other
+            values.
     """
     return read_mask(path)[0] if classes == 1 else _read_indices(path, classes)
 
@@ -34,20 +36,20 @@ def _read_indices(path: Path, classes: int) -> Labels:
             labels = np.asarray(image, dtype=np.uint8) if mode in MODES else None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(
-            f"{path.name}: not a readable image, or cut short ({error}); replace it by an intact "
+            f"{path.name}: not a readable image, or cut short ({error}); replace it with an intact "
             "copy"
         ) from None
     if labels is None:
         raise InputError(
-            f"{path}: its pixels are {mode}; expected one number of 8 bits a pixel, 0 to "
+            f"{path}: its pixels are {mode}; expected one number of 8 bits per pixel, 0 to "
             f"{classes}, as gray or with a palette"
         )
-    found = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
-    wrong = [int(value) for value in found if value > classes]
+    values = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+    wrong = [int(value) for value in values if value > classes]
     if wrong:
-        values = ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
+        shown = ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
         raise InputError(
-            f"{path}: holds {values}; with {classes} classes a mask holds 0 (the background) "
+            f"{path}: holds {shown}; with {classes} classes a mask holds 0 (the background) "
             f"to {classes}, a class's number at each pixel"
         )
     return labels

@@ -1,8 +1,8 @@
-"""Which images train and which test: by a rule, by a table, and never one patient in both.
+"""Split images into training and test, by a rule or by a table; no patient is in both.
 
-The rule orders ids (or patients, where they are known) by the SHA-256 of their names and takes the
-first share as the test part. It depends on the names alone, whatever the order of the files; one
-more image moves at most one other to the other part, one more of a known patient none.
+The rule orders ids (or patients, if they are known) by the SHA-256 of their names and takes the
+first share as the test part. It depends only on the names, not on the order of the files. One more
+image moves at most one other image to the other part; one more image of a known patient moves none.
 """
 
 import csv
@@ -20,7 +20,7 @@ COLUMNS = ("id", "split", "patient")
 
 @dataclass(frozen=True)
 class Sample:
-    """An image or volume in its part; `patient` is empty where no table names one."""
+    """An image or volume in its part; `patient` is empty if no table names one."""
 
     id: str
     part: str
@@ -33,12 +33,12 @@ def part_for_test(units: Collection[str], share: float) -> set[str]:
     """The ids, or patients, that test: `share` of them, at least one, and at least one trains.
 
     Raises:
-        InputError: there are fewer than two.
+        InputError: there are fewer than two units.
     """
     names = sorted(set(units), key=lambda name: (hashlib.sha256(name.encode()).digest(), name))
     if len(names) < 2:
         raise InputError(
-            f"own: {len(names)} image or patient cannot be parted into training and test; at "
+            f"own: {len(names)} image or patient cannot be split into training and test; at "
             "least two are needed"
         )
     return set(names[: min(max(1, round(share * len(names))), len(names) - 1)])
@@ -48,10 +48,10 @@ def assign(pairs: Sequence[Pair], share: float | None, table: Path | None) -> li
     """Every pair with its part and patient, in the pairs' order.
 
     Args:
-        pairs: as found.
-        share: of the images, or of the patients where the table names them, that test; not with
-            a table that says which test.
-        table: CSV with `id`, and `split` or `patient` or both; other columns are passed over.
+        pairs: the pairs of `vmunet.data.own.files`.
+        share: the share of the images, or of the patients if the table names them, that test;
+            None if the table has the column `split`.
+        table: CSV with `id`, and `split` or `patient` or both; other columns are ignored.
 
     Raises:
         InputError: the table is missing, lacks columns, or does not fit the pairs; a patient is
@@ -105,13 +105,13 @@ def _check_parts(table: Path, parts: dict[str, str], patients: dict[str, str]) -
 
 
 def _read_table(path: Path, ids: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The table's rows by id, blanks made single: exactly one for every id."""
+    """The table's rows by id, exactly one for every id; repeated spaces become one."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = [name.strip() for name in reader.fieldnames or []]
             reader.fieldnames = columns
-            read = [
+            cleaned = [
                 {k: " ".join((row[k] or "").split()) for k in COLUMNS if k in row} for row in reader
             ]
     except FileNotFoundError:
@@ -123,10 +123,10 @@ def _read_table(path: Path, ids: Sequence[str]) -> dict[str, dict[str, str]]:
     if "id" not in columns or not {"split", "patient"} & set(columns):
         raise InputError(
             f"{path}: its columns are {', '.join(columns) or 'none'}; expected id, and split or "
-            "patient or both, parted by commas"
+            "patient or both, separated by commas"
         )
     rows: dict[str, dict[str, str]] = {}
-    for row in read:
+    for row in cleaned:
         key = clean_id(row["id"])
         if key in rows:
             raise InputError(f"{path}: {key} has two rows; keep one")
@@ -140,7 +140,7 @@ def _read_table(path: Path, ids: Sequence[str]) -> dict[str, dict[str, str]]:
     unknown = sorted(rows.keys() - set(ids))
     if unknown:
         raise InputError(
-            f"{path}: {len(unknown)} rows are of no image ({shown(unknown)}); the column id holds "
+            f"{path}: {len(unknown)} rows have no image ({shown(unknown)}); the column id holds "
             "file names without their suffixes"
         )
     nameless = [key for key in ids if rows[key].get("patient") == ""]
@@ -150,7 +150,7 @@ def _read_table(path: Path, ids: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def write_samples(path: Path, samples: Sequence[Sample]) -> None:
-    """Write the samples as a CSV, whole."""
+    """Write the samples as a CSV, completely or not at all."""
     with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         names = [field.name for field in fields(Sample)]

@@ -1,4 +1,4 @@
-"""Volumes and label maps of your own, for `vmunet.data.volumes.write_volumes`."""
+"""Your own volumes and label maps, for `vmunet.data.volumes.write_volumes`."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -24,12 +24,12 @@ def read_case(sample: Sample, classes: int, window: Sequence[float] | None) -> P
 
     Args:
         sample: names the files.
-        classes: how many besides the background.
+        classes: the number of classes without the background.
         window: values that become 0 and 1 (HU, for CT), or None for each volume's own
-            percentiles: values of MR have no unit.
+            percentiles, because values of MR have no unit.
 
     Raises:
-        InputError: a file is broken, a label is of no class, or the two lie on different grids.
+        InputError: a file is broken, a label is of no class, or the two have different grids.
     """
     scan = read_volume(Path(sample.image))
     labels = read_labels(Path(sample.mask), range(classes + 1), ADVICE)

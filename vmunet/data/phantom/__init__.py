@@ -1,1 +1,1 @@
-"""Made images and CT volumes with known masks, for runs without a download."""
+"""Synthetic images and CT volumes with known masks, for runs without a download."""

@@ -1,4 +1,4 @@
-"""What lies over the skin in a dermoscopic photograph: hair, rulers, bubbles, ink, the lens.
+"""Objects over the skin in a dermoscopic photograph: hair, rulers, bubbles, ink, the lens.
 
 Every function takes a float32 image (height, width, 3) in 0..1, RGB, and changes it in place.
 Lengths are in pixels of that image; `unit` is its shorter side.
@@ -42,7 +42,7 @@ def _bend(
 
 
 def add_hair(image: Image, rng: np.random.Generator) -> None:
-    """Dark, roughly combed strands right across the image, or the stubble of shaved skin."""
+    """Dark strands in roughly one direction across the image, or the stubble of shaved skin."""
     height, width = image.shape[:2]
     unit = min(height, width)
     stubble = rng.random() < 0.25
@@ -101,7 +101,7 @@ def add_ink(image: Image, rng: np.random.Generator) -> None:
 
 
 def add_sticker(image: Image, rng: np.random.Generator) -> None:
-    """A coloured calibration sticker that reaches in from one side."""
+    """A coloured calibration sticker that covers a part of one side."""
     height, width = image.shape[:2]
     colours = ([0.35, 0.82, 0.8], [0.95, 0.52, 0.1], [0.25, 0.5, 0.85], [0.93, 0.85, 0.25])
     colour = np.array(colours[int(rng.integers(4))], np.float32)

@@ -1,4 +1,4 @@
-"""The trunk around the organs of a CT phantom: wall, lungs, bones, and the couch it lies on."""
+"""The trunk around the organs of a CT phantom: wall, lungs, bones, and the couch below it."""
 
 import numpy as np
 
@@ -7,10 +7,10 @@ from vmunet.data.phantom.shapes import Canvas, Field
 
 
 class Scene:
-    """What every shape is drawn with: the canvas, the patient, and the spaces of the trunk.
+    """Everything that drawing a shape needs: canvas, patient, and the spaces of the trunk.
 
     Attributes:
-        canvas, patient, rng: as given.
+        canvas, patient, rng: the arguments.
         grain: noise of unit deviation over the canvas, features 22 mm wide.
         cavity: depth in the abdominal cavity, mm.
         below: depth below the diaphragm, mm.
@@ -22,10 +22,10 @@ class Scene:
         x, y, z = canvas.x, canvas.y, canvas.z
         u, v = x / patient.width, y / patient.depth
         trunk = _oval_depth(x, y, patient.width, patient.depth) + 2 * canvas.noise(rng, 90)
-        back = np.hypot(u / 0.44, (v + 1.05) / 0.42)  # spine and its muscles stand into the cavity
+        back = np.hypot(u / 0.44, (v + 1.05) / 0.42)  # spine and its muscles reach into the cavity
         self.cavity = np.minimum(trunk, (back - 1) * np.float32(0.42 * patient.depth))
-        # each half of the diaphragm is a dome whose rim hangs down along the ribs; the heart lies
-        # on the middle
+        # Each half of the diaphragm is a dome whose rim goes down along the ribs; the heart is
+        # above the middle.
         tops = rng.uniform(84, 98), rng.uniform(62, 70), rng.uniform(74, 88)
         falls = [((u - side) / 0.62) ** 2 + (v - 0.12) ** 2 for side in (0.46, 0.0, -0.48)]
         domes = [top - 70 * fall for top, fall in zip(tops, falls, strict=True)]
@@ -33,12 +33,12 @@ class Scene:
         self.below = ((dome * patient.stretch - z) * 0.6).astype(np.float32)
 
     def near(self, u: float, v: float, w: float, spread: float = 4) -> tuple[float, float, float]:
-        """A position in mm, moved by about `spread` mm: no two patients are alike."""
+        """A position in mm, moved by about `spread` mm, so that patients differ."""
         x, y, z = np.array(self.patient.at(u, v, w)) + self.rng.normal(0, spread, 3)
         return float(x), float(y), float(z)
 
     def size(self, *radii: float, spread: float = 0.08) -> list[float]:
-        """Radii in mm for this patient, all larger or smaller by one factor, and each a little."""
+        """Radii in mm for this patient: all times one random factor, and each times a small one."""
         factor = self.patient.scale * np.exp(np.clip(self.rng.normal(0, spread), -0.2, 0.2))
         return [float(r * factor * self.rng.uniform(0.94, 1.06)) for r in radii]
 
@@ -120,6 +120,6 @@ def paint_table(scene: Scene) -> None:
 
 
 def _oval_depth(x: Field, y: Field, width: float, depth: float) -> Field:
-    """About the depth in mm in an oval, a little boxier than an ellipse, of these half-axes."""
+    """The approximate depth in mm in an oval with these half-axes, squarer than an ellipse."""
     rim = np.abs(x / np.float32(width)) ** 2.4 + np.abs(y / np.float32(depth)) ** 2.4
     return (1 - rim ** (1 / 2.4)) * np.float32((width + depth) / 2)

@@ -1,8 +1,8 @@
 """Procedural abdominal CT with 13 labelled organs, in BTCV's raw layout: no account is needed.
 
-`ct_patient` is who is scanned, `ct_body` and `ct_organs` say what lies where, `ct_shapes` how it is
-painted; here it is scanned (grid, noise) and stored as NIfTI. Neighbours overlap in HU, so
-intensity alone names few organs. Phantoms exercise the pipeline; scores on them say nothing about
+`patient` describes who is scanned, `body` and `organs` place the anatomy, and `shapes` paints it.
+This module scans it (grid, noise) and stores it as NIfTI. Neighbouring organs overlap in HU, so
+intensity alone identifies few of them. Phantoms test the pipeline; scores on them say nothing about
 patients.
 """
 
@@ -26,13 +26,13 @@ from vmunet.errors import InputError
 from vmunet.files import whole_folder
 from vmunet.threads import in_threads
 
-CASES = (*range(1, 11), *range(21, 41))  # those of BTCV's training set
-WITHOUT_GALLBLADDER = (25, 39)  # a cholecystectomy in one of the usual test cases, one of training
+CASES = (*range(1, 11), *range(21, 41))  # the cases of BTCV's training set
+WITHOUT_GALLBLADDER = (25, 39)  # a cholecystectomy in one usual test case and one training case
 ORIENTATIONS = ("LAS", "RAS", "LPS", "RPS", "LAI", "RAS", "PLS", "LAS", "ASL", "LPI")  # by case
-STREAM = 3193805  # BTCV's number on Synapse: keeps these draws apart from other phantoms' draws
+STREAM = 3193805  # BTCV's number on Synapse: separates these draws from other phantoms' draws
 FIELD_OF_VIEW = (300, 450)  # mm
-SPACING = (3, 5)  # mm between slices, where their number allows
-EXTENT = (115, 150)  # mm from the lowest to the highest slice: holds every organ, cuts a few
+SPACING = (3, 5)  # mm between slices, if their number allows it
+EXTENT = (115, 150)  # mm from the lowest to the highest slice: has every organ, cuts a few
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class CtPhantom:
 
     Attributes:
         image: int16 (x, y, z), HU in -1024..3071.
-        label: uint8 (x, y, z), 0 or one of `ct_patient.LABELS`.
+        label: uint8 (x, y, z), 0 or one of `patient.LABELS`.
         affine: float64 (4, 4), from voxels to mm.
     """
 
@@ -53,18 +53,18 @@ class CtPhantom:
 def write_btcv(
     folder: Path, cases: Sequence[int], size: int, slices: tuple[int, int], seed: int
 ) -> None:
-    """Write folder/RawData/Training/{img,label}/{img,label}NNNN.nii.gz, all of it or nothing.
+    """Write folder/RawData/Training/{img,label}/{img,label}NNNN.nii.gz, all of them or none.
 
-    Images are int16 HU, labels uint8 0..13 by BTCV's numbers. Stored axes differ from case to case
-    (ORIENTATIONS): only the affine tells right from left. A case's bytes depend on the seed, its
-    number, `size` and `slices` alone.
+    Images are int16 HU, labels uint8 0..13 by BTCV's numbers. The order of the stored axes differs
+    between cases (ORIENTATIONS): only the affine tells right from left. A case's bytes depend only
+    on the seed, its number, `size` and `slices`.
 
     Args:
-        folder: to write into; made where absent.
-        cases: numbers, of CASES as a rule.
+        folder: the folder to write into; it is made if it does not exist.
+        cases: numbers, normally those of CASES.
         size: width and height of a slice in pixels, at least 32.
-        slices: least and greatest number of slices, at least 8. From about 24 on they are 3-5 mm
-            thick; fewer are thicker, so that every organ is still met.
+        slices: smallest and largest number of slices, at least 8. From about 24 on they are 3-5 mm
+            thick; fewer are thicker, so that they still show every organ.
         seed: of the whole series, at least 0.
 
     Raises:
@@ -73,7 +73,9 @@ def write_btcv(
     _check(cases, size, slices, seed)
     target = folder / "RawData"
     if target.exists():
-        raise InputError(f"{target} exists; phantoms replace nothing: remove it or name another")
+        raise InputError(
+            f"{target} exists, and phantoms replace no files: remove it or name another folder"
+        )
     with whole_folder(target) as part:
         for kind in ("img", "label"):
             (part / "Training" / kind).mkdir(parents=True)
@@ -84,7 +86,7 @@ def write_btcv(
 def ct_phantom(seed: int, case: int, size: int, slices: tuple[int, int]) -> CtPhantom:
     """Phantom number `case` of the series `seed`, the same bits every time.
 
-    Args: as those of `write_btcv`.
+    Args: as in `write_btcv`.
     """
     rng = np.random.default_rng([STREAM, seed, case])
     patient = draw_patient(rng, gallbladder=case not in WITHOUT_GALLBLADDER)
@@ -106,13 +108,13 @@ def ct_phantom(seed: int, case: int, size: int, slices: tuple[int, int]) -> CtPh
     paint_bones(scene)
     paint_table(scene)
     affine = np.diag([*spacing, 1.0])
-    # where a scanner puts its origin says nothing about the patient
+    # A scanner's origin says nothing about the patient.
     affine[:3, 3] = np.round(rng.uniform(-200, 200, 3), 3) - np.array(spacing) * counts / 2
     return CtPhantom(_scanned(rng, canvas.hu), canvas.label, affine)
 
 
 def _slice_spacing(extent: float, count: int) -> float:
-    """Millimetres between slices: SPACING where it can hold about `extent`, else what holds it."""
+    """Millimetres between slices: within SPACING if that covers about `extent`, otherwise more."""
     low, high = SPACING
     if count * high < EXTENT[0]:
         return EXTENT[0] / count

@@ -1,10 +1,11 @@
-"""Procedural dermoscopy-like images with known masks, for running everything without a download.
+"""Procedural images like dermoscopy, with known masks, for runs without a download.
 
 Skin is rendered as light through layers of pigment (Beer-Lambert): an illuminated skin tone times
 exp(-melanin * its absorption - blood * its absorption), which gives the field's browns, reds and
 blacks from two densities. The lesion is a multi-lobed star-shaped field; its pigment follows that
-field with an edge that is sharp on one side and fades on another, so no darkness threshold finds
-the mask, yet a network can. Phantoms exercise the pipeline; scores on them say nothing about skin.
+field with an edge that is sharp on one side and fades on another, so that no threshold of darkness
+finds the mask, but a network can. Phantoms test the pipeline; scores on them say nothing about
+skin.
 """
 
 import zipfile
@@ -41,7 +42,7 @@ class Phantom:
     Attributes:
         image: uint8 (height, width, 3), RGB, 0..255.
         mask: uint8 (height, width), 0 skin or 255 lesion.
-        attributes: which difficulties it has: hair, ruler, vignette, pale, lobed, ...
+        attributes: the difficulties that it has: hair, ruler, vignette, pale, lobed, ...
     """
 
     image: NDArray[np.uint8]
@@ -168,11 +169,11 @@ def _photograph(rng: np.random.Generator, image: Field) -> NDArray[np.uint8]:
 
 
 def write_archives(folder: Path, dataset: str, training: int, validation: int, seed: int) -> None:
-    """Write the dataset's four zips, in the official names and layout, filled with phantoms.
+    """Write the dataset's four zips with the official names and layout, filled with phantoms.
 
     Sizes vary and are not square (96 to 192 pixels wide). As in the official archives, ISIC 2017's
     photographs come with superpixel maps and a table, ISIC 2018's with a licence. The same
-    arguments give the same bytes, and each dataset its own phantoms.
+    arguments give the same bytes; each dataset has its own phantoms.
 
     Args:
         folder: existing folder to write into.
@@ -201,7 +202,7 @@ _BESIDE = {
 
 
 def _spread(total: int, count: int) -> set[int]:
-    """`count` of the indices below `total`, evenly spread: official parts interleave their ids."""
+    """`count` of the indices below `total`, evenly spread, as official parts interleave ids."""
     return {(2 * k + 1) * total // (2 * count) for k in range(count)}
 
 

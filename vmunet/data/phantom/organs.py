@@ -1,4 +1,4 @@
-"""The organs of a CT phantom, from the outside in: shapes painted later cover earlier ones."""
+"""The organs of a CT phantom, from the outside to the inside: later shapes cover earlier ones."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from vmunet.data.phantom.shapes import Point, Region
 
 
 def paint_organs(scene: Scene) -> None:
-    """Everything inside the cavity: image and labels."""
+    """Paint everything inside the cavity: image and labels."""
     _bowel(scene)
     _liver(scene)
     _stomach(scene)
@@ -21,7 +21,7 @@ def paint_organs(scene: Scene) -> None:
 
 
 def _bowel(scene: Scene) -> None:
-    """Colon and loops of small bowel, with gas in some: distractors for every organ."""
+    """Colon and loops of small bowel, some with gas: they resemble every organ a little."""
     rng, near, canvas = scene.rng, scene.near, scene.canvas
     colon = (
         [near(0.74, 0.0, -110), near(0.72, 0.15, -70), near(0.62, 0.35, -42)],
@@ -182,7 +182,7 @@ def _gallbladder(scene: Scene) -> None:
 
 
 def _gut(scene: Scene, region: Region, inside: float, gas: float) -> None:
-    """A hollow organ that is no label: wall, contents, gas where it is in front."""
+    """A hollow organ without a label: wall, contents, and gas in front."""
     region = region.within(scene.cavity - 3).within(scene.below)
     _hollow(scene, region, scene.patient.hu["bowel"], 3, inside, gas, 0)
 

@@ -1,4 +1,4 @@
-"""The patient of a CT phantom: build, organs by name, and what they are made of.
+"""The patient of a CT phantom: build, organs by name, and their materials.
 
 Positions are given as (u, v, w): u and v in half-widths and half-depths of the abdominal cavity (to
 the patient's right, to the front), w in mm towards the head from the level of the pancreas. HU are
@@ -54,9 +54,9 @@ class Patient:
     Attributes:
         width, depth: half-axes of the abdominal cavity, mm.
         fat: thickness of the fat under the skin, mm.
-        stretch: of lengths towards the head.
+        stretch: the factor of lengths towards the head.
         gallbladder: whether there is one.
-        hu: of each of MATERIALS.
+        hu: HU of each of MATERIALS.
     """
 
     width: float
@@ -68,7 +68,7 @@ class Patient:
 
     @property
     def scale(self) -> float:
-        """Of organ sizes given in mm for a cavity 270 mm wide."""
+        """The factor of organ sizes, which are given in mm for a cavity 270 mm wide."""
         return self.width / 135
 
     @property
@@ -83,12 +83,12 @@ class Patient:
         return 0.0, -0.42 * self.depth
 
     def at(self, u: float, v: float, w: float) -> tuple[float, float, float]:
-        """Millimetres of a position."""
+        """A position in mm."""
         return u * self.width, v * self.depth, w * self.stretch
 
 
 def draw_patient(rng: np.random.Generator, gallbladder: bool) -> Patient:
-    """Somebody of ordinary build."""
+    """Draw a patient of ordinary build."""
     width = rng.uniform(118, 142)
     hu = {name: rng.normal(0, 1) for name in MATERIALS}
     for name, (mean, deviation) in MATERIALS.items():

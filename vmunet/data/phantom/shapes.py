@@ -1,8 +1,8 @@
-"""A canvas in patient space on which a CT volume is painted, shape after shape.
+"""A canvas in patient space on which a CT volume is painted, one shape after the other.
 
-Coordinates are millimetres in the patient's frame, as NIfTI has it: x grows to the patient's right,
+Coordinates are millimetres in the patient's frame, as in NIfTI: x grows to the patient's right,
 y to the front, z to the head. A shape is given by its depth: the distance in mm to its border,
-positive inside. What a voxel shows is a mixture by the depth at its centre (partial volume).
+positive inside. A voxel's value is a mixture by the depth at its centre (partial volume).
 """
 
 from collections.abc import Sequence
@@ -29,11 +29,11 @@ class Region(NamedTuple):
     depth: Field
 
     def within(self, other: Field) -> "Region":
-        """Its intersection with a depth field of the whole canvas."""
+        """The intersection of the region with a depth field of the whole canvas."""
         return Region(self.where, np.minimum(self.depth, other[self.where]))
 
     def rough(self, grain: Field, amount: float) -> "Region":
-        """Its border moved by `amount` mm times a noise field of the whole canvas."""
+        """The region, its border moved by `amount` mm times a noise field of the whole canvas."""
         return Region(self.where, self.depth + np.float32(amount) * grain[self.where])
 
 
@@ -42,13 +42,14 @@ def smooth_noise(
 ) -> Field:
     """Noise of about unit deviation whose features are `scale` mm wide.
 
-    Drawn on a grid that follows the extent alone, so that one patient looks the same at any size.
+    It is drawn on a grid that depends only on the extent, so that a patient looks the same at any
+    size.
 
     Args:
-        rng: where it is drawn from.
+        rng: the generator that draws it.
         shape: of the result, voxels.
         extent: of the volume along the same axes, mm.
-        scale: mm.
+        scale: width of the features, mm.
     """
     cells = [max(2, round(length / scale)) + 3 for length in extent]
     coarse = rng.standard_normal((cells[2], cells[0] * cells[1]), np.float32)
@@ -64,10 +65,10 @@ class Canvas:
 
     Attributes:
         axes: mm of the voxel centres along x, y and z, increasing.
-        x, y, z: the coordinates that shapes are drawn in, mm, broadcastable to the volume. They
-            start straight; `bend` deforms whatever is drawn after it.
-        hu: float32 (x, y, z), starts as air.
-        label: uint8 (x, y, z), starts as 0.
+        x, y, z: the coordinates in which shapes are drawn, mm, broadcastable to the volume. They
+            are straight at first; `bend` deforms all shapes that are drawn after it.
+        hu: float32 (x, y, z), air at first.
+        label: uint8 (x, y, z), 0 at first.
     """
 
     def __init__(self, axes: tuple[Field, Field, Field]) -> None:
@@ -97,7 +98,7 @@ class Canvas:
     def bend(self, rng: np.random.Generator, amount: float, scale: float, fixed: Point) -> None:
         """Deform the coordinates smoothly, by about `amount` mm over features of `scale` mm.
 
-        The line along z through `fixed` (x, y in mm) stays, and what is near it nearly so.
+        The line along z through `fixed` (x, y in mm) stays in place, and its surroundings nearly.
         """
         self.straighten()
         x, y, z = self.x, self.y, self.z
@@ -114,13 +115,13 @@ class Canvas:
         return smooth_noise(rng, self.shape, extent, scale)
 
     def paint(self, region: Region, hu: float | Field, label: int = 0, over: int = -1) -> None:
-        """Lay a shape over what is there.
+        """Paint a shape over the earlier ones.
 
         Args:
             region: the shape.
-            hu: of its material, one value or one per voxel of the region's box.
-            label: of the voxels that lie in it by more than half.
-            over: only voxels with this label are changed; all of them if negative.
+            hu: HU of its material, one value or one per voxel of the region's box.
+            label: label of the voxels of which more than half is in the shape.
+            over: only voxels with this label are changed; all voxels if it is negative.
         """
         pitch = np.float32(np.prod(self.spacing) ** (1 / 3))
         cover = np.clip(region.depth / pitch + np.float32(0.5), 0, 1)
@@ -174,7 +175,7 @@ class Canvas:
         return [np.broadcast_to(values, self.shape) for values in (self.x, self.y, self.z)]
 
     def _box(self, points: Field, reach: Sequence[float]) -> tuple[slice, slice, slice]:
-        """Slices that hold the points with `reach` mm around them, once bent."""
+        """Slices that hold the points with `reach` mm around them, also after bending."""
         box = []
         for axis, values, far, step in zip(self.axes, points.T, reach, self.spacing, strict=True):
             margin = far + MOST_BENT + step

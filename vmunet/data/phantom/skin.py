@@ -1,4 +1,4 @@
-"""The skin that phantoms are made of: its tone under light, its pigments, and the noise in both."""
+"""The skin of phantoms: its tone under light, its pigments, and the noise in both."""
 
 import cv2
 import numpy as np

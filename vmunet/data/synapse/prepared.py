@@ -1,9 +1,9 @@
-"""Synapse as TransUNet's authors prepared it: train_npz/ and test_vol_h5/.
+"""Read Synapse as TransUNet's authors prepared it: train_npz/ and test_vol_h5/.
 
 train_npz/case0005_slice000.npz   image (height, width) 0..1, label 0..8
 test_vol_h5/case0001.npy.h5       image (depth, height, width) 0..1, label 0..8
 
-The files hold no spacing, and do not say where the patient's left is.
+The files hold no spacing, and do not say which side is the patient's left.
 """
 
 import re
@@ -43,19 +43,19 @@ def prepared_cases(folder: Path) -> tuple[list[Case], list[Case]]:
     for name in sorted(slices_of.keys() & volumes.keys()):
         raise InputError(f"{name}: this case is in {train_folder.name} and in {test_folder.name}")
     for name in TRAIN:
-        found = slices_of.get(name, [])
-        wanted = [train_folder / f"{name}_slice{i:03}.npz" for i in range(TRAIN_SLICES[name])]
-        if found != wanted:
-            odd = sorted(set(found) ^ set(wanted))[0]
+        slices = slices_of.get(name, [])
+        expected = [train_folder / f"{name}_slice{i:03}.npz" for i in range(TRAIN_SLICES[name])]
+        if slices != expected:
+            odd = sorted(set(slices) ^ set(expected))[0]
             raise InputError(
-                f"{odd}: {'not there' if odd in wanted else 'one too many'}; {name} has "
-                f"{len(wanted)} slices in the published list of 2,211"
+                f"{odd}: {'not there' if odd in expected else 'one too many'}; {name} has "
+                f"{len(expected)} slices in the published list of 2,211"
             )
-    for place, found_names, known in (
+    for place, names, known in (
         (train_folder, slices_of.keys(), TRAIN),
         (test_folder, volumes.keys(), TEST),
     ):
-        for name in sorted(found_names ^ set(known)):
+        for name in sorted(names ^ set(known)):
             what = "not there" if name in known else "not one of the published split"
             raise InputError(f"{place}: {name} is {what}; expected {', '.join(known)}")
 

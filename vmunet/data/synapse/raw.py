@@ -1,4 +1,4 @@
-"""Synapse (BTCV) from its raw volumes: RawData/Training/img/img0001.nii.gz and its label."""
+"""Read Synapse (BTCV) from its raw volumes: RawData/Training/img/img0001.nii.gz and its label."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def read_raw(image: Path, label: Path) -> Pixels:
     """A raw volume: 13 labels mapped to the paper's 8, HU windowed to 0..1.
 
     Raises:
-        InputError: a file is broken, a label is outside 0..13, the two lie on different grids.
+        InputError: a file is broken, a label is outside 0..13, or the two have different grids.
     """
     scan, organs = read_volume(image), read_labels(label, range(len(BTCV) + 1))
     check_same_grid(scan, organs)

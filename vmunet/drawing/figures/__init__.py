@@ -1,1 +1,1 @@
-"""The report's figures, a file each: plain arrays in, a matplotlib Figure out (see `style`)."""
+"""The report's figures, one file for each: it takes arrays and returns a matplotlib Figure."""

@@ -1,4 +1,4 @@
-"""Reliability: how often a pixel is lesion where a model gives it a probability."""
+"""Reliability: how often a pixel is lesion, compared with the probability that a model gives it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Reliability:
     """One run, pooled over its seeds.
 
     Attributes:
-        label: its name.
-        place: of its look.
-        edges: (bins + 1,) of the bins of probability, 0..1.
+        label: the run's name.
+        place: the index of its look.
+        edges: (bins + 1,) edges of the bins of probability, 0..1.
         pixels: (bins,) counts.
         probability, lesion: (bins,) the mean probability, and the part of the pixels that are
             lesion; nan in an empty bin.
@@ -39,8 +39,8 @@ class Reliability:
     @property
     def error(self) -> float:
         """The expected calibration error: the mean over pixels of |probability - lesion|."""
-        apart = np.nan_to_num(np.abs(self.probability - self.lesion))
-        return float((self.pixels * apart).sum() / self.pixels.sum())
+        errors = np.nan_to_num(np.abs(self.probability - self.lesion))
+        return float((self.pixels * errors).sum() / self.pixels.sum())
 
 
 def draw(panels: Sequence[tuple[str, Sequence[Reliability]]], warning: str) -> "Figure":
@@ -68,7 +68,7 @@ def _draw_diagram(axes: "Axes", title: str, runs: Sequence[Reliability]) -> None
             marker=style.marker,
             label=f"{run.label}: ECE {run.error:.3f}",
         )
-    room = 0.09 * len(runs)  # for the legend, above whatever the curves do
+    room = 0.09 * len(runs)  # for the legend, above the curves
     axes.set(xlim=(0, 1), ylim=(-0.02, 1.04 + room), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1])
     axes.set_title(title)
     axes.legend(loc="upper left", handlelength=2.8, borderpad=0)
@@ -77,7 +77,7 @@ def _draw_diagram(axes: "Axes", title: str, runs: Sequence[Reliability]) -> None
 def _draw_counts(axes: "Axes", runs: Sequence[Reliability]) -> None:
     for run in runs:
         style = look(run.place)
-        heights = np.maximum(run.pixels, 0.5)  # a logarithmic axis shows no 0
+        heights = np.maximum(run.pixels, 0.5)  # a logarithmic axis cannot show 0
         axes.stairs(heights, run.edges, baseline=0.5, color=style.colour, ls=style.line, lw=1.1)
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.5)

@@ -1,4 +1,4 @@
-"""Losses by epoch, with the epoch that was selected: a panel for each view."""
+"""Losses by epoch, with the selected epoch: a panel for each view."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = 4  # panels side by side at most
+COLUMNS = 4  # the most panels side by side
 HEIGHT = 3.9  # of a row of panels, cm
 LEGEND = 1.1
-RATIO = 4.0  # of the largest to the smallest loss from which the axis is logarithmic
+RATIO = 4.0  # if the largest loss is so many times the smallest, the axis is logarithmic
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Curve:
 
     Attributes:
         label: the run's name in the legend; the same for all its seeds.
-        place: of its look.
+        place: the index of its look.
         train: training loss by epoch, from epoch 1.
-        selection: the loss that selected the epoch, None where the training loss did.
-        epoch: the selected one.
+        selection: the loss that selected the epoch, None if the training loss selected it.
+        epoch: the selected epoch.
     """
 
     label: str

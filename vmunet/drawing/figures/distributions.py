@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 ROW = 0.72  # cm
 AROUND = 1.9  # for the axis and the title, cm
-RASTER = 500  # points of a panel from which they are pixels in the PDF
-SPREAD = 0.13  # of the points across their row, in rows
+RASTER = 500  # a panel with more points has them as pixels in the PDF
+SPREAD = 0.13  # how far the points spread across their row, in rows
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Row:
     """One cell under one protocol.
 
     Attributes:
-        label: its name.
+        label: the cell's name.
         sound: whether it was trained under the sound protocol.
-        dice: (images,) 0..1, a mean over the seeds where there are several; nan where undefined.
+        dice: (images,) 0..1, a mean over the seeds if there are several; nan if undefined.
     """
 
     label: str
@@ -72,7 +72,7 @@ def _draw_panel(axes: "Axes", title: str, rows: Sequence[Row], most: int) -> Non
     beside = axes.get_yaxis_transform()  # x in parts of the axes, y in data
     raster = sum(map(len, scores)) > RASTER
     for place, row, own in zip(places, rows, scores, strict=True):
-        # Spread by their number in the golden ratio's steps: even, and the same each time.
+        # The points spread in steps of the golden ratio: evenly, and the same each time.
         across = (np.arange(len(own)) * 0.618034) % 1 - 0.5
         axes.plot(
             own,

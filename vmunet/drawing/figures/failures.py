@@ -1,4 +1,4 @@
-"""The images of the lowest Dice, with what was measured of them (the paper's Figure 5)."""
+"""The images with the lowest Dice, and their measurements (the paper's Figure 5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ class Failure:
     """One image.
 
     Attributes:
-        id: its name.
+        id: the image's name.
         image: uint8 RGB (size, size, 3).
         truth, prediction: bool (size, size).
         dice: 0..1.
-        facts: what was measured.
-        pale, hairy: whether contrast and hair pass the declared limits.
+        facts: the measurements of the image.
+        pale, hairy: whether contrast and hair are beyond the declared limits.
     """
 
     id: str
@@ -53,7 +53,7 @@ class Failure:
 
 
 def draw(failures: Sequence[Failure], warning: str) -> "Figure":
-    """Draw the figure: image, dark lines, agreement, and words, two images a row."""
+    """Draw the figure: image, dark lines, agreement, and words, two images in a row."""
     rows = -(-len(failures) // BLOCKS)
     height = HEADING + rows * ROW + LEGEND
     page = Page(DOUBLE, height, warning)
@@ -91,7 +91,7 @@ def _draw_one(page: Page, x: float, y: float, failure: Failure) -> None:
 
 
 def _dark_lines(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image in pale gray with the dark lines that were found."""
+    """The image in pale gray with its dark lines marked."""
     from matplotlib.colors import to_rgb
 
     from vmunet.measure.image_facts import at_side, hair_mask

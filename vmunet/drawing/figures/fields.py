@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 NAMES = ("before_bottleneck", "after_bottleneck", "before_output", "after_output")
 PLACES = (("bottleneck", "at the bottleneck"), ("output", "at the output"))
-DECADES = 4  # that the colours span, down from the strongest pixel
+DECADES = 4  # the span of the colours, down from the strongest pixel
 LEFT, GAP, BELOW = 0.6, 0.2, 0.5  # cm
 HEADING, SCALE = 0.5, 1.35
 
@@ -30,8 +30,8 @@ def draw(
         maps: of NAMES, float32 (size, size): how much a pixel contributes, at least 0 and not 0
             everywhere.
         areas: `r50`, `r99` and `centres`, each (4,) in the order of NAMES: the share of the image's
-            area that the smallest square with 50% and 99% of the contribution takes, without what
-            lies outside the image; and the squares' centre in px along both axes.
+            area that the smallest square with 50% and 99% of the contribution takes, without the
+            part outside the image; and the squares' centre in px along both axes.
         warning: the band's text, or ''.
     """
     from matplotlib.colors import LogNorm
@@ -70,12 +70,12 @@ def percent(share: float) -> str:
 
 
 def square(size: int, centre: float, share: float) -> tuple[float, float]:
-    """From where to where, in px along both axes, a square within the image reaches.
+    """The two ends of a square within the image, in px along both axes.
 
     Args:
         size: of the image, px.
         centre: of the square, px from the middle of the first pixel.
-        share: of the image's area that it takes, without what lies outside the image.
+        share: the share of the image's area that the square takes, without the part outside it.
     """
     held = max(1, round(share**0.5 * size))  # pixels along an axis
     half = float(np.sort(np.abs(np.arange(size) - centre))[held - 1]) + 0.5

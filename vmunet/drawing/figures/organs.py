@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.patches import Patch
 
 HEIGHT = 7.2  # cm
-ACROSS = 0.8  # of an organ's place is used
+ACROSS = 0.8  # the part of an organ's place that is used
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Protocol:
     """One run's Dice, a mean over its seeds.
 
     Attributes:
-        label: its name.
-        paper, sound: (cases, organs) under each convention, 0..1; nan where undefined.
+        label: the run's name.
+        paper, sound: (cases, organs) under each convention, 0..1; nan if undefined.
     """
 
     label: str

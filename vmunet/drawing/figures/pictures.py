@@ -19,10 +19,10 @@ from vmunet.drawing.figures.style import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SIDE = 256  # pixels of a picture at most: more than print shows
-TILE = 2.7  # cm at most
+SIDE = 256  # the most pixels of a picture: more than print can show
+TILE = 2.7  # the largest side of a picture, cm
 MARGIN = 0.95  # for the names at the left, cm
-GAP, BELOW = 0.1, 0.42  # between pictures, and for the line beneath them, cm
+GAP, BELOW = 0.1, 0.42  # between pictures, and for the line below them, cm
 HEADING, LEGEND = 0.8, 0.75
 
 
@@ -31,7 +31,7 @@ class Prediction:
     """One run's predictions of the images.
 
     Attributes:
-        label: what stands above its column, of one or two lines.
+        label: the heading of its column, one or two lines.
         masks: bool (images, size, size).
         dice: (images,) 0..1.
     """
@@ -42,7 +42,7 @@ class Prediction:
 
 
 def lowest(dice: NDArray[np.float64], ids: Sequence[str], count: int) -> list[int]:
-    """The `count` images of the lowest Dice, from the lowest up; ties by id, alphabetically.
+    """The `count` images with the lowest Dice, from the lowest up; ties by id, alphabetically.
 
     An image without a Dice (nan) counts as the lowest.
     """
@@ -53,15 +53,15 @@ def lowest(dice: NDArray[np.float64], ids: Sequence[str], count: int) -> list[in
 def choose(
     dice: NDArray[np.float64], ids: Sequence[str], counts: Mapping[str, int]
 ) -> dict[str, list[int]]:
-    """Which images are shown, by rule: the best, those around the median, the worst.
+    """Choose the images that are shown, by rule: the best, those around the median, the worst.
 
     Args:
-        dice, ids: (images,) each, see `lowest`, whose order this is, from its end.
-        counts: how many of `best`, `median`, `worst`.
+        dice, ids: (images,) each; the images are in the order of `lowest`, reversed.
+        counts: the numbers of `best`, `median` and `worst` images.
 
     Returns:
-        Indices from high to low Dice by group, each image once; of too few images the worst are
-        shown first, then the best.
+        Indices from high to low Dice by group, each image once. If there are too few images, the
+        worst have precedence, then the best.
     """
     order = lowest(dice, ids, len(ids))[::-1]
     worst = order[max(0, len(order) - counts["worst"]) :]
@@ -80,15 +80,15 @@ def draw(
     groups: Mapping[str, Sequence[int]],
     warning: str,
 ) -> "Figure":
-    """Draw the figure: an image a row.
+    """Draw the figure: one image in each row.
 
     Args:
         images: uint8 RGB (images, size, size, 3).
         truth: bool (images, size, size).
-        ids: their names.
-        predictions: the first is the run that the rows were chosen by; it alone gets a column
-            that shows where it agrees with the truth.
-        groups: of `choose`.
+        ids: the images' names.
+        predictions: the first is of the run by which the rows were chosen; only this one gets a
+            column that shows where it agrees with the truth.
+        groups: the result of `choose`.
         warning: the band's text, or ''.
     """
     rows = [(name, i) for name, members in groups.items() for i in members]
@@ -149,12 +149,12 @@ def _name_groups(page: Page, groups: Mapping[str, Sequence[int]], tile: float) -
 
 
 def shortened(name: str) -> str:
-    """As much of a name as fits beside a picture; the end of it, where ids differ."""
+    """As much of a name as fits beside a picture: its end, in which ids differ."""
     return name if len(name) <= 14 else "…" + name[-13:]
 
 
 def shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A picture (height, width[, 3]) at SIDE pixels at most: a PDF holds no more than it shows."""
+    """A picture (height, width[, 3]) of at most SIDE pixels, so that a PDF stays small."""
     import cv2
 
     if max(image.shape[:2]) <= SIDE:

@@ -16,7 +16,7 @@ HEIGHT = 6.0  # cm
 MOST_BINS = 10
 RESAMPLES = 1000
 SEED = 0
-RASTER = 1000  # points from which they are pixels in the PDF
+RASTER = 1000  # a panel with more points has them as pixels in the PDF
 TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 Floats = NDArray[np.float64]
@@ -31,20 +31,21 @@ def binned(size: Floats, dice: Floats) -> Floats:
 
     Returns:
         (bins, 6): the smallest, median and largest size of a bin, the median Dice and its 95%
-        bootstrap interval. About the square root of the number of images, MOST_BINS at most.
+        bootstrap interval. The number of bins is about the square root of the number of images,
+        at most MOST_BINS.
     """
     order = np.argsort(size, kind="stable")
     count = min(MOST_BINS, max(1, int(np.sqrt(len(order)))))
     generator = np.random.default_rng(SEED)
-    found = []
+    bins = []
     for members in np.array_split(order, count):
         drawn = generator.integers(len(members), size=(RESAMPLES, len(members)))
         medians = np.median(dice[members][drawn], axis=1)
         low, high = np.quantile(medians, [0.025, 0.975])
         own = size[members]
         middle = float(np.median(dice[members]))
-        found.append([own.min(), np.median(own), own.max(), middle, low, high])
-    return np.array(found)
+        bins.append([own.min(), np.median(own), own.max(), middle, low, high])
+    return np.array(bins)
 
 
 def draw(panels: Sequence[tuple[str, Floats, Floats]], warning: str) -> "Figure":

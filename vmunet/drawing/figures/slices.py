@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LEFT, GAP, BELOW = 0.85, 0.12, 0.45  # cm
 HEADING, LEGEND = 0.5, 1.35
-MARGIN = 0.12  # around the labels that are shown, in sides
+MARGIN = 0.12  # around the labels, in sides
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Slice:
     """One slice of a case.
 
     Attributes:
-        name: the case, why it is shown, and which slice it is, in two lines.
+        name: two lines: the case, why it is shown, and the slice's number.
         image: (height, width), 0..1.
         truth: uint8 (height, width), labels.
-        predictions: of each run, the same.
-        words: beneath each prediction.
-        aspect: height of a pixel by its width.
+        predictions: each run's labels, like `truth`.
+        words: the text below each prediction.
+        aspect: height of a pixel divided by its width.
     """
 
     name: str
@@ -41,39 +41,41 @@ class Slice:
 
 
 def choose_slice(truth: NDArray[np.uint8]) -> int:
-    """The slice that holds the most organs; of several the one with the most labelled pixels, of
-    several of these the lowest. `truth` is (depth, height, width)."""
+    """The slice that holds the most organs; `truth` is (depth, height, width).
+
+    If several do, it is the one with the most labelled pixels; if several of these do, the lowest.
+    """
     organs = [np.unique(plane[plane > 0]).size for plane in truth]
     pixels = [np.count_nonzero(plane) for plane in truth]
     return max(range(len(truth)), key=lambda z: (organs[z], pixels[z], -z))
 
 
 def choose_cases(dice: NDArray[np.float64], names: Sequence[str]) -> dict[str, int]:
-    """The case of the best, the median and the worst Dice; ties by name, each case once.
+    """The cases with the best, the median and the worst Dice; ties by name, each case once.
 
     Args:
-        dice: (cases,); nan, where a case has no organ, counts as the worst.
-        names: the cases'.
+        dice: (cases,); nan, for a case without an organ, counts as the worst.
+        names: the cases' names.
     """
     order = sorted(range(len(names)), key=lambda i: (-np.nan_to_num(dice[i], nan=-1.0), names[i]))
-    found = {"best": order[0]}
+    chosen = {"best": order[0]}
     if len(order) > 2:
-        found["median"] = order[len(order) // 2]
+        chosen["median"] = order[len(order) // 2]
     if len(order) > 1:
-        found["worst"] = order[-1]
-    return found
+        chosen["worst"] = order[-1]
+    return chosen
 
 
 def cropped(one: Slice) -> Slice:
-    """The part of a slice around what is labelled on it, true or predicted."""
-    held = np.any([one.truth > 0, *(labels > 0 for labels in one.predictions)], axis=0)
-    if not held.any():
+    """The part of a slice around its labels, true or predicted."""
+    labelled = np.any([one.truth > 0, *(labels > 0 for labels in one.predictions)], axis=0)
+    if not labelled.any():
         return one
     window = []
-    for axis, side in enumerate(held.shape):
-        where = np.flatnonzero(held.any(axis=1 - axis))
-        around = round(MARGIN * side)
-        window.append(slice(max(0, int(where[0]) - around), int(where[-1]) + around + 1))
+    for axis, side in enumerate(labelled.shape):
+        places = np.flatnonzero(labelled.any(axis=1 - axis))
+        margin = round(MARGIN * side)
+        window.append(slice(max(0, int(places[0]) - margin), int(places[-1]) + margin + 1))
     part = tuple(window)
     return replace(
         one,
@@ -89,9 +91,9 @@ def draw(
     """Draw the figure: the image, the truth over each run's prediction.
 
     Args:
-        slices: a row each.
+        slices: one for each row.
         runs: the predictions' names.
-        organs: of the labels 1, 2, ...
+        organs: the names of the labels 1, 2, ...
         warning: the band's text, or ''.
     """
     slices = [cropped(one) for one in slices]
@@ -151,7 +153,7 @@ def _outline(axes: "Axes", truth: NDArray[np.uint8], labels: NDArray[np.uint8]) 
 
 
 def _number(axes: "Axes", mask: NDArray[np.bool_], organ: int, colour: str) -> None:
-    """The organ's number at the place that is deepest within it."""
+    """Write the organ's number at the place that is farthest from its border."""
     import cv2
     from matplotlib.patheffects import withStroke
 

@@ -1,7 +1,8 @@
-"""What the figures have in common: sizes in print, fonts, colours, the warning's band, the files.
+"""The common style of the figures: sizes in print, fonts, colours, the warning's band, the files.
 
-Widths are an IEEE column's and page's, so that a figure is printed at the size it was drawn for and
-its text at 7 points or more. Runs differ in colour, line and marker, never in colour alone.
+Widths are those of an IEEE column and page, so that a figure is printed at the size for which it
+was drawn, and its text at 7 points or more. Runs differ in colour, line and marker, never only in
+colour.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ def shade(colour: Colour) -> str:
 
 ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE, WHITE = map(shade, PALETTE)
 INK, FAINT = "#141414", "#b0b0b0"
-# What a prediction and the truth agree on, and where the prediction is too much or too little.
+# Colours of pixels that are in both masks, only in the prediction, and only in the truth.
 TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = PALETTE[2], PALETTE[0], PALETTE[4]
 
 SETTINGS: dict[str, Any] = {
@@ -77,13 +78,13 @@ LOOKS = (
 
 
 def look(index: int) -> Look:
-    """The look of the run at a place; from the seventh on they come again."""
+    """The look of the run at this index; from the seventh run on, the looks repeat."""
     return LOOKS[index % len(LOOKS)]
 
 
 @contextmanager
 def settled() -> Iterator[None]:
-    """matplotlib as these figures want it, whatever a person's own settings are."""
+    """matplotlib with these figures' settings, regardless of the user's own settings."""
     from matplotlib import style
 
     with style.context(SETTINGS, after_reset=True):
@@ -91,11 +92,11 @@ def settled() -> Iterator[None]:
 
 
 class Page:
-    """A figure of a width and height in cm, with a band above it where there is a warning.
+    """A figure of a width and height in cm, with a band above it if there is a warning.
 
     Args:
         width, height: cm, without the band.
-        warning: the band's text, empty for none.
+        warning: the band's text; if it is empty, there is no band.
     """
 
     def __init__(self, width: float, height: float, warning: str) -> None:
@@ -137,24 +138,24 @@ class Page:
         self.figure.text(x / self.width, 1 - (self.top + y) / self.height, words, **settings)
 
     def plots(self, rows: int, columns: int, **settings: Any) -> list[list["Axes"]]:
-        """Rows of axes that share the page and make room for their labels."""
+        """Rows of axes that share the page and leave space for their labels."""
         rect = (0.0, 0.0, 1.0, 1 - self.top / self.height)
         self.figure.set_layout_engine(
             "constrained", rect=rect, w_pad=0.04, h_pad=0.04, wspace=0.03, hspace=0.03
         )
-        found = self.figure.subplots(rows, columns, squeeze=False, **settings)
-        return [list(row) for row in found]
+        axes = self.figure.subplots(rows, columns, squeeze=False, **settings)
+        return [list(row) for row in axes]
 
 
 def save(figure: "Figure", stem: Path) -> None:
-    """Write `stem`.pdf and `stem`.png, of the same bytes each time."""
+    """Write `stem`.pdf and `stem`.png; the same figure gives the same bytes."""
     nothing = {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None}
     figure.savefig(stem.with_name(f"{stem.name}.pdf"), dpi=300, metadata=nothing)
     figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=DPI, metadata={"Software": None})
 
 
 def agreement(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """An image in pale gray under the colours of what is found, too much and missed.
+    """An image in pale gray; colours show the pixels in both masks, in one, and in the other.
 
     Args:
         image: uint8 RGB (height, width, 3).
@@ -176,7 +177,7 @@ def agreement(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> n
 
 
 def agreement_legend(page: Page, y: float) -> None:
-    """The legend of `agreement` and of the outlines over it, in a line around `y` cm."""
+    """Draw the legend of `agreement` and of the outlines over it, in a line around `y` cm."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -201,7 +202,7 @@ def agreement_legend(page: Page, y: float) -> None:
 
 
 def outlines(axes: "Axes", truth: np.ndarray, prediction: np.ndarray) -> None:
-    """The truth's outline, solid, and the prediction's, dashed, over a picture of their size."""
+    """Draw the outlines of the truth (solid) and of the prediction (dashed) on a picture."""
     for mask, line, width in ((truth, "solid", 0.9), (prediction, (0, (2, 1)), 0.9)):
         if mask.any() and not mask.all():
             axes.contour(mask, levels=[0.5], colors=[INK], linewidths=width, linestyles=[line])

@@ -1,4 +1,4 @@
-"""The perceptual hash, and which photographs it and the correlation call copies."""
+"""The perceptual hash, and the photographs that it and the correlation recognise as copies."""
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ def hashed(*images: np.ndarray) -> np.ndarray:
 
 
 def resaved(image: np.ndarray, quality: int, scale: float) -> np.ndarray:
-    """Resized, and through JPEG and back."""
+    """The picture, resized and saved as JPEG."""
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     resized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=how)
     content = cv2.imencode(".jpg", resized, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
@@ -76,8 +76,8 @@ def test_close_pairs_are_all_close_pairs(seed: int, count: int, reach: int) -> N
         for a in range(count)
         for b in range(a + 1, count)
     ]
-    found = list(zip(i.tolist(), j.tolist(), bits.tolist(), strict=True))
-    assert found == [each for each in expected if each[2] <= reach]
+    close = list(zip(i.tolist(), j.tolist(), bits.tolist(), strict=True))
+    assert close == [each for each in expected if each[2] <= reach]
 
 
 def copies_of(*images: np.ndarray) -> list:
@@ -92,27 +92,27 @@ def test_strangers_are_no_copies() -> None:
 @pytest.mark.parametrize(("quality", "scale"), [(90, 1), (75, 0.5), (75, 2)])
 def test_a_copy_saved_anew_is_found(quality: int, scale: float) -> None:
     images = [picture(seed) for seed in range(6)]
-    (found,) = copies_of(*images, resaved(images[2], quality, scale))
-    assert (found.first, found.second, found.turn) == (2, 6, UPRIGHT)
-    assert found.distance <= RESAVED
-    assert not found.identical
+    (copy,) = copies_of(*images, resaved(images[2], quality, scale))
+    assert (copy.first, copy.second, copy.turn) == (2, 6, UPRIGHT)
+    assert copy.distance <= RESAVED
+    assert not copy.identical
 
 
 def test_a_shifted_and_recoloured_copy_is_found() -> None:
     image = picture(3, 192, 256)
     shifted = np.clip(0.8 * image[4:, :-7].astype(np.float32) + 30, 0, 255).astype(np.uint8)
-    (found,) = copies_of(image, picture(4), shifted)
-    assert (found.first, found.second) == (0, 2)
+    (copy,) = copies_of(image, picture(4), shifted)
+    assert (copy.first, copy.second) == (0, 2)
 
 
 @pytest.mark.parametrize("turn", TURNS[1:], ids=lambda turn: turn.name)
 def test_a_turned_copy_is_found_once_and_named(turn: Turn) -> None:
-    """The second must be laid down by `turn` to look like the first."""
+    """The second must be turned by `turn` to look like the first."""
     original = picture(5, 128, 128)
     turned = np.stack([turn.of(original[..., c]) for c in range(3)], axis=2)
-    (found,) = copies_of(turned, original)
-    assert found.turn == turn
-    assert found.detail > 0.9
+    (copy,) = copies_of(turned, original)
+    assert copy.turn == turn
+    assert copy.detail > 0.9
 
 
 def test_identical_pixels_come_first() -> None:
@@ -124,14 +124,14 @@ def test_identical_pixels_come_first() -> None:
 
 def test_blank_pictures_are_copies_only_if_identical() -> None:
     blank = np.full((32, 32, 3), 9, np.uint8)
-    (found,) = copies_of(blank, blank + 1, blank)
-    assert (found.first, found.second, found.identical) == (0, 2, True)
+    (copy,) = copies_of(blank, blank + 1, blank)
+    assert (copy.first, copy.second, copy.identical) == (0, 2, True)
 
 
 def test_one_id_in_two_datasets_is_not_compared_with_itself() -> None:
     thumbnails = np.stack([thumbnail(picture(seed)) for seed in (1, 1, 1)])
-    found = find_copies(thumbnails, list("aaa"), np.array([7, 7, 8]))
-    assert [(copy.first, copy.second) for copy in found] == [(0, 2), (1, 2)]
+    copies = find_copies(thumbnails, list("aaa"), np.array([7, 7, 8]))
+    assert [(copy.first, copy.second) for copy in copies] == [(0, 2), (1, 2)]
 
 
 def test_an_encoded_picture_keeps_its_hash() -> None:

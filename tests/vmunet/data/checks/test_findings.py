@@ -1,4 +1,4 @@
-"""What the data checks find, what they leave alone, and how the report says it."""
+"""The findings of the data checks, what they do not report, and the report's text."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.data import blob, encoded, picture, write_raw_folder
-from vmunet.data.checks.facts import Measured, measure
+from vmunet.data.checks.facts import MeasuredDataset, measure
 from vmunet.data.checks.findings import KINDS, find, find_pairs, shared_ids
 from vmunet.data.checks.report import report, write_findings
 from vmunet.data.checks.sheet import dataset_groups, draw, pair_groups
@@ -29,7 +29,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def kinds(raw: Path) -> list[tuple[str, str]]:
-    return [(found.kind, found.id) for found in find(measure("isic17", raw), DECLARED)]
+    return [(finding.kind, finding.id) for finding in find(measure("isic17", raw), DECLARED)]
 
 
 def test_clean_data_give_no_finding(raw: Path) -> None:
@@ -98,12 +98,12 @@ def test_unreadable_missing_and_stray_files_are_found_and_end_nothing(raw: Path)
     (raw / "masks" / "ISIC_0000001.png").unlink()
     (raw / "images" / "ISIC_0000099.jpg").write_bytes(encoded(picture(99), ".jpg"))
     measured = measure("isic17", raw)
-    found = find(measured, DECLARED)
-    assert [each.kind for each in found] == ["unreadable", "unreadable", "stray"]
-    assert "not a readable image" in found[0].detail
-    assert found[1].detail == "masks/ISIC_0000001.png: missing"
-    assert found[2].detail == "images/ISIC_0000099.jpg"
-    sheet = draw(dataset_groups(measured, found, []), "isic17", lambda _: raw)
+    findings = find(measured, DECLARED)
+    assert [each.kind for each in findings] == ["unreadable", "unreadable", "stray"]
+    assert "not a readable image" in findings[0].detail
+    assert findings[1].detail == "masks/ISIC_0000001.png: missing"
+    assert findings[2].detail == "images/ISIC_0000099.jpg"
+    sheet = draw(dataset_groups(measured, findings, []), "isic17", lambda _: raw)
     assert sheet.dtype == np.uint8
 
 
@@ -131,7 +131,7 @@ def test_a_dataset_without_manifest_is_one_sentence(raw: Path, content: str | No
 
 
 @pytest.fixture
-def leaking(raw: Path) -> Measured:
+def leaking(raw: Path) -> MeasuredDataset:
     """A test image is a training image at half the size; two training images are identical."""
     small = cv2.resize(picture(1), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     paint(raw / "images" / "ISIC_0000005.png", small)
@@ -140,7 +140,7 @@ def leaking(raw: Path) -> Measured:
     return measure("isic17", raw)
 
 
-def test_a_leak_stands_first_everywhere(leaking: Measured, raw: Path, tmp_path: Path) -> None:
+def test_a_leak_comes_first_everywhere(leaking: MeasuredDataset, raw: Path, tmp_path: Path) -> None:
     findings, pairs = {"isic17": find(leaking, DECLARED)}, find_pairs([leaking])
     assert findings["isic17"] == []
     text = report("Made images.", [leaking], findings, pairs, [], ["isic17"])
@@ -198,7 +198,7 @@ def test_every_kind_is_told_in_the_report(raw: Path) -> None:
 
 
 def test_what_two_datasets_share(raw: Path, tmp_path: Path) -> None:
-    """One id the same in both, one on the other side of the split, one with another picture."""
+    """One id is the same in both, one is in the other split, one has another picture."""
     there = pictures(0, 5, 20)
     there["ISIC_0000001"] = picture(21)
     here = measure("isic17", raw)
@@ -231,7 +231,7 @@ def test_a_turned_copy_trains_first_and_is_named_as_it_must_be_laid(tmp_path: Pa
     other = write_raw_folder(tmp_path / "isic18", turned, pictures(1))
     (pair,) = find_pairs([measure("isic17", one), measure("isic18", other)])
     assert (pair.first.id, pair.second.id) == ("ISIC_0000009", "ISIC_0000003")
-    assert pair.copy.turn.name == "turned left"  # the second is turned so to match the first
+    assert pair.copy.turn.name == "turned left"  # this turn of the second matches the first
 
 
 def test_the_report_names_the_files_the_data_came_from(raw: Path) -> None:

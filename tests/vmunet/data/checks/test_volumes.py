@@ -1,4 +1,4 @@
-"""What is said of volumes before they are trained on."""
+"""The report on volumes before training."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ FACTS = {"view": "ct-32", "source": "own"}
 
 
 def case(name: str, liver: int, gallbladder: int, spaced: bool = True) -> Case:
-    """Organs of so many voxels; 2.0 x 1.0 x 1.0 mm each."""
+    """A case with organs of these numbers of voxels of 2.0 x 1.0 x 1.0 mm."""
     labels = np.zeros((4, 20, 25), np.uint8)
     labels.ravel()[:liver] = 1
     labels.ravel()[liver : liver + gallbladder] = 2

@@ -26,7 +26,7 @@ IMAGE = "isic2017/train/images/ISIC_0000004.png"
 
 
 def prepared_members() -> dict[str, bytes]:
-    """Members of the set: masks of isic2018 have the images' own stems, those of isic2017 not."""
+    """Members of the set: masks of isic2018 have the images' stems, masks of isic2017 have not."""
     members = {"isic2017/README.txt": b"7:3"}
     for folder, suffix in (("isic2017", "_segmentation"), ("isic2018", "")):
         for part, ids in (("train", TRAIN), ("val", TEST)):
@@ -53,8 +53,8 @@ def write_set(folder: Path, form: str, members: dict[str, bytes]) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 @pytest.mark.parametrize("form", ["zip", "nested zip", "folder"])
@@ -65,15 +65,15 @@ def test_the_folders_are_the_split(tmp_path, dataset: IsicDataset, form):
     before = files(tmp_path / "in")
     write_raw(dataset, tmp_path / "raw", "prepared", mirror=str(tmp_path / "in"))
     assert files(tmp_path / "in") == before
-    found = files(tmp_path / "raw")
-    manifest = json.loads(found.pop("manifest.json"))
+    written = files(tmp_path / "raw")
+    manifest = json.loads(written.pop("manifest.json"))
     folder = {"isic17": "isic2017", "isic18": "isic2018"}[dataset.name]
     ids = {key: ("train" if key in TRAIN else "val") for key in TRAIN + TEST}
-    assert sorted(found) == sorted(
+    assert sorted(written) == sorted(
         f"{kind}/{key}.png" for kind in ("images", "masks") for key in ids
     )
     for key, part in ids.items():
-        assert found[f"images/{key}.png"] == members[f"{folder}/{part}/images/{key}.png"]
+        assert written[f"images/{key}.png"] == members[f"{folder}/{part}/images/{key}.png"]
     assert (manifest["source"], manifest["dataset"]) == ("prepared", dataset.name)
     assert (manifest["train"], manifest["test"]) == (TRAIN, TEST)
     assert (manifest["n_train"], manifest["n_test"]) == (3, 2)
@@ -196,7 +196,7 @@ def test_the_profiles_path_goes_before_the_mirror(tmp_path):
 
 
 def test_the_stage_reads_the_profiles_prepared_set(tmp_path, monkeypatch):
-    """The whole of ISIC 2017's 2,150 pairs, of a few pixels each."""
+    """All 2,150 pairs of ISIC 2017, with a few pixels each."""
     image, mask = encoded(photograph(4, 4)), encoded(blob(4, 4))
     members = {}
     for index in range(2150):

@@ -106,12 +106,14 @@ def test_downloaded_archives_become_the_same_pairs(take, tmp_path):
         for _ in range(2):
             raw.write_raw(small, tmp_path / "out", "http", internet)
         assert sorted(server.paths) == sorted(server.files)  # a second start downloads nothing
-    found, expected = (
+    manifest, expected = (
         json.loads((f / "manifest.json").read_text()) for f in (tmp_path / "out", local)
     )
-    assert found == expected | {"source": "http"}
+    assert manifest == expected | {"source": "http"}
     sums = json.loads(internet.record.read_text())
-    assert sums == {a.url: b["sha256"] for a, b in zip(published, found["archives"], strict=True)}
+    assert sums == {
+        a.url: b["sha256"] for a, b in zip(published, manifest["archives"], strict=True)
+    }
 
 
 def test_empty_masks_are_counted(take):

@@ -1,4 +1,4 @@
-"""Datasets of one's own: which files belong together, and which of them test."""
+"""Own datasets: the pairs of files, and their split."""
 
 import tempfile
 from pathlib import Path
@@ -32,8 +32,8 @@ def table(tmp_path, text):
 def test_the_three_names_of_a_mask(tmp_path):
     images = touch(tmp_path / "i", "a.jpg", "b.PNG", "c 1.tif", "a_superpixels.png", ".d.png", "x")
     masks = touch(tmp_path / "m", "a.png", "b_Mask.bmp", "c 1_segmentation.tiff", "a_overlay.jpg")
-    found = [(p.id, p.image.name, p.mask.name) for p in pair_images(images, masks)]
-    assert found == [
+    pairs = [(p.id, p.image.name, p.mask.name) for p in pair_images(images, masks)]
+    assert pairs == [
         ("a", "a.jpg", "a.png"),
         ("b", "b.PNG", "b_Mask.bmp"),
         ("c_1", "c 1.tif", "c 1_segmentation.tiff"),
@@ -72,8 +72,8 @@ def test_a_missing_folder_is_named(tmp_path):
 def test_volumes_pair_by_name_or_as_nnunet_names_them(tmp_path):
     images = touch(tmp_path / "i", "a_0000.nii.gz", "b.nii", "img_0001.nii.gz")
     masks = touch(tmp_path / "m", "a.nii.gz", "b.nii.gz", "img_0001.nii.gz")
-    found = [(p.id, p.image.name, p.mask.name) for p in pair_volumes(images, masks)]
-    assert found == [
+    pairs = [(p.id, p.image.name, p.mask.name) for p in pair_volumes(images, masks)]
+    assert pairs == [
         ("a", "a_0000.nii.gz", "a.nii.gz"),
         ("b", "b.nii", "b.nii.gz"),
         ("img_0001", "img_0001.nii.gz", "img_0001.nii.gz"),
@@ -110,7 +110,7 @@ def test_one_more_image_moves_at_most_one_other(ids, added, share):
 
 
 def test_the_rule_stays_what_it_is():
-    """Pinned: another order would move images from test to training in everyone's datasets."""
+    """Fixed: another order would move images from test to training in everyone's datasets."""
     chosen = part_for_test([f"case{i:02}" for i in range(10)], 0.3)
     assert sorted(chosen) == ["case02", "case04", "case09"]
 
@@ -126,7 +126,7 @@ def test_the_rule_never_parts_a_patient(owners, share):
     parts = {}
     for sample in samples:
         parts.setdefault(sample.patient, set()).add(sample.part)
-    assert all(len(found) == 1 for found in parts.values())
+    assert all(len(of_patient) == 1 for of_patient in parts.values())
     assert set.union(*parts.values()) == {"train", "test"}
 
 
@@ -156,10 +156,10 @@ def test_a_table_says_which_test(tmp_path):
         ("id,split\na,train\nb,train\n", None, r"column split has no test row"),
         ("id,split\na,train\na,test\nb,test\n", None, r"a has two rows; keep one"),
         ("id,split\na,train\n", None, r"no row for 1 of 2 images \(b\)"),
-        ("id,split\na,train\nb,test\nc,test\n", None, r"1 rows are of no image \(c\)"),
+        ("id,split\na,train\nb,test\nc,test\n", None, r"1 rows have no image \(c\)"),
         ("id,split,patient\na,train,P\nb,test,P\n", None, r"1 patients are in train and .*\(P\)"),
         ("id,patient\na,P\nb,\n", 0.5, r"no patient for b; name one in every row"),
-        ("id,patient\na,P\nb,P\n", 0.5, r"1 image or patient cannot be parted"),
+        ("id,patient\na,P\nb,P\n", 0.5, r"1 image or patient cannot be split"),
     ],
 )
 def test_a_table_that_does_not_fit(tmp_path, text, share, message):

@@ -1,4 +1,4 @@
-"""Images and masks of one's own as arrays, and what is refused on the way."""
+"""Own images and masks as arrays, and refused input."""
 
 import json
 import runpy
@@ -29,7 +29,7 @@ NAMES = ["a", "b", "c", "d", "e"]
 
 
 def write(root, classes, test=("a", "b"), patients=None):
-    """Arrays of root/images and root/masks at 64 px; these ids test."""
+    """Arrays of root/images and root/masks at 64 px; the given ids test."""
     samples = [
         Sample(
             p.id,
@@ -146,7 +146,7 @@ def test_a_file_that_went_since_is_named(tmp_path):
         Sample(key, "train", "", str(tmp_path / f"{key}.png"), str(tmp_path / f"{key}.png"))
         for key in "ab"
     ]
-    with pytest.raises(InputError, match=r"b\.png: no longer there; run the own_split stage"):
+    with pytest.raises(InputError, match=r"b\.png: the file is gone; run the own_split stage"):
         write_own_images(tmp_path / "t", "x", samples[:0], samples[1:], ["x"], 64, [SOUND])
 
 
@@ -180,7 +180,7 @@ def test_one_patient_alone_cannot_be_held_out():
 
 
 def test_isics_held_out_images_are_what_they_were():
-    """Pinned before patients were known to `held_out`: 150 of 1,500 ids, by number."""
+    """Fixed before `held_out` knew patients: 150 of 1,500 ids, by number."""
     ids = [f"ISIC_{i:07d}" for i in range(1500)]
     held = held_out(Ids(ids))[1]
     assert held == held_out(ids)[1]
@@ -194,7 +194,7 @@ def test_manifests_are_json_that_a_person_can_read(tmp_path):
 
 
 def test_the_example_declares_itself_and_is_taken_in(tmp_path, monkeypatch, capsys):
-    """examples/own_images.py and the lines that it prints, as a person would follow them."""
+    """Run examples/own_images.py and follow the lines that it prints."""
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(ROOT / "examples/own_images.py"))["main"](Path("example"))

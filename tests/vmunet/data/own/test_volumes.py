@@ -1,4 +1,4 @@
-"""Volumes of one's own as arrays: labels, windows, patients, and what is refused."""
+"""Own volumes as arrays: labels, windows, patients, and refused input."""
 
 import json
 from pathlib import Path
@@ -132,7 +132,7 @@ def test_another_size_gives_other_arrays_so_that_dvc_trains_again(project):
 
 @pytest.fixture
 def trained(project, monkeypatch):
-    """A run on them whose weights say background everywhere, and its command line."""
+    """A run on them whose weights predict background everywhere, and its command line."""
     own_split.main(["mr"])
     own_volumes.main(["mr"])
     model = VMUNet(num_classes=3, dims=(8, 16, 32, 64))

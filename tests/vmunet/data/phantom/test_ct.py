@@ -160,7 +160,7 @@ def test_intensities_are_those_of_the_portal_venous_phase(written):
             if inside.size:
                 medians[name].append(float(np.median(inside)))
                 assert low < medians[name][-1] < high, (case, name)
-    # neighbours overlap: no threshold parts them
+    # neighbours overlap: no threshold separates them
     assert max(medians["liver"]) > min(medians["spleen"])
     assert max(medians["pancreas"]) > min(medians["spleen"]) - 10
     assert max(medians["aorta"]) > min(medians["left kidney"])

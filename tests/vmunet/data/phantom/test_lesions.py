@@ -1,4 +1,4 @@
-"""Phantoms: the same every time, varied, neither trivial nor hopeless."""
+"""Phantoms: the same every time, varied, neither too easy nor too hard."""
 
 import zipfile
 
@@ -56,9 +56,9 @@ def test_no_threshold_on_darkness_finds_the_lesion(phantoms):
     fixed = np.zeros((256, 2))
     for made in phantoms:
         truth, dark = made.mask > 0, darkness(made.image)
-        _, found = cv2.threshold(dark, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-        overlap += (truth & (found > 0)).sum()
-        union += (truth | (found > 0)).sum()
+        _, dark_pixels = cv2.threshold(dark, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+        overlap += (truth & (dark_pixels > 0)).sum()
+        union += (truth | (dark_pixels > 0)).sum()
         inside = np.bincount(dark[truth], minlength=256)[::-1].cumsum()[::-1]
         every = np.bincount(dark.ravel(), minlength=256)[::-1].cumsum()[::-1]
         fixed += np.stack([inside, every + truth.sum() - inside], axis=1)

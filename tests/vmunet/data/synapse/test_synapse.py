@@ -76,7 +76,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def training(raw: Path, tmp_path: Path) -> Path:
-    """RawData/Training, to be spoiled."""
+    """A copy of RawData/Training that a test may damage."""
     shutil.copytree(raw / "RawData", tmp_path / "RawData")
     return tmp_path / "RawData" / "Training"
 
@@ -99,7 +99,7 @@ def test_raw_volumes_become_arrays(raw: Path, tmp_path: Path) -> None:
         assert (image.min(), image.max()) == (0, 1)
         counts = [int((labels == i + 1).sum()) for i in range(8)]
         assert counts == list(manifest["cases"][name]["voxels"].values())
-        # the patient's right is on the left: the liver lies there, the spleen opposite
+        # the patient's right is on the left: the liver is there, the spleen opposite
         columns = [
             np.nonzero(labels == CLASSES.index(c) + 1)[2].mean() for c in ("liver", "spleen")
         ]
@@ -194,7 +194,7 @@ def test_nothing_is_left_of_a_failed_write(training: Path, tmp_path: Path) -> No
 
 
 def test_the_stage_notes_the_size_that_slices_train_at(tmp_path: Path) -> None:
-    """The voxels are the same at every size: without it DVC would not train again at another."""
+    """The voxels are the same at every size; the manifest's size makes DVC train again."""
     source = PhantomVolumes(source="phantom", side=32, slices=[8, 8])
     provide(source, tmp_path / "synapse-64", 64)
     manifest = json.loads((tmp_path / "synapse-64" / "manifest.json").read_text())
@@ -279,7 +279,7 @@ def prepared_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def prepared(prepared_set: Path, tmp_path: Path) -> Path:
-    """The prepared set as links, to be spoiled: replace files, do not write into them."""
+    """The prepared set as links, which a test may damage by replacing files, not by writing."""
     shutil.copytree(prepared_set, tmp_path / "prepared", copy_function=os.link)
     return tmp_path / "prepared"
 
@@ -450,7 +450,7 @@ def test_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(synapse_client.TOKEN, "a-token")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="'synapse', is not on PATH: install it apart"):
+    with pytest.raises(InputError, match="'synapse', is not on PATH: install it outside"):
         from_synapse(tmp_path / "downloads")
 
 

@@ -1,0 +1,94 @@
+"""What describes a run of MLflow, and how it is found again: by the tag `key`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.tracking.store import experiment_id
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Run
+    from mlflow.tracking import MlflowClient
+
+KEY = "key"
+METRICS_AT_ONCE = 1000  # MLflow takes no more in one call
+SECTIONS = ("cell", "train", "protocol")  # of run.json: they become parameters
+TAGS = ("data_hash", "weights_hash", "code_hash", "git", "dvc_lock", "device", "micro_batch")
+
+
+@dataclass(frozen=True)
+class RunHeader:
+    """A run of MLflow.
+
+    Attributes:
+        experiment: the experiment's name: the profile's.
+        name: the run's name.
+        key: what identifies the run in any store.
+        started: when it started, ms.
+        params: parameters, flat.
+        tags: provenance.
+    """
+
+    experiment: str
+    name: str
+    key: str
+    started: int
+    params: Mapping[str, Any]
+    tags: Mapping[str, str]
+
+
+def header_of(record: Mapping[str, Any], tables: str) -> RunHeader:
+    """The MLflow run of a training run.
+
+    Args:
+        record: run.json, or what is known of it when training starts.
+        tables: those that show the run, as a tag.
+    """
+    run = record["run"]
+    tags = {**run, **{name: record.get(name) for name in TAGS}, "tables": tables}
+    return RunHeader(
+        experiment=run["profile"],
+        name=f"{run['view']}-{run['cell']}-{run['protocol']}-{run['seed']}",
+        key=record["mlflow_key"],
+        started=record["started"],
+        params={f"{s}.{k}": v for s in SECTIONS for k, v in record[s].items()},
+        tags={name: str(value) for name, value in tags.items() if value not in (None, "")},
+    )
+
+
+def find_run(mlflow: "MlflowClient", header: RunHeader, run_id: str = "") -> "Run | None":
+    """The newest run of this key, or the one of this id, unless it was deleted in the store."""
+    where = f"attributes.run_id = '{run_id}'" if run_id else f"tags.{KEY} = '{header.key}'"
+    experiment = experiment_id(mlflow, header.experiment)
+    newest = ["attributes.start_time DESC"]
+    runs = mlflow.search_runs([experiment], where, max_results=1, order_by=newest)
+    return runs[0] if runs else None
+
+
+def create_run(mlflow: "MlflowClient", header: RunHeader) -> "Run":
+    """A new run of this key."""
+    experiment, tags = experiment_id(mlflow, header.experiment), {**header.tags, KEY: header.key}
+    return mlflow.create_run(experiment, header.started, tags, header.name)
+
+
+def describe_run(mlflow: "MlflowClient", run: "Run", header: RunHeader) -> bool:
+    """Add the parameters and tags that a run lacks; whether it lacked any."""
+    from mlflow.entities import Param, RunTag
+
+    has = run.data
+    params = [Param(k, str(v)) for k, v in header.params.items() if k not in has.params]
+    tags = [RunTag(k, v) for k, v in header.tags.items() if has.tags.get(k) != v]
+    if params or tags:
+        mlflow.log_batch(run.info.run_id, params=params, tags=tags)
+    return bool(params or tags)
+
+
+def epochs_of(mlflow: "MlflowClient", run_id: str) -> "dict[int, Metric]":
+    """The training loss of each epoch that a run of the store has."""
+    return {m.step: m for m in mlflow.get_metric_history(run_id, "train_loss")}
+
+
+def log_metrics(mlflow: "MlflowClient", run_id: str, metrics: "Sequence[Metric]") -> None:
+    """Log any number of metrics."""
+    for first in range(0, len(metrics), METRICS_AT_ONCE):
+        mlflow.log_batch(run_id, metrics=metrics[first : first + METRICS_AT_ONCE])

@@ -1,0 +1,172 @@
+"""A run of MLflow while its stage is at work.
+
+A daemon thread talks to the store, so that neither a slow store nor one that hangs holds up an
+epoch. After the first failure it warns and tries once more when the stage ends, no more often.
+"""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipeline.tracking.header import (
+    RunHeader,
+    create_run,
+    describe_run,
+    epochs_of,
+    find_run,
+    log_metrics,
+)
+from pipeline.tracking.store import client, explain, milliseconds, warn
+from pipeline.tracking.sweeps import parent_tags
+from pipeline.tracking.system import Gauge, processor_name, system_sampler
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+FINISH_SECONDS = 30.0  # a server that does not answer fails earlier, after HTTP_SECONDS
+SAMPLE_SECONDS = 30.0
+
+
+class LiveRun:
+    """A run of MLflow that is told of metrics as they come.
+
+    It continues the store's run that has its key (or the id `run_id`), and logs no epoch twice. If
+    that run has finished and there is no `history`, the run is trained anew: it gets a new one.
+
+    Args:
+        header: the run.
+        history: rows of the epochs before a resume; those that the store lacks are logged.
+        sample: gives system metrics, every SAMPLE_SECONDS.
+        run_id: a run to continue, whatever its key, if the store has it.
+    """
+
+    advice = ""
+
+    def __init__(
+        self,
+        header: RunHeader,
+        history: Sequence[Mapping[str, float]] = (),
+        sample: Gauge | None = None,
+        run_id: str = "",
+    ) -> None:
+        self.run_id = ""  # until the store has answered
+        self._header, self._known_id, self._resumed = header, run_id, bool(history)
+        self._sample, self._sample_at = sample, time.monotonic() + 1
+        self._entries: list[tuple[int, int, Mapping[str, float]]] = []  # time in ms, step, values
+        self._sent, self._logged_epochs = 0, set[int]()
+        self._mlflow: MlflowClient | None = None
+        self._failed, self._end = False, ("", 0)  # how and when (ms) the run ended
+        self._news, self._answered = threading.Event(), threading.Event()
+        for row in history:
+            self.log_epoch(row)
+        self._news.set()  # opens the run at once
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log metrics of a step."""
+        self._entries.append((milliseconds(), step, metrics))
+        self._news.set()
+
+    def log_epoch(self, row: Mapping[str, float]) -> None:
+        """Log a row of the history."""
+        self.log({name: row[name] for name in row if name != "epoch"}, int(row["epoch"]))
+
+    def opened(self, seconds: float) -> str:
+        """The run's id as soon as the store has answered; '' if it failed or took longer."""
+        self._answered.wait(seconds)
+        return self.run_id
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Close the run, FINISHED, FAILED or KILLED, and wait until all is sent or cannot be."""
+        self._end = (status, milliseconds())
+        self._news.set()
+        self._thread.join(FINISH_SECONDS)
+        if self._thread.is_alive():
+            self._fail(TimeoutError(f"no answer within {FINISH_SECONDS:g} s"))
+
+    def _work(self) -> None:
+        while True:
+            rest = self._sample_at - time.monotonic() if self._sample else None
+            self._news.wait(rest if rest is None else max(0, rest))
+            self._news.clear()
+            end = self._end
+            self._take_sample()
+            if end[0] or not self._failed:
+                try:
+                    self._send(*end)
+                except Exception as error:  # a database's, a server's, the file system's
+                    self._fail(error)
+            self._answered.set()
+            if end[0]:
+                return
+
+    def _send(self, status: str, ended: int) -> None:
+        from mlflow.entities import Metric
+
+        mlflow = self._mlflow = self._mlflow or client()
+        if not self.run_id:
+            self._open(mlflow)
+        entries = self._entries[self._sent :]
+        metrics = [
+            Metric(name, float(value), at, step)
+            for at, step, values in entries
+            if not ("train_loss" in values and step in self._logged_epochs)
+            for name, value in values.items()
+        ]
+        log_metrics(mlflow, self.run_id, metrics)
+        self._sent += len(entries)
+        if status:
+            mlflow.set_terminated(self.run_id, status, ended)
+
+    def _open(self, mlflow: "MlflowClient") -> None:
+        run = find_run(mlflow, self._header, self._known_id)
+        if run and not self._known_id and not self._resumed and run.info.status == "FINISHED":
+            run = None
+        if run:
+            mlflow.update_run(run.info.run_id, status="RUNNING")
+            self._logged_epochs = set(epochs_of(mlflow, run.info.run_id))
+        else:
+            run = create_run(mlflow, self._header)
+        describe_run(mlflow, run, self._header)
+        self.run_id = run.info.run_id
+
+    def _take_sample(self) -> None:
+        if not self._sample or time.monotonic() < self._sample_at:
+            return
+        self._sample_at = time.monotonic() + SAMPLE_SECONDS
+        now = milliseconds()
+        step = int((now - self._header.started) / 1000 / SAMPLE_SECONDS)
+        try:
+            self._entries.append((now, step, dict(self._sample())))
+        except Exception:  # a driver's: no reason to stop logging what matters
+            self._sample = None
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failed:
+            self._failed = True
+            reason = f"{self.advice}{explain(error)}"
+            warn(self._header.name, f"MLflow cannot be reached, the run goes on ({reason})")
+
+
+class RunTracker(LiveRun):
+    """Logs a training run while it trains.
+
+    Args:
+        header: see `header_of`.
+        history: see `LiveRun`.
+        gauge: further system metrics.
+    """
+
+    advice = "`vmunet mlflow rebuild` logs it later; "
+
+    def __init__(
+        self,
+        header: RunHeader,
+        history: Sequence[Mapping[str, float]],
+        gauge: Gauge | None = None,
+    ) -> None:
+        tags = {**header.tags, "processor": processor_name(), **parent_tags()}
+        super().__init__(replace(header, tags=tags), history, system_sampler(gauge))

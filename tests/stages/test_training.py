@@ -1,0 +1,81 @@
+"""A run of the grid from its arrays to its folder, with a real MLflow store."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import pipeline.tracking.table_names
+import stages.common.training
+from pipeline.config.params import Cell
+from pipeline.config.runs import Run
+from pipeline.tracking import client
+from pipeline.tracking.live import RunTracker
+from stages.train import image_task
+from tests.helpers.classes import scene, write_class_arrays
+from tests.helpers.tracking import losses
+from vmunet.settings import TrainSettings
+
+RUN = Run("shapes-32", "base", "sound", 1)
+SHALLOW = {"depths": [1, 1, 1, 1], "depths_decoder": [1, 1, 1, 1]}
+PARAMS = SimpleNamespace(
+    profile_name="own",
+    profile=SimpleNamespace(
+        threads=0, train=TrainSettings(epochs=5, t_max=2, batch_size=2, dims=(8, 16, 32, 64))
+    ),
+    view=lambda name: SimpleNamespace(dataset="shapes", size=32),
+    cell=lambda name: Cell(init="none", drop_path_rate=0.2, **SHALLOW),
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the arrays of a dataset of your own, and an empty store."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(stages.common.training, "hash_inputs", lambda *a: {"data_hash": "d"})
+    monkeypatch.setattr(pipeline.tracking.table_names, "tables_of", lambda *a: "")
+    shutil.copy(empty_store, "mlflow.db")
+    pairs = [scene(i, 40 + 5 * i, 60) for i in range(9)]
+    write_class_arrays(Path("data/arrays/shapes-32/sound"), 32, pairs[:6], pairs[6:])
+    return tmp_path
+
+
+def trained() -> tuple[dict, list[bytes]]:
+    """Train; run.json, and the bytes of the weights and the history."""
+    stages.common.training.train_run(RUN, PARAMS, image_task(RUN, PARAMS))
+    record = json.loads((RUN.folder / "run.json").read_text())
+    return record, [(RUN.folder / n).read_bytes() for n in ("weights.safetensors", "history.csv")]
+
+
+def test_a_killed_run_goes_on_in_its_mlflow_run_and_ends_with_the_same_bits(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, expected = trained()
+    shutil.rmtree("runs")
+    shutil.rmtree(".resume")
+    log_epoch = RunTracker.log_epoch
+
+    def killed(self: RunTracker, row: dict[str, float]) -> None:
+        log_epoch(self, row)
+        if row["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunTracker, "log_epoch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trained()
+    (state,) = Path(".resume").iterdir()
+    resumed, content = trained()
+    assert 1 <= resumed["resumed_from"] <= 2
+    assert content == expected
+    assert resumed["mlflow_key"] == whole["mlflow_key"] == state.stem
+    assert resumed["mlflow_run_id"] != whole["mlflow_run_id"]
+    experiment = client().get_experiment_by_name("own").experiment_id
+    assert len(client().search_runs([experiment])) == 2
+    assert losses(resumed["mlflow_run_id"]) == losses(whole["mlflow_run_id"])
+    assert [step for step, _ in losses(resumed["mlflow_run_id"])] == [1, 2, 3, 4, 5]
+    for record in (whole, resumed):
+        assert client().get_run(record["mlflow_run_id"]).info.status == "FINISHED"
