@@ -52,7 +52,7 @@ def make_project(folder: Path, cells: int, command: str) -> Path:
 
 
 def swept(project: Path, parallel: int, servers: Path | None) -> tuple[float, float]:
-    """Seconds of a sweep, and of them those before the first cell (all, where none ran)."""
+    """Seconds of a sweep, and of them those before the first cell (all, if none ran)."""
     (project / ".sweep").mkdir(exist_ok=True)
     if servers:
         shutil.copy(servers, project / ".sweep" / "ui.json")

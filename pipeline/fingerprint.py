@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from vmunet.files import whole_file
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("vmunet", "pipeline", "stages", "reports")
 FOLDER = Path(".fingerprints")
@@ -41,7 +43,8 @@ def write_fingerprints(root: Path = ROOT) -> None:
     for stage in stage_names(root):
         path, text = folder / stage, fingerprints.of(Path("stages", f"{stage}.py")) + "\n"
         if not path.is_file() or path.read_text() != text:
-            path.write_text(text)
+            with whole_file(path) as part:
+                part.write_text(text)
 
 
 def stage_names(root: Path = ROOT) -> list[str]:

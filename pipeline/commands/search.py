@@ -1,12 +1,10 @@
 """`vmunet search`: the command line of a search."""
 
 import argparse
-import signal
-import threading
 import time
-from typing import Any
 
-from pipeline.commands.sweep import say
+from pipeline.commands.sweep import NO_OPTIONS, stop_as_ctrl_c_does
+from pipeline.sweep.console import say
 
 HELP = "search better settings for a cell"
 ABOUT = """\
@@ -38,31 +36,32 @@ of the trials: .search/STUDY/logs/. In MLflow each trial is a run nested in the 
 page (`vmunet ui`) shows them as tasks.
 
 With --parallel 1 a study draws the same trials again, on a CPU with the same results to the bit.
-A study belongs to its view, cell, protocol, epochs, data and profile: where one of them has
-changed, give --study another name.
+A study belongs to its view, cell, protocol, epochs, data and profile: if one of them has changed,
+give --study another name.
 
 exit status: 0 there is a best trial, 1 no trial came to its end, 2 wrong input, 130 Ctrl-C.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `vmunet search`."""
+    """The options of `vmunet search`; their defaults are those of `SearchOptions`."""
     parser.set_defaults(command=search)
+    parser.argument_default = argparse.SUPPRESS
     parser.add_argument("view", metavar="VIEW", help="a view of params.yaml, such as isic17-256")
     parser.add_argument(
-        "--cell", metavar="NAME", default="base", help="where to start from (default: base)"
+        "--cell",
+        metavar="NAME",
+        help="where to start from (default: base)",
     )
     parser.add_argument(
         "--protocol",
         choices=["paper", "sound"],
-        default="sound",
         help="how trials train (default: sound)",
     )
     parser.add_argument(
         "--trials",
         metavar="N",
         type=int,
-        default=20,
         help="how many the study is to have in all (default: 20)",
     )
     parser.add_argument(
@@ -72,7 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="trials at once (default: one on each GPU; without a GPU one on each core, at most 8)",
     )
     parser.add_argument(
-        "--gpus", metavar="0,1", default="all", help="GPUs to use, or `none` (default: all)"
+        "--gpus",
+        metavar="0,1",
+        help="GPUs to use, or `none` (default: all)",
     )
     parser.add_argument(
         "--epochs", metavar="N", type=int, help="of a whole trial (default: the profile's)"
@@ -84,41 +85,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def search(arguments: argparse.Namespace) -> int:
-    """Run the search and return its exit status."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` stops as Ctrl-C does
-    names = ("view", "cell", "protocol", "trials", "parallel", "epochs", "study", "timeout", "gpus")
-    options = {name: getattr(arguments, name) for name in names}
-    check(options)
-    from pipeline.sweep.prefect_server import use_server
-
-    started = time.monotonic()
-    if use_server(say):
-        from pipeline.search.flow import watched
-
-        nothing = watched(options)
-    else:
-        from pipeline.search.run import carry_out
-
-        nothing = carry_out(options, say)
-    say(f"{time.monotonic() - started:.0f} s")
-    return 1 if nothing else 0
-
-
-def check(options: dict[str, Any]) -> None:
-    """Refuse numbers that make no sense, and names that nothing has.
+    """Run the search and return its exit status.
 
     Raises:
-        InputError: naming the option.
+        InputError: an option, params.yaml or the study has a mistake.
     """
     from pipeline.config.params import load_params
-    from vmunet.errors import InputError
+    from pipeline.search.options import SearchOptions
+    from pipeline.sweep.prefect.server import use_server
 
-    for name in ("trials", "parallel", "epochs"):
-        if options[name] is not None and options[name] < 1:
-            raise InputError(f"--{name} {options[name]}: expected at least 1")
-    if options["timeout"] is not None and not options["timeout"] > 0:
-        raise InputError(f"--timeout {options['timeout']}: expected more than 0 seconds")
-    params = load_params()
-    params.view(options["view"])
-    params.cell(options["cell"])
+    given = {name: value for name, value in vars(arguments).items() if name not in NO_OPTIONS}
+    options = SearchOptions(**given)
+
+    params = load_params()  # before Prefect is told of a search that cannot be
+    params.view(options.view)
+    params.cell(options.cell)
+    stop_as_ctrl_c_does()
+    started = time.monotonic()
+    if use_server(say):
+        from pipeline.search.flow import search as flow
+        from pipeline.sweep.prefect.tasks import watch
+
+        nothing = watch(flow, options)
+    else:
+        from pipeline.search.execution import run_search
+
+        nothing = run_search(options, say)
+    say(f"{time.monotonic() - started:.0f} s")
+    return 1 if nothing else 0

@@ -2,11 +2,17 @@
 
 import argparse
 import signal
-import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pipeline.sweep.console import say
+from vmunet.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.sweep.options import SweepOptions
 
 HELP = "run the cells that are not up to date, several at once"
 ABOUT = """\
@@ -15,8 +21,9 @@ first, then every cell, the longest first, each cell's evaluation as soon as it 
 tables last. Run it in the repository's root.
 
 Each stage is the command of dvc.yaml, and DVC records it: what DVC has is skipped, and afterwards
-`dvc repro` has nothing to do. A cell that dies is tried again from its checkpoint; if it fails for
-good, the rest goes on. Ctrl-C stops; the same command goes on where it stopped.
+`dvc repro` has nothing to do. A cell that dies is tried again from its checkpoint; wrong input is
+not tried again. If a cell fails for good, the rest goes on. Ctrl-C stops; the same command goes on
+where it stopped.
 """
 
 NOTES = """\
@@ -29,7 +36,7 @@ examples:
   vmunet sweep --parallel 4 --gpus 0,1,2,3
   vmunet sweep --runner dask --address tcp://10.0.0.5:8786   (on more machines: docs/cluster.md)
 
-The tables need the scores of all cells: a sweep of some makes them where the others are up to date.
+The tables need the scores of all cells: a sweep of some makes them if the others are up to date.
 
 Output of each stage: .sweep/logs/STAGE.log. To watch in a browser, start `vmunet ui` first; or set
 PREFECT_API_URL to a Prefect server. Without one a sweep runs all the same.
@@ -40,16 +47,18 @@ threads: with another --parallel, an interrupted training starts from its first 
 exit status: 0 all is up to date, 1 something failed, 2 wrong input, 130 stopped by Ctrl-C.
 """
 
+NO_OPTIONS = ("command", "dry_run")  # of a parsed command line, what the sweep itself does not take
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `vmunet sweep`."""
+    """The options of `vmunet sweep`; their defaults are those of `SweepOptions`."""
     parser.set_defaults(command=sweep)
+    parser.argument_default = argparse.SUPPRESS
     parser.add_argument("--tables", metavar="3,4", help="only the cells that these tables show")
     parser.add_argument(
         "--cells",
         metavar="GLOB",
         action="append",
-        default=[],
         help="only the cells whose name matches, such as 'isic17-*-base-*'; may be repeated",
     )
     parser.add_argument("--seeds", metavar="1,2", help="only these of the declared seeds")
@@ -60,68 +69,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stages at once (default: one on each GPU; without a GPU one on each core, at most 8)",
     )
     parser.add_argument(
-        "--gpus", metavar="0,1", default="all", help="GPUs to use, or `none` (default: all)"
+        "--gpus",
+        metavar="0,1",
+        help="GPUs to use, or `none` (default: all)",
     )
     parser.add_argument(
         "--retries",
         metavar="N",
         type=int,
-        default=2,
         help="further attempts for a stage that fails, after 5 s, 10 s, ... (default: 2)",
     )
     parser.add_argument(
         "--runner",
         metavar="dask",
-        default="local",
         help="where the cells run: `local`, on this machine, or `dask`, on a cluster's workers, "
         "each in a clone of its own (docs/cluster.md)",
     )
     parser.add_argument(
-        "--address", metavar="tcp://HOST:8786", default="", help="of the Dask scheduler"
+        "--address",
+        metavar="tcp://HOST:8786",
+        help="of the Dask scheduler",
     )
-    parser.add_argument("--dry-run", action="store_true", help="list what would run, run nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", default=False, help="list what would run, run nothing"
+    )
 
 
 def sweep(arguments: argparse.Namespace) -> int:
     """Run the sweep and return its exit status."""
-    from pipeline.sweep.run import check
+    from pipeline.sweep.options import SweepOptions
+    from pipeline.sweep.prefect.server import use_server
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` stops as Ctrl-C does
-    options = {
-        "tables": words(arguments.tables),
-        "cells": arguments.cells,
-        "seeds": numbers(arguments.seeds),
-        "parallel": arguments.parallel,
-        "gpus": arguments.gpus,
-        "retries": arguments.retries,
-        "runner": arguments.runner,
-        "address": arguments.address,
-    }
-    check(options)
+    given = {name: value for name, value in vars(arguments).items() if name not in NO_OPTIONS}
+    readers: dict[str, Callable[..., Iterable[Any]]]
+    readers = {"tables": words, "cells": tuple, "seeds": numbers}
+    for name in readers.keys() & given.keys():
+        given[name] = tuple(readers[name](given[name]))
+    options = SweepOptions(**given)
+    stop_as_ctrl_c_does()
     if arguments.dry_run:
         return dry_run(options)
-    from pipeline.sweep.prefect_server import use_server
 
     started = time.monotonic()
     if use_server(say):
-        from pipeline.sweep.flow import watched
+        from pipeline.sweep.prefect.flow import sweep as flow
+        from pipeline.sweep.prefect.tasks import watch
 
-        failed = watched(options)
+        incomplete = watch(flow, options)
     else:
-        from pipeline.sweep.run import carry_out
+        from pipeline.sweep.execution import run_sweep
 
-        failed = carry_out(options, say)
+        incomplete = run_sweep(options, say)
     say(f"{time.monotonic() - started:.0f} s")
-    return 1 if failed else 0
+    return 1 if incomplete else 0
 
 
-def dry_run(options: dict[str, Any]) -> int:
+def dry_run(options: "SweepOptions") -> int:
     """Print what would run, in the order of its start."""
-    from pipeline.sweep.fan_out import plan, summary
-    from pipeline.sweep.run import selected
+    from pipeline.sweep.execution import summary
+    from pipeline.sweep.plan import plan_sweep
 
-    planned = plan(selected(options), Path("."), say)
+    planned = plan_sweep(options, Path("."), say)
     for name in planned.in_order():
         certain = name in planned.out_of_date
         print(f"{name}{'' if certain else '  (if what it needs turns out different)'}")
@@ -129,7 +137,14 @@ def dry_run(options: dict[str, Any]) -> int:
     return 0
 
 
+def stop_as_ctrl_c_does() -> None:
+    """Let SIGTERM, which `kill` sends, end the process as Ctrl-C does."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def words(text: str | None) -> list[str]:
+    """What stands between the commas."""
     return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
@@ -139,15 +154,7 @@ def numbers(text: str | None) -> list[int]:
     Raises:
         InputError: something else stands there.
     """
-    from vmunet.errors import InputError
-
     for word in words(text):
         if not word.isdecimal():
             raise InputError(f"--seeds {text}: expected whole numbers separated by commas")
     return [int(word) for word in words(text)]
-
-
-def say(line: str) -> None:
-    """A line on the terminal, whole, whichever thread it comes from."""
-    sys.stdout.write("".join(f"{time.strftime('%T')}  {part}\n" for part in line.split("\n")))
-    sys.stdout.flush()

@@ -7,13 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.commands.sweep import stop_as_ctrl_c_does
 from pipeline.sweep.processes import GRACE_SECONDS, Watchdog, last_lines, send
+from vmunet.errors import InputError
 
 HELP = "start the pages of MLflow and Prefect"
 ABOUT = """\
@@ -22,6 +22,8 @@ are mlflow.db and prefect.db in the repository's root. Ctrl-C stops both. A swee
 in the same clone meanwhile reports to Prefect by itself.
 """
 START_SECONDS = 90.0
+LOGS = Path(".sweep") / "logs"
+REPORT_PAGE = Path("reports/out/index.html")
 HOST = "127.0.0.1"
 
 
@@ -38,13 +40,12 @@ def ui(arguments: argparse.Namespace) -> int:
     Raises:
         InputError: a port is taken, or a server does not start.
     """
-    from pipeline.sweep.prefect_server import ADDRESSES, answers
+    from pipeline.sweep.prefect.server import ADDRESSES
 
     ports = {"MLflow": arguments.mlflow_port, "Prefect": arguments.prefect_port}
     for name, port in ports.items():
         check_free(name, port)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_as_ctrl_c_does()
     mlflow, prefect = (f"http://{HOST}:{port}" for port in ports.values())
     servers: dict[str, subprocess.Popen[bytes]] = {}
     watchdog = Watchdog()
@@ -55,9 +56,12 @@ def ui(arguments: argparse.Namespace) -> int:
         servers["Prefect"] = start_prefect(ports["Prefect"])
         for server in servers.values():
             watchdog.add(server.pid)
-        wait_for(servers, {"MLflow": mlflow, "Prefect": f"{prefect}/api"}, answers)
+        wait_for(servers, {"MLflow": mlflow, "Prefect": f"{prefect}/api"})
         ADDRESSES.write_text(json.dumps({"mlflow": mlflow, "prefect_api": f"{prefect}/api"}))
-        print(f"MLflow:  {mlflow}\nPrefect: {prefect}\nCtrl-C stops both.", flush=True)
+        print(f"MLflow:  {mlflow}\nPrefect: {prefect}")
+        if REPORT_PAGE.is_file():
+            print(f"report: {report_address(REPORT_PAGE, mlflow)}")
+        print("Ctrl-C stops both.", flush=True)
         wait_for_the_end(servers)
     finally:
         ADDRESSES.unlink(missing_ok=True)
@@ -66,14 +70,17 @@ def ui(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def report_address(page: Path, mlflow: str) -> str:
+    """The report's page as an address, which tells the page where MLflow's server is."""
+    return f"{page.absolute().as_uri()}#mlflow={mlflow}"
+
+
 def check_free(name: str, port: int) -> None:
     """Refuse a port that something listens on.
 
     Raises:
         InputError: it is taken.
     """
-    from vmunet.errors import InputError
-
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -116,7 +123,7 @@ def started(
     command: list[str], name: str, environment: dict[str, str]
 ) -> "subprocess.Popen[bytes]":
     """A server in a group of its own, its output in .sweep/logs/."""
-    log = Path(".sweep/logs") / f"{name}-server.log"
+    log = log_of(name)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as file:
         return subprocess.Popen(
@@ -129,21 +136,17 @@ def started(
         )
 
 
-def wait_for(
-    servers: "dict[str, subprocess.Popen[bytes]]",
-    urls: dict[str, str],
-    answers: Callable[[str], bool],
-) -> None:
-    """Until each server answers.
+def wait_for(servers: "dict[str, subprocess.Popen[bytes]]", urls: dict[str, str]) -> None:
+    """Wait until each server answers.
 
     Raises:
         InputError: one ended, or is silent after 90 s.
     """
-    from vmunet.errors import InputError
+    from pipeline.sweep.prefect.server import answers
 
     deadline = time.monotonic() + START_SECONDS
     for name, server in servers.items():
-        log = Path(".sweep/logs") / f"{name.lower()}-server.log"
+        log = log_of(name)
         while not answers(urls[name]):
             if server.poll() is not None or time.monotonic() > deadline:
                 last = " ".join(last_lines(log, 1))
@@ -152,19 +155,23 @@ def wait_for(
 
 
 def wait_for_the_end(servers: "dict[str, subprocess.Popen[bytes]]") -> None:
-    """Until Ctrl-C.
+    """Wait until Ctrl-C.
 
     Raises:
         InputError: a server ended by itself.
     """
-    from vmunet.errors import InputError
-
     while True:
         for name, server in servers.items():
             if server.poll() is not None:
-                log = Path(".sweep/logs") / f"{name.lower()}-server.log"
-                raise InputError(f"{name}'s server ended by itself; its last words are in {log}")
+                raise InputError(
+                    f"{name}'s server ended by itself; its last words are in {log_of(name)}"
+                )
         time.sleep(0.5)
+
+
+def log_of(name: str) -> Path:
+    """Where a server's output goes."""
+    return LOGS / f"{name.lower()}-server.log"
 
 
 def stop(servers: "dict[str, subprocess.Popen[bytes]]") -> None:

@@ -1,5 +1,6 @@
 """Which arrays a search may read: those that train. It never opens a test image."""
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.provenance import hash_files
 from pipeline.search.space import Kind
-from pipeline.sweep.schedule import read_json
 from vmunet.errors import InputError
 
 ARRAYS = Path("data/arrays")
@@ -48,12 +48,13 @@ def search_data(params: Params, view: str, protocol: str) -> SearchData:
         )
     volumes = view in params.grid.volumes or view in params.own.volumes
     folder = ARRAYS / view if volumes else ARRAYS / view / protocol
-    manifest = read_json(folder / "manifest.json")
-    if not manifest:
+    manifest_file = folder / "manifest.json"
+    if not manifest_file.is_file():
         stage = stage_of(params, view)
         raise InputError(f"{folder}: not prepared yet; run `dvc repro {stage}@{view}` first")
     if not volumes:
         return SearchData("images", [folder / "train"], [folder / "test"])
+    manifest = json.loads(manifest_file.read_text())
     cases = {part: [folder / "cases" / name for name in manifest[part]] for part in PARTS}
     return SearchData("volumes", cases["train"], cases["test"])
 

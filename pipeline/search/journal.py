@@ -72,7 +72,7 @@ class Journal(JournalFileBackend):
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """The storage in this file, which is made where there is none.
+    """The storage in this file, which is made if there is none.
 
     Raises:
         InputError: it cannot be read as a journal, or not be written.

@@ -1,4 +1,4 @@
-"""What a study found: reports/out/search/<study>/index.md with plots, and the cell to paste."""
+"""The report of a study: reports/out/search/<study>/index.md with plots, and the cell to paste."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ STATES = {
 
 
 @dataclass(frozen=True)
-class Report:
+class SearchReport:
     """A report as it was written.
 
     Attributes:
         path: index.md.
         best: a sentence on the best trial.
-        cell: its cell in params.yaml's lines, or nothing.
+        cell: its cell in params.yaml's lines, after a line that says so; or nothing.
     """
 
     path: Path
@@ -39,26 +39,26 @@ class Report:
     cell: str
 
 
-def write_report(study: SharedStudy, params: Params, root: Path = Path(".")) -> Report:
+def write_report(study: SharedStudy, params: Params, root: Path = Path(".")) -> SearchReport:
     """Write the report anew, whole or not at all."""
     folder = root / REPORTS / study.name
     best = study.best()
     cell = best_cell(study, best, params, root) if best else ""
-    said = sentence(study, best)
+    sentence = sentence_on(study, best)
     with study.locked(), whole_folder(folder) as part:
-        drawn = draw(study.study, part)
-        text = page(study, params, said, cell, drawn)
+        plots = draw(study.study, part)
+        text = page(study, params, sentence, cell, plots)
         (part / "index.md").write_text(text, encoding="utf-8")
         if cell:
             (part / "cell.yaml").write_text(f"cells:\n{cell}", encoding="utf-8")
-    return Report(
+    return SearchReport(
         folder / "index.md",
-        said,
+        sentence,
         f"its cell, to paste under cells: in params.yaml:\n{cell}" if cell else "",
     )
 
 
-def sentence(study: SharedStudy, best: FrozenTrial | None) -> str:
+def sentence_on(study: SharedStudy, best: FrozenTrial | None) -> str:
     """The best trial, beside the cell's own settings."""
     if best is None:
         return "no trial has come to its end yet"
@@ -74,14 +74,14 @@ def sentence(study: SharedStudy, best: FrozenTrial | None) -> str:
 
 
 def best_cell(study: SharedStudy, best: FrozenTrial, params: Params, root: Path) -> str:
-    """The best trial as a cell: what the searched cell says itself, and what was found."""
+    """The best trial as a cell: what the searched cell says itself, and the trial's values."""
     facts = study.facts
     declared = read_yaml(root / "params.yaml").get("cells", {}).get(facts.cell) or {}
-    found = overrides(facts.dimensions, best.params, facts.kind)
+    values = overrides(facts.dimensions, best.params, facts.kind)
     name = f"{facts.cell}-tuned"
     while name in params.cells:
         name += "-again"
-    return as_yaml(name, {**declared, **found})
+    return as_yaml(name, {**declared, **values})
 
 
 def draw(study: Study, folder: Path) -> dict[str, str]:
@@ -129,14 +129,16 @@ def label_axes(axes: Any, title: str) -> None:
         legend.remove()
 
 
-def page(study: SharedStudy, params: Params, said: str, cell: str, drawn: dict[str, str]) -> str:
+def page(
+    study: SharedStudy, params: Params, sentence: str, cell: str, plots: dict[str, str]
+) -> str:
     """The report in Markdown."""
     facts = study.facts
     about = " ".join(params.profile.about.split())
     lines = [
         f"# Search {study.name}",
         "",
-        f"{said[0].upper()}{said[1:]}.",
+        f"{sentence[0].upper()}{sentence[1:]}.",
         "",
         f"Cell `{facts.cell}` on `{facts.view}`, protocol `{facts.protocol}`, at most "
         f"{facts.epochs} epochs, seed {facts.seed}, profile `{facts.profile}`: {about} A trial is "
@@ -158,7 +160,7 @@ def page(study: SharedStudy, params: Params, said: str, cell: str, drawn: dict[s
             "(for your own data `own.cells`), so that it is run.",
             "",
         ]
-    for title, content in drawn.items():
+    for title, content in plots.items():
         lines += [f"## {title}", "", content, ""]
     return "\n".join([*lines, "## Trials", "", *table(study), ""])
 

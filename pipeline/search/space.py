@@ -14,7 +14,7 @@ PUBLISHED_LIMIT = {"images": FULL_CIRCLE, "volumes": 20.0}
 
 @dataclass(frozen=True)
 class Dimension:
-    """A setting: from `low` to `high`, on a logarithmic scale where `step` is None."""
+    """A setting: from `low` to `high`, on a logarithmic scale if `step` is None."""
 
     name: str
     low: float
@@ -65,7 +65,7 @@ def space(kind: Kind, protocol: str, budget: TrainSettings) -> list[Dimension]:
 
 
 def own_values(dimensions: list[Dimension], cell: Cell, budget: TrainSettings, kind: Kind) -> dict:
-    """The cell's own settings as a trial's values; empty where a search could not have them."""
+    """The cell's own settings as a trial's values; empty if a search could not draw them."""
     settings, first, second = cell.settings(budget), *cell.weights
     values = {
         **asdict(cell.augmentation),
@@ -105,16 +105,16 @@ def as_yaml(name: str, cell: Mapping[str, Any]) -> str:
     """A cell in the lines that params.yaml has under `cells:`."""
     lines = [f"  {name}:"]
     for key, value in cell.items():
-        lines.append(f"    {key}: {flow(value)}")
+        lines.append(f"    {key}: {on_one_line(value)}")
     return "\n".join(lines) + "\n"
 
 
-def flow(value: Any) -> str:
+def on_one_line(value: Any) -> str:
     """A value as YAML on one line."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {flow(part)}" for key, part in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {on_one_line(part)}" for key, part in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(flow, value)) + "]"
+        return "[" + ", ".join(map(on_one_line, value)) + "]"
     if isinstance(value, float):
         text = repr(value)  # YAML 1.1 takes 1e-05 for a word, 1.0e-05 for a number
         return text if "." in text or "e" not in text else text.replace("e", ".0e")

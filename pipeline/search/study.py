@@ -179,8 +179,8 @@ class SharedStudy:
 
     def _settle(self, facts: Facts | None) -> Facts:
         """Write the facts into a new study, or compare them with an old one's."""
-        found = self.study.user_attrs.get("facts")
-        if found is None:
+        known = self.study.user_attrs.get("facts")
+        if known is None:
             if facts is None or self.study.get_trials(deepcopy=False):
                 raise InputError(
                     f"{self.journal}: a study that this command did not make; give --study "
@@ -188,13 +188,13 @@ class SharedStudy:
                 )
             self.study.set_user_attr("facts", asdict(facts))
             return facts
-        if found.get("version") == VERSION and facts is None:
-            return Facts(**found)
+        if known.get("version") == VERSION and facts is None:
+            return Facts(**known)
         wanted = asdict(facts) if facts else {"version": VERSION}
         for key, value in wanted.items():
-            if found.get(key) != value:
-                raise InputError(differs(self.name, key, found.get(key), value))
-        return Facts(**found)
+            if known.get(key) != value:
+                raise InputError(differs(self.name, key, known.get(key), value))
+        return Facts(**known)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -217,7 +217,7 @@ class SharedStudy:
         (self.folder / "workers" / self.worker).unlink(missing_ok=True)
 
     def enqueue_own(self, params: Params) -> bool:
-        """Let a new study begin with the cell's own settings; False where it could not."""
+        """Let a new study begin with the cell's own settings; False if the space lacks them."""
         facts = self.facts
         budget = budget_of(params, facts.kind)
         values = own_values(facts.dimensions, params.cell(facts.cell), budget, facts.kind)
@@ -227,7 +227,7 @@ class SharedStudy:
         return bool(values)
 
     def claim(self, total: int) -> int | None:
-        """The number of a new trial, its values drawn; None where `total` are done or running."""
+        """The number of a new trial, its values drawn; None if `total` are done or running."""
         with self.locked():
             self.revive()
             counted = [t for t in self.trials() if t.state.is_finished() or running(t)]
@@ -319,7 +319,7 @@ DIFFERENT: Mapping[str, str] = {
 }
 
 
-def differs(name: str, key: str, found: Any, wanted: Any) -> str:
+def differs(name: str, key: str, known: Any, wanted: Any) -> str:
     """What keeps a study from going on."""
-    how = DIFFERENT.get(key, f"for {key} {found}, not {wanted}")
+    how = DIFFERENT.get(key, f"for {key} {known}, not {wanted}")
     return f"study {name} was made {how}; its trials cannot be compared: give --study another name"

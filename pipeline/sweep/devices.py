@@ -1,4 +1,4 @@
-"""What a machine has to run cells on: GPUs, one for each cell, or cores, shared out."""
+"""What a machine has to run stages on: GPUs, one for each stage, or cores, shared out."""
 
 import os
 import shutil
@@ -9,23 +9,26 @@ from queue import SimpleQueue
 
 from vmunet.errors import InputError
 
-MOST_ON_CPU = 8  # cells side by side by default; each takes memory of its own
+MOST_ON_CPU = 8  # stages side by side by default; each takes memory of its own
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VMUNET_THREADS")
 
 
 class Devices:
-    """Hands out GPUs and says how many cells run side by side.
+    """Hands out GPUs and cores, and says how many stages run side by side.
 
     Args:
-        parallel: cells side by side; None for one on each GPU, or on each core.
+        parallel: stages side by side; None for one on each GPU, on each of the `workers`, or on
+            each core.
         gpus: `all`, `none`, or indices as CUDA counts them, such as 0,2.
+        workers: machines that run the cells, or 0. This machine then runs the other stages, without
+            a GPU.
 
     Raises:
         InputError: a GPU that is asked for is not there.
     """
 
-    def __init__(self, parallel: int | None = None, gpus: str = "all") -> None:
-        present = [] if gpus == "none" else visible_gpus()
+    def __init__(self, parallel: int | None = None, gpus: str = "all", workers: int = 0) -> None:
+        present = [] if gpus == "none" or workers else visible_gpus()
         chosen = present if gpus in ("all", "none") else gpus.split(",")
         for gpu in chosen:
             if gpu not in present:
@@ -33,13 +36,15 @@ class Devices:
                 raise InputError(f"--gpus {gpus}: there is no GPU {gpu}; there are: {here}")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self.gpus, self.cores = chosen, cores or 1
-        most = len(chosen) or min(self.cores, MOST_ON_CPU)
+        most = len(chosen) or workers or min(self.cores, MOST_ON_CPU)
         self.width = parallel if parallel and not chosen else min(parallel or most, most)
         self.threads = max(1, self.cores // self.width)
         self._free: SimpleQueue[str] = SimpleQueue()
         for gpu in chosen:
             self._free.put(gpu)
-        self._hide = gpus == "none"
+        self._hides_gpus = gpus == "none" or workers > 0
+        # of a stage that nothing runs beside: what a person asked for, else as under `dvc repro`
+        self._alone = {} if gpus == "all" else {"CUDA_VISIBLE_DEVICES": ",".join(chosen)}
 
     def __str__(self) -> str:
         if self.gpus:
@@ -47,14 +52,21 @@ class Devices:
         return f"{self.width} at once, {self.threads} of {self.cores} cores each"
 
     @contextmanager
-    def one(self) -> Iterator[dict[str, str]]:
-        """Environment variables of a cell: its GPU, its share of the cores."""
+    def one(self, alone: bool = False) -> Iterator[dict[str, str]]:
+        """Environment variables of a stage: its GPU, its share of the cores.
+
+        Args:
+            alone: nothing runs beside it: it has all cores and GPUs, as under `dvc repro`.
+        """
+        if alone:
+            yield self._alone
+            return
         environment: dict[str, str] = {}
-        if self.width > 1:  # alone, a cell is left to the library's own choice
+        if self.width > 1:  # else it is left to the library's own choice
             for name in THREADS:
                 own = os.environ.get(name, "")
                 environment[name] = str(min(self.threads, int(own) if own.isdecimal() else 10**6))
-        if self._hide:
+        if self._hides_gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         if not self.gpus:
             yield environment

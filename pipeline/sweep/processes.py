@@ -17,7 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.stage import IO_FAILED, WRONG_INPUT
+
 GRACE_SECONDS = 10.0
+STATUSES = {WRONG_INPUT: "wrong input", IO_FAILED: "input or output failed"}
 TAIL_BYTES = 20_000
 
 WATCHDOG = """
@@ -142,7 +145,7 @@ def send(group: int, number: signal.Signals) -> None:
 
 
 def tail(log: Path) -> bytes:
-    """The end of a log, nothing where there is none."""
+    """The end of a log, nothing if there is none."""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL_BYTES))
@@ -161,7 +164,8 @@ def last_lines(log: Path, count: int = 10) -> list[str]:
 def reason(status: int) -> str:
     """An exit status in words."""
     if status >= 0:
-        return f"exit status {status}"
+        meaning = STATUSES.get(status)
+        return f"exit status {status}" + (f" ({meaning})" if meaning else "")
     name = signal.Signals(-status).name
     hint = " (out of memory?)" if status == -signal.SIGKILL else ""
     return f"killed by {name}{hint}"

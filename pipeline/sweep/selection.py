@@ -1,7 +1,8 @@
 """Which stages a sweep is about: all, or the cells that tables, names or seeds select.
 
-A cell is a run of the grid: the stages `train...@NAME` and `evaluate...@NAME`, where NAME is the
-run's, such as isic17-64-base-paper-42. Stages are selected from DVC's own graph.
+A cell is a run of the grid: the stages `train...@NAME`, `evaluate...@NAME` and
+`model_card...@NAME`; NAME is the run's, such as isic17-64-base-paper-42. Stages are selected from
+DVC's own graph.
 """
 
 import difflib
@@ -11,10 +12,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from pipeline.sweep.options import SweepOptions
 from pipeline.sweep.record import Record
 from vmunet.errors import InputError
 
-CELL = re.compile(r"(train|evaluate)\w*@(?P<run>.+)")
+CELL = re.compile(r"(?P<kind>train|evaluate|model_card)\w*@(?P<run>.+)")
 # Stages that read the scores of all cells, and those that they alone read.
 REPORT = (
     "cross",
@@ -29,23 +31,10 @@ REPORT = (
 )
 
 
-@dataclass(frozen=True)
-class Options:
-    """What is asked for; nothing means everything.
-
-    Attributes:
-        tables: numbers or numerals of tables: 3 or III.
-        cells: patterns of run names, as a shell's.
-        seeds: some of the declared seeds.
-    """
-
-    tables: Sequence[str] = ()
-    cells: Sequence[str] = ()
-    seeds: Sequence[int] = ()
-
-    @property
-    def everything(self) -> bool:
-        return not (self.tables or self.cells or self.seeds)
+def trains_or_evaluates(name: str) -> bool:
+    """Whether a stage is a training or an evaluation, which take the time of a sweep."""
+    match = CELL.fullmatch(name)
+    return match is not None and match["kind"] != "model_card"
 
 
 @dataclass(frozen=True)
@@ -63,7 +52,7 @@ class Selection:
     shown: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def select(record: Record, options: Options) -> Selection:
+def select(record: Record, options: SweepOptions) -> Selection:
     """The stages that the options name, with all that they need.
 
     Raises:
@@ -104,14 +93,14 @@ def matching(pattern: str, runs: Iterable[str]) -> list[str]:
         InputError: none does.
     """
     names = list(runs)
-    found = [run for run in names if fnmatchcase(run, pattern.split("@")[-1])]
-    if not found:
+    matches = [run for run in names if fnmatchcase(run, pattern.split("@")[-1])]
+    if not matches:
         close = difflib.get_close_matches(pattern, names, n=2, cutoff=0.5)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise InputError(
             f"--cells {pattern}: no cell of that name; `vmunet runs` lists them.{hint}"
         )
-    return found
+    return matches
 
 
 def table_keys(wanted: Iterable[str], shown: Mapping[str, Iterable[str]]) -> list[str]:
@@ -122,7 +111,7 @@ def table_keys(wanted: Iterable[str], shown: Mapping[str, Iterable[str]]) -> lis
     """
     keys = list(shown)
     by_name = {str(number): key for number, key in enumerate(keys, 1)} | {key: key for key in keys}
-    found = []
+    wanted_keys = []
     for name in wanted:
         key = by_name.get(name.upper())
         if key is None:
@@ -130,12 +119,12 @@ def table_keys(wanted: Iterable[str], shown: Mapping[str, Iterable[str]]) -> lis
             raise InputError(f"--tables {name}: no such table; known: {known or 'none'}")
         if not shown[key]:
             raise InputError(f"--tables {name}: the active grid runs none of its cells")
-        found.append(key)
-    return found
+        wanted_keys.append(key)
+    return wanted_keys
 
 
 def tables_of_runs(root: Path) -> dict[str, list[str]]:
-    """Names of the grid's runs that each declared table shows; none where no tables are declared.
+    """Names of the grid's runs that each declared table shows; nothing if no table is declared.
 
     Raises:
         InputError: params.yaml or reports/*.yaml has a mistake.
@@ -156,11 +145,13 @@ def tables_of_runs(root: Path) -> dict[str, list[str]]:
 
 
 def seed_of(run: str) -> int | None:
+    """The seed in a run's name."""
     seed = run.rpartition("-")[2]
     return int(seed) if seed.isdecimal() else None
 
 
 def invert(shown: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """The tables that show a run, by the run's name."""
     tables: dict[str, list[str]] = {}
     for key, runs in shown.items():
         for run in runs:

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from pipeline.config.params import Params
 from pipeline.config.runs import OwnRun, Run, own_names
+from pipeline.config.strict import ProtocolName
 from pipeline.tracking.models import log_model
 from pipeline.tracking.scores import complete, read_json
 from pipeline.tracking.store import STORE, client, explain
 from pipeline.tracking.table_names import tables_of
 from vmunet.errors import InputError
-from vmunet.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -58,7 +58,7 @@ def rebuild(params: Params) -> Rebuilt:
 def runs_on_disk(root: Path = Path("runs")) -> Iterator[Run]:
     """Every run that has a folder."""
     own = own_names()
-    for protocol in PROTOCOLS:
+    for protocol in get_args(ProtocolName):
         for path in sorted(root.glob(f"*/*/{protocol}/*")):
             view, cell, _, seed = path.relative_to(root).parts
             if path.is_dir() and seed.isdigit():

@@ -17,8 +17,8 @@ COMMAND = "import sys; from pipeline.cli import main; sys.exit(main())"
 FAKE = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
 from tests.helpers import fake_trial
-import pipeline.search.report, pipeline.search.run as run
-run.TRIAL, run.PlainRun = [{sys.executable!r}, fake_trial.__file__], fake_trial.Tracker
+import pipeline.search.report, pipeline.search.execution as execution
+execution.TRIAL, execution.PlainRun = [{sys.executable!r}, fake_trial.__file__], fake_trial.Tracker
 pipeline.search.report.draw = lambda *_: {{}}
 {COMMAND}
 """
@@ -100,12 +100,14 @@ def write(path: Path, content: dict) -> None:
         YAML(typ="safe").dump(content, file)
 
 
-def environment() -> dict[str, str]:
+def environment(**more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "MLFLOW"))}
-    return kept | {"PYTHONPATH": str(ROOT)}
+    return kept | {"PYTHONPATH": str(ROOT)} | more
 
 
-def start(project: Path, *arguments: str, fake: bool = True) -> "subprocess.Popen[str]":
+def start(
+    project: Path, *arguments: str, fake: bool = True, **more: str
+) -> "subprocess.Popen[str]":
     """`vmunet search VIEW --cell scratch` in a process of its own.
 
     `fake`: trials train nothing, MLflow and the plots are left out.
@@ -115,7 +117,7 @@ def start(project: Path, *arguments: str, fake: bool = True) -> "subprocess.Pope
     return subprocess.Popen(
         [sys.executable, "-c", code, "search", "--gpus", "none", *arguments, *own],
         cwd=project,
-        env=environment(),
+        env=environment(**more),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

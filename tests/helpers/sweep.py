@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipeline.sweep.run import carry_out
+from pipeline.sweep.execution import run_sweep
+from pipeline.sweep.options import SweepOptions
 from tests.helpers.paths import ROOT
 
 NAME = "isic17-64-base-paper-"
@@ -52,6 +53,38 @@ def make_project(folder: Path, seeds: int = 4, train: str = ONE, evaluate: str =
     return folder
 
 
+FINGERPRINTS = """\
+import hashlib
+from pathlib import Path
+
+with open("code.txt", "a") as file:
+    file.write("code\\n")
+Path(".fingerprints").mkdir(exist_ok=True)
+for name in ("train", "evaluate"):
+    lines = Path("lib", f"{name}.py").read_text().splitlines()
+    code = "".join(line for line in lines if not line.startswith("#"))
+    Path(".fingerprints", name).write_text(hashlib.sha256(code.encode()).hexdigest())
+"""
+
+
+def add_code(project: Path) -> None:
+    """Give the project a stage `code` and Python files, as the real one has: trainings and
+    evaluations depend on fingerprints, in which comments do not count. code.txt gets a line each
+    time that the stage runs.
+    """
+    (project / "lib").mkdir()
+    for name, text in {"train": "a = 1\n", "evaluate": "b = 1\n", "code": FINGERPRINTS}.items():
+        (project / "lib" / f"{name}.py").write_text(text)
+    yaml = YAML()
+    content = yaml.load(project / "dvc.yaml")
+    for name in ("train", "evaluate"):
+        content["stages"][name]["deps"].append(f".fingerprints/{name}")
+    outs = [{f".fingerprints/{name}": {"cache": False}} for name in ("evaluate", "train")]
+    code = {"cmd": "python lib/code.py", "always_changed": True, "outs": outs}
+    content["stages"] = {"code": code} | content["stages"]
+    yaml.dump(content, project / "dvc.yaml")
+
+
 def environment(**more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC", "GIT", "PREFECT"))}
     own = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -70,8 +103,8 @@ def tool(project: Path, *command: str) -> str:
 def sweep(said: list[str] | None = None, parallel: int = 8, retries: int = 2, **options) -> bool:
     """A sweep of the current folder's project in this process; whether anything failed."""
     lines = [] if said is None else said
-    chosen = {"tables": [], "cells": [], "seeds": [], "gpus": "none"} | options
-    return carry_out(chosen | {"parallel": parallel, "retries": retries}, lines.append)
+    chosen = {"gpus": "none", "parallel": parallel, "retries": retries} | options
+    return run_sweep(SweepOptions(**chosen), lines.append)
 
 
 def start(project: Path, *arguments: str, **more: str) -> "subprocess.Popen[str]":

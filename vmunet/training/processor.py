@@ -4,22 +4,27 @@ import os
 
 import torch
 
+from vmunet.errors import InputError
+
+CEILING = "VMUNET_THREADS"  # environment variable
 TOLERANCE = 1e-5  # of the largest value; float32 products are within 2e-6, bfloat16 ones at 4e-3
 
 
 def use_processor(threads: int = 0) -> None:
     """Set the number of threads, 0 leaving torch's choice, and take oneDNN's matrix product.
 
-    `VMUNET_THREADS`, a process's share of the cores where several run side by side, is a ceiling.
+    `VMUNET_THREADS`, a process's share of the cores if several run side by side, is a ceiling.
 
     PyTorch multiplies float32 matrices with MKL, which reaches half of the speed of oneDNN on AMD
     processors (a training step takes 1.25 s instead of 0.85 s). The only switch to oneDNN is
-    the permission to use bfloat16, which its kernels take up only where the processor multiplies
-    bfloat16 tiles. So a product is checked, and where it is not exact to float32 the permission
-    is taken back.
+    the permission to use bfloat16, which its kernels take up only if the processor multiplies
+    bfloat16 tiles. So a product is checked, and if it is not exact to float32 the permission is
+    taken back.
+
+    Raises:
+        InputError: VMUNET_THREADS is set to something else than a whole number.
     """
-    share = int(os.environ.get("VMUNET_THREADS", 0))
-    if share:
+    if share := threads_allowed():
         threads = min(threads or torch.get_num_threads(), share)
     if threads:
         torch.set_num_threads(threads)
@@ -30,6 +35,22 @@ def use_processor(threads: int = 0) -> None:
     matmul.fp32_precision = "bf16"
     if _error_of_products() > TOLERANCE:
         matmul.fp32_precision = before
+
+
+def threads_allowed() -> int:
+    """The number in VMUNET_THREADS, 0 (no ceiling) if it is unset or empty.
+
+    Raises:
+        InputError: it is no whole number.
+    """
+    text = os.environ.get(CEILING, "").strip()
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit()):
+        raise InputError(
+            f"{CEILING}={text}: expected a whole number of threads; leave it unset for all cores"
+        )
+    return int(text)
 
 
 def _error_of_products() -> float:

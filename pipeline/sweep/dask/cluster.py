@@ -4,13 +4,13 @@ Only the cells go to workers, trainings and evaluations. What comes before them,
 preprocessing, and the tables after them run in the sweep's own clone: that is where the internet
 and the raw data are, and a worker needs the arrays alone.
 
-A cell of the sweep stays what it is without Dask, a thread or a Prefect task of this process that
-begins the stage, has its command run and records it (`pipeline/sweep/cells.py`); what differs is
-that the command runs on a worker, through `distributed.Client`. prefect-dask's task runner would
-start the Prefect task itself on the worker: every worker would have to reach Prefect's server, a
-killed worker would start the task run a second time under the same name behind Prefect's back, and
-what only this process may do, DVC's record, would happen outside of the task. As it is, retries,
-states and logs on Prefect's page are those of a sweep on one machine.
+Without Dask, a cell is a thread or a Prefect task of this process that begins the stage, has its
+command run and records it (`pipeline/sweep/stage_runner.py`). The same here, but the command runs
+on a worker, through `distributed.Client`. prefect-dask's task runner would start the Prefect task
+itself on the worker: every worker would have to reach Prefect's server, a killed worker would start
+the task run a second time under the same name behind Prefect's back, and what only this process may
+do, DVC's record, would happen outside of the task. As it is, retries, states and logs on Prefect's
+page are those of a sweep on one machine.
 
 Each worker has one cell at a time, which is sent to this worker and no other. If Dask loses the
 worker, the cell's attempt has failed, and the next one is made elsewhere; Dask's own rescheduling
@@ -24,18 +24,17 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 from uuid import uuid4
 
-from pipeline.sweep.cells import CellError
-from pipeline.sweep.dask.exchange import RemoteError, outputs_of
 from pipeline.sweep.dask.worker import (
     OWNER,
-    Order,
+    CellOrder,
+    CellResult,
     RefusedError,
-    Report,
-    facts_of,
     inspect,
     run_cell,
+    state_of_clone,
 )
-from pipeline.sweep.record import InputsChangedError, Record
+from pipeline.sweep.record import InputsChangedError, Record, RemoteError
+from pipeline.sweep.stage_runner import StageError
 from vmunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,9 +89,9 @@ class Cluster:
 
     def __init__(self, client: "Client", record: Record, say: Callable[[str], None]) -> None:
         self._client, self._record, self._say = client, record, say
-        self._exchange = record.share()
+        record.share()
         self._sweep = uuid4().hex
-        self._facts = facts_of(record.root, self._sweep)
+        self._state = state_of_clone(record.root, self._sweep)
         (record.root / OWNER).write_text(self._sweep)
         self._environment = environment_for_cells(say)
         self._change = threading.Condition()
@@ -130,7 +129,7 @@ class Cluster:
         `more` are environment variables of this attempt.
 
         Raises:
-            CellError: the worker was lost, or could not do it.
+            StageError: the worker was lost, or could not do it.
         """
         record = self._record
         try:
@@ -138,14 +137,14 @@ class Cluster:
                 self._offer(needed)
             with self._one() as worker:
                 started(f" on {worker}")
-                report = self._send(name, worker, more or {})
-            log.write(report.output)
+                result = self._send(name, worker, more or {})
+            log.write(result.output)
             log.flush()
-            if report.status == 0:
-                record.bring(name, report.outputs)
+            if result.status == 0:
+                record.bring(name, result.outputs)
         except (RemoteError, InputError) as error:
-            raise CellError(str(error)) from None
-        return report.status
+            raise StageError(str(error)) from None
+        return result.status
 
     def stop(self) -> None:
         """Give up every cell that runs: the workers end its command."""
@@ -165,14 +164,14 @@ class Cluster:
             lock = self._pushing.setdefault(name, threading.Lock())
         with lock:
             if name not in self._offered:
-                self._exchange.push(self._record.stages[name])
+                self._record.push(name)
                 self._offered.add(name)
 
-    def _send(self, name: str, worker: str, more: Mapping[str, str]) -> Report:
+    def _send(self, name: str, worker: str, more: Mapping[str, str]) -> CellResult:
         needed = sorted(self._record.needs(name))
-        inputs = {other: outputs_of(self._record.stages[other]) for other in needed}
+        inputs = {other: self._record.hashes_of_outputs(other) for other in needed}
         hashes = self._record.inputs(name)
-        order = Order(self._sweep, name, hashes, inputs, {**self._environment, **more})
+        order = CellOrder(self._sweep, name, hashes, inputs, {**self._environment, **more})
         future = self._client.submit(
             run_cell, order, key=f"{name} {uuid4().hex}", workers=[worker], pure=False
         )
@@ -188,34 +187,34 @@ class Cluster:
         with self._change:
             while not future.done():
                 if self._closing.is_set():
-                    raise CellError("stopped", final=True)
+                    raise StageError("stopped", final=True)
                 if self._gone:
-                    raise CellError(self._gone, final=True)
+                    raise StageError(self._gone, final=True)
                 if worker not in self._present:
-                    raise CellError(f"its worker {worker} was lost")
+                    raise StageError(f"its worker {worker} was lost")
                 self._change.wait(LOOK_SECONDS)
 
-    def _result(self, future: "Future", worker: str) -> Report:
+    def _result(self, future: "Future", worker: str) -> CellResult:
         from distributed import KilledWorker
         from distributed.client import FutureCancelledError
 
         try:
-            report = future.result()
-            assert isinstance(report, Report)
-            return report
+            result = future.result()
+            assert isinstance(result, CellResult)
+            return result
         except RefusedError as error:
             self._refuse(worker, str(error))
-            raise CellError(str(error)) from None
+            raise StageError(str(error)) from None
         except InputsChangedError as error:
-            raise CellError(str(error), final=True) from None
+            raise StageError(str(error), final=True) from None
         except (InputError, RemoteError) as error:
-            raise CellError(str(error)) from None
+            raise StageError(str(error)) from None
         except KilledWorker:
-            raise CellError(f"its worker {worker} was lost") from None
+            raise StageError(f"its worker {worker} was lost") from None
         except FutureCancelledError:
-            raise CellError("the Dask scheduler was lost", final=True) from None
+            raise StageError("the Dask scheduler was lost", final=True) from None
         except Exception as error:
-            raise CellError(f"on {worker}: {type(error).__name__}: {error}") from error
+            raise StageError(f"on {worker}: {type(error).__name__}: {error}") from error
 
     @contextmanager
     def _one(self) -> Iterator[str]:
@@ -223,10 +222,10 @@ class Cluster:
         with self._change:
             while True:
                 if self._closing.is_set():
-                    raise CellError("stopped", final=True)
+                    raise StageError("stopped", final=True)
                 if self._gone or (self._present and self._present <= self._refused.keys()):
                     reason = self._gone or next(iter(self._refused.values()))
-                    raise CellError(reason, final=True)
+                    raise StageError(reason, final=True)
                 if self._free:
                     break
                 self._change.wait(LOOK_SECONDS)
@@ -252,28 +251,28 @@ class Cluster:
 
     def _look(self, refuse: Callable[[str, str], None]) -> None:
         """Which workers there are; inspect those that are new."""
-        found = set(self._client.nthreads())
-        answers = self._inspect(sorted(found - self._present - self._refused.keys()))
+        present = set(self._client.nthreads())
+        answers = self._inspect(sorted(present - self._present - self._refused.keys()))
         # one that was lost while it was asked is asked again, should it still be there
-        found -= {worker for worker, answer in answers.items() if is_unanswered(answer)}
-        new = sorted(found & answers.keys())
+        present -= {worker for worker, answer in answers.items() if is_unanswered(answer)}
+        new = sorted(present & answers.keys())
         problems = {worker: problem(answers[worker]) for worker in new}
         with self._change:
-            lost = self._present - found
-            self._present = found
-            self._free = (self._free & found) | {one for one in new if not problems[one]}
+            lost = self._present - present
+            self._present = present
+            self._free = (self._free & present) | {one for one in new if not problems[one]}
         for worker in new:
             if problems[worker]:
                 refuse(worker, f"worker {worker}: {problems[worker]}")
         for worker in sorted(lost):
-            left = f"{len(found)} left" if found else "none is left: waiting for one"
+            left = f"{len(present)} left" if present else "none is left: waiting for one"
             self._say(f"worker {worker} was lost, {left}")
 
     def _inspect(self, workers: list[str]) -> dict[str, Any]:
         """What each says of its clone, or the exception that asking it gave."""
         if not workers:
             return {}
-        return dict(self._client.run(inspect, self._facts, workers=workers, on_error="return"))
+        return dict(self._client.run(inspect, self._state, workers=workers, on_error="return"))
 
     def _refuse(self, worker: str, reason: str) -> None:
         with self._change:
@@ -296,7 +295,7 @@ def is_unanswered(answer: Any) -> bool:
 
 
 def problem(answer: Any) -> str:
-    """What `inspect` found, or why it could not be asked."""
+    """What `inspect` said, or why the worker could not be asked."""
     if isinstance(answer, str):
         return answer
     if isinstance(answer, ImportError):
@@ -306,12 +305,12 @@ def problem(answer: Any) -> str:
 
 def environment_for_cells(say: Callable[[str], None]) -> dict[str, str]:
     """Environment variables that the cells get from here, the address of MLflow's server first."""
-    found = {name: value for name in SENT_ALONG if (value := os.environ.get(name))}
-    if not found.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://")):
+    values = {name: value for name in SENT_ALONG if (value := os.environ.get(name))}
+    if not values.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://")):
         for name in ("MLFLOW_TRACKING_URI", "VMUNET_SWEEP"):  # a run of a store of this machine's
-            found.pop(name, None)
+            values.pop(name, None)
         say(
             "warning: MLFLOW_TRACKING_URI names no server here: unless the workers have one, each "
             "clone keeps its runs in an mlflow.db of its own"
         )
-    return found
+    return values

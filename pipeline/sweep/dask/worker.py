@@ -1,9 +1,10 @@
 """What a Dask worker does for a sweep: one cell, in the worker's own clone of the repository.
 
 Its clone is VMUNET_CLONE, else the folder that the worker was started in. There it brings the
-cell's inputs from the DVC remote, by the hashes that the sweep sends along; compares every
-dependency with the sweep's; runs the stage's own command; commits the outputs to the clone's cache
-and pushes them. The clone's dvc.lock stays as git has it: the sweep's is the record.
+cell's inputs from the DVC remote, by the hashes that the sweep sends along; makes the fingerprints
+of its own code; compares every dependency with the sweep's; runs the stage's own command; commits
+the outputs to the clone's cache and pushes them. The clone's dvc.lock stays as git has it: the
+sweep's is the record.
 
 The command ends with the worker, however that ends (`pipeline/sweep/processes.py`), and soon after
 the sweep has lost interest: after Ctrl-C there, or its death.
@@ -13,7 +14,6 @@ import fcntl
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,11 +23,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pipeline.sweep.cells import log_of
-from pipeline.sweep.dask.exchange import NO_REMOTE, Outputs, outputs_of
 from pipeline.sweep.devices import THREADS
 from pipeline.sweep.processes import Processes, tail
-from pipeline.sweep.record import Record, Verdict
+from pipeline.sweep.record import NO_REMOTE, Outputs, Record, Verdict, has_remote
+from pipeline.sweep.stage_runner import log_of
 from vmunet.errors import InputError
 
 OWNER = Path(".sweep") / "owner"  # in the sweep's own clone, the sweep that works in it
@@ -36,7 +35,7 @@ NO_DIFF = (":(exclude)dvc.lock", ":(exclude,glob)**/.gitignore")  # DVC writes t
 
 
 @dataclass(frozen=True)
-class Facts:
+class CloneState:
     """What a clone must share with the sweep's to work for it.
 
     Attributes:
@@ -51,7 +50,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Order:
+class CellOrder:
     """A cell to run.
 
     Attributes:
@@ -70,12 +69,12 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Report:
+class CellResult:
     """How a cell ended.
 
     Attributes:
         status: its command's exit status, negative for a signal.
-        outputs: where it ended well, as dvc.lock has them.
+        outputs: as dvc.lock has them, if it ended well.
         output: the end of what its command wrote.
     """
 
@@ -93,7 +92,7 @@ def clone() -> Path:
     return Path(os.environ.get("VMUNET_CLONE") or ".").absolute()
 
 
-def facts_of(root: Path, sweep: str) -> Facts:
+def state_of_clone(root: Path, sweep: str) -> CloneState:
     """The state of a clone's code and params."""
 
     def git(*arguments: str) -> bytes:
@@ -101,13 +100,11 @@ def facts_of(root: Path, sweep: str) -> Facts:
         return done.stdout if done.returncode == 0 else b""
 
     changes = git("diff", "HEAD", "--no-ext-diff", "--no-color", "--", ".", *NO_DIFF)
-    return Facts(sweep, git("rev-parse", "HEAD").decode().strip(), sha256(changes).hexdigest())
+    return CloneState(sweep, git("rev-parse", "HEAD").decode().strip(), sha256(changes).hexdigest())
 
 
-def inspect(wanted: Facts) -> str:
-    """Why this worker cannot work for a sweep, in a sentence; nothing where it can."""
-    from dvc.config import Config
-
+def inspect(wanted: CloneState) -> str:
+    """Why this worker cannot work for a sweep, in a sentence; nothing if it can."""
     root = clone()
     here = f"{socket.gethostname()}:{root}"
     if not (root / ".dvc").is_dir() or not (root / "dvc.yaml").is_file():
@@ -118,7 +115,7 @@ def inspect(wanted: Facts) -> str:
     owner = root / OWNER
     if owner.exists() and owner.read_text() == wanted.sweep:
         return f"{here} is the clone that the sweep runs in: give the worker one of its own"
-    mine = facts_of(root, wanted.sweep)
+    mine = state_of_clone(root, wanted.sweep)
     if mine.revision != wanted.revision:
         ours, theirs = wanted.revision[:12] or "no commit", mine.revision[:12] or "no commit"
         return f"{here} is at {theirs}, the sweep's clone at {ours}: bring both to one commit"
@@ -127,12 +124,12 @@ def inspect(wanted: Facts) -> str:
             f"{here} has other uncommitted changes than the sweep's clone: commit them and bring "
             "both to one commit"
         )
-    if not Config(str(root / ".dvc"))["core"].get("remote"):
+    if not has_remote(root):
         return f"{here} has {NO_REMOTE}"
     return ""
 
 
-def run_cell(order: Order) -> Report:
+def run_cell(order: CellOrder) -> CellResult:
     """Run a cell in this worker's clone and push its outputs, to be called as a Dask task.
 
     Raises:
@@ -143,9 +140,8 @@ def run_cell(order: Order) -> Report:
     """
     root, name = clone(), order.name
     record = record_of(root, order.sweep)
-    if name not in record.stages or not order.inputs.keys() <= record.stages.keys():
+    if name not in record.stages or not order.inputs.keys() <= set(record.stages):
         raise RefusedError(f"{socket.gethostname()}:{root} declares no {name}")
-    assert record.exchange is not None
     with own_lock(root, name) as lock:
         for needed, outputs in order.inputs.items():
             record.bring(needed, outputs)
@@ -155,13 +151,12 @@ def run_cell(order: Order) -> Report:
             try:
                 status = run_command(record, order, lock)
                 if status:
-                    return Report(status, output=tail(log_of(root, name)))
+                    return CellResult(status, output=tail(log_of(root, name)))
                 record.finish(name)
             finally:
                 record.drop(name)
-        stage = record.stages[name]
-        record.exchange.push(stage)
-        return Report(0, outputs_of(stage), tail(log_of(root, name)))
+        record.push(name)
+        return CellResult(0, record.hashes_of_outputs(name), tail(log_of(root, name)))
 
 
 @lru_cache(maxsize=1)
@@ -172,7 +167,7 @@ def record_of(root: Path, sweep: str) -> Record:
     return record
 
 
-def refuse_if_different(record: Record, order: Order) -> None:
+def refuse_if_different(record: Record, order: CellOrder) -> None:
     """Compare the hash of each dependency, code and params too, with the sweep's."""
     mine = record.inputs(order.name, afresh=True)
     differing = [
@@ -185,17 +180,14 @@ def refuse_if_different(record: Record, order: Order) -> None:
         )
 
 
-def run_command(record: Record, order: Order, lock: int) -> int:
+def run_command(record: Record, order: CellOrder, lock: int) -> int:
     """The exit status of the stage's command."""
     commands, options = record.command(order.name)
     log = log_of(record.root, order.name)
     log.parent.mkdir(parents=True, exist_ok=True)
     threads, wanted = of_this_task()
-    environment = dict(options["env"])
-    environment |= {"PYTHONUNBUFFERED": "1", **dict.fromkeys(THREADS, str(threads))}
-    # the worker may have been started by its path, out of an environment that is not activated
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    options["env"] = environment | dict(order.environment)
+    threads_of_this = dict.fromkeys(THREADS, str(threads))
+    options["env"] |= {"PYTHONUNBUFFERED": "1", **threads_of_this, **order.environment}
     processes = Processes([lock])
     try:
         with open(log, "wb") as file, ending(processes, wanted):

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.sweep import NAME, ONE, environment, make_project, ran, start, sweep, tool
+from tests.helpers.sweep import (
+    NAME,
+    ONE,
+    add_code,
+    environment,
+    make_project,
+    ran,
+    start,
+    sweep,
+    tool,
+)
 from vmunet.errors import InputError
 
 pytestmark = pytest.mark.slow  # a cluster's schedulers and workers start for each test
@@ -27,6 +37,8 @@ IGNORED = """\
 /ran.txt
 /pid
 /environment
+/.fingerprints/
+/code.txt
 """
 CLEAN = "Data and pipelines are up to date.\n"
 
@@ -40,11 +52,13 @@ class Machines:
     project: Path = field(init=False)
     workers: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
-    def make(self, **options) -> None:
-        """A committed project and its remote."""
+    def make(self, code: bool = False, **options) -> None:
+        """A committed project, with a stage `code` if it is asked for, and its remote."""
         self.project = self.folder / "own"
         self.project.mkdir()
         make_project(self.project, **options)
+        if code:
+            add_code(self.project)
         (self.project / ".gitignore").write_text(IGNORED)
         tool(
             self.project, "dvc", "remote", "add", "-q", "-d", "shared", str(self.folder / "remote")
@@ -170,6 +184,21 @@ def test_two_workers_run_each_cell_once(machines: Machines) -> None:
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 0, output
     assert len(machines.ran()) == 13
+
+
+def test_a_worker_makes_the_fingerprints_of_its_own_clone(machines: Machines) -> None:
+    machines.make(seeds=2, code=True)
+    clone = machines.clone("one")
+    machines.work(clone)
+    process = machines.sweep()
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, output
+    assert "0 stages up to date, 6 done" in output
+    assert (clone / "code.txt").read_text() == "code\n"  # once for its four cells
+    assert not (clone / "dvc.lock").exists()
+    own, made = (folder / ".fingerprints/train" for folder in (machines.project, clone))
+    assert own.read_text() == made.read_text()
+    assert list(json.loads(tool(machines.project, "dvc", "status", "--json"))) == ["code"]
 
 
 WAITS = f"{ONE} && echo $$ > pid && until [ -f ../go ]; do sleep 0.1; done"

@@ -3,9 +3,10 @@
 import pytest
 
 from pipeline import cli
+from pipeline.sweep.options import SweepOptions
+from pipeline.sweep.plan import Schedule, estimate
 from pipeline.sweep.record import Record
-from pipeline.sweep.schedule import Schedule, estimate
-from pipeline.sweep.selection import CELL, Options, select
+from pipeline.sweep.selection import CELL, select
 from tests.helpers.paths import ROOT
 from vmunet.errors import InputError
 
@@ -21,7 +22,7 @@ def record() -> Record:
 
 
 def runs(record: Record, **options) -> set[str]:
-    stages = select(record, Options(**options)).stages
+    stages = select(record, SweepOptions(**options)).stages
     return {match["run"] for name in stages if (match := CELL.fullmatch(name))}
 
 
@@ -44,28 +45,31 @@ def test_a_table_selects_the_cells_that_it_shows(record: Record) -> None:
 
 
 def test_what_cells_need_comes_with_them(record: Record) -> None:
-    selection = select(record, Options(cells=["isic17-64-scratch-paper-42"]))
+    selection = select(record, SweepOptions(cells=("isic17-64-scratch-paper-42",)))
     assert selection.stages == {
         "download@isic17",
         "preprocess@isic17-64",
         "weights",
         "train@isic17-64-scratch-paper-42",
         "evaluate@isic17-64-scratch-paper-42",
+        "model_card@isic17-64-scratch-paper-42",
     }
     assert selection.last >= {"tables", "figures", "page", "pdf", "pictures@isic17-64"}
-    assert not any(name.startswith(("train", "evaluate", "own")) for name in selection.last)
+    assert not any(
+        name.startswith(("train", "evaluate", "model", "own")) for name in selection.last
+    )
     needed = record.with_ancestors(selection.last) - selection.last
     assert not any(name.startswith("own") for name in needed)  # a dataset of one's own is no part
     assert selection.shown["isic17-64-scratch-paper-42"] == ["I", "III"]
 
 
 def test_everything_is_what_dvc_knows(record: Record) -> None:
-    assert select(record, Options()).stages == set(record.stages)
+    assert select(record, SweepOptions()).stages == set(record.stages)
 
 
 def test_an_unknown_table_is_one_sentence(record: Record) -> None:
     with pytest.raises(InputError, match=r"--tables 7: no such table; known: 1 \(I\), 2 \(II\)"):
-        select(record, Options(tables=["7"]))
+        select(record, SweepOptions(tables=("7",)))
 
 
 def test_deeper_and_larger_cells_take_longer(record: Record) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from pipeline.tracking import client
+from tests.helpers import search as searches
 from tests.helpers.browser import dom, needs_browser
 from tests.helpers.sweep import NAME, ONE, SWEEP, environment, make_project, ran, start, tool
 from tests.helpers.tracking import record, row, tracker
@@ -49,14 +51,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project that was swept while its servers were up, which they still are."""
     folder = make_project(tmp_path_factory.mktemp("watched"), seeds=3, train=FAILS_ONCE)
     ports = free_port(), free_port()
+    page = folder / "reports/out/index.html"
+    page.parent.mkdir(parents=True)
+    page.touch()
     process = ui(folder, *ports)
     try:
         assert process.stdout is not None
-        lines = [process.stdout.readline().strip() for _ in range(3)]
+        lines = [process.stdout.readline().strip() for _ in range(4)]
         assert lines[0].endswith("the first time a minute")
         assert lines[1:] == [
             f"MLflow:  http://127.0.0.1:{ports[0]}",
             f"Prefect: http://127.0.0.1:{ports[1]}",
+            f"report: {page.as_uri()}#mlflow=http://127.0.0.1:{ports[0]}",
         ]
         yield folder
     finally:
@@ -173,10 +179,37 @@ def test_a_taken_port_is_said_to_be(project: Path) -> None:
 def test_a_server_that_goes_away_costs_no_result(tmp_path: Path) -> None:
     """Only Prefect's: it is killed while the cells run."""
     folder = make_project(tmp_path, seeds=3, train=f"{ONE} && sleep 2")
+    with prefect_server(tmp_path) as api:
+        process = start(folder, "--parallel", "1", PREFECT_API_URL=api)
+        wait_for(lambda: len(ran(folder)) >= 2, 40)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, output
+    assert len(ran(folder)) == 4
+    assert "up to date" in tool(folder, "dvc", "status")
+
+
+def test_a_search_does_not_wait_for_a_server_that_went_away(tmp_path: Path) -> None:
+    folder = searches.make_project(tmp_path / "project")
+    (folder / "slow").touch()
+    with prefect_server(tmp_path) as api:
+        arguments = (searches.VIEW, "--trials", "2", "--parallel", "1")
+        process = searches.start(folder, *arguments, PREFECT_API_URL=api)
+        log = folder / ".search" / f"{searches.VIEW}-scratch-sound" / "logs/trial-0.log"
+        wait_for(log.exists, 60)
+    (folder / "slow").unlink()
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, output
+    assert "[2/2]" in output
+    assert "warning: Prefect's server does not answer any more" in output
+
+
+@contextmanager
+def prefect_server(folder: Path) -> Iterator[str]:
+    """The address of a server that is killed at the end."""
     port = free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
     api = f"http://127.0.0.1:{port}/api"
-    database = f"sqlite+aiosqlite:///{tmp_path / 'prefect.db'}"
+    database = f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
     server = subprocess.Popen(
         command,
         env=environment(PREFECT_API_DATABASE_CONNECTION_URL=database),
@@ -185,15 +218,10 @@ def test_a_server_that_goes_away_costs_no_result(tmp_path: Path) -> None:
     )
     try:
         wait_for(lambda: is_up(api), 90)
-        process = start(folder, "--parallel", "1", PREFECT_API_URL=api)
-        wait_for(lambda: len(ran(folder)) >= 2, 40)
+        yield api
     finally:
         server.kill()
         server.wait()
-    output, _ = process.communicate(timeout=100)
-    assert process.returncode == 0, output
-    assert len(ran(folder)) == 4
-    assert "up to date" in tool(folder, "dvc", "status")
 
 
 def is_up(api: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,10 +13,21 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.sweep import fan_out
+from pipeline import cli
+from pipeline.sweep import threads
 from pipeline.sweep.record import Record
 from pipeline.tracking import client
-from tests.helpers.sweep import NAME, ONE, environment, make_project, ran, start, sweep, tool
+from tests.helpers.sweep import (
+    NAME,
+    ONE,
+    add_code,
+    environment,
+    make_project,
+    ran,
+    start,
+    sweep,
+    tool,
+)
 from vmunet.errors import InputError
 
 CLEAN = "Data and pipelines are up to date.\n"
@@ -24,7 +36,7 @@ CLEAN = "Data and pipelines are up to date.\n"
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(fan_out, "FIRST_DELAY", 0.05)
+    monkeypatch.setattr(threads, "FIRST_DELAY", 0.05)
     for name in ("PREFECT_API_URL", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
 
@@ -65,6 +77,108 @@ def test_nothing_runs_beside_what_measures_time(tmp_path: Path) -> None:
     assert not sweep(parallel=4)
     lines = (tmp_path / "ran.txt").read_text().split()
     assert lines[:5] == ["begin", "end", "begin", "end", "preprocess"]
+
+
+def test_what_measures_time_has_the_whole_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VMUNET_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    make_project(tmp_path, seeds=1)
+    yaml = YAML()
+    content = yaml.load(tmp_path / "dvc.yaml")
+    command = "echo $OMP_NUM_THREADS set to:$VMUNET_THREADS > threads"
+    content["stages"]["speed"] = {"foreach": ["a"], "do": {"cmd": command, "outs": ["threads"]}}
+    yaml.dump(content, tmp_path / "dvc.yaml")
+    assert not sweep(parallel=2)
+    assert (tmp_path / "threads").read_text().split() == ["7", "set", "to:"]  # as under `dvc repro`
+
+
+def test_fingerprints_are_made_first_and_are_no_work(tmp_path: Path) -> None:
+    make_project(tmp_path, seeds=2)
+    add_code(tmp_path)
+    said: list[str] = []
+    assert not sweep(said)
+    assert said[-1] == "0 stages up to date, 6 done"
+    assert not any("code" in line for line in said)
+    ours = (tmp_path / "dvc.lock").read_text()
+    assert not sweep(said)
+    assert said[-1] == "6 stages up to date"
+    assert (tmp_path / "code.txt").read_text() == "code\ncode\n"  # once in a sweep
+    assert list(json.loads(tool(tmp_path, "dvc", "status", "--json"))) == ["code"]
+    repeated = tool(tmp_path, "dvc", "repro")
+    assert repeated.count("Running stage") == 1
+    tool(tmp_path, "dvc", "commit", "--force")
+    assert stages_of(ours) == stages_of((tmp_path / "dvc.lock").read_text())
+
+
+def stages_of(lock: str) -> list[str]:
+    """The entries of a dvc.lock, sorted: `dvc repro` runs stages in another order."""
+    return sorted(re.split(r"(?m)^(?=  \S)", lock.partition("stages:\n")[2]))
+
+
+def test_a_comment_runs_nothing_and_code_what_depends_on_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    make_project(tmp_path, seeds=2)
+    add_code(tmp_path)
+    sweep()
+    lock = (tmp_path / "dvc.lock").read_text()
+    (tmp_path / "lib/train.py").write_text("# said better\na = 1\n")
+    assert dry_run(capsys) == ["6 stages up to date"]
+    (tmp_path / "lib/evaluate.py").write_text("b = 2\n")
+    later = "  (if what it needs turns out different)"
+    evaluations = [f"evaluate@{NAME}1", f"evaluate@{NAME}2"]
+    counts = "3 stages up to date"
+    assert dry_run(capsys) == [*evaluations, f"tables{later}", counts]
+    assert (tmp_path / "dvc.lock").read_text() == lock  # a dry run writes none
+    said: list[str] = []
+    assert not sweep(said)
+    assert said[-1] == "3 stages up to date, 2 done, 1 unchanged"
+    assert ran(tmp_path) == [f"{NAME}1", f"{NAME}2", "preprocess"]
+    assert list(json.loads(tool(tmp_path, "dvc", "status", "--json"))) == ["code"]
+    assert not sweep(said, cells=[f"{NAME}1"])
+    assert said[-1] == "6 stages up to date"
+
+
+def dry_run(capsys: pytest.CaptureFixture) -> list[str]:
+    """What `vmunet sweep --dry-run` prints."""
+    capsys.readouterr()
+    assert cli.main(["sweep", "--dry-run"]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_code_that_changes_while_a_cell_runs_fails_it(tmp_path: Path) -> None:
+    """A comment does not, though it changes the file."""
+    edit = (
+        f"{ONE} && (echo {{seed}} | grep -qv 1 || echo '# more' >> lib/train.py) && "
+        "(echo {seed} | grep -qv 2 || echo 'c = 1' >> lib/train.py)"
+    )
+    make_project(tmp_path, seeds=2, train=edit)
+    add_code(tmp_path)
+    said: list[str] = []
+    assert sweep(said, parallel=1)
+    assert said[-1].endswith("0 stages up to date, 3 done, 1 failed, 2 not run")
+    changed = f"train@{NAME}2: .fingerprints/train changed while it ran"
+    assert any(changed in line for line in said)
+
+
+def test_code_that_fails_is_one_sentence(tmp_path: Path) -> None:
+    make_project(tmp_path, seeds=1)
+    add_code(tmp_path)
+    (tmp_path / "lib/code.py").write_text("raise SystemExit('error: lib/train.py: line 3')")
+    with pytest.raises(InputError, match=r"^the stage code failed: lib/train\.py: line 3$"):
+        sweep()
+    assert ran(tmp_path) == []
+
+
+@pytest.mark.parametrize(("status", "attempts"), [(2, 1), (74, 3)])
+def test_wrong_input_is_not_tried_again(tmp_path: Path, status: int, attempts: int) -> None:
+    make_project(tmp_path, seeds=1, train=f"{ONE} && exit {status}")
+    said: list[str] = []
+    assert sweep(said)
+    assert ran(tmp_path).count(f"{NAME}1") == attempts
+    assert f"failed after {attempts} attempts: exit status {status} (" in said[-1]
 
 
 def test_dvc_writes_the_same_lock(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.helpers.paths import ROOT
+from vmunet.errors import InputError
 from vmunet.model import VMUNet
 from vmunet.training import processor
 
@@ -58,3 +59,18 @@ def test_a_share_of_the_cores_is_a_ceiling(
     monkeypatch.setenv("VMUNET_THREADS", "1")
     processor.use_processor(threads)
     assert torch.get_num_threads() == expected
+
+
+def test_an_empty_ceiling_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VMUNET_THREADS", " ")
+    processor.use_processor(2)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("text", ["two", "-1", "1.5", "²"])
+def test_a_ceiling_that_is_no_number_is_one_sentence(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VMUNET_THREADS", text)
+    with pytest.raises(InputError, match=f"^VMUNET_THREADS={text}: expected a whole number"):
+        processor.use_processor()

@@ -1,5 +1,6 @@
-"""One stage of a sweep, start to end: ready, run, recorded; and how it ended."""
+"""One stage of a sweep from start to end: made ready, run, recorded; and how it ended."""
 
+import json
 import re
 import threading
 import time
@@ -8,32 +9,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from pipeline.stage import OUT_OF_MEMORY
-from pipeline.sweep.dask.exchange import RemoteError
+from pipeline.stage import OUT_OF_MEMORY, WRONG_INPUT
 from pipeline.sweep.devices import Devices
 from pipeline.sweep.processes import Processes, last_lines, reason
-from pipeline.sweep.record import InputsChangedError, Record, Verdict
-from pipeline.sweep.schedule import run_json
-from pipeline.sweep.selection import CELL
+from pipeline.sweep.record import InputsChangedError, Record, RemoteError, Verdict
+from pipeline.sweep.selection import trains_or_evaluates
 from vmunet.errors import InputError
 
 LOGS = Path(".sweep") / "logs"
 MICRO_BATCH = "VMUNET_MICRO_BATCH"
+ALONE = "speed@"  # stages of this name measure time: nothing may run beside them
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StageOutcome:
     """How a stage ended, or where it is.
 
     Attributes:
         name: the stage's.
-        state: running, done, restored (from the run-cache), unchanged, failed, not run (a stage
-            that it needs failed), stopped.
+        state: running, retrying, done, restored (from the run-cache), unchanged, failed, not run (a
+            stage that it needs failed), stopped.
         seconds: of the last attempt.
         attempts: how often its command was started.
         epoch, loss, mlflow_run_id: of a training, from its run.json.
-        reason: in words, where it failed.
-        lines: the last lines of its log, where it failed.
+        reason: why it failed, in words.
+        lines: the last lines of its log, if it failed.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Outcome:
     lines: tuple[str, ...] = ()
 
 
-class CellError(Exception):
+class StageError(Exception):
     """A stage failed; it is tried again unless `final`."""
 
     def __init__(self, message: str, final: bool = False) -> None:
@@ -55,8 +55,8 @@ class CellError(Exception):
         self.final = final
 
 
-class Elsewhere(Protocol):
-    """Other machines, in clones of their own."""
+class OtherMachines(Protocol):
+    """Machines that run stages in clones of their own."""
 
     def run(
         self, name: str, started: Callable[[str], None], log: IO[bytes], more: Mapping[str, str]
@@ -72,11 +72,13 @@ class Elsewhere(Protocol):
         """End every command there."""
 
 
-class Cells:
-    """Runs stages, from any thread, and keeps how each of them ended in `outcomes`.
+class StageRunner:
+    """Runs stages, from any thread.
 
     Args:
-        elsewhere: where trainings and evaluations run; else, as all other stages, here.
+        outcomes: how each stage ended; kept up to date here.
+        machines: they run the trainings and evaluations; without them this machine does, as it
+            runs all other stages.
     """
 
     def __init__(
@@ -84,98 +86,103 @@ class Cells:
         record: Record,
         processes: Processes,
         devices: Devices,
+        outcomes: dict[str, StageOutcome],
         say: Callable[[str], None],
-        elsewhere: Elsewhere | None = None,
+        machines: OtherMachines | None = None,
     ) -> None:
-        self.record, self.devices = record, devices
-        self.outcomes: dict[str, Outcome] = {}
+        self.record, self.devices, self.outcomes = record, devices, outcomes
         self.stopping = threading.Event()
-        self._processes, self._say, self._elsewhere = processes, say, elsewhere
+        self._processes, self._say, self._machines = processes, say, machines
         self._micro_batch: dict[str, str] = {}  # of stages that ran out of memory
 
-    def log(self, name: str) -> Path:
-        """Where the output of a stage's command goes."""
-        return log_of(self.record.root, name)
-
-    def attempt(self, name: str, retries: int = 0) -> Outcome:
+    def attempt(self, name: str, retries: int = 0) -> StageOutcome:
         """Run the stage unless it is up to date by now.
 
         Raises:
-            CellError: it failed, and why. A training goes on from its checkpoint at the next
-                attempt; `retries` says how many there are in all.
+            StageError: it failed, and why. It is tried again `retries` times; a training then
+                goes on from its checkpoint.
         """
-        before = self.outcomes.get(name, Outcome(name, ""))
+        log, before = log_of(self.record.root, name), self.outcomes.get(name)
         started = time.monotonic()
-        running = Outcome(name, "running", attempts=before.attempts + 1)
+        attempts = 1 + (before.attempts if before else 0)
+        running = StageOutcome(name, "running", attempts=attempts)
         self.outcomes[name] = running
         try:
-            verdict = self._run(name, running.attempts)
+            state_at_end = self._run(name, attempts)
         except BaseException as error:
-            final = not isinstance(error, CellError) or error.final or running.attempts > retries
+            final = not isinstance(error, StageError) or error.final or attempts > retries
             state = "stopped" if self.stopping.is_set() else "failed" if final else "retrying"
             self.outcomes[name] = replace(
                 running,
                 state=state,
                 seconds=time.monotonic() - started,
                 reason=str(error) or type(error).__name__,
-                lines=tuple(last_lines(self.log(name))) if isinstance(error, CellError) else (),
+                lines=tuple(last_lines(log)) if isinstance(error, StageError) else (),
             )
             if state == "retrying":
                 self._say(f"{name}  {error}; trying again")
             raise
-        ended = replace(running, state=verdict, seconds=time.monotonic() - started)
-        self.outcomes[name] = replace(ended, **self._facts(name))
+        run = run_json(self.record, name)
+        self.outcomes[name] = replace(
+            running,
+            state=state_at_end,
+            seconds=time.monotonic() - started,
+            epoch=run.get("epoch"),
+            loss=run.get("selection_loss"),
+            mlflow_run_id=run.get("mlflow_run_id", ""),
+        )
         return self.outcomes[name]
 
     def stop(self) -> None:
         """End every command; nothing is tried again."""
         self.stopping.set()
-        if self._elsewhere is not None:
-            self._elsewhere.stop()
+        if self._machines is not None:
+            self._machines.stop()
         self._processes.stop()
 
     def _run(self, name: str, attempt: int) -> str:
         if self.stopping.is_set():
-            raise CellError("stopped", final=True)
+            raise StageError("stopped", final=True)
         try:
             verdict = self.record.begin(name)
         except InputError as error:
-            raise CellError(str(error), final=True) from None
+            raise StageError(str(error), final=True) from None
         except RemoteError as error:
-            raise CellError(str(error)) from None
+            raise StageError(str(error)) from None
         if verdict is not Verdict.RUN:
             return verdict.value
         try:
             status = self._command(name, attempt)
             if self.stopping.is_set() and status:
-                raise CellError("stopped", final=True)
+                raise StageError("stopped", final=True)
             if status == OUT_OF_MEMORY:
                 raise self._out_of_memory(name)
             if status:
-                raise CellError(reason(status))
+                raise StageError(reason(status), final=status == WRONG_INPUT)
             self.record.finish(name)
         except InputsChangedError as error:
-            raise CellError(str(error), final=True) from None
+            raise StageError(str(error), final=True) from None
         except InputError as error:
-            raise CellError(str(error)) from None
+            raise StageError(str(error)) from None
         finally:
             self.record.drop(name)
         return "done"
 
-    def _out_of_memory(self, name: str) -> CellError:
+    def _out_of_memory(self, name: str) -> StageError:
         """The next attempt takes fewer samples at once, as many as the stage's last words say.
 
         It starts over: another micro batch is another run.
         """
-        own = "\n".join(last_lines(self.log(name))).rpartition("\n--- ")[2]  # of this attempt
-        found = re.findall(rf"{MICRO_BATCH}=(\d+)", own)
-        if not found:
-            return CellError("out of memory, whatever the batch", final=True)
-        self._micro_batch[name] = found[-1]
-        return CellError(f"out of memory; {found[-1]} samples at once from now on")
+        lines = last_lines(log_of(self.record.root, name))
+        attempt = "\n".join(lines).rpartition("\n--- ")[2]
+        sizes = re.findall(rf"{MICRO_BATCH}=(\d+)", attempt)
+        if not sizes:
+            return StageError("out of memory, whatever the batch", final=True)
+        self._micro_batch[name] = sizes[-1]
+        return StageError(f"out of memory; {sizes[-1]} samples at once from now on")
 
     def _command(self, name: str, attempt: int) -> int:
-        log = self.log(name)
+        log = log_of(self.record.root, name)
         log.parent.mkdir(parents=True, exist_ok=True)
         more = {MICRO_BATCH: self._micro_batch[name]} if name in self._micro_batch else {}
         with open(log, "ab") as file:
@@ -186,28 +193,32 @@ class Cells:
                 file.write(f"--- {time.strftime('%F %T')}{where}{again}\n".encode())
                 file.flush()
 
-            if self._elsewhere is not None and CELL.fullmatch(name):
-                return self._elsewhere.run(name, started, file, more)
+            if self._machines is not None and trains_or_evaluates(name):
+                return self._machines.run(name, started, file, more)
             commands, options = self.record.command(name)
-            with self.devices.one() as environment:
+            with self.devices.one(alone=name.startswith(ALONE)) as environment:
                 gpu = environment.get("CUDA_VISIBLE_DEVICES")
                 started(f" on GPU {gpu}" if gpu else "")
                 unbuffered = {"PYTHONUNBUFFERED": "1"}
                 options["env"] = {**options["env"], **unbuffered, **environment, **more}
                 return self._processes.run(commands, options, file)
 
-    def _facts(self, name: str) -> dict[str, Any]:
-        """What a training's run.json says of it."""
-        run = run_json(self.record, name)
-        if not run:
-            return {}
-        return {
-            "epoch": run.get("epoch"),
-            "loss": run.get("selection_loss"),
-            "mlflow_run_id": run.get("mlflow_run_id", ""),
-        }
-
 
 def log_of(root: Path, name: str) -> Path:
     """Where the output of a stage's command goes."""
     return root / LOGS / f"{name.replace('/', '_')}.log"
+
+
+def run_json(record: Record, name: str) -> dict[str, Any]:
+    """The run.json of a training, as it was last written; empty if there is none."""
+    paths = [record.root / out for out in record.outputs(name) if out.name == "run.json"]
+    return read_json(paths[0]) if paths else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file's mapping, empty if there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

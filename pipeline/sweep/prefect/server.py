@@ -1,10 +1,12 @@
-"""Which Prefect server a sweep reports to, if any."""
+"""Which Prefect server a sweep or a search reports to, if any."""
 
 import json
 import os
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
 from vmunet.errors import InputError
@@ -16,14 +18,14 @@ ANSWER_SECONDS = 3.0
 def use_server(say: Callable[[str], None]) -> bool:
     """Choose the server of PREFECT_API_URL, else that of `vmunet ui`; whether there is one.
 
-    Without a server Prefect would start one of its own for the sweep, which takes 8 to 15 s: then
-    a sweep does without Prefect. To be called before prefect is imported.
+    Without a server Prefect would start one of its own, which takes 8 to 15 s: a sweep does without
+    Prefect then. To be called before prefect is imported.
 
     Raises:
         InputError: PREFECT_API_URL is no web address.
     """
     given = os.environ.get("PREFECT_API_URL", "")
-    if given and not given.startswith(("http://", "https://")):
+    if given and not is_web_address(given):
         raise InputError(f"PREFECT_API_URL={given}: expected such as http://127.0.0.1:4200/api")
     url = given or addresses().get("prefect_api", "")
     if not url:
@@ -41,6 +43,17 @@ def use_server(say: Callable[[str], None]) -> bool:
     return True
 
 
+def is_web_address(text: str) -> bool:
+    """Whether this is an http or https address with a host and, if it has one, a valid port."""
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018  (raises a ValueError if it is none)
+    except ValueError:
+        return False
+    plain = text.isascii() and text.isprintable() and " " not in text
+    return plain and parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
 def addresses() -> dict[str, str]:
     """Addresses of the servers that `vmunet ui` has started in this clone."""
     try:
@@ -50,26 +63,26 @@ def addresses() -> dict[str, str]:
 
 
 def answers(url: str) -> bool:
-    """Whether a server answers there within 3 s, be it that we may not come in."""
+    """Whether an HTTP server answers there within 3 s, be it that we may not come in."""
     local = "://127.0.0.1" in url or "://localhost" in url
     opener = build_opener(ProxyHandler({})) if local else build_opener()
     try:
         opener.open(f"{url.rstrip('/')}/health", timeout=ANSWER_SECONDS).close()
     except HTTPError as error:
         return error.code in (401, 403)
-    except OSError:
+    except (OSError, HTTPException, ValueError):  # nothing there, no HTTP, no address
         return False
     return True
 
 
 def still_there() -> bool:
-    """Whether the chosen server answers; True where Prefect found its server by itself."""
+    """Whether the chosen server answers; True if Prefect found its server by itself."""
     url = os.environ.get("PREFECT_API_URL", "")
     return not url or answers(url)
 
 
 def mlflow_page(run_id: str) -> str:
-    """Address of an MLflow run's page, where its server's is known; else nothing."""
+    """Address of an MLflow run's page, if its server's is known; else nothing."""
     given = os.environ.get("MLFLOW_TRACKING_URI", "")
     base = given if given.startswith("http") else addresses().get("mlflow", "")
     return f"{base.rstrip('/')}/#/runs/{run_id}" if base and run_id else ""

@@ -4,21 +4,22 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.config.params import load_params
-from pipeline.search.report import Report, write_report
+from pipeline.search.options import SearchOptions
+from pipeline.search.report import SearchReport, write_report
 from pipeline.search.study import SharedStudy, facts_of
-from pipeline.sweep.cells import CellError, Outcome
+from pipeline.stage import WRONG_INPUT
 from pipeline.sweep.devices import Devices
-from pipeline.sweep.fan_out import Runner, Threads
 from pipeline.sweep.processes import Processes, last_lines, reason
+from pipeline.sweep.stage_runner import StageError, StageOutcome
+from pipeline.sweep.threads import JobPool, MakePool, Threads
 from pipeline.tracking.plain import PlainRun
 from vmunet.errors import InputError
 
@@ -27,43 +28,36 @@ MLFLOW_SECONDS = 20.0
 TRIAL = [sys.executable, "-m", "stages.search_trial"]
 
 
-def carry_out(
-    options: Mapping[str, Any],
-    say: Callable[[str], None],
-    make_runner: Callable[[int, int], Runner] = Threads,
+def run_search(
+    options: SearchOptions, say: Callable[[str], None], make_pool: MakePool = Threads
 ) -> bool:
     """Search, report, and say whether no trial came to its end.
 
     Args:
-        options: those of `vmunet search`: view, cell, protocol, trials, parallel, epochs, study,
-            timeout, gpus.
         say: told each event, in a line.
-        make_runner: gives a runner for a width and a number of retries.
+        make_pool: makes what runs the trials side by side.
 
     Raises:
         InputError: an option, params.yaml or the study's journal has a mistake.
     """
     if os.name != "posix":
         raise InputError("a search needs process groups and file locks as Linux and macOS have")
-    params, devices = load_params(), Devices(options["parallel"], options["gpus"])
-    facts = facts_of(
-        params, options["view"], options["cell"], options["protocol"], options["epochs"]
-    )
-    name = options["study"] or f"{facts.view}-{facts.cell}-{facts.protocol}"
-    study = SharedStudy(name, facts)
+    params, devices = load_params(), Devices(options.parallel, options.gpus)
+    facts = facts_of(params, options.view, options.cell, options.protocol, options.epochs)
+    study = SharedStudy(options.study_name, facts)
     if not study.enqueue_own(params):
         say(f"{facts.cell}'s own settings lie outside the search space: no trial tries them")
-    say(f"study {name}: {len(ended(study))} of {options['trials']} trials done; {devices}")
-    search = Search(study, devices, options["trials"], options["timeout"], say)
+    done = len(ended_trials(study))
+    say(f"study {study.name}: {done} of {options.trials} trials done; {devices}")
+    trials = Trials(study, devices, options.trials, options.timeout, say)
     try:
-        search.run(make_runner(devices.width, 0))
+        trials.run(make_pool(devices.width, 0))
     finally:
-        report = write_report(study, params)
-        say(summary(report, search))
+        say(last_words(write_report(study, params), trials))
     return study.best() is None
 
 
-class Search:
+class Trials:
     """This process's part of a study."""
 
     def __init__(
@@ -81,7 +75,7 @@ class Search:
         self.failed: list[int] = []
         self.ended = 0
 
-    def run(self, runner: Runner) -> None:
+    def run(self, pool: JobPool) -> None:
         """Start trials until there are enough; Ctrl-C ends those that run, to be queued again."""
         done: SimpleQueue[int] = SimpleQueue()
         running: set[int] = set()
@@ -93,7 +87,7 @@ class Search:
                 if number is None:
                     return
                 running.add(number)
-                runner.submit(
+                pool.submit(
                     f"trial-{number}@{self.study.name}",
                     lambda number=number: self._attempt(number),  # type: ignore[misc]
                     lambda number=number: done.put(number),  # type: ignore[misc]
@@ -114,7 +108,7 @@ class Search:
             self._processes.stop()
             raise
         finally:
-            runner.shut_down()
+            pool.shut_down()
             while not done.empty():
                 self._settle(done.get(), tracker)
             self._processes.close()
@@ -127,11 +121,11 @@ class Search:
             return False
         return self.ended > 0 or len(self.failed) < MOST_FAILURES
 
-    def _attempt(self, number: int) -> Outcome:
-        """Run a trial's process; in a thread of the runner's.
+    def _attempt(self, number: int) -> StageOutcome:
+        """Run a trial's process; in a thread of the pool's.
 
         Raises:
-            CellError: it died, and how; the study knows it as failed, or to be done again.
+            StageError: it died, and how; the study knows it as failed, or to be done again.
         """
         name, log = f"trial-{number}", self.log(number)
         status = -1
@@ -142,16 +136,18 @@ class Search:
                 status = self._processes.run([command], options, file)
         trial = self.study.trial(number)
         if trial.state is TrialState.COMPLETE:
-            return Outcome(name, "done", epoch=trial.user_attrs["epoch"], loss=trial.value)
+            return StageOutcome(name, "done", epoch=trial.user_attrs["epoch"], loss=trial.value)
         if trial.state is TrialState.PRUNED:
-            return Outcome(name, "pruned")
+            return StageOutcome(name, "pruned")
         if self._stopping.is_set():
             self.study.give_back(number)
-            raise CellError("stopped", final=True)
+            raise StageError("stopped", final=True)
         lines = last_lines(log)
-        why = lines[-1].removeprefix("error: ") if status == 2 and lines else reason(status)
+        why = (
+            lines[-1].removeprefix("error: ") if status == WRONG_INPUT and lines else reason(status)
+        )
         self.study.fail(number, why)
-        raise CellError(why, final=True)
+        raise StageError(why, final=True)
 
     def log(self, number: int) -> Path:
         """Where the output of a trial goes."""
@@ -159,7 +155,7 @@ class Search:
 
     def _settle(self, number: int, tracker: PlainRun | None) -> None:
         trial, best = self.study.trial(number), self.study.best()
-        if trial.state is TrialState.RUNNING:  # its runner could not start it
+        if trial.state is TrialState.RUNNING:  # the pool could not start it
             if self._stopping.is_set():
                 self.study.give_back(number)
             else:
@@ -172,8 +168,8 @@ class Search:
             self.failed.append(number)
         else:
             self.ended += 1
-        count = len(ended(self.study))
-        self._say(f"{told(trial, best)}  [{count}/{self._total}]")
+        count = len(ended_trials(self.study))
+        self._say(f"{line_on(trial, best)}  [{count}/{self._total}]")
         metrics = {"best_loss": best.value} if best and best.value is not None else {}
         if trial.state is TrialState.COMPLETE and trial.value is not None:
             metrics["loss"] = trial.value
@@ -196,13 +192,13 @@ class Search:
         return tracker
 
 
-def ended(study: SharedStudy) -> list[FrozenTrial]:
+def ended_trials(study: SharedStudy) -> list[FrozenTrial]:
     """The trials that count."""
     trials = study.trials()
     return [t for t in trials if t.state.is_finished() and not t.user_attrs.get("interrupted")]
 
 
-def told(trial: FrozenTrial, best: FrozenTrial | None) -> str:
+def line_on(trial: FrozenTrial, best: FrozenTrial | None) -> str:
     """A line on a trial that has ended."""
     name = f"trial {trial.number}"
     if trial.state is TrialState.COMPLETE:
@@ -216,14 +212,14 @@ def told(trial: FrozenTrial, best: FrozenTrial | None) -> str:
     return f"{name}  failed: {why}"
 
 
-def summary(report: Report, search: Search) -> str:
+def last_words(report: SearchReport, trials: Trials) -> str:
     """The last lines of a search: what failed, the best trial, its cell, where the report is."""
     lines = []
-    for number in search.failed:
-        lines.append(f"trial {number} failed; the last lines of {search.log(number)}:")
+    for number in trials.failed:
+        lines.append(f"trial {number} failed; the last lines of {trials.log(number)}:")
         with suppress(OSError):
-            lines += [f"    {line}" for line in last_lines(search.log(number), 5)]
-    if not search.ended and len(search.failed) >= MOST_FAILURES:
-        lines.append(f"stopped: the first {len(search.failed)} trials failed")
+            lines += [f"    {line}" for line in last_lines(trials.log(number), 5)]
+    if not trials.ended and len(trials.failed) >= MOST_FAILURES:
+        lines.append(f"stopped: the first {len(trials.failed)} trials failed")
     parts = [*lines, report.best, report.cell.rstrip("\n"), f"report: {report.path}"]
     return "\n".join(filter(None, parts))

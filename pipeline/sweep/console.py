@@ -1,0 +1,10 @@
+"""Lines on the terminal."""
+
+import sys
+import time
+
+
+def say(line: str) -> None:
+    """Print a line with the time of day, whole, whichever thread it comes from."""
+    sys.stdout.write("".join(f"{time.strftime('%T')}  {part}\n" for part in line.split("\n")))
+    sys.stdout.flush()

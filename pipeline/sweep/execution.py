@@ -1,0 +1,264 @@
+"""A sweep from its options to its summary: each stage runs as soon as what it needs is done.
+
+`kill -9` of a sweep leaves nothing in the way of the next: its commands are killed by a watchdog
+(`pipeline/sweep/processes.py`), and until the last of them is gone they keep the clone's lock, for
+which the next sweep waits; a training goes on from its checkpoint.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from pipeline.config.params import read_yaml
+from pipeline.sweep.devices import Devices
+from pipeline.sweep.options import SweepOptions
+from pipeline.sweep.plan import ALONE, MEASURED, Schedule, Sweep, measured_seconds, plan_sweep
+from pipeline.sweep.processes import Processes
+from pipeline.sweep.record import Verdict
+from pipeline.sweep.selection import trains_or_evaluates
+from pipeline.sweep.stage_runner import StageOutcome, StageRunner
+from pipeline.sweep.threads import JobPool, MakePool, Threads
+from vmunet.errors import InputError
+from vmunet.files import whole_file
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from pipeline.sweep.dask.cluster import Cluster
+
+LOCK = Path(".sweep") / "lock"
+
+
+def run_sweep(
+    options: SweepOptions,
+    say: Callable[[str], None],
+    make_pool: MakePool = Threads,
+    root: Path = Path("."),
+) -> bool:
+    """Plan, run and summarise a sweep; whether a stage did not come to its end.
+
+    Args:
+        say: told each event, in a line.
+        make_pool: makes what runs the stages side by side.
+
+    Raises:
+        InputError: an option, params.yaml or dvc.yaml has a mistake.
+    """
+    if os.name != "posix":
+        raise InputError("a sweep needs process groups and file locks as Linux and macOS have them")
+    with dask_client(options) as client, one_at_a_time(root, say) as lock:
+        devices = Devices(options.parallel, options.gpus)
+        sweep = plan_sweep(options, root, say)
+        if not sweep.needs:
+            say(summary(sweep))
+            return False
+        counts = f"{len(sweep.needs)} stages to run, {sweep.up_to_date} up to date"
+        shared = client is None or os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
+        with mlflow_run(sweep, root, shared), dask_cluster(client, sweep, say) as cluster:
+            if cluster is not None:
+                devices = Devices(options.parallel, options.gpus, cluster.width)
+            say(f"{counts}; {devices if cluster is None else cluster}")
+            pool = make_pool(devices.width, options.retries)
+            processes = Processes([lock])  # the commands share the clone's lock
+            runner = StageRunner(sweep.record, processes, devices, sweep.outcomes, say, cluster)
+            try:
+                run_stages(sweep, runner, pool, options.retries, say)
+            finally:
+                processes.close()
+                keep_measured(sweep)
+                sweep.record.close()
+                say(summary(sweep))
+        return sweep.incomplete
+
+
+def run_stages(
+    sweep: Sweep,
+    runner: StageRunner,
+    pool: JobPool,
+    retries: int,
+    say: Callable[[str], None],
+) -> None:
+    """Run the stages of a sweep; `sweep.outcomes` tells how each of them ended.
+
+    Ctrl-C, or any other end of this process but `kill -9`, ends the commands first; what had not
+    ended is not recorded.
+    """
+    schedule = Schedule(sweep.needs, sweep.seconds)
+    ended: SimpleQueue[str] = SimpleQueue()
+    running: set[str] = set()
+
+    def another_may_start() -> bool:
+        alone = any(name.startswith(ALONE) for name in running)  # handed out before all others
+        return len(running) < runner.devices.width and not alone
+
+    def start() -> None:
+        while another_may_start() and (name := schedule.next()):
+            if name not in sweep.out_of_date and not sweep.record.changed([name]):
+                sweep.outcomes[name] = StageOutcome(name, Verdict.UNCHANGED.value)
+                schedule.done(name)
+                continue
+            running.add(name)
+            pool.submit(
+                name,
+                lambda name=name: runner.attempt(name, retries),  # type: ignore[misc]
+                lambda name=name: ended.put(name),  # type: ignore[misc]
+            )
+
+    def settle(name: str) -> None:
+        outcome = sweep.outcomes.get(name) or StageOutcome(
+            name, "failed", reason="it never started"
+        )
+        if outcome.state in ("running", "retrying"):  # the pool gave it up
+            outcome = StageOutcome(name, "failed", reason="it was given up")
+        sweep.outcomes[name] = outcome
+        if outcome.state in ("failed", "stopped"):
+            state = "not run" if outcome.state == "failed" else "stopped"
+            for other in schedule.failed(name):
+                sweep.outcomes[other] = StageOutcome(other, state, reason=f"needs {name}")
+        else:
+            schedule.done(name)
+        say(line_on(outcome, sweep))
+
+    try:
+        pool.show(sweep)
+        start()
+        pool.show(sweep)
+        while running:
+            name = ended.get()
+            running.discard(name)
+            settle(name)
+            start()
+            pool.show(sweep)
+    except BaseException:
+        runner.stop()
+        raise
+    finally:
+        pool.shut_down()
+        while not ended.empty():
+            settle(ended.get())
+        for name in schedule.left:
+            sweep.outcomes.setdefault(name, StageOutcome(name, "stopped"))
+
+
+@contextmanager
+def one_at_a_time(root: Path, say: Callable[[str], None]) -> Iterator[int]:
+    """The clone's lock, a file descriptor; waits while another sweep of the clone has it."""
+    path = root / LOCK
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            say(f"another sweep of this clone runs (process {file.read().strip()}): waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield file.fileno()
+
+
+@contextmanager
+def mlflow_run(sweep: Sweep, root: Path, shared: bool) -> Iterator[None]:
+    """A run of MLflow for the sweep, beneath which its cells log theirs.
+
+    There is none if nothing is trained, or if the cells log to other stores than this one (not
+    `shared`). If the store is away, cells log without a parent.
+    """
+    cells = [name for name in sweep.needs if trains_or_evaluates(name)]
+    path = root / "params.yaml"
+    profile = read_yaml(path).get("profile") if path.is_file() else None
+    if not (cells and profile and shared):
+        yield
+        return
+    from pipeline.tracking import end_sweep, start_sweep
+    from pipeline.tracking.sweeps import PAGE, VARIABLE
+
+    tags = {"stages": str(len(sweep.needs)), "prefect": os.environ.get(PAGE, "")}
+    run_id = start_sweep(str(profile), f"sweep of {len(cells)} stages", tags)
+    os.environ[VARIABLE] = run_id
+    status = "KILLED"
+    try:
+        yield
+        status = "FAILED" if sweep.incomplete else "FINISHED"
+    finally:
+        del os.environ[VARIABLE]
+        end_sweep(run_id, status)
+
+
+@contextmanager
+def dask_client(options: SweepOptions) -> Iterator["Client | None"]:
+    """A client of the Dask scheduler, if the cells are to run on its workers."""
+    if options.runner != "dask":
+        yield None
+        return
+    from pipeline.sweep.dask.cluster import connect, leave
+
+    client = connect(options.address)
+    try:
+        yield client
+    finally:
+        leave(client)
+
+
+@contextmanager
+def dask_cluster(
+    client: "Client | None", sweep: Sweep, say: Callable[[str], None]
+) -> Iterator["Cluster | None"]:
+    """The client's workers, made ready for the sweep."""
+    if client is None:
+        yield None
+        return
+    from pipeline.sweep.dask.cluster import Cluster
+
+    cluster = Cluster(client, sweep.record, say)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def keep_measured(sweep: Sweep) -> None:
+    """Remember the seconds of the stages that ran to their end in one attempt."""
+    path = sweep.record.root / MEASURED
+    seconds = measured_seconds(sweep.record.root)
+    seconds |= {o.name: round(o.seconds, 1) for o in sweep.outcomes_in("done") if o.attempts == 1}
+    with whole_file(path) as part:
+        part.write_text(json.dumps(seconds, indent=1))
+
+
+def line_on(outcome: StageOutcome, sweep: Sweep) -> str:
+    """A line on a stage that has ended."""
+    line = f"{outcome.name}  {outcome.state}"
+    if outcome.state == "done":
+        line += f" in {outcome.seconds:.1f} s"
+    if outcome.loss is not None:
+        line += f", epoch {outcome.epoch}, loss {outcome.loss:.4f}"
+    if outcome.reason:
+        line += f": {outcome.reason}"
+    return f"{line}  [{sweep.ended}/{len(sweep.needs)}]"
+
+
+def summary(sweep: Sweep) -> str:
+    """What is left to say at the end: what failed, with its last lines, and the counts."""
+    lines = []
+    for outcome in sweep.outcomes_in("failed"):
+        lines.append(f"{outcome.name}: failed after {outcome.attempts} attempts: {outcome.reason}")
+        lines += [f"    {line}" for line in outcome.lines]
+    counts: Mapping[str, int] = {
+        state: len(sweep.outcomes_in(state))
+        for state in ("done", "restored", "unchanged", "failed", "not run", "stopped")
+    }
+    words = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    lines.append(f"{sweep.up_to_date} stages up to date{', ' + words if words else ''}")
+    if sweep.left_out:
+        lines.append(
+            f"tables and report not made: {len(sweep.left_out)} stages outside this selection are "
+            "not up to date; `vmunet sweep` runs all"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,54 @@
+"""The options of a sweep: those of `vmunet sweep`, and the parameters of its Prefect flow."""
+
+from dataclasses import dataclass
+
+from vmunet.errors import InputError
+
+RUNNERS = ("local", "dask")
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What a person asks a sweep for; the defaults ask for everything.
+
+    Attributes:
+        tables: only the cells that these tables show, by number or numeral: 3 or III.
+        cells: only the cells whose names match one of these patterns, as a shell's.
+        seeds: only these of the declared seeds.
+        parallel: stages at once; None for one on each GPU, worker or core.
+        gpus: `all`, `none`, or indices such as 0,1.
+        retries: further attempts for a stage that fails.
+        runner: where the cells run: `local` or `dask`.
+        address: of the Dask scheduler.
+
+    Raises:
+        InputError: a value, or a combination of values, makes no sense.
+    """
+
+    tables: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    parallel: int | None = None
+    gpus: str = "all"
+    retries: int = 2
+    runner: str = "local"
+    address: str = ""
+
+    def __post_init__(self) -> None:
+        if self.parallel is not None and self.parallel < 1:
+            raise InputError(f"--parallel {self.parallel}: expected at least 1")
+        if self.retries < 0:
+            raise InputError(f"--retries {self.retries}: expected at least 0")
+        if self.runner not in RUNNERS:
+            raise InputError(f"--runner {self.runner}: expected {' or '.join(RUNNERS)}")
+        if self.address and self.runner != "dask":
+            raise InputError(f"--address {self.address}: goes with --runner dask")
+        if self.runner == "dask" and self.gpus not in ("all", "none"):
+            raise InputError(
+                f"--gpus {self.gpus}: a Dask worker has the GPU of its own CUDA_VISIBLE_DEVICES"
+            )
+
+    @property
+    def everything(self) -> bool:
+        """Whether no cell is left out."""
+        return not (self.tables or self.cells or self.seeds)
