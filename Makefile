@@ -60,8 +60,9 @@ sweep: ready
 	$(BIN)/vmunet sweep
 	@echo "Tables: reports/out/tables/index.md and reports/out/tables/*.tex"
 
+# A process for each core; each test's own threads would be too many.
 test: setup-test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --durations 20
 
 gpu: setup-test
 	-$(BIN)/python -m pytest -m gpu

@@ -18,11 +18,11 @@ def initial_model(cell: Cell, classes: int, dims: Sequence[int]) -> tuple[Any, d
         classes: channels of the model's output.
         dims: channels of the model's four stages.
     """
-    from vmunet.model import VMUNet
+    from vmunet.models import MODELS
     from vmunet.weights.checkpoints import read_tensors
     from vmunet.weights.initial import fill_from_vmamba
 
-    model = VMUNet(
+    model = MODELS["vmunet"](
         num_classes=classes,
         depths=cell.depths,
         depths_decoder=cell.depths_decoder,
