@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.config.runs import Run
+from reports.make.report import UNKNOWN, duration
 from reports.make.results.metrics import read_results
-from reports.make.results.provenance import UNKNOWN, duration, provenance_of
-from reports.make.tables.summary import summary
+from reports.make.results.provenance import provenance_of
+from reports.make.tables.headline import headline_scores
 from tests.helpers.tables import all_runs, make_params, write_metrics
 
 NAMES = {"isic17": "ISIC17", "isic18": "ISIC18", "synapse": "Synapse"}
@@ -74,7 +75,7 @@ def test_durations(seconds, words):
 
 def test_headline_scores_are_few_and_in_percent(results):
     _, found = results
-    scores = summary(found)
+    scores = headline_scores(found)
     run = Run("isic17-64", "base", "paper", 1)
     result = next(r for r in found if r.run.name == run.name)
     assert scores["isic17-64"]["base-paper-1"] == {

@@ -10,7 +10,7 @@ from pipeline.cli import main
 from pipeline.commands.compare import _verdict
 from pipeline.config.params import load_params
 from pipeline.config.runs import own_runs, runs
-from reports.make.results.comparison import Line, compare
+from reports.make.results.comparison import ScoreLine, compare
 from tests.helpers.tables import ORGANS, REPOSITORY, metrics_file, write
 from tests.helpers.units import made_up_cases, made_up_counts, write_cases, write_images, write_rows
 from vmunet.evaluation.metrics import mean_scores, per_image_scores, pooled_scores
@@ -275,7 +275,7 @@ def test_help_teaches(capsys):
 
 
 def line(label, difference, p, lower=False):
-    return Line(label, lower, 50.0, 50.0 + difference, difference, 0, 0, p)
+    return ScoreLine(label, lower, 50.0, 50.0 + difference, difference, 0, 0, p)
 
 
 def test_verdicts_in_words():

@@ -18,7 +18,6 @@ from tests.helpers.tables import (
 )
 from tests.helpers.tables_measuring import (
     MadeUpStatistics,
-    made_up_difference,
     make_everything,
     write_cross,
     write_speed,
@@ -101,7 +100,7 @@ def long_names(root):
     write_metrics(root, params, runs, scores)
     write_cross(root, params, runs)
     write_speed(root, params, device=LONG)
-    return made(root, params, runs, MadeUpStatistics(), made_up_difference)
+    return made(root, params, runs, MadeUpStatistics())
 
 
 @pytest.mark.parametrize("made_by", [make_everything, long_names])

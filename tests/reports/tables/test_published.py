@@ -5,7 +5,7 @@ import pytest
 from pipeline.config.params import load_params, load_profile
 from pipeline.config.runs import runs
 from reports.make.results.views import load_yaml, views_by_size
-from stages.tables import make_tables
+from reports.make.tables.writing import make_tables
 from tests.helpers.paths import ROOT as REPOSITORY
 from tests.helpers.tables import ORGANS, rows_of, write_metrics
 
@@ -113,13 +113,13 @@ def test_the_real_grid_fills_the_tables(tmp_path):
         (root / "reports" / name).symlink_to(REPOSITORY / "reports" / name)
     write_metrics(root, params, runs(params))
     make_tables(root, params, runs(params))
-    index = (root / "reports/out" / "tables" / "index.md").read_text()
+    index = (root / "reports/out/tables" / "index.md").read_text()
     assert "Runs that no table" not in index
     main = next(row for row in rows_of(root / "reports/out/tables", "table2") if row["cell"])
     assert (main["row"], main["protocol"], main["n_seeds"]) == ("VM-UNet", "paper", "1")
     assert float(main["measured_hd95"]) == pytest.approx(5.5)
     # The computed counts are the paper's, to its two decimals.
-    lines = (root / "reports/out" / "tables" / "table5-cost.tex").read_text().splitlines()
+    lines = (root / "reports/out/tables" / "table5-cost.tex").read_text().splitlines()
     for name, row in PUBLISHED["tables"]["V"].items():
         label = next(
             r["label"] for r in DECLARED["tables"]["V"]["rows"] if r["published"] == f"V.{name}"

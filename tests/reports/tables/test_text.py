@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.make.typeset.render import prose_tex, wrap_tex
-from reports.make.typeset.sheet import LONG, Block, Line, pages, plain, probability
+from reports.make.typeset.sheet import LONG, Block, Line, pages, plain
 from reports.make.typeset.text import breakable, escape_markdown, escape_tex, one_line
+from reports.make.typeset.words import probability
 
 
 def test_specials_and_signs():
