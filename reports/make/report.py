@@ -4,16 +4,13 @@ The tables in LaTeX, CSV and Markdown, the page and the PDF show a `Report` and 
 their own: rows with their statistics, printed cells, captions, provenance, headline scores.
 """
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from reports.make.results.files import trusted
+from reports.make.files import trusted
+from reports.make.tidy import Tidy
 from reports.make.typeset.sheet import Sheet
 from reports.make.typeset.words import count, listed
 
@@ -24,7 +21,6 @@ LEVEL = 0.05  # a corrected p below it is significant
 UNKNOWN = "not recorded"
 NUMERALS = ("I", "II", "III", "IV", "V", "VI")
 Bounds = tuple[float | None, float | None]
-Value = str | bool | int | float | None
 
 
 @dataclass(frozen=True)
@@ -146,45 +142,6 @@ class PaperTable:
         for row in self.rows:
             for of_dataset in row.figures.values():
                 yield from of_dataset.values()
-
-
-@dataclass(frozen=True)
-class Tidy:
-    """A tidy table, as its CSV file holds it: names of the columns, and rows as wide."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Value, ...], ...]
-
-    def csv(self) -> str:
-        """The file's text; an absent value is an empty field."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
-        return text.getvalue()
-
-    def records(self) -> list[dict[str, Value]]:
-        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
-
-
-def tidy(records: Sequence[Mapping[str, Any]]) -> Tidy:
-    """Records as a table: floats rounded to 6 decimals, absent and undefined values None.
-
-    The columns stand in the order in which the records bring them. A column with an absent number
-    holds floats alone, whatever the others are.
-    """
-    columns = tuple(dict.fromkeys(name for record in records for name in record))
-    by_column = [_uniform([record.get(name) for record in records]) for name in columns]
-    return Tidy(columns, tuple(zip(*by_column, strict=True)))
-
-
-def _uniform(values: Sequence[Any]) -> list[Value]:
-    known = [value for value in values if value is not None]
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
-    if not numbers or (len(known) == len(values) and all(isinstance(v, int) for v in known)):
-        return list(values)
-    return [
-        None if value is None or value != value else float(np.round(float(value), 6))
-        for value in values
-    ]
 
 
 @dataclass(frozen=True)

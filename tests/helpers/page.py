@@ -10,9 +10,10 @@ import numpy as np
 from reports.make.figures import listing
 from reports.make.page.document import make_page
 from reports.make.page.pictures import cases_of
-from reports.make.report import PATH, Part, read_report, tidy
+from reports.make.report import PATH, Part, read_report
 from reports.make.tables.inputs import read_inputs
 from reports.make.tables.writing import make_tables
+from reports.make.tidy import tidy
 from reports.make.typeset.sheet import Caption, Sheet
 from tests.helpers.tables import ORGANS, made_up, make_params, prepare, volume_runs, write_metrics
 from vmunet.evaluation.stored import write_labels, write_masks

@@ -257,7 +257,7 @@ def test_receptive_fields_of_a_run_outside_the_grid_are_refused(tmp_path):
     for content in (b"", b"no archive"):
         path.write_bytes(content)
         with pytest.raises(
-            InputError, match="does not hold receptive fields .*receptive_field isic"
+            InputError, match=r"does not hold receptive fields .*receptive_field isic"
         ):
             list(receptive_fields(Runs(tmp_path, params, runs)))
 

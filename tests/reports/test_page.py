@@ -23,7 +23,8 @@ from reports.make.page.document import OUTPUT, TEMPLATES, make_page, policy
 from reports.make.page.further import page_table
 from reports.make.page.layout import DASH
 from reports.make.page.pixels import drawing
-from reports.make.report import Difference, Inference, tidy
+from reports.make.report import Difference, Inference
+from reports.make.tidy import tidy
 from reports.make.typeset.words import best
 from tests.helpers.page import (
     CASES,

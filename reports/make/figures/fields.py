@@ -1,4 +1,4 @@
-"""The figure of effective receptive fields, where they were measured."""
+"""The figure of effective receptive fields, if they were measured."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from reports.make.figures.runs import Drawn, Runs
-from reports.make.results.files import trusted
+from reports.make.files import trusted
 from reports.make.results.metrics import Result
 from reports.make.typeset.words import count
 from vmunet.drawing.figures import fields

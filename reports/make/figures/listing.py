@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from reports.make.results.files import read_json, trusted
+from reports.make.files import read_json, trusted
 from vmunet.errors import InputError
 
 FIGURES, PICTURES = Path("reports/out/figures"), Path("reports/out/pictures")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from reports.make.files import trusted
 from reports.make.results.data import data_sentences
-from reports.make.results.files import trusted
 from reports.make.results.metrics import (
     ImageResult,
     Result,

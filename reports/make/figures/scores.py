@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from reports.make.figures.runs import Drawn, Runs, Variant, floats
-from reports.make.results.files import read_json, trusted
+from reports.make.files import read_json, trusted
 from reports.make.results.metrics import SCORES, Result, score_again
 from reports.make.typeset.words import count
 from vmunet.drawing.figures import calibration, curves, distributions, sizes

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reports.make.files import read_rows, trusted
 from reports.make.page.layout import DASH, source
 from reports.make.page.pixels import css, drawing, photograph
-from reports.make.results.files import read_rows, trusted
 from reports.make.results.metrics import ImageResult, Result, score_again
 from vmunet.drawing.sheets.images import PREDICTION, TRUTH
 from vmunet.errors import InputError

@@ -15,7 +15,8 @@ from reports.make.page.layout import (
     linked,
     mlflow_page,
 )
-from reports.make.report import Report, Tidy, Value
+from reports.make.report import Report
+from reports.make.tidy import Tidy, Value
 from reports.make.typeset.sheet import Caption
 
 RUNS = "runs"  # runs.csv, which has no caption

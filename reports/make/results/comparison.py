@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reports.make.results.files import trusted
+from reports.make.files import trusted
 from reports.make.results.metrics import (
     SCORES,
     SOURCES,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.make.results.files import read_json, read_rows, trusted
+from reports.make.files import read_json, read_rows, trusted
 from reports.make.results.metrics import ImageResult, Result, score_again
 from reports.make.results.scores import mean_and_std
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.make.results.files import read_json, trusted
+from reports.make.files import read_json, trusted
 from reports.make.results.scores import Estimate, OrganScores, image_scores, organ_scores
 from vmunet.errors import InputError
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.make.results.files import read_json, trusted
+from reports.make.files import read_json, trusted
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from reports.make.results.files import read_rows, trusted
+from reports.make.files import read_rows, trusted
 from reports.make.results.metrics import score_again
 from vmunet.errors import InputError
 from vmunet.evaluation.metrics import COUNTS
@@ -37,11 +37,11 @@ class RunUnits:
     Attributes:
         path: the file they are from; `unit` its column of ids.
         ids: of the images or cases, in the file's order.
-        classes: the organs, or the classes of images where there are several; else empty.
+        classes: the organs, or the classes of images if there are several; else empty.
         truth: (units, classes or 1), the lesion's, class's or organ's pixels in the truth at its
             own size, the same for every model.
         values: by comparison counts (images, 4); with classes by column (units, classes), nan
-            where undefined.
+            if undefined.
     """
 
     path: str

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from reports.make.report import Figure, PaperTable, Row, Tidy, tidy
+from reports.make.report import Figure, PaperTable, Row
 from reports.make.results.metrics import Result, VolumeResult
 from reports.make.tables.captions import runs_caption, volume_legend
 from reports.make.tables.inputs import Inputs
+from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.sheet import Block, Line, Sheet, SheetCell, Span, plain
 from reports.make.typeset.words import DASH, bracketed, number, probability, signed
 

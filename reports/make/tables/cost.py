@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from reports.make.report import PaperTable, Row, Tidy, tidy
+from reports.make.report import PaperTable, Row
 from reports.make.results.speed import PEAKS, PHASES, RATES, Speed
 from reports.make.tables.inputs import Inputs
 from reports.make.tables.paper_data import COST
+from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.sheet import Block, Caption, Line, Sheet, Span, plain
 from reports.make.typeset.words import DASH, count, px
 

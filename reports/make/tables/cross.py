@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from reports.make.report import Tidy, tidy
 from reports.make.results.cross import CrossRow
 from reports.make.tables.captions import runs_caption
 from reports.make.tables.inputs import Inputs
+from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.sheet import Block, Line, Sheet, SheetCell, Span, plain
 from reports.make.typeset.words import DASH, number
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from reports.make.report import Tidy, tidy
 from reports.make.results.metrics import VolumeResult
 from reports.make.results.scores import OrganScores
 from reports.make.tables.captions import T_MAX, runs_caption
 from reports.make.tables.inputs import Inputs
+from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.sheet import Block, Line, Sheet, Span, plain
 from reports.make.typeset.words import number, percent
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from reports.make.report import Figure, PaperTable, Tidy, tidy
+from reports.make.report import Figure, PaperTable
 from reports.make.tables.inputs import Inputs
+from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.words import DASH
 
 # Of a row's cost, which stands in a table of its own: the columns in both tables' CSV.

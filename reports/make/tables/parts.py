@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from reports.make.report import PaperTable, Part, Tidy
+from reports.make.report import PaperTable, Part
 from reports.make.results.cross import read_cross
 from reports.make.results.speed import read_speed
 from reports.make.tables.captions import caption
@@ -20,6 +20,7 @@ from reports.make.tables.reproductions import (
     reproductions_sheet,
 )
 from reports.make.tables.sound import sound_data, sound_sheets
+from reports.make.tidy import Tidy
 from reports.make.typeset.sheet import Sheet
 
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.make.report import LEVEL, Difference, Tidy, tidy
+from reports.make.report import LEVEL, Difference
 from reports.make.results.metrics import ImageResult, Result, VolumeResult
 from reports.make.results.scores import mean_and_std
 from reports.make.tables.captions import runs_caption
 from reports.make.tables.inputs import Inputs
+from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.sheet import Block, Line, Sheet, SheetCell, Span, plain
 from reports.make.typeset.words import bracketed, number, probability, signed
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.make.report import Figure, PaperTable, Row, Tidy, tidy
+from reports.make.report import Figure, PaperTable, Row
 from reports.make.results.metrics import VolumeResult
 from reports.make.tables.captions import image_legend, runs_caption, volume_legend
 from reports.make.tables.inputs import Inputs
+from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.sheet import Block, Line, Sheet, Span, plain
 from reports.make.typeset.words import DASH, bracketed, number
 from vmunet.errors import InputError
@@ -26,7 +27,7 @@ class Reproduction:
     high: float
     verified: bool
     text: str
-    rows: Mapping[str, Row]  # by protocol, where there are runs
+    rows: Mapping[str, Row]  # by protocol, if there are runs
 
     def figure(self, protocol: str) -> Figure:
         row = self.rows.get(protocol)

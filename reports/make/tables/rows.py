@@ -76,7 +76,7 @@ class Assembler:
             ) from None
 
     def _rows(self, spec: Mapping[str, Any], declared: Mapping[str, Any]) -> list[Row]:
-        """The row under the paper's protocol and, where such runs exist, the sound one."""
+        """The row under the paper's protocol and, if such runs exist, the sound one."""
         reported = self._published(declared.get("published"))
         cell = declared.get("cell")
         if cell is None and declared.get("published") is None:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from reports.make.report import Tidy, tidy
 from reports.make.results.metrics import ImageResult
 from reports.make.results.scores import SOUND_SCORES, SOUND_SIZES, Estimate
 from reports.make.tables.captions import T_MAX, runs_caption
 from reports.make.tables.inputs import Inputs
+from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.sheet import Block, Line, Sheet, plain
 from reports.make.typeset.words import DASH, bracketed, number, percent
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.make.report import PATH, TABLES, PaperTable, Report, tidy
+from reports.make.report import PATH, TABLES, PaperTable, Report
 from reports.make.results.metrics import ImageResult, Result, VolumeResult
 from reports.make.results.provenance import provenance_of
 from reports.make.results.statistics import Statistics
@@ -13,6 +13,7 @@ from reports.make.tables.headline import headline_scores
 from reports.make.tables.inputs import Inputs, read_inputs
 from reports.make.tables.parts import parts
 from reports.make.tables.rows import Assembler
+from reports.make.tidy import tidy
 from reports.make.typeset.render import environment, render_markdown, render_tex
 from reports.make.typeset.words import percent
 from vmunet.files import whole_folder

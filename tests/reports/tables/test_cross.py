@@ -141,7 +141,7 @@ def test_missing_images_at_home_are_named(root):
     assert "metrics/demo/isic18-64/base/paper/1/per_image.csv" in str(caught.value)
     home.with_name("per_image.csv").unlink()
     with pytest.raises(
-        InputError, match="no such file; .* run `vmunet sweep --cells isic18-64-base-paper-1`"
+        InputError, match=r"no such file; .* run `vmunet sweep --cells isic18-64-base-paper-1`"
     ):
         make_tables(root, params, runs)
     (folder / "per_image.csv").unlink()
