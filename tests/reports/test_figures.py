@@ -110,7 +110,7 @@ def test_a_view_without_runs_has_no_cases(tmp_path):
     params = make_grid(("isic17-64",))
     assert make_pictures(tmp_path, params, [], "isic17-64") == []
     assert read_cases(tmp_path, "isic17-64") is None
-    with pytest.raises(InputError, match=r"cases\.json: no such file; run .*pictures isic18-64"):
+    with pytest.raises(InputError, match=r"cases\.json: no such file; .*stages.pictures isic18-64"):
         read_cases(tmp_path, "isic18-64")
 
 

@@ -13,7 +13,6 @@ from tests.helpers.tables import (
     made,
     make_params,
     metrics_file,
-    prepare,
     rows_of,
     write_metrics,
 )
@@ -22,13 +21,6 @@ from vmunet.errors import InputError
 
 NAME = "isic17-to-isic18"
 KEPT = range(4)  # of six images two are shared
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    """A root with the real reports/ and a stand-in for the model's cost."""
-    prepare(tmp_path, monkeypatch.setitem)
-    return tmp_path
 
 
 def prepared(root, seeds=(1, 2)):

@@ -17,7 +17,6 @@ from tests.helpers.tables import (
     made_up_organs,
     make_params,
     metrics_file,
-    prepare,
     rows_of,
     write_metrics,
 )
@@ -29,13 +28,6 @@ from tests.helpers.tables_measuring import (
 from vmunet.errors import InputError
 from vmunet.evaluation.images import COMPARISONS
 from vmunet.evaluation.metrics import COUNTS, mean_scores, pooled_scores
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    """A root with the real reports/ and a stand-in for the model's cost."""
-    prepare(tmp_path, monkeypatch.setitem)
-    return tmp_path
 
 
 def everything(root, seeds=(42,)):

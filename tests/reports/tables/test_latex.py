@@ -13,7 +13,6 @@ from tests.helpers.tables import (
     made,
     made_up,
     make_params,
-    prepare,
     write_metrics,
 )
 from tests.helpers.tables_measuring import (
@@ -37,13 +36,6 @@ IEEETRAN = r"""\documentclass[10pt,journal]{IEEEtran}
 """
 NASTY = 'A & B % $ # _ { } ~ ^ \\\\ < > " [ ] * ± × − é ß µ 肝 '
 LONG = NASTY + "a very long name " + "w" * 50
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    """A root with the real reports/ and a stand-in for the model's cost."""
-    prepare(tmp_path, monkeypatch.setitem)
-    return tmp_path
 
 
 def compiled(folder, name, runs=2):

@@ -31,13 +31,6 @@ from vmunet.errors import InputError
 GOLDEN = ROOT / "tests/golden_tables"
 
 
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    """A root with the real reports/ and a stand-in for the model's cost."""
-    prepare(tmp_path, monkeypatch.setitem)
-    return tmp_path
-
-
 def golden_files(root):
     """Every file that shows the report; report.json itself is tested apart."""
     paths = sorted(make_everything(root).iterdir())

@@ -14,20 +14,12 @@ from tests.helpers.tables import (
     made_up_organs,
     make_params,
     metrics_file,
-    prepare,
     rows_of,
     volume_runs,
     write_metrics,
     write_volume_metrics,
 )
 from vmunet.errors import InputError
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    """A root with the real reports/ and a stand-in for the model's cost."""
-    prepare(tmp_path, monkeypatch.setitem)
-    return tmp_path
 
 
 @pytest.fixture
