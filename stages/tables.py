@@ -27,7 +27,7 @@ from pipeline.config.params import load_params
 from pipeline.config.runs import runs
 from pipeline.stage import run_stage
 from reports.make.report import TABLES
-from reports.make.results.statistics import Computed
+from reports.make.results.statistics import Statistics
 from reports.make.tables.writing import make_tables
 
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.parse_args(argv)
     params, root = load_params(), Path()
-    make_tables(root, params, runs(params), Computed(root))
+    make_tables(root, params, runs(params), Statistics(root))
     print(f"written to {TABLES}")
 
 

@@ -132,7 +132,7 @@ def test_tables_have_captions_and_every_column_a_button(page):
         assert attributes["scope"] in ("col", "colgroup", "row")
     columns = page.all("th", scope="col")
     assert len(columns) > 100
-    assert all(found.strip() for _, found in columns)  # the text of its button
+    assert all(words.strip() for _, words in columns)  # the text of its button
 
 
 def test_rows_are_as_wide_as_the_headings(text):
@@ -177,9 +177,9 @@ def test_what_comes_from_data_stays_text(page, text):
     kinds = Counter(a.get("type", "own") for a, _ in page.all("script"))
     assert kinds == {"application/json": 3, "own": 1}
     assert NASTY not in text
-    assert any(NASTY in found for _, found in page.all("dd"))  # the profile's own words
-    assert any(NASTY in found for _, found in page.all("th", scope="row"))  # a CSV file's cell
-    assert any(NASTY in found for _, found in page.all("h3"))  # a figure's title
+    assert any(NASTY in words for _, words in page.all("dd"))  # the profile's own words
+    assert any(NASTY in words for _, words in page.all("th", scope="row"))  # a CSV file's cell
+    assert any(NASTY in words for _, words in page.all("h3"))  # a figure's title
     assert any(a["alt"].endswith(NASTY) for a, _ in page.all("img"))
     assert views(page)["isic17-64"]["ids"] == IDS
 
@@ -206,9 +206,9 @@ def test_measured_figures_lead_to_their_files_and_runs(root):
     runs = runs_of(params, Run)
     write_all(root, params, runs)
     page = Page(built(root, params, runs))
-    links = [(a["href"], found) for a, found in page.all("a") if "metrics.json" in a["href"]]
+    links = [(a["href"], words) for a, words in page.all("a") if "metrics.json" in a["href"]]
     scores = made_up(Run("isic17-64", "base", "paper", 42))
-    shown = [href for href, found in links if found == f"{100 * scores['miou']:.2f}"]
+    shown = [href for href, words in links if words == f"{100 * scores['miou']:.2f}"]
     assert "../../metrics/demo/isic17-64/base/paper/42/metrics.json" in shown
     for run in runs:
         href = f"../../{run.metrics_folder('demo').as_posix()}/metrics.json"
@@ -225,8 +225,8 @@ def test_several_seeds_are_a_list(root):
     runs = runs_of(params, Run, seeds=(1, 2))
     write_all(root, params, runs)
     page = Page(built(root, params, runs))
-    details = [found for a, found in page.all("details", **{"class": "seeds"})]
-    one = next(found for found in details if "isic17-64-base-paper-1" in found)
+    details = [words for a, words in page.all("details", **{"class": "seeds"})]
+    one = next(words for words in details if "isic17-64-base-paper-1" in words)
     assert "isic17-64-base-paper-2" in one
     assert "\u00b1" in one
     assert len(views(page)["isic17-64"]["runs"]) == 2  # one seed of each protocol
@@ -268,8 +268,8 @@ def test_intervals_verdicts_and_stars(root):
     write_all(root, params, runs)
     text = built(root, params, runs, Same())
     page = Page(text)
-    assert ("[61.50, 72.25]") in [found for _, found in page.all("small")]
-    assert "\u25bc below" in [found for _, found in page.all("small")]
+    assert ("[61.50, 72.25]") in [words for _, words in page.all("small")]
+    assert "\u25bc below" in [words for _, words in page.all("small")]
     assert {a["aria-label"] for a, _ in page.all("span", **{"class": "star"})} == {
         "differs from VM-UNet's row, p = 0.012"
     }
@@ -277,7 +277,7 @@ def test_intervals_verdicts_and_stars(root):
 
 
 def test_the_band_is_there_for_phantoms_alone(root, page):
-    (band,) = [found for a, found in page.all("p", role="note")]
+    (band,) = [words for a, words in page.all("p", role="note")]
     assert "Phantom data: these figures say nothing about skin lesions" in band
     root, params = root
     runs = [run for run in runs_of(params, Run) if run.view == "isic17-64"]
@@ -326,9 +326,9 @@ def pixels(uri):
 
 
 def test_the_cases_of_the_viewer(page):
-    found = views(page)
-    assert list(found) == ["isic17-64", "isic18-64", "synapse-64"]
-    view = found["isic17-64"]
+    by_view = views(page)
+    assert list(by_view) == ["isic17-64", "isic18-64", "synapse-64"]
+    view = by_view["isic17-64"]
     assert len(view["images"]) == len(IDS)
     assert pixels(view["images"][0]).size == (SIDE, SIDE)
     assert [run["key"] for run in view["runs"]] == ["base-paper-42", "base-sound-42"]

@@ -8,7 +8,7 @@ import pytest
 
 from reports.make.report import Figure, Inference
 from reports.make.results import statistics
-from reports.make.results.statistics import Computed
+from reports.make.results.statistics import Statistics
 from reports.make.tables.inputs import read_inputs
 from reports.make.tables.protocols import pairs
 from reports.make.tables.rows import Assembler
@@ -46,7 +46,7 @@ def results_of(root, params, runs):
 
 
 def tables(root, params, runs, with_statistics=True):
-    statistics = Computed(root) if with_statistics else None
+    statistics = Statistics(root) if with_statistics else None
     made = Assembler(read_inputs(root, params, runs, statistics)).tables()
     return {table.key: table for table in made if table.key != "V"}  # which wants torch
 
@@ -112,11 +112,11 @@ def test_figures_are_those_without_statistics_and_have_more(computed, grid):
 
 def test_intervals_are_percent_and_those_of_the_counts(computed):
     counts = made_up_counts(BASE, 64)["paper"]
-    found = figures(computed["I"], "isic17", "spe")[("base", "paper", "isic17-64")].inference
+    inference = figures(computed["I"], "isic17", "spe")[("base", "paper", "isic17-64")].inference
     low, high = bootstrap_intervals(counts, 10_000)["spe"]
-    assert (found.low, found.high) == pytest.approx((100 * low, 100 * high))
-    assert found.p is None
-    assert not found.significant
+    assert (inference.low, inference.high) == pytest.approx((100 * low, 100 * high))
+    assert inference.p is None
+    assert not inference.significant
 
 
 def test_p_is_corrected_for_the_rows_of_a_table_dataset_and_metric(computed):
@@ -238,7 +238,7 @@ def test_each_file_is_read_once_and_nothing_is_computed_twice(grid, monkeypatch)
     monkeypatch.setattr(ImageSample, "resampled", counted)
     monkeypatch.setattr(statistics, "permutation_p", counted_test)
     root, params, runs = grid
-    inputs = read_inputs(root, params, runs, Computed(root))
+    inputs = read_inputs(root, params, runs, Statistics(root))
     Assembler(inputs).tables()
     assert len(pairs(inputs)) == 2 * 3 + 1
     own = [path for path in read if path.name.startswith("per_")]
@@ -254,8 +254,8 @@ def test_protocols_of_a_cell_in_pairs(grid):
         [r for r in results if (r.run.view, r.run.cell, r.run.protocol) == ("isic17-64", "base", p)]
         for p in ("paper", "sound")
     )
-    one = Computed(root).difference(paper, sound, "mean_dice")
-    back = Computed(root).difference(sound, paper, "mean_dice")
+    one = Statistics(root).difference(paper, sound, "mean_dice")
+    back = Statistics(root).difference(sound, paper, "mean_dice")
     assert one.low < one.high
     assert (one.first, one.second, one.p) == (back.second, back.first, back.p)
     assert (one.low, one.high) == pytest.approx((-back.high, -back.low))
@@ -340,7 +340,7 @@ def test_undefined_figures_have_no_interval(root):
     write_cases(root, params, paper, [row | {"hd95_mm": ""} for row in rows])
     write_cases(root, params, sound, [row | {"hd95_mm": ""} for row in rows])
     results = results_of(root, params, [paper, sound])
-    computed = Computed(root)
+    computed = Statistics(root)
     assert np.isnan(computed.measured(results[:1], "hd95_mm").intervals["liver"]).all()
     assert not np.isnan(computed.measured(results[:1], "dice").intervals["liver"]).any()
 

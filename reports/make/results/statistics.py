@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 from reports.make.report import Difference, Inference
 from reports.make.results.metrics import Result, VolumeResult
@@ -16,37 +15,6 @@ from reports.make.results.units import RunUnits, read_units, sample
 from vmunet.evaluation.metrics import Floats, interval
 from vmunet.evaluation.samples import MEAN, Sample
 from vmunet.evaluation.statistics import holm, permutation_p, verdict
-
-
-class Statistics(Protocol):
-    """What the tables ask about their figures."""
-
-    def inferences(
-        self,
-        rows: Sequence[Sequence[Result]],
-        published: Sequence[Mapping[str, float]],
-        base: Sequence[Result],
-        scales: Mapping[str, float],
-    ) -> list[dict[str, Inference]]:
-        """Of each row of one table and dataset, by metric; nothing for a row without results.
-
-        Args:
-            rows: each row's results, one for each seed.
-            published: each row's published figures by metric, in the figures' unit.
-            base: the results of VM-UNet's row, or none.
-            scales: the metrics, and what takes a score to its figure: 100 for percent, else 1.
-        """
-
-    def difference(
-        self, first: Sequence[Result], second: Sequence[Result], metric: str
-    ) -> Difference:
-        """A metric of the second model minus that of the first, in percent.
-
-        Args:
-            first, second: the runs of one model each, one for each seed.
-            metric: a pooled one of the paper, or `mean_dice` at the masks' own size; of volumes
-                always the DSC.
-        """
 
 
 class Measured:
@@ -72,8 +40,8 @@ class Measured:
 Key = tuple[tuple[str, ...], str]  # metrics files of a model's runs, and the comparison
 
 
-class Computed:
-    """`Statistics` of the files beside the runs' metrics: each file is read once, each bootstrap
+class Statistics:
+    """Inference from the files beside the runs' metrics: each file is read once, each bootstrap
     and each test is made once.
 
     Raises:
@@ -94,7 +62,14 @@ class Computed:
         base: Sequence[Result],
         scales: Mapping[str, float],
     ) -> list[dict[str, Inference]]:
-        """See `Statistics.inferences`."""
+        """Of each row of one table and dataset, by metric; nothing for a row without results.
+
+        Args:
+            rows: each row's results, one for each seed.
+            published: each row's published figures by metric, in the figures' unit.
+            base: the results of VM-UNet's row, or none.
+            scales: the metrics, and what takes a score to its figure: 100 for percent, else 1.
+        """
         inferences: list[dict[str, Inference]] = [{} for _ in rows]
         for metric, scale in scales.items():
             corrected = holm([self._p_against(base, row, metric) for row in rows])
@@ -111,7 +86,13 @@ class Computed:
     def difference(
         self, first: Sequence[Result], second: Sequence[Result], metric: str
     ) -> Difference:
-        """See `Statistics.difference`."""
+        """A metric of the second model minus that of the first, in percent.
+
+        Args:
+            first, second: the runs of one model each, one for each seed.
+            metric: a pooled one of the paper, or `mean_dice` at the masks' own size; of volumes
+                always the DSC.
+        """
         if isinstance(first[0], VolumeResult):
             comparison, name = "paper_dice", MEAN
         else:

@@ -112,8 +112,8 @@ def test_numbers_are_those_of_the_counts(root, capsys):
         "mean IoU, training size": ("training_size", "mean_iou"),
         "mean Dice, native size": ("native_size", "mean_dice"),
     }
-    found = {label: paired(*samples[key])[name] for label, (key, name) in wanted.items()}
-    p_values = holm([pair.p for pair in found.values()])
+    pairs = {label: paired(*samples[key])[name] for label, (key, name) in wanted.items()}
+    p_values = holm([pair.p for pair in pairs.values()])
     for (label, (key, name)), p in zip(wanted.items(), p_values, strict=True):
         a, b = (
             np.mean([(pooled_scores(c) | mean_scores(c))[name] for c in of.counts])
@@ -121,7 +121,7 @@ def test_numbers_are_those_of_the_counts(root, capsys):
         )
         line = next(line for line in block.splitlines() if line.startswith(label))
         numbers = [float(n) for n in re.findall(r"[+-]?\d+\.\d+", line)]
-        pair = found[label]
+        pair = pairs[label]
         expected = [100 * v for v in (a, b, b - a, pair.low, pair.high)]
         assert numbers[:5] == pytest.approx(expected, abs=0.0051), label
         assert line.rstrip(" *").endswith("< 0.001" if p < 0.001 else f"{p:.3f}")
@@ -314,7 +314,7 @@ def test_verdicts_in_words():
 def test_a_model_with_itself_differs_in_nothing(root):
     params = load_params()
     run = next(run for run in runs(params) if run.name == "isic17-64-base-paper-42")
-    found = compare(root, params, [run], [run])
-    assert {one.p for one in found.lines} == {1.0}
-    assert {one.difference for one in found.lines} == {0.0}
-    assert found.a_ahead == found.b_ahead == []
+    comparison = compare(root, params, [run], [run])
+    assert {one.p for one in comparison.lines} == {1.0}
+    assert {one.difference for one in comparison.lines} == {0.0}
+    assert comparison.a_ahead == comparison.b_ahead == []

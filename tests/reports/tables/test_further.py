@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reports.make.report import Inference
-from reports.make.results.statistics import Computed
+from reports.make.results.statistics import Statistics
 from reports.make.tables.writing import make_tables
 from tests.helpers.tables import (
     ORGANS,
@@ -83,11 +83,11 @@ def test_the_largest_p_of_several_tables_is_shown(root):
     class TwoFamilies(MadeUpStatistics):
         def inferences(self, rows, published, base, scales):
             p = 0.01 * len(scales)  # Table I has five metrics, the others two
-            found = super().inferences(rows, published, base, scales)
-            for inferred in found:
+            inferences = super().inferences(rows, published, base, scales)
+            for inferred in inferences:
                 for metric, one in inferred.items():
                     inferred[metric] = Inference(one.low, one.high, one.p and p, one.verdict)
-            return found
+            return inferences
 
     params = make_params()
     runs = all_runs(params)
@@ -271,7 +271,7 @@ def test_intervals_of_the_protocols_from_the_runs_own_files(root):
     runs = [Run("isic17-64", "base", p, s) for p in ("paper", "sound") for s in (1, 2)]
     write_metrics(root, params, runs)
     with_counts(root, params, runs)
-    folder = made(root, params, runs, Computed(root))
+    folder = made(root, params, runs, Statistics(root))
     for row in rows_of(folder, "protocols"):
         for protocol in ("paper", "sound"):
             low, high = (float(row[f"{protocol}_{end}"]) for end in ("low", "high"))

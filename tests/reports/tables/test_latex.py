@@ -98,8 +98,8 @@ def long_names(root):
 @pytest.mark.parametrize("made_by", [make_everything, long_names])
 @pytest.mark.parametrize(("preamble", "needs"), [(ARTICLE, "article"), (IEEETRAN, "IEEEtran")])
 def test_every_table_compiles_with_booktabs_alone(root, made_by, preamble, needs):
-    found = subprocess.run(["kpsewhich", f"{needs}.cls"], capture_output=True)
-    if found.returncode != 0:
+    located = subprocess.run(["kpsewhich", f"{needs}.cls"], capture_output=True)
+    if located.returncode != 0:
         pytest.skip(f"{needs}.cls is not installed")
     folder = made_by(root)
     assert document(folder, preamble) == 14

@@ -24,26 +24,26 @@ def scores():
 
 def test_every_row_is_there():
     counts = {table: 0 for table in PUBLISHED["tables"]}
-    for table, _, _, found in scores():
-        counts[table] += len(found)
+    for table, _, _, figures in scores():
+        counts[table] += len(figures)
     # Table II: ten rows of ten figures, two without HD95, one of the two means alone.
     assert counts == {"I": 65, "II": 120, "III": 12, "IV": 16, "V": 20, "VI": 12}
 
 
-@pytest.mark.parametrize(("table", "row", "dataset", "found"), list(scores()))
-def test_dsc_follows_from_iou(table, row, dataset, found):
+@pytest.mark.parametrize(("table", "row", "dataset", "figures"), list(scores()))
+def test_dsc_follows_from_iou(table, row, dataset, figures):
     """DSC = 2 IoU / (1 + IoU) of one pooled confusion matrix; on Synapse it is the organs' mean.
 
     One printed row breaks the rule: R50 U-Net's organs average 77.91, its DSC is 74.68.
     """
     if table == "II":
-        if found.keys() >= set(ORGANS):
-            mean = sum(found[organ] for organ in ORGANS) / len(ORGANS)
-            expected = 77.91 if row == "r50-unet" else found["dsc"]
+        if figures.keys() >= set(ORGANS):
+            mean = sum(figures[organ] for organ in ORGANS) / len(ORGANS)
+            expected = 77.91 if row == "r50-unet" else figures["dsc"]
             assert mean == pytest.approx(expected, abs=0.02)
     else:
-        iou = found["miou"] / 100
-        assert found["dsc"] == pytest.approx(100 * 2 * iou / (1 + iou), abs=0.02)
+        iou = figures["miou"] / 100
+        assert figures["dsc"] == pytest.approx(100 * 2 * iou / (1 + iou), abs=0.02)
 
 
 def test_the_main_model_is_the_same_in_every_table():
@@ -83,7 +83,7 @@ def test_citations_exist():
 
 def test_every_published_row_is_shown():
     shown = {row.get("published") for spec in DECLARED["tables"].values() for row in spec["rows"]}
-    rows = {f"{table}.{row}" for table, found in PUBLISHED["tables"].items() for row in found}
+    rows = {f"{table}.{row}" for table, of_table in PUBLISHED["tables"].items() for row in of_table}
     assert shown == rows
 
 
@@ -135,9 +135,9 @@ def test_the_real_grid_fills_the_tables(tmp_path):
 def test_views_stand_for_published_sizes():
     params = load_params(REPOSITORY)
     for dataset in params.grid.datasets:
-        found = views_by_size(params, dataset, 256)
-        assert found[256] in params.grid.ablation_views
-        assert len(found) == sum(view.dataset == dataset for view in params.grid.views.values())
+        by_size = views_by_size(params, dataset, 256)
+        assert by_size[256] in params.grid.ablation_views
+        assert len(by_size) == sum(view.dataset == dataset for view in params.grid.views.values())
     assert views_by_size(params, "synapse", 224) == {224: "synapse-64"}
 
 

@@ -263,10 +263,10 @@ def test_the_sound_metrics_of_every_run(root):
     runs = all_runs(params, seeds=(1, 2))
     write_metrics(root, params, runs)
     folder = made(root, params, runs)
-    found = {row["run"]: row for row in rows_of(folder, "sound")}
-    assert set(found) == {run.name for run in runs}
+    by_run = {row["run"]: row for row in rows_of(folder, "sound")}
+    assert set(by_run) == {run.name for run in runs}
     run = Run("isic18-64", "base", "sound", 2)
-    row, scores = found[run.name], sound_scores(made_up(run))
+    row, scores = by_run[run.name], sound_scores(made_up(run))
     assert float(row["paper_miou"]) == pytest.approx(100 * made_up(run)["miou"], abs=1e-4)
     for size in ("training_size", "native_size"):
         for name in ("miou", "mean_iou", "mean_dice", "thresholded_jaccard"):
