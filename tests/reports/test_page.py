@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -317,6 +318,18 @@ def test_the_page_needs_nothing_but_what_the_other_stages_wrote(root):
         path.unlink()
     make_page(root)
     assert (root / OUTPUT).read_text() == text
+
+
+@pytest.mark.parametrize("stage", ["page", "pdf"])
+def test_the_stage_imports_nothing_that_computes(stage):
+    """So an edit of the statistics, or of how metrics are read, reruns the tables alone."""
+    code = f"import stages.{stage}, sys; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    computing = ("reports.make.results", "reports.make.tables", "vmunet.evaluation", "pandas")
+    assert [name for name in done.stdout.split() if name.startswith(computing)] == []
+    assert f"stages.{stage}" in done.stdout.split()
 
 
 def pixels(uri):

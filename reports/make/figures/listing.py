@@ -11,7 +11,6 @@ FIGURES, PICTURES = Path("reports/out/figures"), Path("reports/out/pictures")
 NAME, CASES = "figures.json", "cases.json"
 # name: of its files, without suffix; data: `phantom`, `real` or `mixed`
 FIELDS = ("name", "title", "caption", "data", "alt")
-AGAIN = "run `python -m stages.figures` again"
 
 
 def listed_figures(folder: Path) -> list[dict[str, str]]:
@@ -23,16 +22,18 @@ def listed_figures(folder: Path) -> list[dict[str, str]]:
     path = folder / NAME
     if not path.exists():
         return []
-    with trusted(path, "a list of figures", AGAIN):
+    of_view = folder.parent.name == PICTURES.name
+    again = f"run `python -m stages.{f'pictures {folder.name}' if of_view else 'figures'}`"
+    with trusted(path, "a list of figures", again):
         entries = [
             {field: entry[field] for field in FIELDS}
-            for entry in read_json(Path(), path, "a list of figures", AGAIN)
+            for entry in read_json(Path(), path, "a list of figures", again)
         ]
     for entry in entries:
         for suffix in ("pdf", "png"):
             file = folder / f"{entry['name']}.{suffix}"
             if not file.is_file():
-                raise InputError(f"{file}: no such file, though {path} lists it; {AGAIN}")
+                raise InputError(f"{file}: no such file, though {path} lists it; {again}")
     return entries
 
 
