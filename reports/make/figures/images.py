@@ -1,12 +1,11 @@
 """Figures that show test images: examples by rule, and failures with what was measured of them."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from reports.make.figures.runs import Drawn, Runs, Variant, floats
-from reports.make.results.metrics import Result
+from reports.make.results.metrics import Result, score_again
 from vmunet.drawing.figures import failures, pictures
 from vmunet.errors import InputError
 from vmunet.evaluation.images import TestImages, load_test_images
@@ -117,7 +116,8 @@ def _test_images(runs: Runs, result: Result) -> TestImages:
     masks = _masks(runs, result)
     if test.ids != masks.ids or test.size != masks.truth.shape[1]:
         raise InputError(
-            f"{runs.folder(result) / NAME}: other images than in {arrays}; evaluate the run again"
+            f"{runs.folder(result) / NAME}: other images than in {arrays}; "
+            f"{score_again(result.run)}"
         )
     return test
 
@@ -132,7 +132,7 @@ def _dice(runs: Runs, result: Result, ids: list[str]) -> np.ndarray:
     if list(series.index) != ids:
         raise InputError(
             f"{runs.folder(result) / 'per_image.csv'}: other images than in "
-            f"{Path(NAME)} beside it; evaluate the run again"
+            f"{NAME} beside it; {score_again(result.run)}"
         )
     return floats(series)
 
@@ -144,7 +144,7 @@ def _prediction(
     if masks.ids != ids:
         raise InputError(
             f"{runs.folder(result) / NAME}: other images than in the other runs of "
-            f"{result.run.view}; evaluate the run again"
+            f"{result.run.view}; {score_again(result.run)}"
         )
     label = f"{runs.label(variant, chr(10) + '(')})"
     return pictures.Prediction(label, masks.masks, _dice(runs, result, ids))

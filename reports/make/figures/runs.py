@@ -194,7 +194,8 @@ class Runs:
             if not columns[-1].index.equals(columns[0].index):
                 raise InputError(
                     f"{self.folder(result) / 'per_image.csv'}: other images than in "
-                    f"{self.folder(results[0]) / 'per_image.csv'}; evaluate both runs again"
+                    f"{self.folder(results[0]) / 'per_image.csv'}; "
+                    f"{score_again(result.run)}"
                 )
         return pd.concat(columns, axis=1).mean(axis=1)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from reports.make.figures.runs import Drawn, Runs
-from reports.make.results.metrics import Result
+from reports.make.results.metrics import Result, score_again
 from vmunet.data.arrays import load_manifest
 from vmunet.data.slice_dataset import open_case
 from vmunet.drawing.figures import organs, slices
@@ -117,7 +117,7 @@ def _labels_of(
     path = runs.folder(result) / NAME
     if case not in labels or labels[case].shape != shape:
         raise InputError(
-            f"{path}: holds no labels of {case} in the shape {shape}; evaluate the run again"
+            f"{path}: holds no labels of {case} in the shape {shape}; {score_again(result.run)}"
         )
     return labels[case]
 

@@ -82,7 +82,7 @@ def _run(root: Path, result: ImageResult, ids: Sequence[str]) -> dict[str, Any]:
     if stored.ids != list(ids) or [row["id"] for row in scores] != list(ids):
         raise InputError(
             f"{folder}: {NAME} or per_image.csv is of other images than the arrays of "
-            f"{result.run.view}; evaluate the run again"
+            f"{result.run.view}; {score_again(result.run)}"
         )
     pairs = zip(stored.truth, stored.masks, scores, strict=True)
     return head(result) | {"cases": [_case(truth, mask, row) for truth, mask, row in pairs]}

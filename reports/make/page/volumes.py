@@ -19,7 +19,7 @@ from reports.make.page.cases import (
 )
 from reports.make.page.layout import DASH
 from reports.make.page.pixels import css, drawing, photograph
-from reports.make.results.metrics import Result, VolumeResult
+from reports.make.results.metrics import Result, VolumeResult, score_again
 from vmunet.data.slice_dataset import open_case
 from vmunet.drawing.figures.slices import choose_slice
 from vmunet.drawing.sheets.images import PALETTE
@@ -84,8 +84,8 @@ def _run(
         own = [row for row in rows if row["case"] == case]
         if case not in labels or labels[case].shape != (depth, *truth.shape) or not own:
             raise InputError(
-                f"{folder}: {NAME} or per_case.csv does not fit the arrays of {case}; evaluate the "
-                "run again"
+                f"{folder}: {NAME} or per_case.csv does not fit the arrays of {case}; "
+                f"{score_again(result.run)}"
             )
         cases.append(_case(truth, labels[case][z], own, f"{z + 1} of {depth}"))
     return head(result) | {"cases": cases}
