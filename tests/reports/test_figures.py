@@ -250,7 +250,12 @@ def test_foreign_files_are_named(tmp_path):
     (folder / "per_image.csv").write_text(text.replace("native_size_dice", "dice"))
     refused(dice_distributions, f"does not hold the scores of each .*'native_size_dice'.*; {again}")
     (folder / "per_image.csv").write_text(text.replace("ISIC_0000003", "ISIC_0000099"))
-    refused(lowest, "other images than in")
+    refused(lowest, f"per_image.csv: does not hold .*ISIC_0000003.*; {again}")
+    ids = tmp_path / "data/arrays/isic17-64/paper/test/ids.txt"
+    listed = ids.read_text()
+    ids.write_text(listed.replace("ISIC_0000003", "ISIC_0000099"))
+    refused(lowest, "predictions.npz: other images than in the arrays .*sweep --cells isic17-64")
+    ids.write_text(listed)
     (folder / "predictions.npz").write_bytes(b"no archive")
     refused(qualitative, "predictions.npz: not readable")
 
