@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.commands.compare_pairs import Named, Pair
     from pipeline.config.params import Params
     from pipeline.config.runs import Run
-    from reports.make.results.comparison import Comparison, Line
+    from reports.make.results.comparison import Comparison, ScoreLine
 
 WIDTH = 100
 LEVEL = 0.05  # a corrected p below it is significant
@@ -27,7 +27,7 @@ interval, and whether it could be chance. Run it in the repository's root.
 
 CELL is a cell of params.yaml (base), with its protocol (base-sound), or a run as `vmunet runs`
 lists it (isic17-64-base-paper-42, or its folder). Cells are compared on every view, under every
-protocol, where both have scores, each with all its seeds.
+protocol, for which both have scores, each with all its seeds.
 """
 
 NOTES = """\
@@ -91,8 +91,8 @@ def compare(arguments: argparse.Namespace) -> None:
     from reports.make.results.comparison import compare as compare_runs
 
     for i, pair in enumerate(ready):
-        found = compare_runs(Path(), params, pair.a, pair.b)
-        print("\n" if i else "", _text(found, pair, a.word, b.word), sep="")
+        comparison = compare_runs(Path(), params, pair.a, pair.b)
+        print("\n" if i else "", _text(comparison, pair, a.word, b.word), sep="")
     if waiting:
         print("\n" + _wrapped(f"Not compared, as not scored yet: {_how(waiting)}."))
 
@@ -157,24 +157,24 @@ def _how(waiting: Sequence["Run"]) -> str:
     return f"{', '.join(names[:3])}{further}; run `vmunet sweep {listed}`"
 
 
-def _text(found: "Comparison", pair: "Pair", a: str, b: str) -> str:
+def _text(comparison: "Comparison", pair: "Pair", a: str, b: str) -> str:
     """The comparison of one view as lines of at most 100 columns."""
-    plural = f"{found.units} test {found.noun}{'' if found.units == 1 else 's'}"
-    wide = max(len(line.label) for line in found.lines)
+    plural = f"{comparison.units} test {comparison.noun}{'' if comparison.units == 1 else 's'}"
+    wide = max(len(line.label) for line in comparison.lines)
     rows = [
-        _wrapped(f"{_place(pair)}: {plural}; data: {found.source}"),
+        _wrapped(f"{_place(pair)}: {plural}; data: {comparison.source}"),
         _side("A", a, pair.a),
         _side("B", b, pair.b),
         "",
         f"{'':{wide}}  {'A':>7}  {'B':>7}  {'B - A':>7}  {'95% interval':>18}  {'p':>7}",
-        *(_row(line, wide) for line in found.lines),
+        *(_row(line, wide) for line in comparison.lines),
         "",
-        _wrapped(f"{_verdict(found.lines, a, b)} {CHANCE.format(noun=found.noun)}"),
+        _wrapped(f"{_verdict(comparison.lines, a, b)} {CHANCE.format(noun=comparison.noun)}"),
     ]
     if len({run.protocol for run in (*pair.a, *pair.b)}) > 1:
-        rows += ["", _wrapped(SELECTION[found.noun])]
-    size = " at native size" if found.noun == "image" else ""
-    for name, ahead in ((a, found.a_ahead), (b, found.b_ahead)):
+        rows += ["", _wrapped(SELECTION[comparison.noun])]
+    size = " at native size" if comparison.noun == "image" else ""
+    for name, ahead in ((a, comparison.a_ahead), (b, comparison.b_ahead)):
         if ahead:
             ids = max(len(of) for of, _, _ in ahead)
             rows += ["", _wrapped(f"{name} is furthest ahead (Dice of A and of B{size}) on")]
@@ -183,7 +183,7 @@ def _text(found: "Comparison", pair: "Pair", a: str, b: str) -> str:
 
 
 def _place(pair: "Pair") -> str:
-    """View and protocol, of both sides where they differ."""
+    """View and protocol, of both sides if they differ."""
     views = dict.fromkeys(runs[0].view for runs in (pair.a, pair.b))
     protocols = dict.fromkeys(runs[0].protocol for runs in (pair.a, pair.b))
     many = "s" if len(protocols) > 1 else ""
@@ -195,7 +195,7 @@ def _side(letter: str, name: str, runs: Sequence["Run"]) -> str:
     return _wrapped(f"{letter}  {name}, seed{'' if len(runs) == 1 else 's'} {seeds}")
 
 
-def _row(line: "Line", wide: int) -> str:
+def _row(line: "ScoreLine", wide: int) -> str:
     interval = f"{_number(line.low, '+'):>7} to {_number(line.high, '+'):>7}"
     return (
         f"{line.label:{wide}}  {_number(line.a):>7}  {_number(line.b):>7}  "
@@ -215,11 +215,11 @@ def _p(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _significant(line: "Line") -> bool:
+def _significant(line: "ScoreLine") -> bool:
     return line.p is not None and line.p < LEVEL
 
 
-def _verdict(lines: Sequence["Line"], a: str, b: str) -> str:
+def _verdict(lines: Sequence["ScoreLine"], a: str, b: str) -> str:
     """One sentence: which of the two is better, and in what."""
     tested = [line.p for line in lines if line.p is not None]
     if not tested:

@@ -48,8 +48,8 @@ def resolve(word: str, declared: Sequence[Run], params: Params) -> Named:
     known: list[str] = []
     for form in FORMS:
         names = {run: "-".join(str(getattr(run, part)) for part in form) for run in declared}
-        if found := [run for run in declared if names[run] == name]:
-            return Named(name, found, form)
+        if named := [run for run in declared if names[run] == name]:
+            return Named(name, named, form)
         known += names.values()
     if name in params.cells:
         raise InputError(
@@ -71,7 +71,7 @@ def pairs(a: Named, b: Named, params: Params) -> list[Pair]:
     Raises:
         InputError: the two are the same, have nothing in common, or have no common test images.
     """
-    found = []
+    common = []
     for (view, protocol), one in _groups(a.runs).items():
         for (other_view, other_protocol), other in _groups(b.runs).items():
             same_view, same_protocol = view == other_view, protocol == other_protocol
@@ -89,21 +89,21 @@ def pairs(a: Named, b: Named, params: Params) -> list[Pair]:
                     f"{a.word} and {b.word} are the same runs ({one[0].name}); name two cells, or "
                     f"both protocols: {one[0].cell}-paper and {one[0].cell}-sound"
                 )
-            found.append(Pair(one, other))
-    if not found:
+            common.append(Pair(one, other))
+    if not common:
         raise InputError(
             f"{a.word} and {b.word} have no view and protocol in common: {a.word} runs on "
             f"{_places(a.runs)}; {b.word} on {_places(b.runs)}"
         )
-    return found
+    return common
 
 
 def _groups(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
     """The seeds of each (view, protocol)."""
-    found: dict[tuple[str, str], list[Run]] = {}
+    groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        found.setdefault((run.view, run.protocol), []).append(run)
-    return found
+        groups.setdefault((run.view, run.protocol), []).append(run)
+    return groups
 
 
 def _places(runs: Sequence[Run]) -> str:

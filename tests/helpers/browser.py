@@ -116,10 +116,10 @@ class Browser:
     def until(self, script: str, seconds: float = 10.0) -> Any:
         """The first true value that the script returns."""
         deadline = time.monotonic() + seconds
-        while not (found := self.run(script)):
+        while not (value := self.run(script)):
             assert time.monotonic() < deadline, f"in {seconds} s never true: {script}"
             time.sleep(0.05)
-        return found
+        return value
 
     def find(self, css: str) -> str:
         return self._ask("POST", "/element", {"using": "css selector", "value": css})[ELEMENT]
@@ -162,6 +162,6 @@ class Browser:
 
     def _ask(self, method: str, path: str, content: Any = None) -> Any:
         answer = self.http.request(method, self.base + path, json=content, timeout=60)
-        found = answer.json()["value"]
-        assert answer.ok, f"{path}: {found}"
-        return found
+        value = answer.json()["value"]
+        assert answer.ok, f"{path}: {value}"
+        return value

@@ -76,11 +76,11 @@ def disc_images(count, size, seed=1):
 def guesses(images, truth, seed):
     """Probabilities of foreground: the truth moved, its edge blurred."""
     random = np.random.default_rng(seed)
-    found = np.empty(truth.shape, np.float32)
+    probabilities = np.empty(truth.shape, np.float32)
     for i, mask in enumerate(truth):
         moved = np.roll(mask, random.integers(-6, 7, 2), axis=(0, 1))
-        found[i] = np.clip(0.1 + 0.75 * moved + random.normal(0, 0.08, mask.shape), 0, 1)
-    return found
+        probabilities[i] = np.clip(0.1 + 0.75 * moved + random.normal(0, 0.08, mask.shape), 0, 1)
+    return probabilities
 
 
 def write_images(root, params, runs, images, truth, source="phantom", guess=guesses, ids=None):

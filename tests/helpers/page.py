@@ -2,17 +2,19 @@
 
 import csv
 import json
-import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
-from reports.make.figures.listing import CASES as CASES_FILE
-from reports.make.figures.listing import PICTURES, pictured_views
-from reports.make.results.metrics import read_results
-from reports.make.results.views import load_yaml
-from stages.page import make_page
-from stages.pictures import cases_of
+from reports.make.figures import listing
+from reports.make.page.document import make_page
+from reports.make.page.pictures import cases_of
+from reports.make.report import PATH, Part, read_report
+from reports.make.tables.inputs import read_inputs
+from reports.make.tables.writing import make_tables
+from reports.make.tidy import tidy
+from reports.make.typeset.sheet import Caption, Sheet
 from tests.helpers.tables import ORGANS, made_up, make_params, prepare, volume_runs, write_metrics
 from vmunet.evaluation.stored import write_labels, write_masks
 
@@ -20,33 +22,35 @@ SIDE = 32  # px of the made-up images
 NASTY = "<i>&\"'</script><script>alert(1)</script>"
 IDS = ["ISIC_0000010", "ISIC_0000002", "ISIC_0000001", f"ISIC_{NASTY}"]
 CASES = ["case0001", "case0002"]
-CSV = {
-    "runs": "run,metrics_file,git,mlflow_run_id,native_size_mean_dice\n"
-    "a-run,metrics/demo/a/metrics.json,1234567,00ff00ff00ff00ff00ff00ff,57.9251\n"
-    "b-run,metrics/demo/b/metrics.json,12e4567,,\n",
-    "some-extra": f'name,p,x,x_low,x_high,files\n"{NASTY.replace(chr(34), chr(34) * 2)}",'
-    "0.00003,12.345,11,13.5,1\nplain,0.25,,,,2\n",
-}
+# A table of one's own: what a cell or a title holds must stay text on the page.
+EXTRA = Part(
+    sheet=Sheet("some-extra", Caption("Some extra", "", "", (), (NASTY,)), (), ()),
+    terminal=(),
+    data=tidy(
+        [
+            {"name": NASTY, "p": 0.00003, "x": 12.345, "x_low": 11, "x_high": 13.5, "files": 1},
+            {"name": "plain", "p": 0.25, "files": 2},
+        ]
+    ),
+)
 
 
 def params_of(root, setitem, volumes=(64,)):
-    """Parameters, and a root with reports/ but no tables or figures."""
+    """Parameters, and a root with the declarations of reports/."""
     prepare(root, setitem)
-    shutil.rmtree(root / "reports/out/figures", ignore_errors=True)
-    (root / "reports/out/index.html").unlink(missing_ok=True)
     return make_params(volumes=volumes)
 
 
 def runs_of(params, run, cells=("base", "scratch"), seeds=(42,)):
     """Paper runs of some cells at the base sizes, sound ones of the first, and the volumes'."""
     isic = params.grid.ablation_views
-    found = [run(view, cell, "paper", seed) for view in isic for cell in cells for seed in seeds]
-    found += [run(view, cells[0], "sound", seed) for view in isic for seed in seeds]
-    return found + volume_runs(params, seeds)
+    runs = [run(view, cell, "paper", seed) for view in isic for cell in cells for seed in seeds]
+    runs += [run(view, cells[0], "sound", seed) for view in isic for seed in seeds]
+    return runs + volume_runs(params, seeds)
 
 
 def write_all(root, params, runs, ids=IDS, source="phantom", scores=made_up):
-    """Everything that the page reads."""
+    """Everything that the page is made from."""
     write_metrics(root, params, runs, scores, source)
     for run in runs:
         folder = root / run.metrics_folder(params.profile_name)
@@ -54,24 +58,21 @@ def write_all(root, params, runs, ids=IDS, source="phantom", scores=made_up):
             write_volumes(root, folder, run)
         else:
             write_images(root, folder, run, ids)
-    tables = root / "reports/out/tables"
-    tables.mkdir()
-    for name, text in CSV.items():
-        (tables / f"{name}.csv").write_text(text)
-    (tables / "table1.csv").write_text("of,the,paper\n1,2,3\n")
     write_figures(root)
 
 
-def make_whole_page(root, params, runs):
-    """The page, after what it shows of every test case."""
-    names = load_yaml(root / "reports/tables.yaml")["datasets"]
-    results = read_results(root, params, runs, {name: {} for name in names})
-    for view in pictured_views(params):
-        folder = root / PICTURES / view
+def make_whole_page(root, params, runs, statistics=None):
+    """The page, after the tables and what it shows of every test case."""
+    make_tables(root, params, runs, statistics)
+    report = read_report(root)
+    (root / PATH).write_text(replace(report, parts=(*report.parts, EXTRA)).json(), encoding="utf-8")
+    inputs = read_inputs(root, params, runs)
+    for view in report.pictured:
+        folder = root / listing.PICTURES / view
         folder.mkdir(parents=True, exist_ok=True)
-        cases = cases_of(root, results, view, names)
-        (folder / CASES_FILE).write_text(json.dumps(cases), encoding="utf-8")
-    make_page(root, params, runs)
+        cases = cases_of(root, inputs.results, view, inputs.names)
+        (folder / listing.CASES).write_text(json.dumps(cases), encoding="utf-8")
+    make_page(root)
 
 
 def circle(middle, radius, side=SIDE):
@@ -130,8 +131,8 @@ def write_volumes(root, folder, run):
 
 
 def write_figures(root):
-    folder = root / "reports/out/figures"
-    folder.mkdir()
+    folder = root / listing.FIGURES
+    folder.mkdir(parents=True, exist_ok=True)
     picture = cv2.imencode(".png", np.full((30, 50, 3), 200, np.uint8))[1].tobytes()
     listed = []
     for name, title in (("curves", "Curves"), ("nasty", NASTY)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from stages.tables import make_tables
+from reports.make.tables.writing import make_tables
 from tests.helpers.paths import ROOT as REPOSITORY
 
 CELLS = {
@@ -97,11 +97,11 @@ def make_params(
 
 
 def all_runs(params, seeds=(42,), cells=tuple(CELLS), sound=("base",)):
-    isic, elsewhere = params.grid.ablation_views, params.grid.size_views
-    found = [Run(v, c, "paper", s) for v in isic for c in cells for s in seeds]
-    found += [Run(v, "base", "paper", s) for v in elsewhere for s in seeds]
-    found += [Run(v, c, "sound", s) for v in isic for c in sound for s in seeds]
-    return found + volume_runs(params, seeds)
+    isic, sizes = params.grid.ablation_views, params.grid.size_views
+    runs = [Run(v, c, "paper", s) for v in isic for c in cells for s in seeds]
+    runs += [Run(v, "base", "paper", s) for v in sizes for s in seeds]
+    runs += [Run(v, c, "sound", s) for v in isic for c in sound for s in seeds]
+    return runs + volume_runs(params, seeds)
 
 
 def volume_runs(params, seeds=(42,), protocols=("paper", "sound")):
@@ -123,7 +123,7 @@ def made_up(run: Run) -> dict[str, float]:
 
 def sound_scores(paper: dict[str, float]) -> dict[str, dict]:
     """The sound set, near the scores of the paper set."""
-    found = {}
+    scores_by_size = {}
     for size, shift in (("training_size", 0.002), ("native_size", 0.001)):
         miou = paper["miou"] + shift
         scores = {
@@ -133,8 +133,8 @@ def sound_scores(paper: dict[str, float]) -> dict[str, dict]:
             "thresholded_jaccard": miou - 0.07,
         }
         intervals = {name: [value - 0.015, value + 0.02] for name, value in scores.items()}
-        found[size] = scores | {"images": 24, "empty_truth": 0, "intervals": intervals}
-    return found
+        scores_by_size[size] = scores | {"images": 24, "empty_truth": 0, "intervals": intervals}
+    return scores_by_size
 
 
 def made_up_organs(run: Run) -> tuple[dict, dict]:
@@ -222,18 +222,23 @@ def metrics_file(root, params, run):
     return root / run.metrics_folder(params.profile_name) / "metrics.json"
 
 
-def prepare(root, setitem):
+def copy_declarations(root):
+    """The repository's own reports/, without its code and without what a clone has rendered."""
     shutil.copytree(REPOSITORY / "reports/templates", root / "reports/templates")
     for path in (REPOSITORY / "reports").glob("*.yaml"):
         shutil.copy(path, root / "reports")
+
+
+def prepare(root, setitem):
+    copy_declarations(root)
     cost = SimpleNamespace(parameters=27_427_561, macs_paper=4.1119e9, macs_complete=8.297e9)
     module = SimpleNamespace(complexity=lambda depths, depths_decoder, dims, size: cost)
     setitem(sys.modules, "vmunet.complexity", module)
 
 
-def made(root, params, runs, statistics=None, paired=None):
-    make_tables(root, params, runs, statistics, paired)
-    return root / "reports/out" / "tables"
+def made(root, params, runs, statistics=None):
+    make_tables(root, params, runs, statistics)
+    return root / "reports/out/tables"
 
 
 def rows_of(folder, name):

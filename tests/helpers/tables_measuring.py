@@ -4,8 +4,7 @@ import csv
 import json
 from pathlib import Path
 
-from reports.make.results.statistics import Inference
-from reports.make.tables.protocols import Difference
+from reports.make.report import Difference, Inference
 from tests.helpers.tables import Run, all_runs, made, make_params, metrics_file, write_metrics
 from vmunet.evaluation.metrics import COUNTS
 from vmunet.evaluation.statistics import verdict
@@ -15,20 +14,20 @@ class MadeUpStatistics:
     """Intervals around the means; from scratch and at drop path 0.3 p is below 0.05."""
 
     def inferences(self, rows, published, base, scales):
-        found = [{} for _ in rows]
-        for own, said, inferred in zip(rows, published, found, strict=True):
+        inferences = [{} for _ in rows]
+        for own, said, inferred in zip(rows, published, inferences, strict=True):
             for metric, scale in scales.items() if own else ():
                 mean = scale * sum(result.scores[metric] for result in own) / len(own)
                 low, high = mean - 2.5, mean + 2
                 p = 0.0123 if own[0].run.cell in ("scratch", "drop-path-03") else 0.4
                 here = verdict(low, high, said[metric]) if metric in said else None
                 inferred[metric] = Inference(low, high, None if own == list(base) else p, here)
-        return found
+        return inferences
 
-
-def made_up_difference(first, second, metric):
-    """The two protocols' difference: as wide for every metric, p below 0.05 for two of them."""
-    return Difference((70.0, 75.5), (77.0, 81.25), 5.5, 9.75, 0.4 if metric == "dsc" else 0.0002)
+    def difference(self, first, second, metric):
+        """The two protocols': as wide for every metric, p below 0.05 for two of them."""
+        p = 0.4 if metric == "dsc" else 0.0002
+        return Difference((70.0, 75.5), (77.0, 81.25), 5.5, 9.75, p)
 
 
 def write_speed(root, params, device="CPU", **changed):
@@ -108,4 +107,4 @@ def make_everything(root, seeds=(1, 2, 3)):
     write_metrics(root, params, runs)
     write_cross(root, params, runs)
     write_speed(root, params)
-    return made(root, params, runs, MadeUpStatistics(), made_up_difference)
+    return made(root, params, runs, MadeUpStatistics())

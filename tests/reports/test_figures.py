@@ -1,21 +1,21 @@
 import json
 import re
-import shutil
 import warnings
 from struct import unpack
 
 import numpy as np
 import pytest
 
+from reports.make.figures import writing
+from reports.make.figures.drawn import DRAWN, make_figures
 from reports.make.figures.fields import receptive_fields
 from reports.make.figures.images import lowest, qualitative
-from reports.make.figures.listing import pictured_views, read_cases
+from reports.make.figures.listing import read_cases
 from reports.make.figures.runs import Runs
 from reports.make.figures.scores import by_size, dice_distributions, reliability, training_curves
 from reports.make.figures.volumes import by_organ, outlined_slices
-from stages.figures import DRAWN, make_figures
-from stages.pictures import DRAWN as PICTURED
-from stages.pictures import make_pictures
+from reports.make.page import pictures
+from reports.make.page.pictures import make_pictures
 from tests.helpers.figures import (
     declared,
     disc_images,
@@ -24,11 +24,11 @@ from tests.helpers.figures import (
     write_images,
     write_volumes,
 )
-from tests.helpers.tables import REPOSITORY
+from tests.helpers.tables import copy_declarations
 from vmunet.drawing.figures import style
 from vmunet.errors import InputError
 
-FIGURES = (*PICTURED, *DRAWN)
+FIGURES = (*pictures.DRAWN, *DRAWN)
 OF_SCORES = [
     "dice-distributions",
     "size",
@@ -47,17 +47,9 @@ FOLDERS = {name: "figures" for name in OF_SCORES} | {
 }
 
 
-def prepare(root):
-    shutil.copytree(
-        REPOSITORY / "reports",
-        root / "reports",
-        ignore=shutil.ignore_patterns("tables", "figures", "data", "volumes", "search", ".*"),
-    )
-
-
 def write_demo(root, seeds=(42,)):
     """Two views of images, one of them at a second size, and one of volumes."""
-    prepare(root)
+    copy_declarations(root)
     params = make_grid(("isic17-64", "isic18-64"), volumes=(32,), seeds=seeds)
     runs = declared(params, ("base", "scratch"), ("paper", "sound"), elsewhere=("isic17-96",))
     images, truth = disc_images(12, 32)
@@ -69,11 +61,14 @@ def write_demo(root, seeds=(42,)):
 
 def write_small(root, count=12, source="file", ids=None):
     """One view with one cell, of real images."""
-    prepare(root)
+    copy_declarations(root)
     params = make_grid(("isic17-64",))
     runs = declared(params, ("scratch",))
     write_images(root, params, runs, *disc_images(count, 32), source=source, ids=ids)
     return params, runs
+
+
+KEPT = {}  # the demo's figures by name, as they were saved
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +76,14 @@ def demo(tmp_path_factory):
     root = tmp_path_factory.mktemp("demo")
     params, runs = write_demo(root)
     write_fields(root, params, runs[0])
-    with warnings.catch_warnings():
+
+    def save(figure, stem):
+        KEPT[stem.name] = figure
+        style.save(figure, stem)
+
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("error")
+        patch.setattr(writing, "save", save)
         assert make_figures(root, params, runs) == OF_SCORES
         for view, names in OF_VIEWS.items():
             assert make_pictures(root, params, runs, view) == names
@@ -91,7 +92,7 @@ def demo(tmp_path_factory):
 
 @pytest.mark.parametrize("place", sorted(set(FOLDERS.values())))
 def test_every_figure_is_listed_and_written_in_both_forms(demo, place):
-    folder = demo[0] / "reports" / place
+    folder = demo[0] / "reports/out" / place
     names = [name for name, own in FOLDERS.items() if own == place]
     listed = json.loads((folder / "figures.json").read_text())
     assert [entry["name"] for entry in listed] == names
@@ -108,26 +109,24 @@ def test_every_figure_is_listed_and_written_in_both_forms(demo, place):
 
 @pytest.mark.parametrize("view", OF_VIEWS)
 def test_every_case_of_a_view_is_kept_for_the_page(demo, view):
-    root, params, _ = demo
-    cases = read_cases(root, view)
+    cases = read_cases(demo[0], view)
     assert cases["view"] == view
-    assert view in pictured_views(params)
     assert len(cases["ids"]) == len(cases["images"]) == (5 if view == "synapse-32" else 12)
     assert [run["key"] for run in cases["runs"]] == ["base-paper-42", "base-sound-42"]
 
 
 def test_a_view_without_runs_has_no_cases(tmp_path):
-    prepare(tmp_path)
+    copy_declarations(tmp_path)
     params = make_grid(("isic17-64",))
     assert make_pictures(tmp_path, params, [], "isic17-64") == []
     assert read_cases(tmp_path, "isic17-64") is None
-    with pytest.raises(InputError, match=r"cases\.json: no such file; run .*pictures isic18-64"):
+    with pytest.raises(InputError, match=r"cases\.json: no such file; .*stages.pictures isic18-64"):
         read_cases(tmp_path, "isic18-64")
 
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_figures_are_as_wide_as_a_column_or_a_page_with_embedded_fonts(demo, name):
-    folder = demo[0] / "reports" / FOLDERS[name]
+    folder = demo[0] / "reports/out" / FOLDERS[name]
     pdf = (folder / f"{name}.pdf").read_bytes()
     assert b"/FontFile2" in pdf
     assert b"/Type3" not in pdf
@@ -151,7 +150,7 @@ def test_figures_have_the_same_bytes_each_time(demo, tmp_path):
             style.save(drawn.figure, tmp_path / drawn.name)
     assert len(list(tmp_path.iterdir())) == 8
     for path in tmp_path.iterdir():
-        place = root / "reports" / FOLDERS[path.stem]
+        place = root / "reports/out" / FOLDERS[path.stem]
         assert path.read_bytes() == (place / path.name).read_bytes()
 
 
@@ -180,7 +179,7 @@ def test_several_seeds_are_pooled_and_captions_say_so(tmp_path):
 
 @pytest.mark.parametrize(("source", "said"), [("synapse", True), ("prepared", False)])
 def test_slices_of_prepared_files_do_not_say_where_the_patients_right_is(tmp_path, source, said):
-    prepare(tmp_path)
+    copy_declarations(tmp_path)
     params = make_grid((), volumes=(32,))
     runs = declared(params)
     write_volumes(tmp_path, params, runs)
@@ -221,18 +220,15 @@ def test_a_missing_file_is_named(demo, tmp_path, lost, figure, message):
 def test_where_a_figure_fails_the_old_ones_stay(tmp_path):
     params, runs = write_small(tmp_path)
     folder = tmp_path / "reports/out/figures"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "old.png").write_bytes(b"old")
-    path = tmp_path / runs[0].metrics_folder("demo") / "metrics.json"
-    content = json.loads(path.read_text())
-    content["checkpoint"]["epoch"] = 99
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"'checkpoint\.epoch' is 99, not one of the 6 epochs"):
+    (tmp_path / runs[0].metrics_folder("demo") / "per_image.csv").unlink()
+    with pytest.raises(InputError, match=r"per_image\.csv: no such file"):
         make_figures(tmp_path, params, runs)
     assert [path.name for path in folder.iterdir()] == ["old.png"]
 
 
-def test_broken_contents_are_named(tmp_path):
+def test_foreign_files_are_named(tmp_path):
     params, runs = write_small(tmp_path)
     folder = tmp_path / runs[0].metrics_folder("demo")
     files = {name: (folder / name).read_bytes() for name in ("metrics.json", "per_image.csv")}
@@ -243,29 +239,25 @@ def test_broken_contents_are_named(tmp_path):
         for name, content in files.items():
             (folder / name).write_bytes(content)
 
+    again = f"run `vmunet sweep --cells {runs[0].name}`"
     metrics = json.loads(files["metrics.json"])
-    del metrics["sound"]["calibration"]
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    refused(reliability, "field 'sound.calibration' is missing; evaluate the run again")
-    metrics["sound"]["calibration"] = {"low": [0.0]}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    refused(reliability, "field 'sound.calibration' is broken")
+    for block, figure in (("history", training_curves), ("calibration", reliability)):
+        left = {name: metrics[name] for name in metrics if name != block}
+        left["sound"] = {n: scores for n, scores in metrics["sound"].items() if n != block}
+        (folder / "metrics.json").write_text(json.dumps(left))
+        refused(figure, f"does not hold the scores of a run .*'{block}'.*; {again}")
     text = files["per_image.csv"].decode()
     (folder / "per_image.csv").write_text(text.replace("native_size_dice", "dice"))
-    refused(dice_distributions, "column 'native_size_dice' is missing")
+    refused(dice_distributions, f"does not hold the scores of each .*'native_size_dice'.*; {again}")
     (folder / "per_image.csv").write_text(text.replace("ISIC_0000003", "ISIC_0000099"))
-    refused(lowest, "other images than in")
+    refused(lowest, f"per_image.csv: does not hold .*ISIC_0000003.*; {again}")
+    ids = tmp_path / "data/arrays/isic17-64/paper/test/ids.txt"
+    listed = ids.read_text()
+    ids.write_text(listed.replace("ISIC_0000003", "ISIC_0000099"))
+    refused(lowest, "predictions.npz: other images than in the arrays .*sweep --cells isic17-64")
+    ids.write_text(listed)
     (folder / "predictions.npz").write_bytes(b"no archive")
     refused(qualitative, "predictions.npz: not readable")
-    metrics = json.loads(files["metrics.json"])
-    for losses, match in (
-        ({"train_loss": [1.0]}, "does not hold the losses by epoch"),
-        ({"train_loss": ["x"] * 6, "selection_loss": [1.0] * 6}, "does not hold the losses"),
-        ({"train_loss": [1.0] * 6, "selection_loss": [1.0] * 5}, "6 training and 5 selection"),
-        ({"train_loss": [None] * 6, "selection_loss": [1.0] * 6}, "missing or not a number"),
-    ):
-        (folder / "metrics.json").write_text(json.dumps(metrics | {"history": losses}))
-        refused(training_curves, match)
 
 
 def test_receptive_fields_of_a_run_outside_the_grid_are_refused(tmp_path):
@@ -274,24 +266,40 @@ def test_receptive_fields_of_a_run_outside_the_grid_are_refused(tmp_path):
     write_fields(tmp_path, params, other)
     with pytest.raises(InputError, match="isic18-64-base-paper-42, which the grid does not have"):
         list(receptive_fields(Runs(tmp_path, params, runs)))
-    np.savez(tmp_path / "metrics/demo/isic17-64/receptive_field.npz", images=0, run="")
+    path = tmp_path / "metrics/demo/isic17-64/receptive_field.npz"
+    np.savez(path, images=0, run="")
     assert list(receptive_fields(Runs(tmp_path, params, runs))) == []
+    for content in (b"", b"no archive"):
+        path.write_bytes(content)
+        with pytest.raises(
+            InputError, match=r"does not hold receptive fields .*receptive_field isic"
+        ):
+            list(receptive_fields(Runs(tmp_path, params, runs)))
 
 
-@pytest.mark.parametrize("kind", ["demo", "small", "long ids"])
-def test_no_text_is_cut_or_lies_on_another(tmp_path, kind, monkeypatch):
+def test_no_text_of_the_demo_is_cut_or_lies_on_another(demo, monkeypatch):
+    assert set(KEPT) == set(FOLDERS)
+    for name, figure in KEPT.items():
+        check_texts(name, figure, monkeypatch)
+
+
+@pytest.mark.parametrize("ids", ["short", "long"])
+def test_no_text_of_a_small_grid_is_cut_or_lies_on_another(tmp_path, ids, monkeypatch):
+    long = [f"a-very-long-name-of-an-image-{i}" for i in range(12)]
+    params, runs = write_small(tmp_path, source="phantom", ids=long if ids == "long" else None)
+    figures = (qualitative, lowest) if ids == "long" else FIGURES  # the others show no ids
+    for figure in figures:
+        with style.settled():
+            for drawn in figure(Runs(tmp_path, params, runs)):
+                drawn.figure.canvas.draw()  # settles the layout
+                check_texts(drawn.name, drawn.figure, monkeypatch)
+
+
+def check_texts(name, figure, monkeypatch):
+    """Draws a figure whose layout is settled, and looks at the boxes of its texts."""
     from matplotlib.text import Text
 
-    if kind == "demo":
-        params, runs = write_demo(tmp_path)
-        write_fields(tmp_path, params, runs[0])
-    else:
-        ids = (
-            [f"a-very-long-name-of-an-image-{i}" for i in range(12)] if kind == "long ids" else None
-        )
-        params, runs = write_small(tmp_path, source="phantom", ids=ids)
-    seen = []
-    draw = Text.draw
+    seen, draw = [], Text.draw
 
     def record(self, renderer):
         draw(self, renderer)
@@ -300,24 +308,15 @@ def test_no_text_is_cut_or_lies_on_another(tmp_path, kind, monkeypatch):
             slanted = self.get_rotation() % 90 != 0
             seen.append((slanted, self.get_text(), self.get_window_extent(renderer)))
 
-    with style.settled():
-        for figure in FIGURES:
-            for drawn in figure(Runs(tmp_path, params, runs)):
-                monkeypatch.setattr(Text, "draw", draw)
-                drawn.figure.canvas.draw()  # settles the layout
-                seen.clear()
-                monkeypatch.setattr(Text, "draw", record)
-                drawn.figure.canvas.draw()
-                check_texts(drawn, seen)
-
-
-def check_texts(drawn, seen):
+    with style.settled(), monkeypatch.context() as patch:
+        patch.setattr(Text, "draw", record)
+        figure.canvas.draw()
     assert len(seen) > 3
-    page = drawn.figure.bbox
+    page = figure.bbox
     for i, (slanted, words, box) in enumerate(seen):
         inside = box.x0 > -1 and box.y0 > -1 and box.x1 < page.x1 + 1 and box.y1 < page.y1 + 1
-        assert inside, (drawn.name, words)
+        assert inside, (name, words)
         for leaning, other, another in seen[:i]:
             wide = min(box.x1, another.x1) - max(box.x0, another.x0)
             tall = min(box.y1, another.y1) - max(box.y0, another.y0)
-            assert slanted or leaning or min(wide, tall) < 2, (drawn.name, words, other)
+            assert slanted or leaning or min(wide, tall) < 2, (name, words, other)

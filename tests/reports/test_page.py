@@ -4,6 +4,9 @@ import base64
 import io
 import json
 import re
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -17,13 +20,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from reports.make.page.cases import main_runs
-from reports.make.page.csv import read_table
+from reports.make.page.document import OUTPUT, TEMPLATES, make_page, policy
+from reports.make.page.further import page_table
 from reports.make.page.layout import DASH
 from reports.make.page.pixels import drawing
-from reports.make.results.statistics import Inference
-from reports.make.tables.layout import best
-from reports.make.tables.rows import Assembler, Figure
-from stages.page import OUTPUT, TEMPLATES, policy
+from reports.make.report import Difference, Inference
+from reports.make.tidy import tidy
+from reports.make.typeset.words import best
 from tests.helpers.page import (
     CASES,
     IDS,
@@ -74,8 +77,8 @@ class Page(HTMLParser):
         ]
 
 
-def built(root, params, runs):
-    make_whole_page(root, params, runs)
+def built(root, params, runs, statistics=None):
+    make_whole_page(root, params, runs, statistics)
     return (root / OUTPUT).read_text()
 
 
@@ -124,12 +127,13 @@ def test_landmarks_language_and_names(page):
 
 def test_tables_have_captions_and_every_column_a_button(page):
     tables = page.all("table")
-    assert len(tables) == len(page.all("caption")) == 9  # I in two, II to VI, two CSV files
+    # I in two, II to VI, then what the paper does not have: six, the runs, and an extra one.
+    assert len(tables) == len(page.all("caption")) == 7 + 6 + 2
     for attributes, _ in page.all("th"):
         assert attributes["scope"] in ("col", "colgroup", "row")
     columns = page.all("th", scope="col")
     assert len(columns) > 100
-    assert all(found.strip() for _, found in columns)  # the text of its button
+    assert all(words.strip() for _, words in columns)  # the text of its button
 
 
 def test_rows_are_as_wide_as_the_headings(text):
@@ -174,9 +178,9 @@ def test_what_comes_from_data_stays_text(page, text):
     kinds = Counter(a.get("type", "own") for a, _ in page.all("script"))
     assert kinds == {"application/json": 3, "own": 1}
     assert NASTY not in text
-    assert any(NASTY in found for _, found in page.all("dd"))  # the profile's own words
-    assert any(NASTY in found for _, found in page.all("th", scope="row"))  # a CSV file's cell
-    assert any(NASTY in found for _, found in page.all("h3"))  # a figure's title
+    assert any(NASTY in words for _, words in page.all("dd"))  # the profile's own words
+    assert any(NASTY in words for _, words in page.all("th", scope="row"))  # a CSV file's cell
+    assert any(NASTY in words for _, words in page.all("h3"))  # a figure's title
     assert any(a["alt"].endswith(NASTY) for a, _ in page.all("img"))
     assert views(page)["isic17-64"]["ids"] == IDS
 
@@ -193,7 +197,7 @@ def test_a_cell_with_a_nasty_name(root):
         f"{NASTY}, paper protocol, seed 42",
         f"{NASTY}, sound protocol, seed 42",
     ]
-    linked = root / "reports" / unquote(view["runs"][0]["metrics"])
+    linked = root / "reports/out" / unquote(view["runs"][0]["metrics"])
     assert linked.is_file()
     assert not set('<>"& ') & set(view["runs"][0]["metrics"])
 
@@ -203,16 +207,17 @@ def test_measured_figures_lead_to_their_files_and_runs(root):
     runs = runs_of(params, Run)
     write_all(root, params, runs)
     page = Page(built(root, params, runs))
-    links = [(a["href"], found) for a, found in page.all("a") if "metrics.json" in a["href"]]
+    links = [(a["href"], words) for a, words in page.all("a") if "metrics.json" in a["href"]]
     scores = made_up(Run("isic17-64", "base", "paper", 42))
-    shown = [href for href, found in links if found == f"{100 * scores['miou']:.2f}"]
-    assert "../metrics/demo/isic17-64/base/paper/42/metrics.json" in shown
+    shown = [href for href, words in links if words == f"{100 * scores['miou']:.2f}"]
+    assert "../../metrics/demo/isic17-64/base/paper/42/metrics.json" in shown
     for run in runs:
-        href = f"../{run.metrics_folder('demo').as_posix()}/metrics.json"
-        assert (root / "reports" / href).is_file()
+        href = f"../../{run.metrics_folder('demo').as_posix()}/metrics.json"
+        assert (root / "reports/out" / href).is_file()
         assert href in [link for link, _ in links], run.name
         mlflow = f"http://127.0.0.1:5000/#/runs/mlflow-of-{run.name}"
-        (name,) = {a["aria-label"] for a, _ in page.all("a", href=mlflow)}
+        of_figures = [a for a, _ in page.all("a", href=mlflow) if a.get("class") == "run"]
+        (name,) = {a["aria-label"] for a in of_figures}
         assert run.name in name
 
 
@@ -221,8 +226,8 @@ def test_several_seeds_are_a_list(root):
     runs = runs_of(params, Run, seeds=(1, 2))
     write_all(root, params, runs)
     page = Page(built(root, params, runs))
-    details = [found for a, found in page.all("details", **{"class": "seeds"})]
-    one = next(found for found in details if "isic17-64-base-paper-1" in found)
+    details = [words for a, words in page.all("details", **{"class": "seeds"})]
+    one = next(words for words in details if "isic17-64-base-paper-1" in words)
     assert "isic17-64-base-paper-2" in one
     assert "\u00b1" in one
     assert len(views(page)["isic17-64"]["runs"]) == 2  # one seed of each protocol
@@ -247,25 +252,25 @@ def test_published_and_best(text):
     assert f"\u2212{80.23 - miou:.2f}" in cells[2]
 
 
-def test_intervals_verdicts_and_stars(root, monkeypatch):
+class Same:
+    """The same interval and test for every measured figure."""
+
+    def inferences(self, rows, published, base, scales):
+        inference = Inference(low=61.5, high=72.25, p=0.0123, verdict="below")
+        return [dict.fromkeys(scales, inference) if row else {} for row in rows]
+
+    def difference(self, first, second, metric):
+        return Difference((1.0, 2.0), (3.0, 4.0), 5.0, 6.0, 0.5)
+
+
+def test_intervals_verdicts_and_stars(root):
     root, params = root
     runs = runs_of(params, Run)
     write_all(root, params, runs)
-    found = Inference(low=61.5, high=72.25, p=0.0123, verdict="below")
-    plain = Assembler._figures
-
-    def with_inference(self, metrics, reported, results):
-        figures = plain(self, metrics, reported, results)
-        return {
-            name: Figure(f.published, f.measured, f.std, found if results else None)
-            for name, f in figures.items()
-        }
-
-    monkeypatch.setattr(Assembler, "_figures", with_inference)
-    text = built(root, params, runs)
+    text = built(root, params, runs, Same())
     page = Page(text)
-    assert ("[61.50, 72.25]") in [found for _, found in page.all("small")]
-    assert "\u25bc below" in [found for _, found in page.all("small")]
+    assert ("[61.50, 72.25]") in [words for _, words in page.all("small")]
+    assert "\u25bc below" in [words for _, words in page.all("small")]
     assert {a["aria-label"] for a, _ in page.all("span", **{"class": "star"})} == {
         "differs from VM-UNet's row, p = 0.012"
     }
@@ -273,7 +278,7 @@ def test_intervals_verdicts_and_stars(root, monkeypatch):
 
 
 def test_the_band_is_there_for_phantoms_alone(root, page):
-    (band,) = [found for a, found in page.all("p", role="note")]
+    (band,) = [words for a, words in page.all("p", role="note")]
     assert "Phantom data: these figures say nothing about skin lesions" in band
     root, params = root
     runs = [run for run in runs_of(params, Run) if run.view == "isic17-64"]
@@ -283,26 +288,48 @@ def test_the_band_is_there_for_phantoms_alone(root, page):
 
 def test_figures_stand_inside_with_a_way_to_their_pdf(page):
     assert {a["href"] for a, _ in page.all("a") if a["href"].endswith(".pdf")} == {
-        "../reports/out/figures/curves.pdf",
-        "../reports/out/figures/nasty.pdf",
+        "../../reports/out/figures/curves.pdf",
+        "../../reports/out/figures/nasty.pdf",
     }
     first = next(a for a, _ in page.all("img") if a["src"].startswith("data:image/png"))
     assert (first["width"], first["height"]) == ("50", "30")
 
 
-def test_without_figures_and_further_tables(root):
+def test_without_figures(root):
     root, params = root
     runs = [run for run in runs_of(params, Run) if run.view == "isic17-64"]
     write_all(root, params, runs)
-    for path in [
-        *(root / "reports/out/figures").iterdir(),
-        *(root / "reports/out/tables").iterdir(),
-    ]:
+    for path in (root / "reports/out/figures").iterdir():
         path.unlink()
     page = Page(built(root, params, runs))
     assert not page.all("figure")
     assert not page.all("dialog")
-    assert not page.all("section", id="further")
+
+
+def test_the_page_needs_nothing_but_what_the_other_stages_wrote(root):
+    """Metrics, arrays and declarations are for the stages before it to read."""
+    root, params = root
+    runs = [run for run in runs_of(params, Run) if run.view == "isic17-64"]
+    write_all(root, params, runs)
+    text = built(root, params, runs)
+    for name in ("metrics", "data"):
+        shutil.rmtree(root / name)
+    for path in (root / "reports").glob("*.yaml"):
+        path.unlink()
+    make_page(root)
+    assert (root / OUTPUT).read_text() == text
+
+
+@pytest.mark.parametrize("stage", ["page", "pdf"])
+def test_the_stage_imports_nothing_that_computes(stage):
+    """So an edit of the statistics, or of how metrics are read, reruns the tables alone."""
+    code = f"import stages.{stage}, sys; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    computing = ("reports.make.results", "reports.make.tables", "vmunet.evaluation", "pandas")
+    assert [name for name in done.stdout.split() if name.startswith(computing)] == []
+    assert f"stages.{stage}" in done.stdout.split()
 
 
 def pixels(uri):
@@ -312,9 +339,9 @@ def pixels(uri):
 
 
 def test_the_cases_of_the_viewer(page):
-    found = views(page)
-    assert list(found) == ["isic17-64", "isic18-64", "synapse-64"]
-    view = found["isic17-64"]
+    by_view = views(page)
+    assert list(by_view) == ["isic17-64", "isic18-64", "synapse-64"]
+    view = by_view["isic17-64"]
     assert len(view["images"]) == len(IDS)
     assert pixels(view["images"][0]).size == (SIDE, SIDE)
     assert [run["key"] for run in view["runs"]] == ["base-paper-42", "base-sound-42"]
@@ -401,11 +428,12 @@ def test_what_is_missing_is_named_and_the_old_page_stays(root):
     root, params = root
     runs = runs_of(params, Run)
     write_all(root, params, runs)
+    (root / OUTPUT).parent.mkdir(parents=True, exist_ok=True)
     (root / OUTPUT).write_text("old")
     folder = metrics_file(root, params, runs[0]).parent
     for name, words in (
         ("predictions.npz", "no predictions there; evaluate the run again"),
-        ("per_image.csv", "no such file; evaluate the run again"),
+        ("per_image.csv", "no such file; .* run `vmunet sweep --cells isic17-64-base-paper-42`"),
     ):
         kept = (folder / name).read_bytes()
         (folder / name).unlink()
@@ -416,20 +444,18 @@ def test_what_is_missing_is_named_and_the_old_page_stays(root):
     broken(root, params, runs, "of other images than the arrays of isic17-64")
     (folder / "per_image.csv").write_text(rows)
     figures = root / "reports/out/figures"
-    (figures / "curves.png").write_text("no picture")
-    broken(root, params, runs, "curves.png: not a PNG")
     (figures / "curves.png").unlink()
     broken(root, params, runs, "curves.png: no such file")
     (figures / "figures.json").write_text('[{"name": "curves"}]')
-    broken(root, params, runs, "a figure lacks its 'title'")
+    broken(root, params, runs, "does not hold a list of figures .*'title'")
     (figures / "figures.json").write_text("{")
-    broken(root, params, runs, "figures.json: not JSON")
+    broken(root, params, runs, "figures.json: does not hold a list of figures")
     case = next(root.glob("metrics/demo/synapse-64/base/paper/42/per_case.csv"))
     (figures / "figures.json").write_text("[]")
-    case.write_text("case,organ,truth_voxels,dice\n")
+    case.write_text("case,organ,truth_voxels,dice\nanother,aorta,1,1\n")
     broken(root, params, runs, "does not fit the arrays of case0001")
     assert (root / OUTPUT).read_text() == "old"
-    assert not list((root / "reports").glob(".*.part"))
+    assert not list((root / "reports/out").glob(".*.part"))
 
 
 def test_same_bytes_twice(root):
@@ -439,43 +465,33 @@ def test_same_bytes_twice(root):
     assert built(root, params, runs) == built(root, params, runs)
 
 
-def table_of(tmp_path, content):
-    path = tmp_path / "some.csv"
-    path.write_text(content)
-    return read_table(path)
-
-
-def test_a_csv_file_is_shown_as_its_columns_need(tmp_path):
-    table = table_of(
-        tmp_path,
-        "name,n,score,score_low,score_high,p,git,metrics_files\n"
-        "a,3,57.9251,40.00,70,0.0000312,12e4567,metrics/x/metrics.json;metrics/y z/metrics.json\n"
-        "b,,,,,0.25,,metrics/x/metrics.json\n",
-    )
+def test_a_tidy_table_is_shown_as_its_columns_need():
+    one, two = "metrics/x/metrics.json", "metrics/y z/metrics.json"
+    first = {"name": "a", "n": 3, "score": 57.9251, "score_low": 40.0, "score_high": 70.0}
+    first |= {"p": 0.0000312, "git": "12e4567", "metrics_files": f"{one};{two}"}
+    data = tidy([first, {"name": "b", "p": 0.25, "metrics_files": one, "std": None}])
+    table = page_table("some", data)
     assert [column.text for column in table.columns] == [
-        "name", "n", "score", "p", "git", "metrics files",
+        "name", "n", "score", "p", "git", "metrics files", "std",
     ]  # fmt: skip
     first, second = table.rows
-    assert [cell.text for cell in first] == ["a", "3", "57.93", "3.1e-05", "12e4567", "2 files"]
-    assert first[2].small == ("[40, 70]",) or first[2].small == ("[40.00, 70.00]",)
+    assert [cell.text for cell in first] == [
+        "a", "3", "57.93", "3.1e-05", "12e4567", "2 files", DASH,
+    ]  # fmt: skip
+    assert first[2].small == ("[40, 70]",)
+    assert first[2].full == "57.9251"
     assert [source.metrics for source in first[5].sources] == [
-        "../metrics/x/metrics.json",
-        "../metrics/y%20z/metrics.json",
+        "../../metrics/x/metrics.json",
+        "../../metrics/y%20z/metrics.json",
     ]
-    assert [cell.text for cell in second] == ["b", DASH, DASH, "0.2500", DASH, "metrics.json"]
-    assert second[5].href == "../metrics/x/metrics.json"
+    assert [cell.text for cell in second] == ["b", DASH, DASH, "0.2500", DASH, "metrics.json", DASH]
+    assert second[5].href == "../../metrics/x/metrics.json"
     assert first[1].sort == 3
     assert second[1].sort is None
 
 
-def test_an_empty_csv_file(tmp_path):
-    assert table_of(tmp_path, "").rows == []
-    assert table_of(tmp_path, "a,b\n").rows == []
-
-
-def test_a_broken_csv_file(tmp_path):
-    with pytest.raises(InputError, match=r"some\.csv: not a CSV file"):
-        table_of(tmp_path, 'a,b\n1,2,3\n"')
+def test_a_table_without_rows():
+    assert page_table("some", tidy([])).rows == []
 
 
 def test_best_of_a_column():
@@ -515,3 +531,68 @@ def test_the_script_is_short():
     assert len(script.splitlines()) < 400
     assert "innerHTML" not in script  # text from data would be read as HTML
     assert "</" not in script
+
+
+# The page as its script sees it: a field, two links to MLflow, and no tables, figures or cases.
+NODE = """
+const [script, hash, kept, typed] = [...process.argv.slice(1, 3), ...JSON.parse(process.argv[3])];
+const usual = "http://127.0.0.1:5000";
+const field = { value: usual, defaultValue: usual };
+field.addEventListener = (name, listener) => { field[name] = listener; };
+const link = (href) => ({ href, getAttribute: () => href });
+const links = ["1", "2"].map((id) => link(`${usual}/#/runs/${id}`));
+const store = kept === null ? {} : { "vmunet-mlflow": kept };
+Object.assign(globalThis, {
+  window: globalThis,
+  IntersectionObserver: class {},
+  document: {
+    getElementById: (id) => ({ "mlflow-address": field, "mlflow-at": {} })[id] ?? null,
+    querySelectorAll: (css) => (css === `a[href^="${usual}/"]` ? links : []),
+  },
+  location: { hash },
+  localStorage: {
+    getItem: (key) => store[key] ?? null,
+    setItem: (key, value) => { store[key] = value; },
+  },
+  addEventListener: () => {},
+});
+new Function(require("fs").readFileSync(script, "utf8"))();
+if (typed !== null) { field.value = typed; field.change(); }
+const shown = links.map((one) => one.href);
+console.log(JSON.stringify([shown, field.value, store["vmunet-mlflow"] ?? null]));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
+@pytest.mark.parametrize(
+    ("fragment", "kept", "typed", "served"),
+    [
+        ("", None, None, "http://127.0.0.1:5000"),
+        ("#mlflow=http://127.0.0.1:5001", None, None, "http://127.0.0.1:5001"),
+        ("#mlflow=http://127.0.0.1:5001", "http://host:1", None, "http://127.0.0.1:5001"),
+        ("", "http://host:1", None, "http://host:1"),
+        ("#case=isic17-64/x", "http://host:1", None, "http://host:1"),
+        ("", None, "https://host/mlflow/", "https://host/mlflow"),
+        ("", "http://host:1", "no address", "http://host:1"),
+        ("", None, "javascript:alert(1)", "http://127.0.0.1:5000"),
+        ("#mlflow=javascript:alert(1)", None, None, "http://127.0.0.1:5000"),
+    ],
+)
+def test_links_lead_to_the_mlflow_that_the_address_or_the_field_names(
+    fragment, kept, typed, served
+):
+    script = REPOSITORY / TEMPLATES / "page.js"
+    command = ["node", "-e", NODE, "--", str(script), fragment, json.dumps([kept, typed])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    links, field, stored = json.loads(done.stdout)
+    assert links == [f"{served}/#/runs/{run}" for run in (1, 2)]
+    assert field == served
+    assert (stored or "http://127.0.0.1:5000") == served
+
+
+def test_the_page_knows_the_address_that_its_links_were_written_with(page):
+    (field,) = [a for a, _ in page.all("input", id="mlflow-address")]
+    links = [a["href"] for a, _ in page.all("a") if "/#/runs/" in a["href"]]
+    assert links
+    assert all(link.startswith(f"{field['value']}/#/runs/") for link in links)

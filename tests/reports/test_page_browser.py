@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.page import OUTPUT
+from reports.make.page.document import OUTPUT
 from tests.helpers.browser import Browser, needs_driver
 from tests.helpers.page import IDS, make_whole_page, params_of, runs_of, write_all
 from tests.helpers.tables import Run
@@ -243,3 +243,24 @@ def test_the_band_stays_in_sight(opened):
     )
     assert top == 0
     assert scrolled == 3000
+
+
+def test_links_lead_to_the_mlflow_that_the_address_or_the_field_names(browser, url):
+    shown = "return [...document.querySelectorAll('a.run, #mlflow')].map(a => a.href.split('#')[0])"
+    browser.open("about:blank")
+    browser.open(f"{url}#mlflow=http://127.0.0.1:5001")
+    browser.until(f"return {DRAWN}")
+    assert set(browser.run(shown)) == {"http://127.0.0.1:5001/"}
+    browser.open("about:blank")
+    browser.open(url)  # it is kept
+    browser.until(f"return {DRAWN}")
+    assert set(browser.run(shown)) == {"http://127.0.0.1:5001/"}
+    address = "https://host/mlflow"
+    for typed in ("https://host/mlflow/", "no address"):
+        browser.run(
+            "const e = document.getElementById('mlflow-address'); e.value = arguments[0];"
+            "e.dispatchEvent(new Event('change'))",
+            typed,
+        )
+        assert set(browser.run(shown)) == {f"{address}/"}
+        assert browser.run("return document.getElementById('mlflow-address').value") == address

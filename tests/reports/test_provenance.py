@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.config.runs import Run
+from reports.make.report import UNKNOWN, duration
 from reports.make.results.metrics import read_results
-from reports.make.results.provenance import UNKNOWN, duration, provenance_of
-from reports.make.tables.summary import summary
+from reports.make.results.provenance import provenance_of
+from reports.make.tables.headline import headline_scores
 from tests.helpers.tables import all_runs, make_params, write_metrics
 
 NAMES = {"isic17": "ISIC17", "isic18": "ISIC18", "synapse": "Synapse"}
@@ -29,14 +30,14 @@ def with_checkpoint(result, **changed):
 
 
 def test_it_names_profile_data_seeds_revision_and_both_kinds_of_phantoms(results):
-    found = provenance_of(*results, NAMES)
-    lines = dict(found.lines())
+    provenance = provenance_of(*results, NAMES)
+    lines = dict(provenance.lines())
     assert lines["Profile"].startswith("demo: A made-up profile")
     assert "56 training and 24 test phantom images" in lines["Data"]
     assert "phantom CT volumes" in lines["Data"]
     assert lines["Runs"] == f"{len(results[1])} runs, seeds 1 and 2"
     assert lines["Code revision"] == "revision"
-    assert found.phantom.endswith("about skin lesions or about organs in real CT.")
+    assert provenance.phantom.endswith("about skin lesions or about organs in real CT.")
 
 
 def test_what_runs_do_not_record_is_said_to_be_unknown(results):
@@ -73,15 +74,15 @@ def test_durations(seconds, words):
 
 
 def test_headline_scores_are_few_and_in_percent(results):
-    _, found = results
-    scores = summary(found)
+    _, read = results
+    scores = headline_scores(read)
     run = Run("isic17-64", "base", "paper", 1)
-    result = next(r for r in found if r.run.name == run.name)
+    result = next(r for r in read if r.run.name == run.name)
     assert scores["isic17-64"]["base-paper-1"] == {
         "miou": round(100 * result.scores["miou"], 2),
         "mean_dice": round(100 * result.sound["native_size"]["mean_dice"].value, 2),
     }
-    volume = next(r for r in found if r.run.view == "synapse-64")
+    volume = next(r for r in read if r.run.view == "synapse-64")
     name = f"{volume.run.cell}-{volume.run.protocol}-{volume.run.seed}"
     assert scores["synapse-64"][name]["hd95"] == round(volume.scores["hd95"], 2)
-    assert sum(len(own) for own in scores.values()) == len(found)
+    assert sum(len(own) for own in scores.values()) == len(read)

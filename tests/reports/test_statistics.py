@@ -6,12 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reports.make.results.metrics import read_results
-from reports.make.results.statistics import Inference, Statistics
-from reports.make.results.views import load_yaml
-from reports.make.tables.rows import Assembler, Figure, wanted_metrics
-from tests.helpers.paths import ROOT
-from tests.helpers.tables import ORGANS, Run, all_runs, make_params, metrics_file, volume_runs
+from reports.make.report import Figure, Inference
+from reports.make.results import statistics
+from reports.make.results.statistics import Statistics
+from reports.make.tables.inputs import read_inputs
+from reports.make.tables.protocols import pairs
+from reports.make.tables.rows import Assembler
+from tests.helpers.tables import (
+    ORGANS,
+    Run,
+    all_runs,
+    copy_declarations,
+    make_params,
+    metrics_file,
+    volume_runs,
+)
 from tests.helpers.units import (
     image_ids,
     image_rows,
@@ -26,32 +35,30 @@ from tests.helpers.units import (
 from vmunet.errors import InputError
 from vmunet.evaluation.metrics import bootstrap_intervals
 from vmunet.evaluation.samples import CaseSample, ImageSample
-from vmunet.evaluation.statistics import holm, intervals, permutation_p
+from vmunet.evaluation.statistics import holm, intervals, paired, permutation_p
 
-REPORTS = ROOT / "reports"
-DECLARED = load_yaml(REPORTS / "tables.yaml")
-PUBLISHED = load_yaml(REPORTS / "published.yaml")
 CELLS = ("base", "scratch", "vmamba-t")
 BASE = Run("isic17-64", "base", "paper", 42)
 
 
 def results_of(root, params, runs):
-    return read_results(root, params, runs, wanted_metrics(DECLARED))
+    return read_inputs(root, params, runs).results
 
 
 def tables(root, params, runs, with_statistics=True):
     statistics = Statistics(root) if with_statistics else None
-    results = results_of(root, params, runs)
-    made = Assembler(params, DECLARED, PUBLISHED, results, statistics).tables()
+    made = Assembler(read_inputs(root, params, runs, statistics)).tables()
     return {table.key: table for table in made if table.key != "V"}  # which wants torch
 
 
 def figures(table, dataset, metric):
     """By (cell, protocol, view), of the measured rows."""
     return {
-        (row.cell, row.protocol, row.results[dataset][0].run.view): row.figures[dataset][metric]
+        (row.cell, row.protocol, "-".join(row.runs[dataset][0].split("-")[:2])): row.figures[
+            dataset
+        ][metric]
         for row in table.rows
-        if row.results.get(dataset)
+        if row.runs.get(dataset)
     }
 
 
@@ -61,16 +68,37 @@ def cost(monkeypatch):
 
 
 @pytest.fixture
-def grid(tmp_path):
+def root(tmp_path):
+    copy_declarations(tmp_path)
+    return tmp_path
+
+
+def made_grid(root):
     params = make_params(volumes=(64,))
     runs = all_runs(params, cells=CELLS)
-    write_runs(tmp_path, params, runs)
-    return tmp_path, params, runs
+    write_runs(root, params, runs)
+    return root, params, runs
 
 
-def test_figures_are_those_without_statistics_and_have_more(grid):
-    with_them, without = tables(*grid), tables(*grid, with_statistics=False)
-    for key, table in with_them.items():
+@pytest.fixture
+def grid(root):
+    """Files that a test may change."""
+    return made_grid(root)
+
+
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory):
+    """The tables of files that no test changes, with all statistics."""
+    root = tmp_path_factory.mktemp("grid")
+    copy_declarations(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reports.make.tables.rows.complexity_columns", lambda *_: ())
+        return tables(*made_grid(root))
+
+
+def test_figures_are_those_without_statistics_and_have_more(computed, grid):
+    without = tables(*grid, with_statistics=False)
+    for key, table in computed.items():
         for row, plain in zip(table.rows, without[key].rows, strict=True):
             for dataset, of in row.figures.items():
                 for metric, figure in of.items():
@@ -82,17 +110,17 @@ def test_figures_are_those_without_statistics_and_have_more(grid):
                         assert figure.inference.low <= figure.measured <= figure.inference.high
 
 
-def test_intervals_are_percent_and_those_of_the_counts(grid):
+def test_intervals_are_percent_and_those_of_the_counts(computed):
     counts = made_up_counts(BASE, 64)["paper"]
-    found = figures(tables(*grid)["I"], "isic17", "spe")[("base", "paper", "isic17-64")].inference
+    inference = figures(computed["I"], "isic17", "spe")[("base", "paper", "isic17-64")].inference
     low, high = bootstrap_intervals(counts, 10_000)["spe"]
-    assert (found.low, found.high) == pytest.approx((100 * low, 100 * high))
-    assert found.p is None
-    assert not found.significant
+    assert (inference.low, inference.high) == pytest.approx((100 * low, 100 * high))
+    assert inference.p is None
+    assert not inference.significant
 
 
-def test_p_is_corrected_for_the_rows_of_a_table_dataset_and_metric(grid):
-    made = figures(tables(*grid)["III"], "isic18", "dsc")
+def test_p_is_corrected_for_the_rows_of_a_table_dataset_and_metric(computed):
+    made = figures(computed["III"], "isic18", "dsc")
     base = ImageSample(made_up_counts(Run("isic18-64", "base", "paper", 42), 64)["paper"][None])
     plain = {}
     for cell, protocol, view in made:
@@ -104,27 +132,26 @@ def test_p_is_corrected_for_the_rows_of_a_table_dataset_and_metric(grid):
     assert {key: figure.inference.p for key, figure in made.items()} == corrected
 
 
-def test_other_sizes_are_tested_against_the_base_size(grid):
-    made = figures(tables(*grid)["VI"], "isic17", "miou")
+def test_other_sizes_are_tested_against_the_base_size(computed):
+    made = figures(computed["VI"], "isic17", "miou")
     assert {view for _, _, view in made} == {"isic17-64", "isic17-96", "isic17-128"}
     for (_, protocol, view), figure in made.items():
         is_base = (protocol, view) == ("paper", "isic17-64")
         assert (figure.inference.p is None) == is_base
 
 
-def test_without_base_runs_there_is_no_test(tmp_path):
+def test_without_base_runs_there_is_no_test(root):
     params = make_params()
     runs = [Run("isic17-64", "scratch", protocol, 42) for protocol in ("paper", "sound")]
-    write_runs(tmp_path, params, runs)
-    made = figures(tables(tmp_path, params, runs)["I"], "isic17", "miou")
+    write_runs(root, params, runs)
+    made = figures(tables(root, params, runs)["I"], "isic17", "miou")
     assert [figure.inference.p for figure in made.values()] == [None, None]
     assert all(figure.inference.low < figure.inference.high for figure in made.values())
 
 
-def test_volumes_in_percent_and_voxels(grid):
-    root, params, runs = grid
-    made = tables(root, params, runs)["II"]
-    base, sound = (made_up_cases(run) for run in volume_runs(params))
+def test_volumes_in_percent_and_voxels(computed):
+    made = computed["II"]
+    base, sound = (made_up_cases(run) for run in volume_runs(make_params(volumes=(64,))))
     samples = [
         {
             column: CaseSample(
@@ -147,11 +174,11 @@ def test_volumes_in_percent_and_voxels(grid):
         assert of_sound.inference.p == p
 
 
-def test_verdicts_are_relative_to_the_row_of_the_paper(grid):
-    made = figures(tables(*grid)["I"], "isic17", "sen")
+def test_verdicts_are_relative_to_the_row_of_the_paper(computed):
+    made = figures(computed["I"], "isic17", "sen")
     assert made["base", "paper", "isic17-64"].inference.verdict == "below"  # 89.90 published
     assert made["scratch", "paper", "isic17-64"].inference.verdict is None  # nothing published
-    hd95 = figures(tables(*grid)["II"], "synapse", "hd95")
+    hd95 = figures(computed["II"], "synapse", "hd95")
     assert hd95["base", "paper", "synapse-64"].inference.verdict == "below"  # the better
 
 
@@ -164,11 +191,11 @@ def test_difference_has_the_interval_moved_by_the_published_value():
     assert not Inference(1, 2, 0.05, None).significant
 
 
-def test_seeds_are_one_row(tmp_path):
+def test_seeds_are_one_row(root):
     params = make_params()
     runs = all_runs(params, seeds=(1, 2, 3), cells=("base", "scratch"), sound=())
-    write_runs(tmp_path, params, runs)
-    made = figures(tables(tmp_path, params, runs)["I"], "isic17", "dsc")
+    write_runs(root, params, runs)
+    made = figures(tables(root, params, runs)["I"], "isic17", "dsc")
     seeds = {
         cell: ImageSample(
             np.stack(
@@ -182,45 +209,66 @@ def test_seeds_are_one_row(tmp_path):
     assert inference.p == permutation_p(seeds["base"], seeds["scratch"])["dsc"]
 
 
-def test_images_are_matched_by_id(grid):
+def test_images_are_matched_by_id(computed, grid):
     """Another order of rows changes nothing."""
     root, params, runs = grid
-    before = figures(tables(*grid)["I"], "isic17", "miou")
+    before = figures(computed["I"], "isic17", "miou")
     path = metrics_file(root, params, runs[1]).with_name("per_image.csv")
     assert (runs[1].view, runs[1].cell) == ("isic17-64", "scratch")
     write_rows(root, params, runs[1], read_rows(path)[::-1])
     assert figures(tables(*grid)["I"], "isic17", "miou") == before
 
 
-def test_each_file_is_read_once(grid, monkeypatch):
-    read = []
-    real = Path.open
+def test_each_file_is_read_once_and_nothing_is_computed_twice(grid, monkeypatch):
+    """All tables and both protocols' differences, from one bootstrap of each model's scores."""
+    read, resampled, tested = [], [], []
+    open_file, draw, test = Path.open, ImageSample.resampled, statistics.permutation_p
     monkeypatch.setattr(
-        Path, "open", lambda self, *a, **k: read.append(self) or real(self, *a, **k)
+        Path, "open", lambda self, *a, **k: read.append(self) or open_file(self, *a, **k)
     )
-    tables(*grid)
+
+    def counted(self):
+        resampled.append(self.counts.tobytes())
+        return draw(self)
+
+    def counted_test(a, b):
+        tested.append([sample.parts().tobytes() for sample in (a, b)])
+        return test(a, b)
+
+    monkeypatch.setattr(ImageSample, "resampled", counted)
+    monkeypatch.setattr(statistics, "permutation_p", counted_test)
+    root, params, runs = grid
+    inputs = read_inputs(root, params, runs, Statistics(root))
+    Assembler(inputs).tables()
+    assert len(pairs(inputs)) == 2 * 3 + 1
     own = [path for path in read if path.name.startswith("per_")]
-    assert len(own) == len(set(own)) == len(grid[2])
+    assert len(own) == len(set(own)) == len(runs)
+    assert len(resampled) == len(set(resampled)) > 8
+    assert len(tested) == len(set(map(tuple, tested))) > 8
 
 
 def test_protocols_of_a_cell_in_pairs(grid):
     root, params, runs = grid
-    found = results_of(root, params, runs)
+    results = results_of(root, params, runs)
     paper, sound = (
-        [r for r in found if (r.run.view, r.run.cell, r.run.protocol) == ("isic17-64", "base", p)]
+        [r for r in results if (r.run.view, r.run.cell, r.run.protocol) == ("isic17-64", "base", p)]
         for p in ("paper", "sound")
     )
-    statistics = Statistics(root)
-    one = statistics.paired(paper, sound, "mean_dice")
-    back = statistics.paired(sound, paper, "mean_dice")
-    assert one.n == 24
-    assert one.low < one.difference < one.high
-    assert (one.difference, one.p) == (-back.difference, back.p)
+    one = Statistics(root).difference(paper, sound, "mean_dice")
+    back = Statistics(root).difference(sound, paper, "mean_dice")
+    assert one.low < one.high
+    assert (one.first, one.second, one.p) == (back.second, back.first, back.p)
     assert (one.low, one.high) == pytest.approx((-back.high, -back.low))
+    samples = [
+        ImageSample(made_up_counts(r.run, 64)["native_size"][None]) for r in (*paper, *sound)
+    ]
+    expected = paired(*samples)["mean_dice"]
+    shown = (one.low, one.high, one.p)
+    assert shown == pytest.approx((100 * expected.low, 100 * expected.high, expected.p))
 
 
-def break_row(root, params, run, change):
-    path = metrics_file(root, params, run).with_name("per_image.csv")
+def break_row(root, params, run, change, name="per_image.csv"):
+    path = metrics_file(root, params, run).with_name(name)
     rows = read_rows(path)
     write_rows(root, params, run, change(rows) or rows)
 
@@ -232,18 +280,9 @@ def drop(rows, column):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda rows: drop(rows, "paper_fn"), "lacks column 'paper_fn'"),
-        (lambda rows: rows[:-1], "has 23 ids, and .*metrics.json tells of 24"),
-        (lambda rows: [*rows[:-1], rows[0]], "has 1 ids more than once"),
-        (lambda rows: rows[3].update(paper_tp="-1"), "has paper_tp '-1' of ISIC_0000003"),
-        (lambda rows: rows[3].update(native_size_tn="nan"), "has native_size_tn 'nan'"),
-        (lambda rows: rows[3].update(training_size_tn=""), "has training_size_tn ''"),
-        (lambda rows: rows[3].update(paper_tp="1.5"), "has paper_tp '1.5'"),
-        (
-            lambda rows: rows[3].update({f"native_size_{c}": 0 for c in ("tp", "fp", "fn", "tn")}),
-            "has an image without pixels",
-        ),
-        (lambda rows: rows[3].update(paper_tp=int(rows[3]["paper_tp"]) + 1), "gives .* says"),
+        (lambda rows: drop(rows, "paper_fn"), "KeyError: 'paper_fn'"),
+        (lambda rows: rows[:-1], "23 of 24 ids"),
+        (lambda rows: rows[3].update(paper_tp="many"), "'many'"),
         (lambda rows: rows[3].update(id="ISIC_9"), "has other ids than .*ISIC_0000003 is in"),
         (
             lambda rows: rows[3].update(native_size_tp=int(rows[3]["native_size_tp"]) + 1),
@@ -251,15 +290,14 @@ def drop(rows, column):
         ),
     ],
 )
-def test_broken_files_are_named(grid, change, words):
+def test_a_file_of_other_images_is_named(grid, change, words):
     root, params, runs = grid
     run = Run("isic17-64", "scratch", "paper", 42)
     break_row(root, params, run, change)
     with pytest.raises(InputError, match=words) as raised:
         tables(root, params, runs)
     message = str(raised.value)
-    assert message.startswith("metrics/demo/isic17-64/scratch/paper/42/per_image.csv ")
-    assert "\n" not in message
+    assert message.startswith("metrics/demo/isic17-64/scratch/paper/42/per_image.csv")
     again = "run `vmunet sweep --cells isic17-64-scratch-paper-42`"
     assert message.endswith((again, "train and evaluate both from the same data"))
 
@@ -267,60 +305,53 @@ def test_broken_files_are_named(grid, change, words):
 def test_missing_and_empty_files_are_named(grid):
     root, params, runs = grid
     path = metrics_file(root, params, BASE).with_name("per_image.csv")
-    path.write_text("id\n")
-    with pytest.raises(InputError, match=r"per_image.csv has no rows; run"):
-        tables(root, params, runs)
-    path.write_bytes(b"id\n\xff\xfe\n")
-    with pytest.raises(InputError, match=r"per_image.csv is no CSV file"):
-        tables(root, params, runs)
+    for content in (b"id\n", b"id\n\xff\xfe\n"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"per_image.csv: does not hold the scores of each"):
+            tables(root, params, runs)
     path.unlink()
-    with pytest.raises(InputError, match=r"per_image.csv is not there beside metrics.json; run"):
+    with pytest.raises(InputError, match=r"per_image.csv: no such file; .*; run `vmunet sweep"):
         tables(root, params, runs)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda rows: rows[:-1], r"has 95 rows for 12 cases; .*\(aorta, gallbladder"),
-        (lambda rows: rows[:-8], "has 11 cases, and .*metrics.json tells of 12"),
-        (lambda rows: rows[9].update(paper_dice="nan"), "has paper_dice 'nan' of case0001"),
-        (lambda rows: rows[9].update(paper_hd95_voxels="-2"), "has paper_hd95_voxels '-2'"),
-        (lambda rows: rows[9].update(paper_dice="0.1"), "gives gallbladder .* says|gives dsc"),
+        (lambda rows: rows[:-1], "does not hold .*'stomach'"),
+        (lambda rows: rows[:-8], "11 of 12 cases"),
         (lambda rows: rows[9].update(truth_voxels="7"), "was measured against other masks"),
         (lambda rows: [row | {"case": row["case"][4:]} for row in rows], "has other cases than"),
     ],
 )
-def test_broken_case_files_are_named(grid, change, words):
+def test_a_file_of_other_cases_is_named(grid, change, words):
     root, params, runs = grid
     run = Run("synapse-64", "base", "sound", 42)
-    path = metrics_file(root, params, run).with_name("per_case.csv")
-    rows = read_rows(path)
-    write_rows(root, params, run, change(rows) or rows)
+    break_row(root, params, run, change, "per_case.csv")
     with pytest.raises(InputError, match=words) as raised:
         tables(root, params, runs)
-    assert str(raised.value).startswith("metrics/demo/synapse-64/base/sound/42/per_case.csv ")
+    assert str(raised.value).startswith("metrics/demo/synapse-64/base/sound/42/per_case.csv")
 
 
-def test_undefined_figures_have_no_interval(tmp_path):
+def test_undefined_figures_have_no_interval(root):
     """An organ whose scores of the sound convention no case defines; the paper's are numbers."""
     params = make_params(volumes=(64,))
     (paper, sound) = volume_runs(params)
     rows = made_up_cases(paper)
-    write_cases(tmp_path, params, paper, [row | {"hd95_mm": ""} for row in rows])
-    write_cases(tmp_path, params, sound, [row | {"hd95_mm": ""} for row in rows])
-    results = results_of(tmp_path, params, [paper, sound])
-    found = Statistics(tmp_path).paired(results[:1], results[1:], "liver", "hd95_mm")
-    assert np.isnan([found.difference, found.low, found.p]).all()
-    assert Statistics(tmp_path).paired(results[:1], results[1:], "liver", "dice").p == 1
+    write_cases(root, params, paper, [row | {"hd95_mm": ""} for row in rows])
+    write_cases(root, params, sound, [row | {"hd95_mm": ""} for row in rows])
+    results = results_of(root, params, [paper, sound])
+    computed = Statistics(root)
+    assert np.isnan(computed.measured(results[:1], "hd95_mm").intervals["liver"]).all()
+    assert not np.isnan(computed.measured(results[:1], "dice").intervals["liver"]).any()
 
 
-def test_a_single_image_says_so_by_its_interval(tmp_path):
+def test_a_single_image_says_so_by_its_interval(root):
     params = make_params()
     run = Run("isic17-64", "base", "paper", 42)
     counts = made_up_counts(run, 64, images=1)
-    write_images(tmp_path, params, run, counts)
+    write_images(root, params, run, counts)
     assert [row["id"] for row in image_rows(counts)] == image_ids(1)
-    inference = figures(tables(tmp_path, params, [run])["I"], "isic17", "dsc").popitem()[1]
+    inference = figures(tables(root, params, [run])["I"], "isic17", "dsc").popitem()[1]
     assert inference.inference.low == inference.inference.high
-    content = json.loads(metrics_file(tmp_path, params, run).read_text())
+    content = json.loads(metrics_file(root, params, run).read_text())
     assert inference.inference.low == pytest.approx(100 * content["paper"]["dsc"])

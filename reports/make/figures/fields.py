@@ -1,17 +1,16 @@
-"""The figure of effective receptive fields, where they were measured."""
+"""The figure of effective receptive fields, if they were measured."""
 
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from reports.make.figures.runs import Drawn, Runs
-from reports.make.results.data import count
+from reports.make.files import trusted
+from reports.make.results.metrics import Result
+from reports.make.typeset.words import count
 from vmunet.drawing.figures import fields
 from vmunet.errors import InputError
-
-AGAIN = "measure it again, or delete the file"
 
 
 def receptive_fields(runs: Runs) -> Iterator[Drawn]:
@@ -19,19 +18,27 @@ def receptive_fields(runs: Runs) -> Iterator[Drawn]:
     for view in runs.params.grid.profiled:
         metrics = runs.root / "metrics" / runs.params.profile_name
         path = metrics / view / "receptive_field.npz"
-        found = _read(path) if path.exists() else None
-        if found is not None:
-            yield _of_view(runs, view, path, found)
+        again = f"run `python -m stages.receptive_field {view}`"
+        arrays = _read(path, again) if path.exists() else None
+        if arrays is None:
+            continue
+        name = str(arrays["run"])
+        results = [result for result in runs.results if result.run.name == name]
+        if not results:
+            raise InputError(
+                f"{path}: is of the run {name}, which the grid does not have; {again}, or delete "
+                "the file"
+            )
+        yield _of_view(runs, view, results, arrays)
 
 
-def _of_view(runs: Runs, view: str, path: Path, found: dict[str, np.ndarray]) -> Drawn:
-    name = str(found["run"])
-    results = [result for result in runs.results if result.run.name == name]
-    if not results:
-        raise InputError(f"{path}: is of the run {name}, which the grid does not have; {AGAIN}")
-    maps = {key: found[key] for key in fields.NAMES}
-    areas = {key: [float(value) for value in found[key]] for key in ("r50", "r99", "centres")}
-    images = int(found["images"])
+def _of_view(
+    runs: Runs, view: str, results: Sequence[Result], arrays: Mapping[str, np.ndarray]
+) -> Drawn:
+    name = results[0].run.name
+    maps = {key: arrays[key] for key in fields.NAMES}
+    areas = {key: [float(value) for value in arrays[key]] for key in ("r50", "r99", "centres")}
+    images = int(arrays["images"])
     before, after = (areas["r99"][fields.NAMES.index(f"{m}_output")] for m in ("before", "after"))
     size = len(maps["before_output"])
     return Drawn(
@@ -50,28 +57,10 @@ def _of_view(runs: Runs, view: str, path: Path, found: dict[str, np.ndarray]) ->
     )
 
 
-def _read(path: Path) -> dict[str, np.ndarray] | None:
-    """The file's arrays; None where it says that no run was measured."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if int(archive["images"]) == 0:
-                return None
-            found = {
-                name: archive[name]
-                for name in (*fields.NAMES, "r50", "r99", "centres", "images", "run")
-            }
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not receptive fields ({error}); {AGAIN}") from None
-    squares = [found[name] for name in fields.NAMES]
-    fit = all(m.ndim == 2 and m.shape == squares[0].shape for m in squares)
-    if not fit or squares[0].shape[0] != squares[0].shape[1]:
-        raise InputError(f"{path}: its maps are not squares of one size; {AGAIN}")
-    if not all(np.isfinite(m).all() and (m >= 0).all() and m.max() > 0 for m in squares):
-        raise InputError(f"{path}: a map holds other things than contributions; {AGAIN}")
-    for name in ("r50", "r99"):
-        share = found[name]
-        if share.shape != (len(fields.NAMES),) or not ((share > 0) & (share <= 1)).all():
-            raise InputError(f"{path}: '{name}' does not hold four shares of an area; {AGAIN}")
-    if not ((found["centres"] >= 0) & (found["centres"] < len(squares[0]))).all():
-        raise InputError(f"{path}: 'centres' lie outside of the maps; {AGAIN}")
-    return found
+def _read(path: Path, again: str) -> dict[str, np.ndarray] | None:
+    """The file's arrays; None if it says that no run was measured."""
+    with trusted(path, "receptive fields", again), np.load(path, allow_pickle=False) as archive:
+        if int(archive["images"]) == 0:
+            return None
+        names = (*fields.NAMES, "r50", "r99", "centres", "images", "run")
+        return {name: archive[name] for name in names}

@@ -1,12 +1,12 @@
 """Figures that show test images: examples by rule, and failures with what was measured of them."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from reports.make.figures.runs import Drawn, Runs, Variant, floats
-from reports.make.results.metrics import Result
+from reports.make.files import trusted
+from reports.make.results.metrics import SCORES, Result, score_again
 from vmunet.drawing.figures import failures, pictures
 from vmunet.errors import InputError
 from vmunet.evaluation.images import TestImages, load_test_images
@@ -114,37 +114,31 @@ def _failures_caption(
 def _test_images(runs: Runs, result: Result) -> TestImages:
     arrays = runs.root / "data/arrays" / result.run.view / result.run.protocol
     test = load_test_images(arrays)
-    masks = _masks(runs, result)
-    if test.ids != masks.ids or test.size != masks.truth.shape[1]:
-        raise InputError(
-            f"{runs.folder(result) / NAME}: other images than in {arrays}; evaluate the run again"
-        )
+    _masks(runs, result, test.ids)
     return test
 
 
-def _masks(runs: Runs, result: Result) -> StoredMasks:
-    return read_masks(runs.folder(result) / NAME)
+def _masks(runs: Runs, result: Result, ids: list[str] | None = None) -> StoredMasks:
+    """The run's predictions, which have to be of these images, in this order."""
+    masks = read_masks(runs.folder(result) / NAME)
+    if ids is not None and masks.ids != ids:
+        raise InputError(
+            f"{runs.folder(result) / NAME}: other images than in the arrays and the other runs of "
+            f"{result.run.view}; {score_again(result.run)}"
+        )
+    return masks
 
 
 def _dice(runs: Runs, result: Result, ids: list[str]) -> np.ndarray:
     """Per-image Dice at the training size, in the order of the ids."""
     series = runs.mean_dice([result], "training_size_dice")
-    if list(series.index) != ids:
-        raise InputError(
-            f"{runs.folder(result) / 'per_image.csv'}: other images than in "
-            f"{Path(NAME)} beside it; evaluate the run again"
-        )
-    return floats(series)
+    with trusted(runs.folder(result) / "per_image.csv", SCORES, score_again(result.run)):
+        return floats(series.loc[ids])
 
 
 def _prediction(
     runs: Runs, variant: Variant, result: Result, ids: list[str]
 ) -> pictures.Prediction:
-    masks = _masks(runs, result)
-    if masks.ids != ids:
-        raise InputError(
-            f"{runs.folder(result) / NAME}: other images than in the other runs of "
-            f"{result.run.view}; evaluate the run again"
-        )
+    masks = _masks(runs, result, ids)
     label = f"{runs.label(variant, chr(10) + '(')})"
     return pictures.Prediction(label, masks.masks, _dice(runs, result, ids))

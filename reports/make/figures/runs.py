@@ -1,17 +1,24 @@
 """What the figures are drawn from: the declared grid's runs, and the files that they left."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from reports.make.results.data import data_sentences, listed
-from reports.make.results.metrics import ImageResult, Result, VolumeResult, read_results
+from reports.make.files import trusted
+from reports.make.results.data import data_sentences
+from reports.make.results.metrics import (
+    ImageResult,
+    Result,
+    VolumeResult,
+    read_results,
+    score_again,
+)
 from reports.make.results.views import load_yaml
+from reports.make.typeset.words import listed
 from vmunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,7 +75,7 @@ class Runs:
         tables = load_yaml(root / "reports/tables.yaml")
         self.names: dict[str, str] = tables["datasets"]
         self.organs = {name: metric["heading"] for name, metric in tables["metrics"].items()}
-        wanted: dict[str, dict[str, str]] = {name: {} for name in self.names}
+        wanted: dict[str, list[str]] = {name: [] for name in self.names}
         self.results = read_results(root, params, declared_runs, wanted)
         order = {name: place for place, name in enumerate(self.names)}
         by_dataset = sorted(self.results, key=lambda result: order[result.dataset])
@@ -100,7 +107,7 @@ class Runs:
     def compared(self, view: str) -> list[Variant]:
         """The main cell's runs, then those from scratch; the first is the one that rules choose by.
 
-        The main cell is `base`, or the first of the grid's where it is not run.
+        The main cell is `base`, or the first of the grid's if it is not run.
         """
         known = self.variants(view)
         cell = MAIN if any(name == MAIN for name, _ in known) else known[0][0]
@@ -136,12 +143,12 @@ class Runs:
         )
 
     def first_seed(self) -> str:
-        """What a picture of one seed says where there are several."""
+        """What a picture of one seed says if there are several."""
         seeds = self.params.grid.seeds
         return f" Of {len(seeds)} seeds the first declared one, {seeds[0]}." if seeds[1:] else ""
 
     def several_seeds(self, words: str) -> str:
-        """A sentence on several seeds, where there are."""
+        """A sentence on several seeds, if there are."""
         seeds = self.params.grid.seeds
         return f" {words} the {len(seeds)} seeds." if seeds[1:] else ""
 
@@ -165,30 +172,14 @@ class Runs:
         return (self.root / result.path).parent
 
     def table(self, result: Result, name: str, columns: Sequence[str]) -> pd.DataFrame:
-        """per_image.csv or per_case.csv of a run.
+        """Columns of a run's per_image.csv or per_case.csv, as `name` says.
 
         Raises:
-            InputError: it is missing, has no rows, lacks a column, or holds other things than the
-                numbers that are expected (columns `id`, `case` and `organ` are names).
+            InputError: it is missing, or lacks a column.
         """
-        path, again = self.folder(result) / name, "evaluate the run again"
-        try:
-            table = pd.read_csv(path, dtype={"id": str, "case": str, "organ": str})
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file; {again}") from None
-        except ValueError as error:
-            raise InputError(f"{path}: not a table ({error}); {again}") from None
-        for column in columns:
-            if column not in table:
-                raise InputError(f"{path}: column '{column}' is missing; {again}")
-            named = column in ("id", "case", "organ")
-            if not named and not pd.api.types.is_numeric_dtype(table[column]):
-                raise InputError(
-                    f"{path}: column '{column}' holds other things than numbers; {again}"
-                )
-        if table.empty:
-            raise InputError(f"{path}: has no rows; {again}")
-        return table[list(columns)]
+        path = self.folder(result) / name
+        with trusted(path, "the scores of each test image or case", score_again(result.run)):
+            return pd.read_csv(path, dtype={"id": str, "case": str, "organ": str})[list(columns)]
 
     def mean_dice(self, results: Sequence[Result], column: str) -> pd.Series:
         """A column of per_image.csv by id, its mean over the runs (a seed each).
@@ -203,26 +194,14 @@ class Runs:
             if not columns[-1].index.equals(columns[0].index):
                 raise InputError(
                     f"{self.folder(result) / 'per_image.csv'}: other images than in "
-                    f"{self.folder(results[0]) / 'per_image.csv'}; evaluate both runs again"
+                    f"{self.folder(results[0]) / 'per_image.csv'}; "
+                    f"{score_again(result.run)}"
                 )
         return pd.concat(columns, axis=1).mean(axis=1)
 
 
-def read_json(path: Path, again: str) -> dict[str, Any]:
-    """A JSON object. Raises InputError where the file is missing or holds none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; {again}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); {again}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no JSON object; {again}")
-    return content
-
-
 def floats(series: pd.Series) -> np.ndarray:
-    """float64, nan where empty."""
+    """float64, nan if empty."""
     return series.to_numpy(dtype=np.float64, na_value=np.nan)
 
 

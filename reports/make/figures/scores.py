@@ -1,15 +1,14 @@
 """Figures of scores and losses: training curves, Dice by cell, calibration, Dice by lesion size."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
-from reports.make.figures.runs import Drawn, Runs, Variant, floats, read_json
-from reports.make.results.data import count
-from reports.make.results.metrics import Result
+from reports.make.figures.runs import Drawn, Runs, Variant, floats
+from reports.make.files import read_json, trusted
+from reports.make.results.metrics import SCORES, Result, score_again
+from reports.make.typeset.words import count
 from vmunet.drawing.figures import calibration, curves, distributions, sizes
-from vmunet.errors import InputError
 
 DICE = "native_size_dice"  # at the masks' own size, as in the table of honest scores
 
@@ -56,28 +55,16 @@ _ALONE = (
 
 
 def _curve(runs: Runs, result: Result, label: str, place: int) -> curves.Curve:
-    path, again = runs.root / result.path, "evaluate the run again"
-    history, epoch = read_json(path, again).get("history"), result.checkpoint.get("epoch")
-    try:
+    again = score_again(result.run)
+    content = read_json(runs.root, result.path, SCORES, again)
+    with trusted(result.path, SCORES, again):
         train, selection = (
-            np.array(history[name], dtype=np.float64).tolist()  # null becomes nan
+            np.array(content["history"][name], dtype=np.float64).tolist()  # null becomes nan
             for name in ("train_loss", "selection_loss")
         )
-        if len(train) != len(selection):
-            raise ValueError(f"{len(train)} training and {len(selection)} selection losses")
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: field 'history' does not hold the losses by epoch ({error}); {again}"
-        ) from None
-    if not isinstance(epoch, int) or not 1 <= epoch <= len(train):
-        raise InputError(
-            f"{path}: field 'checkpoint.epoch' is {epoch!r}, not one of the {len(train)} epochs "
-            f"of its history; {again}"
-        )
-    # Where the training loss selects, it stands in both columns, or in one.
+        epoch = result.checkpoint["epoch"]
+    # If the training loss selects, it stands in both columns, or in one.
     alone = bool(np.isnan(selection).all()) or selection == train
-    if not np.isfinite(train).all() or not (alone or np.isfinite(selection).all()):
-        raise InputError(f"{path}: a loss of its history is missing or not a number; {again}")
     return curves.Curve(label, place, train, None if alone else selection, epoch)
 
 
@@ -135,10 +122,10 @@ def reliability(runs: Runs) -> Iterator[Drawn]:
     for view in runs.image_views:
         own = []
         for variant in runs.compared(view):
-            found = runs.of(view, variant)
+            of_variant = runs.of(view, variant)
             place = looks.setdefault(variant, len(looks))
-            own.append(_pooled(runs, found, runs.label(variant), place))
-            results += found
+            own.append(_pooled(runs, of_variant, runs.label(variant), place))
+            results += of_variant
         panels.append((runs.title(view), own))
     if not panels:
         return
@@ -168,33 +155,21 @@ def _pooled(
     """The bins of one run, or of several seeds together."""
     read = [_bins(runs, result) for result in results]
     edges = read[0][0]
-    pixels = np.sum([found[1] for found in read], axis=0)
+    pixels = np.sum([one[1] for one in read], axis=0)
     sums = [np.nansum([one[1] * one[k] for one in read], axis=0) for k in (2, 3)]
     empty = np.full(len(pixels), np.nan)
     means = [np.divide(total, pixels, out=empty.copy(), where=pixels > 0) for total in sums]
     return calibration.Reliability(label, place, edges, pixels, means[0], means[1])
 
 
-def _bins(runs: Runs, result: Result) -> tuple[Any, ...]:
-    """Edges, pixels, probability and lesion of a run's bins; nan where a bin is empty."""
-    path, again = runs.root / result.path, "evaluate the run again"
-    found = read_json(path, again)["sound"].get("calibration")
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: field 'sound.calibration' is missing; {again}")
-    try:
+def _bins(runs: Runs, result: Result) -> tuple[np.ndarray, ...]:
+    """Edges, pixels, probability and lesion of a run's bins; nan if a bin is empty."""
+    again = score_again(result.run)
+    content = read_json(runs.root, result.path, SCORES, again)
+    with trusted(result.path, SCORES, again):
         low, high, pixels, probability, lesion = (
-            np.array(found[name], dtype=np.float64)
+            np.array(content["sound"]["calibration"][name], dtype=np.float64)
             for name in ("low", "high", "pixels", "probability", "lesion")
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: field 'sound.calibration' is broken ({error}); {again}"
-        ) from None
-    parts = np.stack([probability, lesion])[:, pixels > 0] if low.size == pixels.size else None
-    if parts is None or pixels.sum() <= 0 or not ((parts >= 0) & (parts <= 1)).all():
-        raise InputError(
-            f"{path}: field 'sound.calibration' does not hold parts in 0..1 of bins that fit one "
-            f"another; {again}"
         )
     return np.append(low, high[-1]), pixels, probability, lesion
 
@@ -216,7 +191,8 @@ def by_size(runs: Runs) -> Iterator[Drawn]:
             results += own
     if not panels:
         return
-    classes = [len(sizes.binned(size, dice)) for _, size, dice in panels]
+    binned = [sizes.binned(size, dice) for _, size, dice in panels]
+    classes = [len(medians) for medians in binned]
     left_out = f" {count(without, 'image')} without a lesion left out." if without else ""
     yield Drawn(
         "size",
@@ -229,9 +205,9 @@ def by_size(runs: Runs) -> Iterator[Drawn]:
         f"{left_out}{runs.several_seeds('An image counts with its mean over')} "
         f"{runs.source(results)}",
         "; ".join(
-            f"{title}: the median Dice goes from {found[0, 3]:.3f} in the smallest class of "
-            f"lesions to {found[-1, 3]:.3f} in the largest"
-            for title, found in ((title, sizes.binned(size, dice)) for title, size, dice in panels)
+            f"{title}: the median Dice goes from {medians[0, 3]:.3f} in the smallest class of "
+            f"lesions to {medians[-1, 3]:.3f} in the largest"
+            for (title, _, _), medians in zip(panels, binned, strict=True)
         )
         + ".",
         results,

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from reports.make.figures.runs import Drawn, Runs
-from reports.make.results.metrics import Result
+from reports.make.results.metrics import Result, score_again
 from vmunet.data.arrays import load_manifest
 from vmunet.data.slice_dataset import open_case
 from vmunet.drawing.figures import organs, slices
@@ -87,7 +87,7 @@ def outlined_slices(runs: Runs) -> Iterator[Drawn]:
 
 
 def _sides(result: Result) -> str:
-    """Where the patient's right is, which prepared files do not say."""
+    """On which side the patient's right is, which prepared files do not say."""
     known = result.data["source"] != "prepared"
     return " The patient's right is on the left." if known else ""
 
@@ -99,17 +99,10 @@ def _medians(names: Sequence[str], dice: np.ndarray) -> str:
 
 
 def _by_case(runs: Runs, result: Result, column: str) -> pd.DataFrame:
-    """Dice (cases, organs) of a run, nan where undefined; the organs in the classes' order."""
+    """Dice (cases, organs) of a run, nan if undefined; the organs in the classes' order."""
     table = runs.table(result, "per_case.csv", ["case", "organ", column])
-    path = runs.folder(result) / "per_case.csv"
-    try:
-        wide = table.pivot(index="case", columns="organ", values=column)
-        return wide[list(result.data["classes"])]
-    except (ValueError, KeyError):
-        raise InputError(
-            f"{path}: not one row for each case and organ of {', '.join(result.data['classes'])}; "
-            "evaluate the run again"
-        ) from None
+    wide = table.pivot(index="case", columns="organ", values=column)
+    return wide[list(result.data["classes"])]
 
 
 def _mean(tables: Sequence[pd.DataFrame]) -> np.ndarray:
@@ -124,7 +117,7 @@ def _labels_of(
     path = runs.folder(result) / NAME
     if case not in labels or labels[case].shape != shape:
         raise InputError(
-            f"{path}: holds no labels of {case} in the shape {shape}; evaluate the run again"
+            f"{path}: holds no labels of {case} in the shape {shape}; {score_again(result.run)}"
         )
     return labels[case]
 

@@ -4,7 +4,6 @@ Of each view of `grid.ablation_views` the base cell is shown, or the first one o
 first seed, under each protocol that it was trained with.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reports.make.files import read_rows, trusted
 from reports.make.page.layout import DASH, source
 from reports.make.page.pixels import css, drawing, photograph
-from reports.make.results.metrics import ImageResult, Result
+from reports.make.results.metrics import ImageResult, Result, score_again
 from vmunet.drawing.sheets.images import PREDICTION, TRUTH
 from vmunet.errors import InputError
 from vmunet.evaluation.images import load_test_images
@@ -36,29 +36,27 @@ LEGEND = {
 
 def main_runs(results: Sequence[Result], view: str) -> list[Result]:
     """The runs of a view whose cases are shown: the main cell's, of one seed."""
-    found = [result for result in results if result.run.view == view]
-    if not found:
+    of_view = [result for result in results if result.run.view == view]
+    if not of_view:
         return []
-    cells = [result.run.cell for result in found]
+    cells = [result.run.cell for result in of_view]
     cell = MAIN if MAIN in cells else cells[0]
-    own = [result for result in found if result.run.cell == cell]
+    own = [result for result in of_view if result.run.cell == cell]
     return [result for result in own if result.run.seed == own[0].run.seed]
 
 
-def image_views(
-    root: Path, results: Sequence[Result], views: Sequence[str], names: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """What the page's viewer is given for each view of images; `names` are the datasets'.
+def image_view(
+    root: Path, results: Sequence[Result], view: str, names: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """What the page's viewer is given of a view of images; None if `results` have none of it.
+
+    `names` are the datasets'.
 
     Raises:
         InputError: predictions, scores or arrays are missing, or name different images.
     """
-    made = []
-    for view in views:
-        runs = [r for r in main_runs(results, view) if isinstance(r, ImageResult)]
-        if runs:
-            made.append(_view(root, view, runs, names[runs[0].dataset]))
-    return made
+    runs = [result for result in main_runs(results, view) if isinstance(result, ImageResult)]
+    return _view(root, view, runs, names[runs[0].dataset]) if runs else None
 
 
 def _view(root: Path, view: str, runs: Sequence[ImageResult], dataset: str) -> dict[str, Any]:
@@ -80,11 +78,11 @@ def _view(root: Path, view: str, runs: Sequence[ImageResult], dataset: str) -> d
 
 def _run(root: Path, result: ImageResult, ids: Sequence[str]) -> dict[str, Any]:
     folder = root / Path(result.path).parent
-    stored, scores = read_masks(folder / NAME), read_rows(folder / "per_image.csv")
-    if stored.ids != list(ids) or [row.get("id") for row in scores] != list(ids):
+    stored, scores = read_masks(folder / NAME), scores_of(root, result, "per_image.csv")
+    if stored.ids != list(ids) or [row["id"] for row in scores] != list(ids):
         raise InputError(
             f"{folder}: {NAME} or per_image.csv is of other images than the arrays of "
-            f"{result.run.view}; evaluate the run again"
+            f"{result.run.view}; {score_again(result.run)}"
         )
     pairs = zip(stored.truth, stored.masks, scores, strict=True)
     return head(result) | {"cases": [_case(truth, mask, row) for truth, mask, row in pairs]}
@@ -92,7 +90,7 @@ def _run(root: Path, result: ImageResult, ids: Sequence[str]) -> dict[str, Any]:
 
 def head(result: Result) -> dict[str, Any]:
     """What the viewer says of a run."""
-    run, links = result.run, source(result)
+    run, links = result.run, source(result.run.name, result.path, result.mlflow_run)
     return {
         "key": f"{run.cell}-{run.protocol}-{run.seed}",
         "title": f"{run.cell}, {run.protocol} protocol, seed {run.seed}",
@@ -132,17 +130,15 @@ def _agreement(truth: NDArray, mask: NDArray) -> NDArray[np.uint8]:
     return np.select([truth & mask, mask, truth], [1, 2, 3], 0).astype(np.uint8)
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file of an evaluation. Raises InputError where it is missing."""
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; evaluate the run again") from None
+def scores_of(root: Path, result: Result, name: str) -> list[dict[str, str]]:
+    """The rows of a run's per_image.csv or per_case.csv, as `name` says."""
+    path = Path(result.path).with_name(name)
+    with trusted(path, "the scores of each test image or case", score_again(result.run)):
+        return read_rows(root / path)
 
 
 def number_of(row: Mapping[str, str], name: str) -> float | None:
-    """A field's number, None where it is empty (a score that is not defined)."""
+    """A field's number, None if it is empty (a score that is not defined)."""
     return float(row[name]) if row[name] else None
 
 

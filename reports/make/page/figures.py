@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports.make.figures.listing import AGAIN, FIELDS, listed_figures
+from reports.make.figures.listing import FIELDS, listed_figures
 from reports.make.page.layout import linked
 from reports.make.page.pixels import data_uri
-from vmunet.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -30,15 +29,14 @@ def embedded(root: Path, folder: Path) -> list[Picture]:
     """The figures that figures.json of `folder` (relative to `root`) lists; none without it.
 
     Raises:
-        InputError: figures.json is malformed, or a picture that it names is missing or none.
+        InputError: figures.json is malformed, or a picture that it names is missing.
     """
-    made = []
+    pictures = []
     for entry in listed_figures(root / folder):
         name = entry["name"]
-        file = root / folder / f"{name}.png"
-        content = file.read_bytes()
-        width, height = _size(content, file)
-        made.append(
+        content = (root / folder / f"{name}.png").read_bytes()
+        width, height = (int.from_bytes(content[at : at + 4]) for at in (16, 20))  # a PNG's head
+        pictures.append(
             Picture(
                 **{field: entry[field] for field in FIELDS if field != "data"},
                 picture=data_uri("image/png", content),
@@ -47,11 +45,4 @@ def embedded(root: Path, folder: Path) -> list[Picture]:
                 height=height,
             )
         )
-    return made
-
-
-def _size(content: bytes, file: Path) -> tuple[int, int]:
-    """Width and height that a PNG's head states."""
-    if content[:8] != b"\x89PNG\r\n\x1a\n" or len(content) < 24:
-        raise InputError(f"{file}: not a PNG; {AGAIN}")
-    return int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
+    return pictures

@@ -3,16 +3,15 @@
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from reports.make.results.metrics import Result
-
-ROOT = ".."  # from reports/out/index.html to the repository's root, where a source's path starts
-MLFLOW = "http://127.0.0.1:5000"  # where `vmunet ui` serves MLflow's page
-DASH = "\u2013"  # where there is no figure
+ROOT = "../.."  # from reports/out/index.html to the repository's root, where a source's path starts
+# What the page takes for the address of MLflow until its reader names another one.
+MLFLOW = "http://127.0.0.1:5000"
+DASH = "\u2013"  # stands for a figure that does not exist
 
 
 @dataclass(frozen=True)
 class Source:
-    """A run behind a figure; `mlflow` is '' where none is known of it."""
+    """A run behind a figure; `mlflow` is '' if none is known of it."""
 
     name: str
     metrics: str
@@ -20,13 +19,13 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PageCell:
     """One cell: `text` leads to `href`, or, of a measured figure, to its `sources`.
 
     Attributes:
         sort: the number by which its column is sorted; a cell without one is sorted by its text,
             and an empty one (`DASH`) comes last.
-        star: what its star says, '' where it has none.
+        star: what its star says, '' if it has none.
         small: lines beneath.
         full: the whole of a text that is shown cut.
     """
@@ -62,14 +61,13 @@ class PageTable:
     caption: str
     groups: list[list[tuple[str, int]]]
     columns: list[Column]
-    rows: list[list[Cell]]
+    rows: list[list[PageCell]]
     references: list[int | None]
 
 
-def source(result: Result) -> Source:
+def source(name: str, metrics: str, mlflow_run: str) -> Source:
     """Links from the page to a run's metrics file and to MLflow's page of it."""
-    run_id = result.checkpoint.get("mlflow_run_id")
-    return Source(result.run.name, linked(result.path), mlflow_page(run_id))
+    return Source(name, linked(metrics), mlflow_page(mlflow_run))
 
 
 def linked(path: str) -> str:
@@ -77,6 +75,6 @@ def linked(path: str) -> str:
     return f"{ROOT}/{quote(path)}"
 
 
-def mlflow_page(run_id: object) -> str:
+def mlflow_page(run: str) -> str:
     """The address of a run on MLflow's page, '' without an id."""
-    return f"{MLFLOW}/#/runs/{quote(str(run_id), safe='')}" if run_id else ""
+    return f"{MLFLOW}/#/runs/{quote(run, safe='')}" if run else ""

@@ -3,11 +3,13 @@
 import base64
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmunet.drawing.sheets.images import Colour
+if TYPE_CHECKING:
+    from vmunet.drawing.sheets.images import Colour
 
 SIDE = 256  # the longest side of a picture on the page, px
 QUALITY = 75  # of WebP, 0..100: a photograph of 256 px takes about 4 kB
@@ -23,10 +25,11 @@ def photograph(image: NDArray[np.uint8]) -> str:
     return data_uri("image/webp", content.tobytes())
 
 
-def drawing(labels: NDArray, colours: Sequence[Colour]) -> str:
+def drawing(labels: NDArray, colours: Sequence["Colour"]) -> str:
     """Labels (height, width) as a PNG data: URI, as few bits a pixel as they need.
 
-    Label 0 is transparent, label k has colour k - 1, from the start again where there are more.
+    Label 0 is transparent, label k has colour k - 1; if there are more labels than colours, the
+    colours start again.
     """
     import cv2
     from PIL import Image
@@ -47,7 +50,7 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def css(colour: Colour) -> str:
+def css(colour: "Colour") -> str:
     """A colour as the page writes it."""
     return "#" + "".join(f"{channel:02x}" for channel in colour)
 

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from reports.make.page.layout import DASH, Cell, Column, PageTable, source
-from reports.make.results.views import DASH as NOTHING
-from reports.make.tables.captions import Caption
-from reports.make.tables.layout import best, extra_columns
-from reports.make.tables.rows import Figure, Row, Table
-from reports.make.typeset.sheet import bracketed, number, probability, signed
+from reports.make.page.layout import DASH, Column, PageCell, PageTable, Source, source
+from reports.make.report import Figure, PaperTable, Report, Row
+from reports.make.typeset.sheet import Caption
+from reports.make.typeset.words import DASH as NOTHING
+from reports.make.typeset.words import best, bracketed, number, probability, signed
 
 VERDICTS = {"inside": "\u2248 inside", "above": "\u25b2 above", "below": "\u25bc below"}
 LEGEND = (
@@ -36,169 +34,169 @@ class Section:
     tables: list[PageTable]
 
 
-def sections(
-    tables: Sequence[Table], captions: Mapping[str, Caption], declared: Mapping[str, Any]
-) -> list[Section]:
-    """A section for each table of the paper; captions are by the tables' names."""
+def sections(report: Report) -> list[Section]:
+    """A section for each table of the paper."""
     return [
         Section(
-            key=table.name,
-            title=f"Table {table.key}. {captions[table.name].title}",
-            caption=captions[table.name],
-            tables=_parts(table, declared),
+            key=part.table.name,
+            title=f"Table {part.table.key}. {part.sheet.caption.title}",
+            caption=part.sheet.caption,
+            tables=_PaperTable(part.table, report).parts(),
         )
-        for table in tables
+        for part in report.parts
+        if part.table
     ]
 
 
-def has_inference(tables: Sequence[Table]) -> bool:
+def has_inference(report: Report) -> bool:
     """Whether any figure has an interval or a test to explain."""
-    return any(
-        figure.inference is not None
-        for table in tables
-        for row in table.rows
-        for figures in row.figures.values()
-        for figure in figures.values()
-    )
+    tables = [part.table for part in report.parts if part.table]
+    return any(figure.inference is not None for table in tables for figure in table.figures)
 
 
-def _parts(table: Table, declared: Mapping[str, Any]) -> list[PageTable]:
-    datasets = list(table.spec["datasets"])
-    if table.spec["layout"] == "stacked":
-        return [_stacked(table, declared, dataset) for dataset in datasets]
-    groups = [datasets] if table.spec["layout"] == "columns" else [[name] for name in datasets]
-    return [_side_by_side(table, declared, group) for group in groups]
+class _PaperTable:
+    """One of the paper's tables, with what the report says of its datasets, metrics and runs."""
 
+    def __init__(self, table: PaperTable, report: Report) -> None:
+        self.table, self.spec = table, table.spec
+        self.names, self.metrics = report.datasets, report.metrics
+        self.sources: Mapping[str, Source] = {
+            str(run["run"]): source(
+                str(run["run"]), str(run["metrics_file"]), str(run["mlflow_run_id"] or "")
+            )
+            for run in report.runs.records()
+        }
 
-def _side_by_side(table: Table, declared: Mapping[str, Any], datasets: Sequence[str]) -> PageTable:
-    """Published, measured and difference beside one another under each metric."""
-    rows = _rows(table, datasets)
-    names, metrics = declared["datasets"], table.spec["metrics"]
-    extra = list(extra_columns(table))
-    columns = [Column(text, number=False) for text in (table.spec["heading"], *extra)]
-    upper, lower = [("", len(columns))], [("", len(columns))]
-    cells = [[Cell(row.label)] for row in rows]
-    for row, of_row in zip(rows, cells, strict=True):
-        if extra:
-            of_row += [_plain(text) for text in row.extra or (DASH,) * len(extra)]
-    for dataset in datasets:
-        upper.append((names[dataset], 3 * len(metrics)))
-        for metric in metrics:
-            heading = declared["metrics"][metric]["heading"]
-            lower.append((heading, 3))
-            of = f"{names[dataset]} {heading}"
-            columns += [Column(text, of=of) for text in ("publ.", "meas.", "diff.")]
-            better = declared["metrics"][metric]["better"]
-            for row, three in zip(cells, _three(rows, dataset, metric, better), strict=True):
-                row += three
-    return PageTable(
-        key=f"{table.name}-{'-'.join(datasets)}",
-        caption=f"Table {table.key}, {' and '.join(names[dataset] for dataset in datasets)}",
-        groups=[upper, lower] if len(datasets) > 1 else [lower],
-        columns=columns,
-        rows=cells,
-        references=[row.reference for row in rows],
-    )
+    def parts(self) -> list[PageTable]:
+        datasets = list(self.spec["datasets"])
+        if self.spec["layout"] == "stacked":
+            return [self._stacked(dataset) for dataset in datasets]
+        columns = self.spec["layout"] == "columns"
+        groups = [datasets] if columns else [[name] for name in datasets]
+        return [self._side_by_side(group) for group in groups]
 
-
-def _stacked(table: Table, declared: Mapping[str, Any], dataset: str) -> PageTable:
-    """Many metrics: a row of published figures, and one of measured ones below it.
-
-    Sorting then ranks what was measured among what was published.
-    """
-    metrics = table.spec["metrics"]
-    columns = [Column(text, number=False) for text in (table.spec["heading"], "Figures")]
-    columns += [Column(declared["metrics"][metric]["heading"]) for metric in metrics]
-    cells: list[list[Cell]] = []
-    references: list[int | None] = []
-    rows = _rows(table, [dataset])
-    by_metric = [
-        _three(rows, dataset, metric, declared["metrics"][metric]["better"]) for metric in metrics
-    ]
-    for i, row in enumerate(rows):
-        published, measured, difference = zip(*(three[i] for three in by_metric), strict=True)
-        if row.protocol == "paper":
-            cells.append([Cell(row.label), Cell("published"), *published])
-            references.append(row.reference)
-        if row.cell is not None:
-            both = zip(measured, difference, strict=True)
-            cells.append([Cell(row.label), Cell("measured"), *(_beneath(*two) for two in both)])
-            references.append(None)
-    return PageTable(
-        key=f"{table.name}-{dataset}",
-        caption=f"Table {table.key}, {declared['datasets'][dataset]}; below a measured figure its "
-        "difference to the published one",
-        groups=[],
-        columns=columns,
-        rows=cells,
-        references=references,
-    )
-
-
-def _rows(table: Table, datasets: Sequence[str]) -> list[Row]:
-    return [row for row in table.rows if any(dataset in row.figures for dataset in datasets)]
-
-
-def _plain(text: str) -> Cell:
-    """A text whose dash, where it is one, becomes the page's."""
-    return Cell(DASH if text == NOTHING else text)
-
-
-def _three(
-    rows: Sequence[Row], dataset: str, metric: str, better: str
-) -> list[tuple[Cell, Cell, Cell]]:
-    """Published, measured and difference of each row, the best of the first two in bold."""
-    figures = [row.figures.get(dataset, {}).get(metric, Figure()) for row in rows]
-    # The paper reports nothing under the sound protocol: that row only compares with it.
-    published = [
-        None if row.protocol == "sound" else figure.published
-        for row, figure in zip(rows, figures, strict=True)
-    ]
-    best_published = best([number(value) for value in published], better)
-    best_measured = best([number(figure.measured) for figure in figures], better)
-    return [
-        (
-            _figure(value, bold=number(value) == best_published),
-            _measured(row, dataset, figure, bold=number(figure.measured) == best_measured),
-            _difference(figure),
+    def _side_by_side(self, datasets: Sequence[str]) -> PageTable:
+        """Published, measured and difference beside one another under each metric."""
+        rows, extra = self._rows(datasets), list(self.table.extra_columns)
+        columns = [Column(text, number=False) for text in (self.spec["heading"], *extra)]
+        upper, lower = [("", len(columns))], [("", len(columns))]
+        cells = [[PageCell(row.label)] for row in rows]
+        for row, of_row in zip(rows, cells, strict=True):
+            if extra:
+                of_row += [_plain(text) for text in row.extra or (DASH,) * len(extra)]
+        for dataset in datasets:
+            upper.append((self.names[dataset], 3 * len(self.spec["metrics"])))
+            for metric in self.spec["metrics"]:
+                heading = self.metrics[metric]["heading"]
+                lower.append((heading, 3))
+                of = f"{self.names[dataset]} {heading}"
+                columns += [Column(text, of=of) for text in ("publ.", "meas.", "diff.")]
+                for of_row, three in zip(cells, self._three(rows, dataset, metric), strict=True):
+                    of_row += three
+        titles = " and ".join(self.names[dataset] for dataset in datasets)
+        return PageTable(
+            key=f"{self.table.name}-{'-'.join(datasets)}",
+            caption=f"Table {self.table.key}, {titles}",
+            groups=[upper, lower] if len(datasets) > 1 else [lower],
+            columns=columns,
+            rows=cells,
+            references=[row.reference for row in rows],
         )
-        for row, figure, value in zip(rows, figures, published, strict=True)
-    ]
+
+    def _stacked(self, dataset: str) -> PageTable:
+        """Many metrics: a row of published figures, and one of measured ones below it.
+
+        Sorting then ranks what was measured among what was published.
+        """
+        columns = [Column(text, number=False) for text in (self.spec["heading"], "Figures")]
+        columns += [Column(self.metrics[metric]["heading"]) for metric in self.spec["metrics"]]
+        cells: list[list[PageCell]] = []
+        references: list[int | None] = []
+        rows = self._rows([dataset])
+        by_metric = [self._three(rows, dataset, metric) for metric in self.spec["metrics"]]
+        for i, row in enumerate(rows):
+            published, measured, difference = zip(*(three[i] for three in by_metric), strict=True)
+            if row.protocol == "paper":
+                cells.append([PageCell(row.label), PageCell("published"), *published])
+                references.append(row.reference)
+            if row.cell is not None:
+                both = (_beneath(*two) for two in zip(measured, difference, strict=True))
+                cells.append([PageCell(row.label), PageCell("measured"), *both])
+                references.append(None)
+        return PageTable(
+            key=f"{self.table.name}-{dataset}",
+            caption=f"Table {self.table.key}, {self.names[dataset]}; below a measured figure its "
+            "difference to the published one",
+            groups=[],
+            columns=columns,
+            rows=cells,
+            references=references,
+        )
+
+    def _rows(self, datasets: Sequence[str]) -> list[Row]:
+        """The rows that say something about any of the datasets."""
+        return [row for row in self.table.rows if any(name in row.figures for name in datasets)]
+
+    def _three(
+        self, rows: Sequence[Row], dataset: str, metric: str
+    ) -> list[tuple[PageCell, PageCell, PageCell]]:
+        """Published, measured and difference of each row, the best of the first two in bold."""
+        figures = [row.figures.get(dataset, {}).get(metric, Figure()) for row in rows]
+        # The paper reports nothing under the sound protocol: that row only compares with it.
+        published = [
+            None if row.protocol == "sound" else figure.published
+            for row, figure in zip(rows, figures, strict=True)
+        ]
+        better = self.metrics[metric]["better"]
+        best_published = best([number(value) for value in published], better)
+        best_measured = best([number(figure.measured) for figure in figures], better)
+        return [
+            (
+                _figure(value, bold=number(value) == best_published),
+                self._measured(row, dataset, figure, number(figure.measured) == best_measured),
+                _difference(figure),
+            )
+            for row, figure, value in zip(rows, figures, published, strict=True)
+        ]
+
+    def _measured(self, row: Row, dataset: str, figure: Figure, bold: bool) -> PageCell:
+        if figure.measured is None:
+            return PageCell(DASH)
+        known = figure.inference
+        interval: tuple[str, ...] = ()
+        star = ""
+        if known is not None and known.low is not None:
+            interval = (bracketed(known.low, known.high),)
+        if known is not None and known.significant:
+            star = f"differs from VM-UNet's row, p {_p(known.p)}"
+        return PageCell(
+            number(figure.measured, figure.std),
+            sort=figure.measured,
+            bold=bold,
+            star=star,
+            small=interval,
+            sources=tuple(self.sources[name] for name in row.runs.get(dataset, [])),
+        )
 
 
-def _figure(value: float | None, bold: bool) -> Cell:
-    return Cell(_text(value), sort=value, bold=bold)
+def _plain(text: str) -> PageCell:
+    """A text whose dash, if it is one, becomes the page's."""
+    return PageCell(DASH if text == NOTHING else text)
 
 
-def _measured(row: Row, dataset: str, figure: Figure, bold: bool) -> Cell:
-    if figure.measured is None:
-        return Cell(DASH)
-    found = figure.inference
-    interval: tuple[str, ...] = ()
-    star = ""
-    if found is not None and found.low is not None:
-        interval = (bracketed(found.low, found.high),)
-    if found is not None and found.significant:
-        star = f"differs from VM-UNet's row, p {_p(found.p)}"
-    return Cell(
-        number(figure.measured, figure.std),
-        sort=figure.measured,
-        bold=bold,
-        star=star,
-        small=interval,
-        sources=tuple(source(result) for result in row.results.get(dataset, [])),
-    )
+def _figure(value: float | None, bold: bool) -> PageCell:
+    return PageCell(_text(value), sort=value, bold=bold)
 
 
-def _difference(figure: Figure) -> Cell:
+def _difference(figure: Figure) -> PageCell:
     if figure.difference is None:
-        return Cell(DASH)
-    found = figure.inference
-    small = (VERDICTS[found.verdict],) if found is not None and found.verdict else ()
-    return Cell(signed(figure.difference), sort=figure.difference, small=small)
+        return PageCell(DASH)
+    known = figure.inference
+    small = (VERDICTS[known.verdict],) if known is not None and known.verdict else ()
+    return PageCell(signed(figure.difference), sort=figure.difference, small=small)
 
 
-def _beneath(measured: Cell, difference: Cell) -> Cell:
+def _beneath(measured: PageCell, difference: PageCell) -> PageCell:
     """A measured figure with its difference in a line beneath."""
     if difference.text == DASH:
         return measured

@@ -15,11 +15,11 @@ from reports.make.page.cases import (
     main_runs,
     number_of,
     percent,
-    read_rows,
+    scores_of,
 )
 from reports.make.page.layout import DASH
 from reports.make.page.pixels import css, drawing, photograph
-from reports.make.results.metrics import Result, VolumeResult
+from reports.make.results.metrics import Result, VolumeResult, score_again
 from vmunet.data.slice_dataset import open_case
 from vmunet.drawing.figures.slices import choose_slice
 from vmunet.drawing.sheets.images import PALETTE
@@ -27,20 +27,18 @@ from vmunet.errors import InputError
 from vmunet.evaluation.stored import NAME, read_labels
 
 
-def volume_views(
-    root: Path, results: Sequence[Result], views: Sequence[str], names: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """What the page's viewer is given for each view of volumes; `names` are the datasets'.
+def volume_view(
+    root: Path, results: Sequence[Result], view: str, names: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """What the page's viewer is given of a view of volumes; None if `results` have none of it.
+
+    `names` are the datasets'.
 
     Raises:
         InputError: predictions, scores or arrays are missing or do not fit one another.
     """
-    made = []
-    for view in views:
-        runs = [r for r in main_runs(results, view) if isinstance(r, VolumeResult)]
-        if runs:
-            made.append(_view(root, view, runs, names[runs[0].dataset]))
-    return made
+    runs = [result for result in main_runs(results, view) if isinstance(result, VolumeResult)]
+    return _view(root, view, runs, names[runs[0].dataset]) if runs else None
 
 
 def _view(root: Path, view: str, runs: Sequence[VolumeResult], dataset: str) -> dict[str, Any]:
@@ -80,14 +78,14 @@ def _run(
     slices: Mapping[str, tuple[int, int, NDArray, NDArray]],
 ) -> dict[str, Any]:
     folder = root / Path(result.path).parent
-    rows = read_rows(folder / "per_case.csv")
+    rows = scores_of(root, result, "per_case.csv")
     cases = []
     for case, (z, depth, _, truth) in slices.items():
         own = [row for row in rows if row["case"] == case]
         if case not in labels or labels[case].shape != (depth, *truth.shape) or not own:
             raise InputError(
-                f"{folder}: {NAME} or per_case.csv does not fit the arrays of {case}; evaluate the "
-                "run again"
+                f"{folder}: {NAME} or per_case.csv does not fit the arrays of {case}; "
+                f"{score_again(result.run)}"
             )
         cases.append(_case(truth, labels[case][z], own, f"{z + 1} of {depth}"))
     return head(result) | {"cases": cases}

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reports.make.files import trusted
 from reports.make.results.metrics import (
+    SCORES,
     SOURCES,
     VOLUME_SOURCES,
     load_metrics,
@@ -15,7 +17,6 @@ from reports.make.results.metrics import (
     score_again,
 )
 from reports.make.results.units import RunUnits, read_units, sample
-from vmunet.errors import InputError
 from vmunet.evaluation.metrics import Floats, per_image_scores
 from vmunet.evaluation.samples import MEAN
 from vmunet.evaluation.statistics import holm, paired
@@ -36,15 +37,15 @@ IMAGE_LINES = (
 
 
 @dataclass(frozen=True)
-class Line:
-    """One score of both models, in percent or, of distances, in voxels; nan where undefined.
+class ScoreLine:
+    """One score of both models, in percent or, of distances, in voxels; nan if undefined.
 
     Attributes:
         label: the score in words.
         lower: whether a lower score is the better one.
         a, b: the two models' scores, means over their seeds.
         difference, low, high: b minus a with its paired 95% interval.
-        p: two-sided, corrected for the lines of the comparison; None where undefined.
+        p: two-sided, corrected for the lines of the comparison; None if undefined.
     """
 
     label: str
@@ -58,7 +59,7 @@ class Line:
 
     @property
     def better(self) -> str:
-        """Which model's score is the better one: `a`, `b`, or nothing where they are equal."""
+        """Which model's score is the better one: `a`, `b`, or nothing if they are equal."""
         if not self.difference:
             return ""
         return "a" if (self.difference > 0) == self.lower else "b"
@@ -73,15 +74,15 @@ class Comparison:
         source: where the data are from, in words.
         units: how many there are.
         lines: the scores.
-        a_ahead, b_ahead: (id, Dice of a, Dice of b) in percent where a is better, and where b is,
-            the largest differences first; Dice is at native size, of several classes or organs
-            their mean.
+        a_ahead, b_ahead: (id, Dice of a, Dice of b) in percent of the units on which a is better,
+            and of those on which b is, the largest differences first; Dice is at native size, of
+            several classes or organs their mean.
     """
 
     noun: str
     source: str
     units: int
-    lines: list[Line]
+    lines: list[ScoreLine]
     a_ahead: list[tuple[str, float, float]]
     b_ahead: list[tuple[str, float, float]]
 
@@ -92,7 +93,7 @@ def compare(
     """Compare the runs of two cells, each one run or several seeds, on the same test images.
 
     Raises:
-        InputError: a run's files are missing, wrong, or of other test images.
+        InputError: a run's files are missing, foreign, or of other test images.
     """
     first: RunUnits | None = None
     sides: list[list[RunUnits]] = []
@@ -120,20 +121,15 @@ def compare(
 
 def _read(root: Path, params: "Params", run: "Run") -> tuple[RunUnits, Mapping[str, Any]]:
     """The run's results by unit, and what its metrics file says of the data."""
-    volumes = run.view in {**params.grid.volumes, **params.own.volumes}
-    content = load_metrics(root, run, params)
-    path, data, said = metrics_path(run, params), content["data"], content["paper"]
-    for name in ("source", "n_test", *(["test_slices", "classes"] if volumes else [])):
-        if name not in data:
-            raise InputError(f"{path}: field 'data.{name}' is missing; {score_again(run)}")
-    if not volumes and len(data.get("classes", ())) > 1:
-        said = content["sound"].get("native_size", {})
-    numbers = {name: value for name, value in said.items() if isinstance(value, int | float)}
-    return read_units(root, run, path, data, numbers), data
+    content, path = load_metrics(root, run, params), metrics_path(run, params)
+    with trusted(path, SCORES, score_again(run)):
+        data = content["data"]
+        data["source"], data["n_test"]
+    return read_units(root, run, path, data), data
 
 
-def _lines(a: Sequence[RunUnits], b: Sequence[RunUnits], volumes: bool) -> list[Line]:
-    """The scores, p not yet corrected."""
+def _lines(a: Sequence[RunUnits], b: Sequence[RunUnits], volumes: bool) -> list[ScoreLine]:
+    """The scores, p is not yet corrected."""
     classes = a[0].classes
     wanted: Sequence[tuple[str, str, str]]
     if volumes:
@@ -153,15 +149,15 @@ def _lines(a: Sequence[RunUnits], b: Sequence[RunUnits], volumes: bool) -> list[
         wanted = IMAGE_LINES
     samples = {key: (sample(a, key), sample(b, key)) for _, key, _ in wanted}
     scores = {key: (one.scores(), other.scores()) for key, (one, other) in samples.items()}
-    found = {key: paired(*pair) for key, pair in samples.items()}
+    differences = {key: paired(*pair) for key, pair in samples.items()}
     lines = []
     for label, key, name in wanted:
-        pair, lower = found[key][name], "hd95" in key
+        pair, lower = differences[key][name], "hd95" in key
         scale = 1 if lower else 100
         one, other = (scale * of[name] for of in scores[key])
         difference, low, high = (scale * v for v in (pair.difference, pair.low, pair.high))
         p = None if np.isnan(pair.p) else pair.p
-        lines.append(Line(label, lower, one, other, difference, low, high, p))
+        lines.append(ScoreLine(label, lower, one, other, difference, low, high, p))
     return lines
 
 
@@ -176,7 +172,7 @@ def _dice(seeds: Sequence[RunUnits], volumes: bool) -> Floats:
 
 
 def _mean_defined(values: Floats) -> Floats:
-    """Mean over the classes that define each unit's score; 1 where there is none to find."""
+    """Mean over the classes that define each unit's score; 1 if there is none to find."""
     defined = ~np.isnan(values)
     total, n = np.where(defined, values, 0.0).sum(1), defined.sum(1)
     return np.divide(total, n, out=np.ones(len(values)), where=n > 0)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from reports.make.results.metrics import SOURCES, VOLUME_SOURCES, Result, VolumeResult
+from reports.make.typeset.words import count, listed, px
 
 LESIONS = "Phantom data: these figures say nothing about skin lesions."
 ORGANS = "Phantom data: these figures say nothing about organs in real CT."
@@ -22,7 +23,7 @@ def data_sentences(results: Sequence[Result], datasets: Mapping[str, str]) -> li
 
 
 def phantom_warning(results: Sequence[Result], datasets: Mapping[str, str]) -> str:
-    """That phantoms were used, and for which datasets where not for all."""
+    """That phantoms were used, and for which datasets if not for all."""
     phantoms = [
         name
         for dataset, name in datasets.items()
@@ -37,20 +38,8 @@ def phantom_warning(results: Sequence[Result], datasets: Mapping[str, str]) -> s
 
 
 def joined_warnings(warnings: Sequence[str]) -> str:
-    """The warnings of images and of volumes, in one sentence where they say the same."""
+    """The warnings of images and of volumes, in one sentence if they say the same."""
     return BOTH if list(warnings) == [LESIONS, ORGANS] else " ".join(filter(None, warnings))
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def px(width: int, height: int) -> str:
-    return f"{width}×{height}"
-
-
-def listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _data(results: Sequence[Result]) -> str:

@@ -1,20 +1,12 @@
-"""The metrics files of the declared grid, read and checked, one by one."""
+"""The metrics files of the declared grid: one `Result` for each run."""
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from reports.make.results.scores import (
-    Estimate,
-    OrganScores,
-    image_scores,
-    organ_scores,
-    paper_scores,
-)
+from reports.make.files import read_json, trusted
+from reports.make.results.scores import Estimate, OrganScores, image_scores, organ_scores
 from vmunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,9 +26,10 @@ VOLUME_SOURCES = {
     "synapse": "raw CT volumes (downloaded from synapse.org)",
     "prepared": "real CT volumes as TransUNet prepared them (without voxel spacing)",
 }
-# What a caption says of the data.
-FACTS = ("source", "n_train", "n_test", "native_min", "native_max")
-VOLUME_FACTS = (*FACTS, "train_slices", "test_slices", "classes")
+# What a caption says of the data of a view, once for all its runs.
+SAID = ("source", "n_train", "n_test", "native_min", "native_max")
+SAID_OF_VOLUMES = (*SAID, "train_slices", "test_slices", "classes")
+SCORES = "the scores of a run"
 
 
 @dataclass(frozen=True)
@@ -60,6 +53,11 @@ class Result:
     checkpoint: Mapping[str, Any]
     scores: Mapping[str, float]
 
+    @property
+    def mlflow_run(self) -> str:
+        """The id of the run in MLflow; '' if none is recorded."""
+        return str(self.checkpoint.get("mlflow_run_id") or "")
+
 
 @dataclass(frozen=True)
 class ImageResult(Result):
@@ -81,20 +79,31 @@ class VolumeResult(Result):
 
 
 def read_results(
-    root: Path, params: "Params", runs: Iterable["Run"], wanted: Mapping[str, Mapping[str, str]]
+    root: Path, params: "Params", runs: Iterable["Run"], wanted: Mapping[str, Iterable[str]]
 ) -> list[Result]:
     """The metrics of every run of the grid whose dataset some table shows.
 
-    `wanted` maps a dataset to its metrics and their units (`percent`, `distance`).
-    Raises InputError naming the file, and the field, where a file is missing, not JSON, of
-    another run, without a field, or holds a score that is not a number in range.
+    `wanted` maps a dataset to the names of its metrics in the `paper` set.
+
+    Raises:
+        InputError: a run's file is missing, unreadable or of another run, or two runs of a view
+            were made from different data.
     """
-    results = []
-    for run in dict.fromkeys(runs):
-        view = params.view(run.view)
-        if view.dataset in wanted:
-            results.append(_read(root, run, view, wanted[view.dataset], params))
-    _same_data(results)
+    results = [
+        _read(root, run, wanted[params.view(run.view).dataset], params)
+        for run in dict.fromkeys(runs)
+        if params.view(run.view).dataset in wanted
+    ]
+    first: dict[str, Result] = {}
+    for result in results:
+        other = first.setdefault(result.run.view, result)
+        for name in SAID_OF_VOLUMES if isinstance(result, VolumeResult) else SAID:
+            if result.data[name] != other.data[name]:
+                raise InputError(
+                    f"{result.path}: 'data.{name}' is {result.data[name]!r}, but "
+                    f"{other.data[name]!r} in {other.path} of the same view; train and evaluate "
+                    "both from the same data"
+                )
     return results
 
 
@@ -104,96 +113,65 @@ def metrics_path(run: "Run", params: "Params") -> str:
 
 
 def score_again(run: "Run") -> str:
-    """What to do about a run whose files are missing or wrong, for the end of a message."""
+    """What to do if a run's files are missing or wrong, for the end of a message."""
     return f"run `vmunet sweep --cells {run.name}`"
 
 
 def load_metrics(root: Path, run: "Run", params: "Params") -> dict[str, Any]:
-    """The run's metrics file, whose parts are mappings and which is the run's own.
+    """The content of a run's metrics file.
 
-    Raises InputError where it is missing, not JSON, or of another run.
+    Raises:
+        InputError: it is missing, not JSON, or of another run or profile.
     """
     path, again = metrics_path(run, params), score_again(run)
-    content = _load(root, path, again)
-    view = params.view(run.view)
+    content = read_json(root, path, SCORES, again)
     declared = {
         "profile": params.profile_name,
         "view": run.view,
-        "size": view.size,
+        "size": params.view(run.view).size,
         "cell": run.cell,
         "protocol": run.protocol,
         "seed": run.seed,
     }
-    for name, value in declared.items():
-        if content["run"].get(name) != value:
-            found = content["run"].get(name)
-            raise InputError(f"{path}: field 'run.{name}' is {found!r}, not {value!r}; {again}")
-    return content
-
-
-def _read(root: Path, run: "Run", view: Any, units: Mapping[str, str], params: "Params") -> Result:
-    volumes = run.view in params.grid.volumes
-    path, again = metrics_path(run, params), score_again(run)
-    content = load_metrics(root, run, params)
-    data, sound = content["data"], content["sound"]
-    for name in VOLUME_FACTS if volumes else FACTS:
-        if name not in data:
-            raise InputError(f"{path}: field 'data.{name}' is missing; {again}")
-    sources = VOLUME_SOURCES if volumes else SOURCES
-    if data["source"] not in sources:
+    with trusted(path, SCORES, again):
+        recorded = {name: content["run"].get(name) for name in declared}
+    if recorded != declared:
+        name = next(name for name in declared if recorded[name] != declared[name])
         raise InputError(
-            f"{path}: field 'data.source' is {data['source']!r}, not one of {', '.join(sources)}"
+            f"{path}: is of another run: its {name} is {recorded[name]!r}, not "
+            f"{declared[name]!r}; {again}"
         )
-    classes = data.get("classes", [])
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise InputError(f"{path}: field 'data.classes' is {classes!r}, not a list of names")
-    scores = paper_scores(path, content["paper"], units)
-    shared = (run, path, view.dataset, view.size, data, content["checkpoint"], scores)
-    if not volumes:
-        return ImageResult(*shared, image_scores(path, sound))
-    organs, mean = organ_scores(path, content["paper"], sound, classes)
-    return VolumeResult(*shared, organs, mean, sound["spacing_known"])
-
-
-def _load(root: Path, path: str, again: str) -> dict[str, Any]:
-    """The file's content, whose parts are mappings."""
-    try:
-        content = json.loads((root / path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no metrics for this run of the grid; {again}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); delete it and {again}") from None
-    for part in ("run", "data", "checkpoint", "paper", "sound"):
-        if not isinstance(content, dict) or not isinstance(content.get(part), dict):
-            raise InputError(f"{path}: field '{part}' is missing; {again}")
     return content
 
 
-def _same_data(results: list[Result]) -> None:
-    """A caption states one set of counts a view: every run of a view must share it."""
-    first: dict[str, Result] = {}
-    for result in results:
-        other = first.setdefault(result.run.view, result)
-        for name in VOLUME_FACTS if isinstance(result, VolumeResult) else FACTS:
-            if result.data[name] != other.data[name]:
-                raise InputError(
-                    f"{result.path}: field 'data.{name}' is {result.data[name]!r}, but "
-                    f"{other.data[name]!r} in {other.path} of the same view; train and evaluate "
-                    "both from the same data"
-                )
+def _read(root: Path, run: "Run", metrics: Iterable[str], params: "Params") -> Result:
+    path, view = metrics_path(run, params), params.view(run.view)
+    content = load_metrics(root, run, params)
+    with trusted(path, SCORES, score_again(run)):
+        data, paper, sound = content["data"], content["paper"], content["sound"]
+        volumes = run.view in params.grid.volumes
+        known = VOLUME_SOURCES if volumes else SOURCES
+        if data["source"] not in known:
+            raise ValueError(f"its data.source is {data['source']!r}, none of {', '.join(known)}")
+        for name in SAID_OF_VOLUMES if volumes else SAID:
+            data[name]  # a field that a caption needs: if it is missing, the error names this file
+        scores = {name: float(paper[name]) for name in metrics}
+        shared = (run, path, view.dataset, view.size, data, content["checkpoint"], scores)
+        if not volumes:
+            return ImageResult(*shared, image_scores(sound))
+        organs, mean = organ_scores(paper, sound, data["classes"])
+        return VolumeResult(*shared, organs, mean, sound["spacing_known"])
 
 
-def summarise(results: list[Result], metrics: Iterable[str]) -> pd.DataFrame:
-    """Mean, sample standard deviation (NaN for one seed) and count over the seeds.
+def run_order(
+    params: "Params", declared: Mapping[str, Any]
+) -> Callable[[Result], tuple[int, int, int, str, int]]:
+    """The key that sorts results as reports/tables.yaml and params.yaml declare them."""
+    datasets, cells = list(declared["datasets"]), list(params.cells)
 
-    Index (view, cell, protocol); columns (metric, mean | std | count).
-    """
-    keys = ["view", "cell", "protocol"]
-    frame = pd.DataFrame(
-        [
-            {key: getattr(result.run, key) for key in keys} | dict(result.scores)
-            for result in results
-        ],
-        columns=[*keys, *metrics],
-    )
-    return frame.groupby(keys).agg(["mean", "std", "count"])
+    def place(result: Result) -> tuple[int, int, int, str, int]:
+        run = result.run
+        dataset = datasets.index(result.dataset)
+        return dataset, result.size, cells.index(run.cell), run.protocol, run.seed
+
+    return place

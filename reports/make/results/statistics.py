@@ -6,59 +6,54 @@ matched by the ids of their test images or cases, whatever size they were traine
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from reports.make.report import Difference, Inference
 from reports.make.results.metrics import Result, VolumeResult
 from reports.make.results.units import RunUnits, read_units, sample
+from vmunet.evaluation.metrics import Floats, interval
 from vmunet.evaluation.samples import MEAN, Sample
-from vmunet.evaluation.statistics import (
-    Paired,
-    Verdict,
-    holm,
-    intervals,
-    paired,
-    permutation_p,
-    verdict,
-)
-
-LEVEL = 0.05  # a corrected p below it is significant
+from vmunet.evaluation.statistics import holm, permutation_p, verdict
 
 
-@dataclass(frozen=True)
-class Inference:
-    """What the test images (cases) say about one measured figure.
+class Measured:
+    """One model's runs in one comparison: what is computed of them, each once."""
 
-    Attributes:
-        low, high: its 95% bootstrap interval over them, in the figure's own unit; None where
-            the figure is undefined.
-        p: two-sided, of the paired permutation test against VM-UNet's row (the cell `base` under
-            the paper's protocol, at the dataset's base size), corrected by Holm's method for the
-            tests in this table, dataset and metric. None for that row itself, and everywhere
-            where the grid has no such runs.
-        verdict: where the interval lies relative to the published value; None without one.
-    """
+    def __init__(self, of: Sample) -> None:
+        self.sample = of
 
-    low: float | None
-    high: float | None
-    p: float | None
-    verdict: Verdict | None
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        return self.sample.scores()
 
-    @property
-    def significant(self) -> bool:
-        return self.p is not None and self.p < LEVEL
+    @cached_property
+    def resampled(self) -> dict[str, Floats]:
+        """Of 10,000 bootstrap resamples."""
+        return self.sample.resampled()
+
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        return {name: interval(values) for name, values in self.resampled.items()}
+
+
+Key = tuple[tuple[str, ...], str]  # metrics files of a model's runs, and the comparison
 
 
 class Statistics:
-    """Inference on the results of the grid; each run's file is read once, each test made once."""
+    """Inference from the files beside the runs' metrics: each file is read once, each bootstrap
+    and each test is made once.
+
+    Raises:
+        InputError: a run's per_image.csv or per_case.csv is missing or of other images.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._units: dict[str, RunUnits] = {}
         self._first: dict[str, RunUnits] = {}
-        self._intervals: dict[tuple, dict[str, tuple[float, float]]] = {}
-        self._paired: dict[tuple, dict[str, Paired]] = {}
-        self._p: dict[tuple, dict[str, float]] = {}
+        self._measured: dict[Key, Measured] = {}
+        self._p_values: dict[tuple[Key, Key], dict[str, float]] = {}
 
     def inferences(
         self,
@@ -74,78 +69,79 @@ class Statistics:
             published: each row's published figures by metric, in the figures' unit.
             base: the results of VM-UNet's row, or none.
             scales: the metrics, and what takes a score to its figure: 100 for percent, else 1.
-
-        Raises:
-            InputError: a run's per_image.csv or per_case.csv is missing or wrong.
         """
-        found: list[dict[str, Inference]] = [{} for _ in rows]
+        inferences: list[dict[str, Inference]] = [{} for _ in rows]
         for metric, scale in scales.items():
-            corrected = holm([self._p_value(row, base, metric) for row in rows])
-            for row, said, p, inferred in zip(rows, published, corrected, found, strict=True):
+            corrected = holm([self._p_against(base, row, metric) for row in rows])
+            for row, reported, p, of_row in zip(
+                rows, published, corrected, inferences, strict=True
+            ):
                 if row:
                     comparison, name = _place(row[0], metric)
-                    ends = self.interval(row, name, comparison)
+                    ends = self.measured(row, comparison).intervals[name]
                     low, high = (scale * end for end in ends)
-                    inferred[metric] = _inference(low, high, p, said.get(metric))
-        return found
+                    of_row[metric] = _inference(low, high, p, reported.get(metric))
+        return inferences
 
-    def paired(
-        self,
-        a_runs: Sequence[Result],
-        b_runs: Sequence[Result],
-        score: str,
-        comparison: str = "native_size",
-    ) -> Paired:
-        """A score of `b_runs` minus that of `a_runs` on the same test images or cases.
+    def difference(
+        self, first: Sequence[Result], second: Sequence[Result], metric: str
+    ) -> Difference:
+        """A metric of the second model minus that of the first, in percent.
 
         Args:
-            a_runs, b_runs: of one cell each, one for each seed.
-            score: a name that `vmunet.evaluation.metrics.resampled_scores` returns, such as
-            mean_dice; of
-                volumes an organ, or `MEAN` of `vmunet.evaluation.samples` for the mean over the
-                organs.
-            comparison: one of `reports.make.results.units.COMPARISONS`; of volumes one of
-            `CASE_SCORES`.
-
-        Returns:
-            In the score's own unit: fractions 0..1, voxels or mm.
+            first, second: the runs of one model each, one for each seed.
+            metric: a pooled one of the paper, or `mean_dice` at the masks' own size; of volumes
+                always the DSC.
         """
-        key = (_paths(a_runs), _paths(b_runs), comparison)
-        if key not in self._paired:
-            samples = (self._sample(runs, comparison) for runs in (a_runs, b_runs))
-            self._paired[key] = paired(*samples)
-        return self._paired[key][score]
+        if isinstance(first[0], VolumeResult):
+            comparison, name = "paper_dice", MEAN
+        else:
+            comparison, name = ("native_size" if metric == "mean_dice" else "paper"), metric
+        one, other = (self.measured(runs, comparison) for runs in (first, second))
+        low, high = interval(other.resampled[name] - one.resampled[name])
+        return Difference(
+            first=_bounds(*one.intervals[name]),
+            second=_bounds(*other.intervals[name]),
+            low=_percent(low),
+            high=_percent(high),
+            p=self._p(first, second, comparison, name),
+        )
 
-    def interval(
-        self, results: Sequence[Result], score: str, comparison: str
-    ) -> tuple[float, float]:
-        """A score's 95% interval for one cell's runs; arguments and unit as of `paired`."""
-        key = (_paths(results), comparison)
-        if key not in self._intervals:
-            self._intervals[key] = intervals(self._sample(results, comparison))
-        return self._intervals[key][score]
+    def measured(self, results: Sequence[Result], comparison: str) -> Measured:
+        """One model's runs, one for each seed.
 
-    def _p_value(
-        self, results: Sequence[Result], base: Sequence[Result], metric: str
+        `comparison` is one of `reports.make.results.units.COMPARISONS`; of volumes one of
+        `CASE_SCORES`, whose scores are the organs' and `MEAN`.
+        """
+        key = _key(results, comparison)
+        if key not in self._measured:
+            units = [self._read(result) for result in results]
+            self._measured[key] = Measured(sample(units, comparison))
+        return self._measured[key]
+
+    def _p_against(
+        self, base: Sequence[Result], results: Sequence[Result], metric: str
     ) -> float | None:
-        """Uncorrected; None where there is nothing to test."""
-        if not results or not base or _paths(results) == _paths(base):
+        """Uncorrected; None if there is nothing to test."""
+        if not results or not base or _key(results, "") == _key(base, ""):
             return None
-        comparison, name = _place(results[0], metric)
-        key = (_paths(base), _paths(results), comparison)
-        if key not in self._p:
-            samples = (self._sample(of, comparison) for of in (base, results))
-            self._p[key] = permutation_p(*samples)
-        p = self._p[key][name]
-        return None if math.isnan(p) else p
+        return self._p(base, results, *_place(results[0], metric))
 
-    def _sample(self, results: Sequence[Result], comparison: str) -> Sample:
-        return sample([self._read(result) for result in results], comparison)
+    def _p(
+        self, first: Sequence[Result], second: Sequence[Result], comparison: str, name: str
+    ) -> float | None:
+        """Of the paired permutation test; None if the score is undefined."""
+        key = (_key(first, comparison), _key(second, comparison))
+        if key not in self._p_values:
+            one, other = (self.measured(runs, comparison).sample for runs in (first, second))
+            self._p_values[key] = permutation_p(one, other)
+        p = self._p_values[key][name]
+        return None if math.isnan(p) else p
 
     def _read(self, result: Result) -> RunUnits:
         """The result's units in the order of the dataset's first."""
         if result.path not in self._units:
-            units = read_units(self._root, result.run, result.path, result.data, result.scores)
+            units = read_units(self._root, result.run, result.path, result.data)
             first = self._first.setdefault(result.dataset, units)
             self._units[result.path] = units.in_order_of(first)
         return self._units[result.path]
@@ -160,11 +156,19 @@ def _place(result: Result, metric: str) -> tuple[str, str]:
     return "paper_dice", MEAN if metric == "dsc" else metric
 
 
-def _paths(results: Sequence[Result]) -> tuple[str, ...]:
-    return tuple(result.path for result in results)
+def _key(results: Sequence[Result], comparison: str) -> Key:
+    return tuple(result.path for result in results), comparison
 
 
 def _inference(low: float, high: float, p: float | None, published: float | None) -> Inference:
     if math.isnan(low):
         return Inference(None, None, p, None)
     return Inference(low, high, p, None if published is None else verdict(low, high, published))
+
+
+def _bounds(low: float, high: float) -> tuple[float | None, float | None]:
+    return _percent(low), _percent(high)
+
+
+def _percent(value: float) -> float | None:
+    return None if math.isnan(value) else 100 * value

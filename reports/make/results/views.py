@@ -1,21 +1,21 @@
 """Which runs of the declared grid each table shows: its rows' cells at its datasets' views."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
+from reports.make.typeset.words import DASH
 from vmunet.errors import InputError
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
-
-DASH = "--"  # where there is no figure
+    from pipeline.config.runs import Run
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file of reports/. Raises InputError where it is missing or malformed."""
+    """A YAML file of reports/. Raises InputError if it is missing or malformed."""
     try:
         return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -27,7 +27,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 def views_by_size(params: "Params", dataset: str, base_size: int) -> dict[float, str]:
     """The dataset's views, keyed by the published size that each stands for.
 
-    A profile whose base size is s trains s, 1.5 s and 2 s where the paper trained 256, 384 and 512:
+    A profile whose base size is s trains s, 1.5 s and 2 s for the paper's 256, 384 and 512:
     a view stands for its size times 256 / s, `base_size` being the paper's 256 (224 on Synapse).
     The base view is the one of `grid.ablation_views`; a dataset outside it (Synapse, whose views
     are `grid.volumes`) has its smallest view as base.
@@ -47,6 +47,36 @@ def views_by_size(params: "Params", dataset: str, base_size: int) -> dict[float,
     smallest = min(of_dataset, key=lambda name: views[name].size)
     size = views[base[0] if base else smallest].size
     return {views[name].size * base_size / size: name for name in of_dataset}
+
+
+def tables_of(run: "Run", params: "Params", root: Path = Path(".")) -> list[str]:
+    """Numerals of the declared tables that show a run, such as I, III and IV.
+
+    The list is empty for a run that no table shows, and if no tables are declared under `root`.
+
+    Raises:
+        InputError: reports/tables.yaml, reports/published.yaml or the grid has a mistake.
+    """
+    return [key for key, names in runs_of_tables([run], params, root).items() if run.name in names]
+
+
+def runs_of_tables(
+    runs: Iterable["Run"], params: "Params", root: Path = Path(".")
+) -> dict[str, list[str]]:
+    """Names of those of `runs` that each declared table shows, by the table's numeral.
+
+    Raises:
+        InputError: as `tables_of`.
+    """
+    if not (root / "reports/tables.yaml").is_file():
+        return {}
+    declared = load_yaml(root / "reports/tables.yaml")
+    published = load_yaml(root / "reports/published.yaml")
+    known = list(runs)
+    return {
+        key: [run.name for run in known if (run.view, run.cell) in places]
+        for key, places in TableViews(params, declared, published).shown().items()
+    }
 
 
 class TableViews:

@@ -5,20 +5,15 @@ from the profile and the cells that they were declared with. So a demo table can
 the paper's.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from reports.make.results.data import (
-    count,
-    data_sentences,
-    joined_warnings,
-    listed,
-    phantom_warning,
-    px,
-)
+from reports.make.report import PaperTable
+from reports.make.results.data import data_sentences, joined_warnings, phantom_warning
 from reports.make.results.metrics import ImageResult, Result, VolumeResult
-from reports.make.tables.rows import Table
+from reports.make.tables.inputs import Inputs
+from reports.make.typeset.sheet import Caption
+from reports.make.typeset.words import count, listed, px
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
@@ -34,27 +29,13 @@ STAR = (
 )
 
 
-@dataclass(frozen=True)
-class Caption:
-    """`warning` is set in bold, `text` follows it; `legend` and `notes` stand below the table."""
-
-    title: str
-    warning: str
-    text: str
-    legend: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
-def caption(
-    table: Table, params: "Params", declared: Mapping[str, Any], published: Mapping[str, Any]
-) -> Caption:
+def caption(table: PaperTable, inputs: Inputs) -> Caption:
     """The caption of one table. Sizes are width×height in px."""
-    names = declared["datasets"]
-    results = sorted({result.path: result for result in table.results}.values(), key=_order)
-    datasets = {dataset: names[dataset] for dataset in table.spec["datasets"]}
-    sentences = [f"Profile {params.profile_name}.", *data_sentences(results, datasets)]
+    results = sorted(inputs.of(table.runs), key=_order)
+    datasets = {dataset: inputs.names[dataset] for dataset in table.spec["datasets"]}
+    sentences = [f"Profile {inputs.params.profile_name}.", *data_sentences(results, datasets)]
     if results:
-        sentences += [f"{_runs(results)}. {_seeds(results)}", _models(params, results, published)]
+        sentences += [f"{_runs(results)}. {_seeds(results)}", _models(inputs, results)]
     return Caption(
         title=table.spec["title"],
         warning=phantom_warning(results, datasets),
@@ -65,29 +46,24 @@ def caption(
 
 
 def runs_caption(
-    title: str,
-    notes: Sequence[str],
-    results: Sequence[Result],
-    params: "Params",
-    declared: Mapping[str, Any],
-    published: Mapping[str, Any],
-    own: str = "",
+    inputs: Inputs, title: str, notes: Sequence[str], results: Sequence[Result], own: str = ""
 ) -> Caption:
     """The caption of a table of `results`, which means over the seeds show or, as `own` says, runs.
 
-    Results of images and of volumes, where it has both, have sentences of their own.
+    Results of images and of volumes, if it has both, have sentences of their own.
     """
-    sentences, warnings = [f"Profile {params.profile_name}."], []
+    results = list({result.path: result for result in results}.values())
+    sentences, warnings = [f"Profile {inputs.params.profile_name}."], []
     for kind in (ImageResult, VolumeResult):
-        found = sorted((r for r in results if isinstance(r, kind)), key=_order)
-        if found:
-            shown = {result.dataset for result in found}
-            datasets = {key: name for key, name in declared["datasets"].items() if key in shown}
-            sentences += data_sentences(found, datasets)
-            sentences.append(f"{_runs(found)}, {own}." if own else f"{_runs(found)}.")
-            sentences += [] if own else [_seeds(found)]
-            sentences.append(_models(params, found, published))
-            warnings.append(phantom_warning(found, datasets))
+        of_kind = sorted((r for r in results if isinstance(r, kind)), key=_order)
+        if of_kind:
+            shown = {result.dataset for result in of_kind}
+            datasets = {key: name for key, name in inputs.names.items() if key in shown}
+            sentences += data_sentences(of_kind, datasets)
+            sentences.append(f"{_runs(of_kind)}, {own}." if own else f"{_runs(of_kind)}.")
+            sentences += [] if own else [_seeds(of_kind)]
+            sentences.append(_models(inputs, of_kind))
+            warnings.append(phantom_warning(of_kind, datasets))
     return Caption(
         title=title,
         warning=joined_warnings(warnings),
@@ -120,8 +96,9 @@ def _seeds(results: Sequence[Result]) -> str:
     return f"Mean ± sample standard deviation over {len(seeds)} seeds ({numbers})."
 
 
-def _models(params: "Params", results: Sequence[Result], published: Mapping[str, Any]) -> str:
+def _models(inputs: Inputs, results: Sequence[Result]) -> str:
     """Width, schedule and initial weights of the trained models, beside the paper's."""
+    params, published = inputs.params, inputs.published
     train, settings = params.profile.train, published["settings"]
     if isinstance(results[0], VolumeResult):
         train, settings = params.profile.train_volumes, published["settings_volumes"]
@@ -177,7 +154,7 @@ _SOUND = (
 )
 
 
-def _legend(table: Table, results: list[Result]) -> tuple[str, ...]:
+def _legend(table: PaperTable, results: Sequence[Result]) -> tuple[str, ...]:
     """What the columns and the protocols mean."""
     legend = []
     if any(row.reference for row in table.rows):
@@ -185,12 +162,7 @@ def _legend(table: Table, results: list[Result]) -> tuple[str, ...]:
     if table.spec["layout"] != "stacked":
         legend.append("publ.: as the paper reports; meas.: measured here.")
     legend.append("Bold: the best of the column as printed, published and measured apart.")
-    if any(
-        figure.inference is not None and figure.inference.p is not None
-        for row in table.rows
-        for figures in row.figures.values()
-        for figure in figures.values()
-    ):
+    if any(figure.inference and figure.inference.p is not None for figure in table.figures):
         legend.append(STAR)
     if results:
         volumes = isinstance(results[0], VolumeResult)

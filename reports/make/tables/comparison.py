@@ -1,30 +1,15 @@
 """Every measured row beside the paper's figure: interval, difference, verdict, test."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from reports.make.report import Figure, PaperTable, Row
 from reports.make.results.metrics import Result, VolumeResult
-from reports.make.results.views import DASH
 from reports.make.tables.captions import runs_caption, volume_legend
-from reports.make.tables.rows import Figure, Row, Table
-from reports.make.typeset.sheet import (
-    Block,
-    Cell,
-    Line,
-    Sheet,
-    Span,
-    bracketed,
-    number,
-    plain,
-    probability,
-    signed,
-)
-
-if TYPE_CHECKING:
-    from pipeline.config.params import Params
+from reports.make.tables.inputs import Inputs
+from reports.make.tidy import Tidy, tidy
+from reports.make.typeset.sheet import Block, Line, Sheet, SheetCell, Span, plain
+from reports.make.typeset.words import DASH, bracketed, number, probability, signed
 
 LEGEND = (
     "Interval: 95% bootstrap over the test images (volumes: cases), with the mean over the seeds "
@@ -68,14 +53,15 @@ class Compared:
         return self.figure.inference.p if self.figure.inference else None
 
 
-def compared(tables: Sequence[Table], declared: Mapping[str, Any]) -> list[Compared]:
+def compared(tables: Sequence[PaperTable], inputs: Inputs) -> list[Compared]:
     """Each measured row with a published figure, by dataset and metric, a cell's runs once."""
-    found: dict[tuple[str, str, str, str, str], list[Compared]] = {}
+    declared = inputs.declared["comparison"]
+    by_run: dict[tuple[str, str, str, str, str], list[Compared]] = {}
     for table in tables:
         for row in table.rows:
             for dataset, figures in row.figures.items():
-                results = row.results.get(dataset, [])
-                for metric in declared["comparison"].get(dataset, ()):
+                results = inputs.of(row.runs.get(dataset, []))
+                for metric in declared.get(dataset, ()):
                     figure = figures.get(metric, Figure())
                     if figure.measured is None or figure.published is None:
                         continue
@@ -83,17 +69,13 @@ def compared(tables: Sequence[Table], declared: Mapping[str, Any]) -> list[Compa
                     key = (dataset, metric, run.view, run.cell, run.protocol)
                     name = _name(table, row)
                     one = Compared((table.key,), name, dataset, metric, row, figure, results)
-                    found.setdefault(key, []).append(one)
-    order = [
-        (dataset, metric)
-        for dataset, metrics in declared["comparison"].items()
-        for metric in metrics
-    ]
-    rows = [_merged(shown) for shown in found.values()]
+                    by_run.setdefault(key, []).append(one)
+    order = [(dataset, metric) for dataset, metrics in declared.items() for metric in metrics]
+    rows = [_merged(shown) for shown in by_run.values()]
     return sorted(rows, key=lambda one: order.index((one.dataset, one.metric)))
 
 
-def _name(table: Table, row: Row) -> str:
+def _name(table: PaperTable, row: Row) -> str:
     """A label that stands alone: of an ablation with what it varies."""
     heading = table.spec["heading"]
     return row.label if table.spec["layout"] != "columns" else f"{heading} {row.label}"
@@ -111,20 +93,15 @@ def _merged(shown: list[Compared]) -> Compared:
     return replace(first, tables=tables, figure=replace(first.figure, inference=inference))
 
 
-def comparison_sheet(
-    params: "Params",
-    declared: Mapping[str, Any],
-    published: Mapping[str, Any],
-    rows: Sequence[Compared],
-) -> Sheet:
+def comparison_sheet(inputs: Inputs, rows: Sequence[Compared]) -> Sheet:
     blocks: dict[str, list[Line]] = {}
     for one in rows:
-        heading = declared["metrics"][one.metric]
-        title = f"{declared['datasets'][one.dataset]}, {heading['heading']}"
+        heading = inputs.declared["metrics"][one.metric]
+        title = f"{inputs.names[one.dataset]}, {heading['heading']}"
         title += " (voxels)" if heading["unit"] == "distance" else " (%)"
         figure, known = one.figure, one.figure.inference
         star = known is not None and known.significant
-        texts = plain(
+        cells = plain(
             (
                 one.label,
                 ", ".join(one.tables),
@@ -136,16 +113,16 @@ def comparison_sheet(
                 one.verdict or DASH,
             )
         )
-        blocks.setdefault(title, []).append(Line((*texts, Cell(probability(one.p), star=star))))
-    results = {result.path: result for one in rows for result in one.results}.values()
+        blocks.setdefault(title, []).append(
+            Line((*cells, SheetCell(probability(one.p), star=star)))
+        )
+    results = [result for one in rows for result in one.results]
     notes = list(LEGEND)
     if any(isinstance(result, VolumeResult) for result in results):
         notes += volume_legend(set())
     return Sheet(
         name="comparison",
-        caption=runs_caption(
-            "Measured against published", notes, list(results), params, declared, published
-        ),
+        caption=runs_caption(inputs, "Measured against published", notes, results),
         head=(
             "Row",
             "Tables",
@@ -163,7 +140,7 @@ def comparison_sheet(
     )
 
 
-def comparison_frame(rows: Sequence[Compared]) -> pd.DataFrame:
+def comparison_data(rows: Sequence[Compared]) -> Tidy:
     """Tidy: a line for each row and metric; percent (HD95: voxels), rounded to 6 decimals."""
     records = []
     for one in rows:
@@ -193,4 +170,4 @@ def comparison_frame(rows: Sequence[Compared]) -> pd.DataFrame:
                 "metrics_files": ";".join(result.path for result in one.results),
             }
         )
-    return pd.DataFrame(records).round(6)
+    return tidy(records)

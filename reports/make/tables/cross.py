@@ -1,17 +1,14 @@
 """How models do on the other dataset's test images: cross-dataset generalisation."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-import pandas as pd
+from collections.abc import Sequence
+from typing import Any
 
 from reports.make.results.cross import CrossRow
-from reports.make.results.views import DASH
 from reports.make.tables.captions import runs_caption
-from reports.make.typeset.sheet import Block, Cell, Line, Sheet, Span, number, plain
-
-if TYPE_CHECKING:
-    from pipeline.config.params import Params
+from reports.make.tables.inputs import Inputs
+from reports.make.tidy import Tidy, tidy
+from reports.make.typeset.sheet import Block, Line, Sheet, SheetCell, Span, plain
+from reports.make.typeset.words import DASH, number
 
 METRICS = {"miou": "mIoU", "dsc": "DSC", "mean_dice": "Mean Dice"}
 NOTES = (
@@ -28,39 +25,27 @@ NOTES = (
 )
 
 
-def cross_sheet(
-    params: "Params",
-    declared: Mapping[str, Any],
-    published: Mapping[str, Any],
-    rows: Sequence[CrossRow],
-) -> Sheet:
+def cross_sheet(inputs: Inputs, rows: Sequence[CrossRow]) -> Sheet:
     """A block for each cross test, a row for each cell and protocol."""
-    names = declared["datasets"]
     blocks: dict[str, list[Line]] = {}
     for row in rows:
-        test, train = params.view(row.test), params.view(row.train)
+        test, train = inputs.params.view(row.test), inputs.params.view(row.train)
         title = (
-            f"Tested on {names[test.dataset]} at {test.size}×{test.size}, {row.images} images "
-            f"({row.left_out} shared ones left out); other: {names[train.dataset]}"
+            f"Tested on {inputs.names[test.dataset]} at {test.size}×{test.size}, "
+            f"{row.images} images ({row.left_out} shared ones left out); "
+            f"other: {inputs.names[train.dataset]}"
         )
         cells = [
-            Cell(number(*row.figure(which, metric)) if getattr(row, which) else DASH)
+            SheetCell(number(*row.figure(which, metric)) if getattr(row, which) else DASH)
             for which in ("same", "other")
             for metric in METRICS
         ]
         blocks.setdefault(title, []).append(Line((*plain((row.cell, row.protocol)), *cells)))
-    results = {result.path: result for row in rows for result in row.results}
+    results = [result for row in rows for result in row.results]
     width = len(METRICS)
     return Sheet(
         name="cross",
-        caption=runs_caption(
-            "Generalisation to the other dataset",
-            NOTES,
-            list(results.values()),
-            params,
-            declared,
-            published,
-        ),
+        caption=runs_caption(inputs, "Generalisation to the other dataset", NOTES, results),
         head=("Cell", "Protocol", *METRICS.values(), *METRICS.values()),
         blocks=tuple(Block(title, tuple(lines)) for title, lines in blocks.items()),
         spans=(
@@ -73,7 +58,7 @@ def cross_sheet(
     )
 
 
-def cross_frame(rows: Sequence[CrossRow]) -> pd.DataFrame:
+def cross_data(rows: Sequence[CrossRow]) -> Tidy:
     """Tidy: a line for each cross test, cell and protocol; percent, rounded to 6 decimals."""
     records = []
     for row in rows:
@@ -87,4 +72,4 @@ def cross_frame(rows: Sequence[CrossRow]) -> pd.DataFrame:
                 record |= {f"{which}_{metric}": mean, f"{which}_{metric}_std": std}
             record[f"{which}_seeds"] = " ".join(map(str, getattr(row, which)))
         records.append(record)
-    return pd.DataFrame(records).round(6)
+    return tidy(records)

@@ -1,19 +1,16 @@
 """The honest evaluation of volumes: every organ of every run under both conventions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
-
-import pandas as pd
+from typing import Any
 
 from reports.make.results.metrics import VolumeResult
 from reports.make.results.scores import OrganScores
 from reports.make.tables.captions import T_MAX, runs_caption
-from reports.make.tables.sound import run_order
-from reports.make.typeset.sheet import Block, Line, Sheet, Span, number, percent, plain
-
-if TYPE_CHECKING:
-    from pipeline.config.params import Params
+from reports.make.tables.inputs import Inputs
+from reports.make.tidy import Tidy, tidy
+from reports.make.typeset.sheet import Block, Line, Sheet, Span, plain
+from reports.make.typeset.words import number, percent
 
 MEAN = "mean"
 # The convention and its columns, after the organ's.
@@ -44,12 +41,7 @@ UNKNOWN_SPACING = (
 )
 
 
-def organs_sheet(
-    params: "Params",
-    declared: Mapping[str, Any],
-    published: Mapping[str, Any],
-    results: Sequence[VolumeResult],
-) -> Sheet:
+def organs_sheet(inputs: Inputs) -> Sheet:
     """A block for each run, which its title names; a row for each organ and one for their mean."""
     from vmunet.evaluation.volume_metrics import TOLERANCE
 
@@ -57,6 +49,7 @@ def organs_sheet(
         "NSD: normalised surface distance, the part of both surfaces that lies within "
         f"{TOLERANCE:g} mm of the other."
     )
+    results = [result for result in inputs.ordered if isinstance(result, VolumeResult)]
     unknown = () if all(result.spacing_known for result in results) else (UNKNOWN_SPACING,)
     title, own = "Honest evaluation of volumes: both conventions", "each with its own block"
     notes = (*NOTES, nsd, *unknown, T_MAX)
@@ -66,19 +59,19 @@ def organs_sheet(
         head += columns
     return Sheet(
         name="organs",
-        caption=runs_caption(title, notes, results, params, declared, published, own),
+        caption=runs_caption(inputs, title, notes, results, own),
         head=tuple(head),
         blocks=tuple(
             Block(
-                f"{declared['datasets'][result.dataset]} at {result.size}×{result.size}: "
-                f"{result.run.cell}, {result.run.protocol} protocol, seed {result.run.seed}",
+                f"{inputs.dataset_at_size(result)}: {result.run.cell}, "
+                f"{result.run.protocol} protocol, seed {result.run.seed}",
                 tuple(
                     Line(plain(_row(name, scores)), apart=name == MEAN)
                     for name, scores in _all(result).items()
                 ),
                 whole=True,
             )
-            for result in sorted(results, key=run_order(params, declared))
+            for result in results
         ),
         spans=(tuple(spans),),
     )
@@ -103,10 +96,10 @@ def _row(name: str, scores: OrganScores) -> list[str]:
     ]
 
 
-def organs_frame(results: Sequence[VolumeResult]) -> pd.DataFrame:
+def organs_data(results: Sequence[VolumeResult]) -> Tidy:
     """Tidy: a line for each run and organ, and for the organs' mean, whose counts are OrganScores'.
 
-    Dice and NSD are percentages, rounded to 6 decimals like the distances; empty where undefined.
+    Dice and NSD are percentages, rounded to 6 decimals like the distances; empty if undefined.
     """
     records = []
     for result in results:
@@ -121,8 +114,9 @@ def organs_frame(results: Sequence[VolumeResult]) -> pd.DataFrame:
                 "seed": run.seed,
                 "organ": name,
             }
-            record |= asdict(scores)
-            record |= {score: percent(record[score]) for score in ("paper_dice", "dice", "nsd")}
+            for field, value in asdict(scores).items():
+                fraction = field in ("paper_dice", "dice", "nsd")
+                name_here = "paper_hd95_voxels" if field == "paper_hd95" else field
+                record[name_here] = percent(value) if fraction else value
             records.append(record | {"metrics_file": result.path})
-    frame = pd.DataFrame(records).rename(columns={"paper_hd95": "paper_hd95_voxels"})
-    return frame.round(6)
+    return tidy(records)

@@ -2,21 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pandas as pd
-
+from reports.make.report import Figure, PaperTable, Row
 from reports.make.results.metrics import VolumeResult
-from reports.make.results.views import DASH
 from reports.make.tables.captions import image_legend, runs_caption, volume_legend
-from reports.make.tables.rows import Figure, Row, Table
-from reports.make.typeset.sheet import Block, Line, Sheet, Span, bracketed, number, plain
+from reports.make.tables.inputs import Inputs
+from reports.make.tidy import Tidy, tidy
+from reports.make.typeset.sheet import Block, Line, Sheet, Span, plain
+from reports.make.typeset.words import DASH, bracketed, number
 from vmunet.errors import InputError
 
-if TYPE_CHECKING:
-    from pipeline.config.params import Params
-
-WHERE = "reports/published.yaml: reproductions"
+DECLARED = "reports/published.yaml: reproductions"
 
 
 @dataclass(frozen=True)
@@ -30,27 +27,25 @@ class Reproduction:
     high: float
     verified: bool
     text: str
-    rows: Mapping[str, Row]  # by protocol, where there are runs
+    rows: Mapping[str, Row]  # by protocol, if there are runs
 
     def figure(self, protocol: str) -> Figure:
         row = self.rows.get(protocol)
         return row.figures[self.dataset][self.metric] if row else Figure()
 
 
-def reproductions(
-    tables: Sequence[Table], declared: Mapping[str, Any], published: Mapping[str, Any]
-) -> list[Reproduction]:
+def reproductions(tables: Sequence[PaperTable], published: Mapping[str, Any]) -> list[Reproduction]:
     """The entries of published.yaml with the rows that measure the same.
 
     Raises:
         InputError: an entry lacks a field, or names what no table shows.
     """
-    found = []
+    entries = []
     for place, entry in enumerate(published.get("reproductions", []), start=1):
-        where = f"{WHERE}, entry {place}"
+        named = f"{DECLARED}, entry {place}"
         for field in ("dataset", "metric", "published", "low", "high", "verified", "text"):
             if field not in entry:
-                raise InputError(f"{where}: lacks '{field}'")
+                raise InputError(f"{named}: lacks '{field}'")
         dataset, metric = entry["dataset"], entry["metric"]
         rows = [
             row
@@ -60,10 +55,10 @@ def reproductions(
         ]
         if not rows:
             raise InputError(
-                f"{where}: no table shows {metric} of {entry['published']} on {dataset}; name a "
+                f"{named}: no table shows {metric} of {entry['published']} on {dataset}; name a "
                 "row, metric and dataset of reports/tables.yaml"
             )
-        found.append(
+        entries.append(
             Reproduction(
                 dataset,
                 metric,
@@ -75,19 +70,14 @@ def reproductions(
                 {row.protocol: row for row in reversed(rows)},
             )
         )
-    return found
+    return entries
 
 
-def reproductions_sheet(
-    params: "Params",
-    declared: Mapping[str, Any],
-    published: Mapping[str, Any],
-    found: Sequence[Reproduction],
-) -> Sheet:
+def reproductions_sheet(inputs: Inputs, entries: Sequence[Reproduction]) -> Sheet:
     lines = []
-    for one in found:
+    for one in entries:
         texts = [
-            f"{declared['datasets'][one.dataset]}, {declared['metrics'][one.metric]['heading']}",
+            f"{inputs.names[one.dataset]}, {inputs.declared['metrics'][one.metric]['heading']}",
             number(one.figure("paper").published),
             f"{one.low:.1f}–{one.high:.1f}",
         ]
@@ -97,13 +87,13 @@ def reproductions_sheet(
             texts.append(number(figure.measured, figure.std))
             texts.append(bracketed(known.low, known.high) if known else DASH)
         lines.append(Line(plain(texts)))
-    results = {
-        result.path: result
-        for one in found
+    results = inputs.of(
+        name
+        for one in entries
         for row in one.rows.values()
-        for result in row.results.get(one.dataset, [])
-    }
-    doubtful = [one for one in found if not one.verified]
+        for name in row.runs.get(one.dataset, [])
+    )
+    doubtful = [one for one in entries if not one.verified]
     notes = ["Figures are percentages. 95% intervals: bootstrap over the test images or cases."]
     if doubtful:
         said = dict.fromkeys(one.text for one in doubtful)
@@ -111,19 +101,14 @@ def reproductions_sheet(
             f"Others' figures are unverified ({'; '.join(said)}): ranges without a source that we "
             "could check, given for orientation alone."
         )
-    protocols = {result.run.protocol for result in results.values()}
-    kinds = {isinstance(result, VolumeResult) for result in results.values()}
+    protocols = {result.run.protocol for result in results}
+    kinds = {isinstance(result, VolumeResult) for result in results}
     notes += image_legend(protocols) if False in kinds else []
     notes += volume_legend(protocols) if True in kinds else []
     return Sheet(
         name="reproductions",
         caption=runs_caption(
-            "Published, reproduced by others, and measured here",
-            notes,
-            list(results.values()),
-            params,
-            declared,
-            published,
+            inputs, "Published, reproduced by others, and measured here", notes, results
         ),
         head=("Dataset, metric", "publ.", "others", *(("meas.", "95% interval") * 2)),
         blocks=(Block("", tuple(lines)),),
@@ -132,10 +117,10 @@ def reproductions_sheet(
     )
 
 
-def reproductions_frame(found: Sequence[Reproduction]) -> pd.DataFrame:
+def reproductions_data(entries: Sequence[Reproduction]) -> Tidy:
     """Tidy: a line for each entry; percent, rounded to 6 decimals."""
     records = []
-    for one in found:
+    for one in entries:
         record: dict[str, Any] = {
             "dataset": one.dataset,
             "metric": one.metric,
@@ -156,4 +141,4 @@ def reproductions_frame(found: Sequence[Reproduction]) -> pd.DataFrame:
                 f"{protocol}_high": known.high if known else None,
             }
         records.append(record)
-    return pd.DataFrame(records).round(6)
+    return tidy(records)

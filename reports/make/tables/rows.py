@@ -2,136 +2,53 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
-import pandas as pd
-
-from reports.make.results.metrics import Result, summarise
-from reports.make.results.statistics import Inference, Statistics
-from reports.make.results.views import DASH, TableViews
+from reports.make.report import Figure, PaperTable, Row
+from reports.make.results.metrics import Result
+from reports.make.results.scores import mean_and_std
+from reports.make.results.statistics import Statistics
+from reports.make.results.views import TableViews
+from reports.make.tables.inputs import Inputs
+from reports.make.typeset.words import DASH
 from vmunet.errors import InputError
-
-if TYPE_CHECKING:
-    from pipeline.config.params import Params
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One metric of one row: percent (HD95: its own unit), None where there is none.
-
-    `inference` is there where the figure is measured, and the tables are made with statistics.
-    """
-
-    published: float | None = None
-    measured: float | None = None
-    std: float | None = None
-    inference: Inference | None = None
-
-    @property
-    def difference(self) -> float | None:
-        """Measured minus published, in points."""
-        if self.published is None or self.measured is None:
-            return None
-        return self.measured - self.published
-
-    @property
-    def difference_interval(self) -> tuple[float, float] | None:
-        """The 95% interval of the difference: the published value is taken as exact."""
-        inferred = self.inference
-        if self.published is None or inferred is None or inferred.low is None:
-            return None
-        return inferred.low - self.published, inferred.high - self.published
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table under one protocol.
-
-    `published` names the row of published.yaml. Under the sound protocol it is the row that
-    the measured figures are compared with; the paper reports no such run.
-    `figures[dataset][metric]` lacks the datasets that the row says nothing about.
-    """
-
-    label: str
-    protocol: str
-    cell: str | None
-    published: str | None
-    reference: int | None
-    figures: dict[str, dict[str, Figure]]
-    results: dict[str, list[Result]]
-    extra: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Table:
-    key: str
-    spec: Mapping[str, Any]
-    rows: list[Row]
-
-    @property
-    def name(self) -> str:
-        return f"table{_NUMERALS.index(self.key) + 1}"
-
-    @property
-    def results(self) -> list[Result]:
-        return [result for row in self.rows for found in row.results.values() for result in found]
-
-
-_NUMERALS = ("I", "II", "III", "IV", "V", "VI")
-
-
-def wanted_metrics(declared: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Which metrics, with their units, the tables want of each dataset."""
-    wanted: dict[str, dict[str, str]] = {}
-    for spec in declared["tables"].values():
-        for dataset in spec["datasets"]:
-            units = {name: declared["metrics"][name]["unit"] for name in spec["metrics"]}
-            wanted.setdefault(dataset, {}).update(units)
-    return wanted
 
 
 class Assembler:
     """Builds each declared table from the published figures and the grid's results."""
 
-    def __init__(
-        self,
-        params: "Params",
-        declared: Mapping[str, Any],
-        published: Mapping[str, Any],
-        results: list[Result],
-        statistics: Statistics | None = None,
-    ):
-        """`statistics` brings intervals and tests to the figures, and wants each run's files."""
-        self.params = params
-        self.declared = declared
-        self.published = published
-        self.results = results
-        self.summary = summarise(results, declared["metrics"])
-        self.views = TableViews(params, declared, published)
-        self.statistics = statistics
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
+        self.params, self.published = inputs.params, inputs.published
+        self.views = TableViews(inputs.params, inputs.declared, inputs.published)
 
-    def tables(self) -> list[Table]:
-        return [self.table(key, spec) for key, spec in self.declared["tables"].items()]
+    def tables(self) -> list[PaperTable]:
+        declared = self.inputs.declared["tables"]
+        return [self.table(key, spec) for key, spec in declared.items()]
 
-    def table(self, key: str, spec: Mapping[str, Any]) -> Table:
+    def table(self, key: str, spec: Mapping[str, Any]) -> PaperTable:
         rows = [row for declared in self.views.rows(spec) for row in self._rows(spec, declared)]
-        return Table(key, spec, self._inferred(spec, rows) if self.statistics else rows)
+        if self.inputs.statistics:
+            rows = self._inferred(spec, rows, self.inputs.statistics)
+        return PaperTable(key, {name: spec[name] for name in spec if name != "rows"}, rows)
 
-    def _inferred(self, spec: Mapping[str, Any], rows: list[Row]) -> list[Row]:
+    def _inferred(
+        self, spec: Mapping[str, Any], rows: list[Row], statistics: Statistics
+    ) -> list[Row]:
         """The rows with their figures' intervals, and tests against VM-UNet's row."""
         figures = [{dataset: dict(of) for dataset, of in row.figures.items()} for row in rows]
         scales = {metric: self._scale(metric) for metric in spec["metrics"]}
         for dataset in spec["datasets"]:
             base_view = self.views.views[dataset].get(self.views.base_sizes[dataset])
-            inferred = self.statistics.inferences(
-                rows=[row.results.get(dataset, []) for row in rows],
+            inferences = statistics.inferences(
+                rows=[self.inputs.of(row.runs.get(dataset, [])) for row in rows],
                 published=[self._published(row.published).get(dataset, {}) for row in rows],
                 base=self._runs_of(base_view, "base", "paper"),
                 scales=scales,
             )
-            for of_row, found in zip(figures, inferred, strict=True):
-                for metric, inference in found.items():
+            for of_row, inferred in zip(figures, inferences, strict=True):
+                for metric, inference in inferred.items():
                     figure = of_row[dataset][metric]
                     of_row[dataset][metric] = replace(figure, inference=inference)
         return [replace(row, figures=of) for row, of in zip(rows, figures, strict=True)]
@@ -139,13 +56,13 @@ class Assembler:
     def _runs_of(self, view: str | None, cell: str | None, protocol: str) -> list[Result]:
         return [
             result
-            for result in self.results
+            for result in self.inputs.results
             if (result.run.view, result.run.cell, result.run.protocol) == (view, cell, protocol)
         ]
 
     def _scale(self, metric: str) -> int:
         """What takes a score to its figure."""
-        return 100 if self.declared["metrics"][metric]["unit"] == "percent" else 1
+        return 100 if self.inputs.declared["metrics"][metric]["unit"] == "percent" else 1
 
     def _published(self, reference: str | None) -> Mapping[str, Any]:
         if reference is None:
@@ -159,7 +76,7 @@ class Assembler:
             ) from None
 
     def _rows(self, spec: Mapping[str, Any], declared: Mapping[str, Any]) -> list[Row]:
-        """The row under the paper's protocol and, where such runs exist, the sound one."""
+        """The row under the paper's protocol and, if such runs exist, the sound one."""
         reported = self._published(declared.get("published"))
         cell = declared.get("cell")
         if cell is None and declared.get("published") is None:
@@ -191,7 +108,7 @@ class Assembler:
             label = (
                 declared["label"] if protocol == "paper" else f"{declared['label']}, sound protocol"
             )
-            sizes = {found[0].size for found in results.values() if found}
+            sizes = {own[0].size for own in results.values() if own}
             rows.append(
                 Row(
                     label=label,
@@ -200,7 +117,10 @@ class Assembler:
                     published=declared.get("published"),
                     reference=self.published["references"][cite]["number"] if cite else None,
                     figures=figures,
-                    results=results,
+                    runs={
+                        dataset: [result.run.name for result in own]
+                        for dataset, own in results.items()
+                    },
                     extra=self._extra(spec, cell, reported, sizes),
                 )
             )
@@ -211,14 +131,13 @@ class Assembler:
     ) -> dict[str, Figure]:
         figures = {}
         for metric in metrics:
-            mean = std = None
-            if results:
-                run = results[0].run
-                found = self.summary.loc[(run.view, run.cell, run.protocol), metric]
-                scale = self._scale(metric)
-                mean = scale * float(found["mean"])
-                std = None if pd.isna(found["std"]) else scale * float(found["std"])
-            figures[metric] = Figure(reported.get(metric), mean, std)
+            scale = self._scale(metric)
+            mean, std = mean_and_std([result.scores[metric] for result in results])
+            figures[metric] = Figure(
+                reported.get(metric),
+                None if mean is None else scale * mean,
+                None if std is None else scale * std,
+            )
         return figures
 
     def _extra(

@@ -1,19 +1,16 @@
 """The honest evaluation of images: every run under the sound metrics, at both sizes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pandas as pd
-
-from reports.make.results.metrics import ImageResult, Result
+from reports.make.results.metrics import ImageResult
 from reports.make.results.scores import SOUND_SCORES, SOUND_SIZES, Estimate
-from reports.make.results.views import DASH
 from reports.make.tables.captions import T_MAX, runs_caption
-from reports.make.typeset.sheet import Block, Line, Sheet, bracketed, number, percent, plain
-
-if TYPE_CHECKING:
-    from pipeline.config.params import Params
+from reports.make.tables.inputs import Inputs
+from reports.make.tidy import Tidy, tidy
+from reports.make.typeset.sheet import Block, Line, Sheet, plain
+from reports.make.typeset.words import DASH, bracketed, number, percent
 
 # The columns: the score, its heading, with its interval or not.
 COLUMNS = (
@@ -48,41 +45,19 @@ NOTES = (
 )
 
 
-def run_order(
-    params: "Params", declared: Mapping[str, Any]
-) -> Callable[[Result], tuple[int, int, int, str, int]]:
-    """The key that sorts results as reports/tables.yaml and params.yaml declare them."""
-    datasets, cells = list(declared["datasets"]), list(params.cells)
-
-    def place(result: Result) -> tuple[int, int, int, str, int]:
-        run = result.run
-        dataset = datasets.index(result.dataset)
-        return dataset, result.size, cells.index(run.cell), run.protocol, run.seed
-
-    return place
-
-
-def sound_sheets(
-    params: "Params",
-    declared: Mapping[str, Any],
-    published: Mapping[str, Any],
-    results: Sequence[ImageResult],
-) -> list[Sheet]:
+def sound_sheets(inputs: Inputs) -> list[Sheet]:
     """A table for each size: a block for each view, a row for each run."""
-    ordered = sorted(results, key=run_order(params, declared))
+    ordered = [result for result in inputs.ordered if isinstance(result, ImageResult)]
     head = ("Cell", "Protocol", "Seed", "Paper's mIoU", *(heading for _, heading, _ in COLUMNS))
     sheets = []
     for size, (name, words, note) in SIZES.items():
         blocks = tuple(
-            Block(
-                f"{declared['datasets'][dataset]} at {side}×{side}",
-                tuple(_line(result, size) for result in found),
-            )
-            for (dataset, side), found in groupby(ordered, key=lambda r: (r.dataset, r.size))
+            Block(title, tuple(_line(result, size) for result in results))
+            for title, results in groupby(ordered, key=inputs.dataset_at_size)
         )
         notes = (NOTES[0], note, *NOTES[1:])
         title, own = f"Honest evaluation {words}", "each with its own row"
-        made = runs_caption(title, notes, ordered, params, declared, published, own)
+        made = runs_caption(inputs, title, notes, ordered, own)
         sheets.append(Sheet(name, made, head, blocks, left=2))
     return sheets
 
@@ -95,7 +70,7 @@ def _line(result: ImageResult, size: str) -> Line:
 
 
 def estimate(score: Estimate, interval: bool) -> str:
-    """A score in percent, with its interval where asked and where there is one."""
+    """A score in percent, with its interval if one is asked for and exists."""
     if score.value is None:
         return DASH
     text = number(100 * score.value)
@@ -106,8 +81,8 @@ def estimate(score: Estimate, interval: bool) -> str:
     return f"{text} {bracketed(100 * score.low, 100 * score.high)}"
 
 
-def sound_frame(results: Sequence[ImageResult]) -> pd.DataFrame:
-    """Tidy: a line for each run; percentages rounded to 6 decimals, empty where undefined."""
+def sound_data(results: Sequence[ImageResult]) -> Tidy:
+    """Tidy: a line for each run; percentages rounded to 6 decimals, empty if undefined."""
     records = []
     for result in results:
         run = result.run
@@ -127,4 +102,4 @@ def sound_frame(results: Sequence[ImageResult]) -> pd.DataFrame:
                 record[f"{size}_{name}_low"] = percent(score.low)
                 record[f"{size}_{name}_high"] = percent(score.high)
         records.append(record | {"metrics_file": result.path})
-    return pd.DataFrame(records).round(6)
+    return tidy(records)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import jinja2
 
-from reports.make.typeset.sheet import LONG, Cell, Line, Sheet, markdown_table
+from reports.make.typeset.sheet import LONG, Line, Sheet, SheetCell, markdown_table
 from reports.make.typeset.text import breakable, escape_markdown, escape_tex
 
 
-def _cell_tex(cell: Cell) -> str:
+def _cell_tex(cell: SheetCell) -> str:
     text = escape_tex(cell.text).replace(" $\\pm$ ", "\\,$\\pm$\\,")
     text = rf"\textbf{{{text}}}" if cell.bold else text
     return rf"{text}\rlap{{*}}" if cell.star else text
@@ -20,7 +20,7 @@ def _label_tex(line: Line) -> str:
 
 
 def wrap_tex(text: str, width: str = "13em", place: str = "t") -> str:
-    r"""A text of a column of its own; in a \parbox of `width` where it is long."""
+    r"""A text of a column of its own; in a \parbox of `width` if it is long."""
     if len(text) <= LONG:
         return escape_tex(text)
     side = r"\centering" if place == "b" else r"\raggedright\hangindent1em"

@@ -1,11 +1,8 @@
-"""What a table prints, before LaTeX or Markdown: headings, blocks of lines, cells."""
+"""What a table prints, before LaTeX or Markdown: caption, headings, blocks of lines, cells."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-
-from reports.make.results.views import DASH
-from reports.make.tables.captions import Caption
 
 LONG = 34  # characters of a label beyond which LaTeX breaks it into lines
 BROKEN = 22  # characters that such a line holds at least
@@ -13,7 +10,18 @@ LINES_PER_FLOAT = 36  # printed lines under the headings; more do not fit on a p
 
 
 @dataclass(frozen=True)
-class Cell:
+class Caption:
+    """`warning` is set in bold, `text` follows it; `legend` and `notes` stand below the table."""
+
+    title: str
+    warning: str
+    text: str
+    legend: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SheetCell:
     text: str
     bold: bool = False
     star: bool = False
@@ -27,7 +35,7 @@ class Line:
     LaTeX need not repeat; `apart` leaves a little space above.
     """
 
-    cells: tuple[Cell, ...]
+    cells: tuple[SheetCell, ...]
     under: bool = False
     apart: bool = False
 
@@ -103,46 +111,8 @@ class Sheet:
         return pages(self.blocks, LINES_PER_FLOAT)
 
 
-def plain(texts: Iterable[str]) -> tuple[Cell, ...]:
-    return tuple(Cell(text) for text in texts)
-
-
-def number(value: float | None, std: float | None = None) -> str:
-    if value is None:
-        return DASH
-    return f"{value:.2f}" if std is None else f"{value:.2f} ± {std:.2f}"
-
-
-def signed(value: float | None) -> str:
-    """A difference with its sign (a true minus); a rounded zero has none."""
-    if value is None:
-        return DASH
-    text = f"{abs(value):.2f}"
-    if text == "0.00":
-        return text
-    return ("+" if value > 0 else "\u2212") + text
-
-
-def bracketed(low: float | None, high: float | None, sign: bool = False) -> str:
-    """An interval."""
-    if low is None or high is None:
-        return DASH
-    write = signed if sign else number
-    return f"[{write(low)}, {write(high)}]"
-
-
-def probability(p: float | None) -> str:
-    """To three decimals; one just below 0.05 does not become 0.050."""
-    if p is None:
-        return DASH
-    if p < 0.001:
-        return "<0.001"
-    return "<0.050" if 0.0495 <= p < 0.05 else f"{p:.3f}"
-
-
-def percent(fraction: float | None) -> float | None:
-    """A fraction 0..1 in percent, not rounded: what is rounded twice may end on another digit."""
-    return None if fraction is None else 100 * fraction
+def plain(texts: Iterable[str]) -> tuple[SheetCell, ...]:
+    return tuple(SheetCell(text) for text in texts)
 
 
 def lines_of(label: str) -> int:
@@ -159,7 +129,7 @@ def pages(blocks: Sequence[Block], limit: int) -> list[tuple[Block, ...]]:
     total = sum(block.height for block in blocks)
     if total > limit:  # parts of about the same height
         limit = min(limit, -(-total // -(-total // limit)) + 2)
-    found: list[list[Block]] = [[]]
+    parts: list[list[Block]] = [[]]
     room = limit
     for block in blocks:
         rest = block
@@ -167,20 +137,20 @@ def pages(blocks: Sequence[Block], limit: int) -> list[tuple[Block, ...]]:
             heights = accumulate(line.height for line in rest.lines)
             fits = sum(height <= room - bool(rest.title) for height in heights)
             if rest.height <= room:
-                found[-1].append(rest)
+                parts[-1].append(rest)
                 room -= rest.height
                 break
             if room < limit and (rest.whole or fits < 2):
-                found.append([])
+                parts.append([])
                 room = limit
                 continue
             cut = len(rest.lines) if rest.whole else max(1, fits)
-            found[-1].append(replace(rest, lines=rest.lines[:cut]))
+            parts[-1].append(replace(rest, lines=rest.lines[:cut]))
             title = f"{block.title} (continued)" if block.title else ""
             rest = replace(rest, title=title, lines=rest.lines[cut:])
-            found.append([])
+            parts.append([])
             room = limit
-    return [tuple(part) for part in found if part]
+    return [tuple(part) for part in parts if part]
 
 
 def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], left: int = 1) -> str:

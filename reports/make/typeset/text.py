@@ -44,7 +44,7 @@ _TEX = {
     "…": r"\ldots{}",
     "\u00a0": "~",
     "\u2011": "-",
-    "\u200b": r"\penalty500{}",  # here a word may be broken, where nothing better is to be had
+    "\u200b": r"\penalty500{}",  # a word may be broken here if there is no better place
     "ß": r"\ss{}",
     "æ": r"\ae{}",
     "Æ": r"\AE{}",

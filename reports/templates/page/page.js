@@ -48,6 +48,44 @@ function sortable(table) {
 
 document.querySelectorAll("table.sortable").forEach(sortable);
 
+// ---- MLflow: this file cannot know where it is served. Its reader names the address in the field,
+// or `vmunet ui` does at the end of the page's own address: #mlflow=http://host:port
+
+const field = $("mlflow-address");
+const usual = field.defaultValue; // what the links were written with
+const links = new Map(); // each link to MLflow, and what follows the address in it
+let served = usual;
+
+function leadTo(link, address) {
+  links.set(link, address.slice(usual.length));
+  link.href = served + links.get(link);
+}
+
+/** Makes every link lead to the MLflow at `address`, and keeps it; whether it is an address. */
+function serve(address) {
+  let url;
+  try { url = new URL(address); } catch { return false; }
+  if (!["http:", "https:"].includes(url.protocol)) return false;
+  served = (url.origin + url.pathname).replace(/\/+$/, "");
+  field.value = served;
+  links.forEach((rest, link) => { link.href = served + rest; });
+  try { localStorage.setItem("vmunet-mlflow", served); } catch { /* a browser may keep nothing */ }
+  return true;
+}
+
+function serveAsNamed() {
+  const named = location.hash.match(/^#mlflow=(.+)$/);
+  return named !== null && serve(named[1]);
+}
+
+document.querySelectorAll(`a[href^="${usual}/"]`).forEach((a) => leadTo(a, a.getAttribute("href")));
+let kept = null;
+try { kept = localStorage.getItem("vmunet-mlflow"); } catch { /* likewise */ }
+if (!serveAsNamed() && kept) serve(kept);
+$("mlflow-at").hidden = false;
+addEventListener("hashchange", serveAsNamed);
+field.addEventListener("change", () => { if (!serve(field.value)) field.value = served; });
+
 // ---- Figures: a dialog shows one larger.
 
 document.querySelectorAll(".enlarge").forEach((button) => {
@@ -157,7 +195,7 @@ function show(place, told = true) {
     make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: text }))));
   $("metrics").href = run().metrics;
   $("mlflow").hidden = !run().mlflow;
-  $("mlflow").href = run().mlflow || "#cases";
+  if (run().mlflow) leadTo($("mlflow"), run().mlflow);
   mark();
   draw();
   if (told) {

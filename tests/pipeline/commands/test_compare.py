@@ -10,7 +10,7 @@ from pipeline.cli import main
 from pipeline.commands.compare import _verdict
 from pipeline.config.params import load_params
 from pipeline.config.runs import own_runs, runs
-from reports.make.results.comparison import Line, compare
+from reports.make.results.comparison import ScoreLine, compare
 from tests.helpers.tables import ORGANS, REPOSITORY, metrics_file, write
 from tests.helpers.units import made_up_cases, made_up_counts, write_cases, write_images, write_rows
 from vmunet.evaluation.metrics import mean_scores, per_image_scores, pooled_scores
@@ -20,10 +20,11 @@ from vmunet.evaluation.statistics import holm, paired
 CELLS = ("base", "scratch", "vmamba-t")
 
 
-@pytest.fixture
-def root(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
     """The repository's parameters with scores of a few cells; two seeds, and a dataset of own."""
-    shutil.copytree(REPOSITORY / "profiles", tmp_path / "profiles")
+    root = tmp_path_factory.mktemp("scored")
+    shutil.copytree(REPOSITORY / "profiles", root / "profiles")
     text = (REPOSITORY / "params.yaml").read_text()
     for old, new in (
         ("seeds: [42]", "seeds: [42, 43]"),
@@ -36,17 +37,31 @@ def root(tmp_path, monkeypatch):
     ):
         assert text.count(old) == 1, old
         text = text.replace(old, new)
-    (tmp_path / "params.yaml").write_text(text)
-    monkeypatch.chdir(tmp_path)
-    params = load_params()
+    (root / "params.yaml").write_text(text)
+    params = load_params(root)
     for run in runs(params):
         if run.view in params.grid.volumes:
-            write_cases(tmp_path, params, run, made_up_cases(run, shift=0.1 * (run.seed == 43)))
+            write_cases(root, params, run, made_up_cases(run, shift=0.1 * (run.seed == 43)))
         elif run.cell in CELLS:
             quality = 0.9 if run.cell == "vmamba-t" else 0.7
             counts = made_up_counts(run, params.view(run.view).size, quality=quality)
-            write_images(tmp_path, params, run, counts)
-    return tmp_path
+            write_images(root, params, run, counts)
+    return root
+
+
+@pytest.fixture
+def root(scored, monkeypatch):
+    """The working directory; a test that writes into it takes `changed`."""
+    monkeypatch.chdir(scored)
+    return scored
+
+
+@pytest.fixture
+def changed(scored, tmp_path, monkeypatch):
+    """A copy of it, to be written into."""
+    shutil.copytree(scored, tmp_path / "clone")
+    monkeypatch.chdir(tmp_path / "clone")
+    return tmp_path / "clone"
 
 
 def output(capsys, *arguments):
@@ -97,8 +112,8 @@ def test_numbers_are_those_of_the_counts(root, capsys):
         "mean IoU, training size": ("training_size", "mean_iou"),
         "mean Dice, native size": ("native_size", "mean_dice"),
     }
-    found = {label: paired(*samples[key])[name] for label, (key, name) in wanted.items()}
-    p_values = holm([pair.p for pair in found.values()])
+    pairs = {label: paired(*samples[key])[name] for label, (key, name) in wanted.items()}
+    p_values = holm([pair.p for pair in pairs.values()])
     for (label, (key, name)), p in zip(wanted.items(), p_values, strict=True):
         a, b = (
             np.mean([(pooled_scores(c) | mean_scores(c))[name] for c in of.counts])
@@ -106,7 +121,7 @@ def test_numbers_are_those_of_the_counts(root, capsys):
         )
         line = next(line for line in block.splitlines() if line.startswith(label))
         numbers = [float(n) for n in re.findall(r"[+-]?\d+\.\d+", line)]
-        pair = found[label]
+        pair = pairs[label]
         expected = [100 * v for v in (a, b, b - a, pair.low, pair.high)]
         assert numbers[:5] == pytest.approx(expected, abs=0.0051), label
         assert line.rstrip(" *").endswith("< 0.001" if p < 0.001 else f"{p:.3f}")
@@ -176,7 +191,7 @@ def test_two_sizes_by_image(root, capsys):
     assert text.startswith("isic17-64 and isic17-128, paper protocol: 24 test images")
 
 
-def test_several_classes_of_your_own(root, capsys):
+def test_several_classes_of_your_own(changed, capsys):
     params = load_params()
     rng = np.random.default_rng(0)
     truth = rng.integers(1, 99, (20, 2))
@@ -192,19 +207,19 @@ def test_several_classes_of_your_own(root, capsys):
         mean = float(np.mean([dice[1:, 0].mean(), dice[:, 1].mean()]))
         data = {"n_train": 20, "n_test": 20, "source": "own", "classes": ["adenoma", "other"]}
         sound = {"native_size": {"mean_dice": mean, "miou": None}}
-        write(root, params, run, data, (9, 9), {"dsc": 0.5, "iou": {}}, sound)
-        write_rows(root, params, run, rows)
+        write(changed, params, run, data, (9, 9), {"dsc": 0.5, "iou": {}}, sound)
+        write_rows(changed, params, run, rows)
     text = output(capsys, "scratch", "base", "--view", "polyps")
     assert "polyps, sound protocol: 20 test images; data: data of your own" in text
     labels = [line.split("  ")[0] for line in text.splitlines()]
     assert {"mean Dice, native size", "Dice, adenoma, native size"} <= set(labels)
 
 
-def test_what_is_not_scored_is_left_out_and_named(root, capsys):
+def test_what_is_not_scored_is_left_out_and_named(changed, capsys):
     params = load_params()
     gone = [run for run in runs(params) if run.name.startswith("isic18-64-scratch")]
     for run in gone:
-        metrics_file(root, params, run).unlink()
+        metrics_file(changed, params, run).unlink()
     text = " ".join(output(capsys, "base", "scratch").split())
     assert list(blocks(text)) == ["isic17-64, paper protocol"]
     assert "Not compared, as not scored yet: isic18-64-scratch-paper-42, isic18-64-scratch" in text
@@ -214,10 +229,10 @@ def test_what_is_not_scored_is_left_out_and_named(root, capsys):
     assert "run `vmunet sweep --cells isic18-64-scratch-paper-42" in message
 
 
-def test_one_seed_is_left_where_the_other_has_no_scores(root, capsys):
+def test_one_seed_is_left_where_the_other_has_no_scores(changed, capsys):
     params = load_params()
     run = next(run for run in runs(params) if run.name == "isic17-64-scratch-paper-43")
-    metrics_file(root, params, run).unlink()
+    metrics_file(changed, params, run).unlink()
     text = output(capsys, "base", "scratch", "--view", "isic17-64")
     assert "A  base, seeds 42, 43\nB  scratch, seed 42\n" in text
     assert "Not compared, as not scored yet: isic17-64-scratch-paper-43;" in text
@@ -255,8 +270,8 @@ def test_refused(root, capsys, arguments, words):
     assert re.search(words, message), message
 
 
-def test_a_cell_without_runs(root, capsys):
-    path = root / "params.yaml"
+def test_a_cell_without_runs(changed, capsys):
+    path = changed / "params.yaml"
     path.write_text(
         path.read_text().replace("cells:\n  base: {}\n", "cells:\n  base: {}\n  new: {}\n")
     )
@@ -275,7 +290,7 @@ def test_help_teaches(capsys):
 
 
 def line(label, difference, p, lower=False):
-    return Line(label, lower, 50.0, 50.0 + difference, difference, 0, 0, p)
+    return ScoreLine(label, lower, 50.0, 50.0 + difference, difference, 0, 0, p)
 
 
 def test_verdicts_in_words():
@@ -299,7 +314,7 @@ def test_verdicts_in_words():
 def test_a_model_with_itself_differs_in_nothing(root):
     params = load_params()
     run = next(run for run in runs(params) if run.name == "isic17-64-base-paper-42")
-    found = compare(root, params, [run], [run])
-    assert {one.p for one in found.lines} == {1.0}
-    assert {one.difference for one in found.lines} == {0.0}
-    assert found.a_ahead == found.b_ahead == []
+    comparison = compare(root, params, [run], [run])
+    assert {one.p for one in comparison.lines} == {1.0}
+    assert {one.difference for one in comparison.lines} == {0.0}
+    assert comparison.a_ahead == comparison.b_ahead == []

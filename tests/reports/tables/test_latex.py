@@ -13,12 +13,10 @@ from tests.helpers.tables import (
     made,
     made_up,
     make_params,
-    prepare,
     write_metrics,
 )
 from tests.helpers.tables_measuring import (
     MadeUpStatistics,
-    made_up_difference,
     make_everything,
     write_cross,
     write_speed,
@@ -38,13 +36,6 @@ IEEETRAN = r"""\documentclass[10pt,journal]{IEEEtran}
 """
 NASTY = 'A & B % $ # _ { } ~ ^ \\\\ < > " [ ] * ± × − é ß µ 肝 '
 LONG = NASTY + "a very long name " + "w" * 50
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    """A root with the real reports/ and a stand-in for the model's cost."""
-    prepare(tmp_path, monkeypatch.setitem)
-    return tmp_path
 
 
 def compiled(folder, name, runs=2):
@@ -101,14 +92,14 @@ def long_names(root):
     write_metrics(root, params, runs, scores)
     write_cross(root, params, runs)
     write_speed(root, params, device=LONG)
-    return made(root, params, runs, MadeUpStatistics(), made_up_difference)
+    return made(root, params, runs, MadeUpStatistics())
 
 
 @pytest.mark.parametrize("made_by", [make_everything, long_names])
 @pytest.mark.parametrize(("preamble", "needs"), [(ARTICLE, "article"), (IEEETRAN, "IEEEtran")])
 def test_every_table_compiles_with_booktabs_alone(root, made_by, preamble, needs):
-    found = subprocess.run(["kpsewhich", f"{needs}.cls"], capture_output=True)
-    if found.returncode != 0:
+    located = subprocess.run(["kpsewhich", f"{needs}.cls"], capture_output=True)
+    if located.returncode != 0:
         pytest.skip(f"{needs}.cls is not installed")
     folder = made_by(root)
     assert document(folder, preamble) == 14

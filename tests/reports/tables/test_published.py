@@ -5,7 +5,7 @@ import pytest
 from pipeline.config.params import load_params, load_profile
 from pipeline.config.runs import runs
 from reports.make.results.views import load_yaml, views_by_size
-from stages.tables import make_tables
+from reports.make.tables.writing import make_tables
 from tests.helpers.paths import ROOT as REPOSITORY
 from tests.helpers.tables import ORGANS, rows_of, write_metrics
 
@@ -24,26 +24,26 @@ def scores():
 
 def test_every_row_is_there():
     counts = {table: 0 for table in PUBLISHED["tables"]}
-    for table, _, _, found in scores():
-        counts[table] += len(found)
+    for table, _, _, figures in scores():
+        counts[table] += len(figures)
     # Table II: ten rows of ten figures, two without HD95, one of the two means alone.
     assert counts == {"I": 65, "II": 120, "III": 12, "IV": 16, "V": 20, "VI": 12}
 
 
-@pytest.mark.parametrize(("table", "row", "dataset", "found"), list(scores()))
-def test_dsc_follows_from_iou(table, row, dataset, found):
+@pytest.mark.parametrize(("table", "row", "dataset", "figures"), list(scores()))
+def test_dsc_follows_from_iou(table, row, dataset, figures):
     """DSC = 2 IoU / (1 + IoU) of one pooled confusion matrix; on Synapse it is the organs' mean.
 
     One printed row breaks the rule: R50 U-Net's organs average 77.91, its DSC is 74.68.
     """
     if table == "II":
-        if found.keys() >= set(ORGANS):
-            mean = sum(found[organ] for organ in ORGANS) / len(ORGANS)
-            expected = 77.91 if row == "r50-unet" else found["dsc"]
+        if figures.keys() >= set(ORGANS):
+            mean = sum(figures[organ] for organ in ORGANS) / len(ORGANS)
+            expected = 77.91 if row == "r50-unet" else figures["dsc"]
             assert mean == pytest.approx(expected, abs=0.02)
     else:
-        iou = found["miou"] / 100
-        assert found["dsc"] == pytest.approx(100 * 2 * iou / (1 + iou), abs=0.02)
+        iou = figures["miou"] / 100
+        assert figures["dsc"] == pytest.approx(100 * 2 * iou / (1 + iou), abs=0.02)
 
 
 def test_the_main_model_is_the_same_in_every_table():
@@ -83,7 +83,7 @@ def test_citations_exist():
 
 def test_every_published_row_is_shown():
     shown = {row.get("published") for spec in DECLARED["tables"].values() for row in spec["rows"]}
-    rows = {f"{table}.{row}" for table, found in PUBLISHED["tables"].items() for row in found}
+    rows = {f"{table}.{row}" for table, of_table in PUBLISHED["tables"].items() for row in of_table}
     assert shown == rows
 
 
@@ -113,13 +113,13 @@ def test_the_real_grid_fills_the_tables(tmp_path):
         (root / "reports" / name).symlink_to(REPOSITORY / "reports" / name)
     write_metrics(root, params, runs(params))
     make_tables(root, params, runs(params))
-    index = (root / "reports/out" / "tables" / "index.md").read_text()
+    index = (root / "reports/out/tables" / "index.md").read_text()
     assert "Runs that no table" not in index
     main = next(row for row in rows_of(root / "reports/out/tables", "table2") if row["cell"])
     assert (main["row"], main["protocol"], main["n_seeds"]) == ("VM-UNet", "paper", "1")
     assert float(main["measured_hd95"]) == pytest.approx(5.5)
     # The computed counts are the paper's, to its two decimals.
-    lines = (root / "reports/out" / "tables" / "table5-cost.tex").read_text().splitlines()
+    lines = (root / "reports/out/tables" / "table5-cost.tex").read_text().splitlines()
     for name, row in PUBLISHED["tables"]["V"].items():
         label = next(
             r["label"] for r in DECLARED["tables"]["V"]["rows"] if r["published"] == f"V.{name}"
@@ -135,9 +135,9 @@ def test_the_real_grid_fills_the_tables(tmp_path):
 def test_views_stand_for_published_sizes():
     params = load_params(REPOSITORY)
     for dataset in params.grid.datasets:
-        found = views_by_size(params, dataset, 256)
-        assert found[256] in params.grid.ablation_views
-        assert len(found) == sum(view.dataset == dataset for view in params.grid.views.values())
+        by_size = views_by_size(params, dataset, 256)
+        assert by_size[256] in params.grid.ablation_views
+        assert len(by_size) == sum(view.dataset == dataset for view in params.grid.views.values())
     assert views_by_size(params, "synapse", 224) == {224: "synapse-64"}
 
 

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.make.typeset.render import prose_tex, wrap_tex
-from reports.make.typeset.sheet import LONG, Block, Line, pages, plain, probability
+from reports.make.typeset.sheet import LONG, Block, Line, pages, plain
 from reports.make.typeset.text import breakable, escape_markdown, escape_tex, one_line
+from reports.make.typeset.words import probability
 
 
 def test_specials_and_signs():
@@ -77,14 +78,14 @@ def test_pages_hold_every_line_once_and_in_order(heights, whole, limit):
         Block(f"b{i}", tuple(Line(plain([f"{i}.{j}"])) for j in range(height)), whole)
         for i, height in enumerate(heights)
     ]
-    found = pages(blocks, limit)
-    lines = [line for part in found for block in part for line in block.lines]
+    floats = pages(blocks, limit)
+    lines = [line for part in floats for block in part for line in block.lines]
     assert lines == [line for block in blocks for line in block.lines]
-    for part in found:
+    for part in floats:
         assert all(block.lines for block in part)
         if not (whole and max(heights) >= limit):
             assert sum(block.height for block in part) <= limit
-    titles = [block.title for part in found for block in part]
+    titles = [block.title for part in floats for block in part]
     assert len(set(titles)) == len(titles) or any("(continued)" in title for title in titles)
     if whole:
         assert all("(continued)" not in title for title in titles)

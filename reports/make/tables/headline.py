@@ -8,18 +8,17 @@ from collections.abc import Sequence
 
 from reports.make.results.metrics import ImageResult, Result
 
-NAME = "scores.json"
 OF_IMAGES = ("miou",)
 OF_VOLUMES = ("dsc", "hd95")
 
 
-def summary(results: Sequence[Result]) -> dict[str, dict[str, dict[str, float]]]:
+def headline_scores(results: Sequence[Result]) -> dict[str, dict[str, dict[str, float]]]:
     """View -> cell, protocol and seed -> score: percent to 2 decimals, HD95 in voxels.
 
     Of images the paper's mIoU and the sound mean Dice at the masks' own size; of volumes the
     paper's DSC and HD95.
     """
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    by_view: dict[str, dict[str, dict[str, float]]] = {}
     for result in results:
         run = result.run
         names = OF_IMAGES if isinstance(result, ImageResult) else OF_VOLUMES
@@ -32,5 +31,5 @@ def summary(results: Sequence[Result]) -> dict[str, dict[str, dict[str, float]]]
             mean = result.sound["native_size"]["mean_dice"].value
             if mean is not None:
                 scores["mean_dice"] = round(100 * mean, 2)
-        found.setdefault(run.view, {})[f"{run.cell}-{run.protocol}-{run.seed}"] = scores
-    return found
+        by_view.setdefault(run.view, {})[f"{run.cell}-{run.protocol}-{run.seed}"] = scores
+    return by_view

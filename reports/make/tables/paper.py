@@ -3,18 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports.make.results.views import DASH
-from reports.make.tables.captions import Caption
-from reports.make.tables.rows import Figure, Row, Table
-from reports.make.typeset.sheet import Block, Cell, Line, Sheet, Span, number, plain
+from reports.make.report import Figure, PaperTable, Row
+from reports.make.typeset.sheet import Block, Caption, Line, Sheet, SheetCell, Span, plain
+from reports.make.typeset.words import DASH, best, number
 
 PUBLISHED, MEASURED = "publ.", "meas."
-# The columns between label and scores: the sub-heading, and its column in the CSV.
-EXTRA: dict[str, dict[str, str]] = {"size": {"Size here": "size_here"}}
-
-
-def extra_columns(table: Table) -> dict[str, str]:
-    return EXTRA.get(table.spec.get("extra", ""), {})
 
 
 def label(row: Row) -> str:
@@ -22,9 +15,9 @@ def label(row: Row) -> str:
 
 
 def paper_sheet(
-    table: Table, declared: Mapping[str, Any], caption: Caption, datasets: Sequence[str] = ()
+    table: PaperTable, declared: Mapping[str, Any], caption: Caption, datasets: Sequence[str] = ()
 ) -> Sheet:
-    """One of the paper's tables; of some of its datasets alone where `datasets` names them."""
+    """One of the paper's tables; of some of its datasets alone if `datasets` names them."""
     shown = list(datasets or table.spec["datasets"])
     if table.spec["layout"] == "stacked":
         return _stacked(table, declared, caption, shown)
@@ -47,15 +40,17 @@ def paper_sheet(
     )
 
 
-def _shown(table: Table, datasets: Sequence[str]) -> list[Row]:
+def _shown(table: PaperTable, datasets: Sequence[str]) -> list[Row]:
     """The rows that say something about any of `datasets`."""
     return [row for row in table.rows if any(dataset in row.figures for dataset in datasets)]
 
 
-def _side_lines(table: Table, declared: Mapping[str, Any], datasets: Sequence[str]) -> list[Line]:
+def _side_lines(
+    table: PaperTable, declared: Mapping[str, Any], datasets: Sequence[str]
+) -> list[Line]:
     """Published and measured side by side under each metric."""
     rows = _shown(table, datasets)
-    cells: list[list[Cell]] = [[] for _ in rows]
+    cells: list[list[SheetCell]] = [[] for _ in rows]
     for dataset in datasets:
         for metric in table.spec["metrics"]:
             better = declared["metrics"][metric]["better"]
@@ -64,12 +59,12 @@ def _side_lines(table: Table, declared: Mapping[str, Any], datasets: Sequence[st
     lines = []
     for index, (row, own) in enumerate(zip(rows, cells, strict=True)):
         # A sound row would repeat the columns of the row above; a cost has a table of its own.
-        extra = row.extra if row.protocol == "paper" and extra_columns(table) else ()
-        extra = extra or ("",) * len(extra_columns(table))
+        extra = row.extra if row.protocol == "paper" and table.extra_columns else ()
+        extra = extra or ("",) * len(table.extra_columns)
         ours_begin = bool(index and row.cell and not rows[index - 1].cell)
         lines.append(
             Line(
-                (Cell(label(row)), *plain(extra), *own),
+                (SheetCell(label(row)), *plain(extra), *own),
                 under=row.protocol == "sound",
                 apart=ours_begin,
             )
@@ -79,7 +74,7 @@ def _side_lines(table: Table, declared: Mapping[str, Any], datasets: Sequence[st
 
 def _column(
     rows: Sequence[Row], dataset: str, metric: str, better: str, spread: bool = True
-) -> list[tuple[Cell, Cell]]:
+) -> list[tuple[SheetCell, SheetCell]]:
     """Published and measured of each row, the best of either in bold."""
     figures = [row.figures.get(dataset, {}).get(metric, Figure()) for row in rows]
     # The paper reports nothing under the sound protocol: that row only compares with it.
@@ -91,8 +86,8 @@ def _column(
     best_published, best_measured = best(published, better), best(measured, better)
     return [
         (
-            Cell(published[i], published[i] == best_published),
-            Cell(
+            SheetCell(published[i], published[i] == best_published),
+            SheetCell(
                 number(figure.measured, figure.std if spread else None),
                 measured[i] == best_measured,
                 figure.inference is not None and figure.inference.significant,
@@ -102,26 +97,12 @@ def _column(
     ]
 
 
-def best(texts: Sequence[str], better: str) -> str | None:
-    """The best of a column as printed, so that ties are bold.
-
-    None below two values, and where the best of what should be high is 0: nothing was found.
-    """
-    values = [text for text in texts if text != DASH]
-    if len(values) < 2:
-        return None
-    if better == "lower":
-        return min(values, key=float)
-    best = max(values, key=float)
-    return best if float(best) else None
-
-
 def _header(
-    table: Table, declared: Mapping[str, Any], datasets: Sequence[str]
+    table: PaperTable, declared: Mapping[str, Any], datasets: Sequence[str]
 ) -> tuple[tuple[tuple[Span, ...], ...], tuple[str, ...]]:
     """The rows of headings, and the single columns' own."""
     metrics = [declared["metrics"][metric]["heading"] for metric in table.spec["metrics"]]
-    extra = list(extra_columns(table))
+    extra = list(table.extra_columns)
     column = 2 + len(extra)
     upper, lower = [], []
     for dataset in datasets:
@@ -136,7 +117,7 @@ def _header(
 
 
 def _stacked(
-    table: Table, declared: Mapping[str, Any], caption: Caption, datasets: Sequence[str]
+    table: PaperTable, declared: Mapping[str, Any], caption: Caption, datasets: Sequence[str]
 ) -> Sheet:
     """Published and measured one under the other, for many metrics; the spread on a line below."""
     metrics = table.spec["metrics"]
@@ -162,7 +143,7 @@ def _stacked(
                 name = label(row) if place == 0 else ""
                 lines.append(
                     Line(
-                        (Cell(name), Cell(part), *cells),
+                        (SheetCell(name), SheetCell(part), *cells),
                         under=row.protocol == "sound" and place == 0,
                         apart=bool(row.cell) and place == 0,
                     )

@@ -2,29 +2,28 @@
 
 from typing import Any
 
-import pandas as pd
-
-from reports.make.results.views import DASH
-from reports.make.tables.layout import extra_columns
-from reports.make.tables.rows import Figure, Table
+from reports.make.report import Figure, PaperTable
+from reports.make.tables.inputs import Inputs
+from reports.make.tidy import Tidy, tidy
+from reports.make.typeset.words import DASH
 
 # Of a row's cost, which stands in a table of its own: the columns in both tables' CSV.
 COST = ("published_params_M", "params_M", "published_flops_G", "macs_paper_G", "macs_complete_G")
 
 
-def frame(table: Table) -> pd.DataFrame:
+def paper_data(table: PaperTable, inputs: Inputs) -> Tidy:
     """With the runs and metrics files behind each line.
 
     Scores are percentages (HD95: published as printed, measured in voxels), rounded to 6 decimals;
-    empty where there is none. The difference is measured minus published, in points.
+    empty if there is none. The difference is measured minus published, in points.
     """
     cost = table.spec.get("extra") == "complexity"
-    extra = COST if cost else tuple(extra_columns(table).values())
+    extra = COST if cost else tuple(table.extra_columns.values())
     records = []
     for row in table.rows:
         for dataset, figures in row.figures.items():
-            found = row.results.get(dataset, [])
-            if row.protocol == "sound" and not found:
+            results = inputs.of(row.runs.get(dataset, []))
+            if row.protocol == "sound" and not results:
                 continue
             record: dict[str, Any] = {
                 "table": table.key,
@@ -32,18 +31,18 @@ def frame(table: Table) -> pd.DataFrame:
                 "dataset": dataset,
                 "protocol": row.protocol,
                 "cell": row.cell,
-                "view": found[0].run.view if found else None,
+                "view": results[0].run.view if results else None,
                 "published_row": row.published,
             }
             texts = row.extra or (DASH,) * len(extra)
             record |= {n: None if t == DASH else t for n, t in zip(extra, texts, strict=True)}
             for metric, figure in figures.items():
                 record |= _figure(metric, figure)
-            record["n_seeds"] = len(found)
-            record["runs"] = ";".join(result.run.name for result in found)
-            record["metrics_files"] = ";".join(result.path for result in found)
+            record["n_seeds"] = len(results)
+            record["runs"] = ";".join(result.run.name for result in results)
+            record["metrics_files"] = ";".join(result.path for result in results)
             records.append(record)
-    return pd.DataFrame(records).round(6)
+    return tidy(records)
 
 
 def _figure(metric: str, figure: Figure) -> dict[str, Any]:

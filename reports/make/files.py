@@ -1,0 +1,58 @@
+"""Reading what other stages wrote. DVC has hashed these files, so their fields are trusted.
+
+What can still be wrong is a file as a whole: it is missing, it cannot be read, or it is another
+kind of file. Each of these is one error that says which command makes the file again.
+"""
+
+import csv
+import json
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vmunet.errors import InputError
+
+UNUSABLE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
+
+
+@contextmanager
+def trusted(path: Path | str, content: str, again: str) -> Iterator[None]:
+    """Around the code that reads `path`: whatever that code stumbles over is one InputError.
+
+    Args:
+        path: as messages name it.
+        content: what the file should hold, such as `the scores of a run`.
+        again: how to make the file again, such as "run `python -m stages.figures`".
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected {content}; {again}") from None
+    except UNUSABLE as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(f"{path}: does not hold {content} ({why}); {again}") from None
+
+
+def read_json(root: Path, path: Path | str, content: str, again: str) -> Any:
+    """The content of a JSON file; `path` is relative to `root`, the others are as of `trusted`."""
+    with trusted(path, content, again):
+        return json.loads((root / path).read_text(encoding="utf-8"))
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file. Raises ValueError if there are none."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise ValueError("no rows")
+    return rows

@@ -1,0 +1,70 @@
+"""The page as one HTML file that needs nothing else."""
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from reports.make.figures.listing import figure_folders, read_cases
+from reports.make.page.figures import embedded
+from reports.make.page.further import further_tables
+from reports.make.page.layout import DASH, MLFLOW
+from reports.make.page.tables import INFERENCE, LEGEND, has_inference, sections
+from reports.make.report import read_report
+from vmunet.files import whole_file
+
+OUTPUT = Path("reports/out/index.html")
+TEMPLATES = Path("reports/templates/page")
+
+
+def make_page(root: Path) -> None:
+    """Write reports/out/index.html under `root`, whole or not at all.
+
+    Raises InputError if what the page shows is missing.
+    """
+    report = read_report(root)
+    folders = figure_folders(report.pictured)
+    text = render(
+        root / TEMPLATES,
+        report=report,
+        sections=sections(report),
+        legend=[LEGEND, INFERENCE] if has_inference(report) else [LEGEND],
+        further=further_tables(report),
+        figures=[figure for folder in folders for figure in embedded(root, folder)],
+        views=[cases for view in report.pictured if (cases := read_cases(root, view))],
+    )
+    with whole_file(root / OUTPUT) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def render(folder: Path, **content: Any) -> str:
+    """The page's HTML: the templates of `folder`, with all that comes from data escaped."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    style, script = ((folder / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    return made.get_template("page.html.j2").render(
+        **content,
+        dash=DASH,
+        mlflow_address=MLFLOW,
+        style=Markup(style),
+        script=Markup(script),
+        policy=policy(style, script),
+    )
+
+
+def policy(style: str, script: str) -> str:
+    """What a browser lets the page do: its own style and script, pictures inside it, no more."""
+    own = [base64.b64encode(hashlib.sha256(part.encode()).digest()) for part in (style, script)]
+    styles, scripts = (f"'sha256-{digest.decode()}'" for digest in own)
+    return (
+        f"default-src 'none'; img-src data:; style-src {styles}; script-src {scripts}; "
+        "base-uri 'none'; form-action 'none'"
+    )

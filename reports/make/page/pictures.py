@@ -1,0 +1,50 @@
+"""A view's pictures: the figures of its test images or volumes, and its cases for the viewer."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports.make.figures.images import lowest, qualitative
+from reports.make.figures.listing import CASES, PICTURES
+from reports.make.figures.runs import Runs
+from reports.make.figures.volumes import outlined_slices
+from reports.make.figures.writing import write_figures
+from reports.make.page.cases import image_view
+from reports.make.page.volumes import volume_view
+from reports.make.results.metrics import Result
+from vmunet.files import whole_folder
+
+if TYPE_CHECKING:
+    from pipeline.config.params import Params
+    from pipeline.config.runs import Run
+
+DRAWN = (qualitative, lowest, outlined_slices)
+
+
+def make_pictures(
+    root: Path, params: "Params", declared_runs: Sequence["Run"], view: str
+) -> list[str]:
+    """Write reports/out/pictures/<view>/ under `root`, whole or not at all; the figures' names.
+
+    A view without runs has no figures, and its cases are `null`.
+
+    Raises InputError if a file that a run should have left is missing or foreign.
+    """
+    gathered = Runs(root, params, [run for run in declared_runs if run.view == view])
+    cases = cases_of(root, gathered.results, view, gathered.names)
+    with whole_folder(root / PICTURES / view) as folder:
+        names = write_figures(gathered, DRAWN, folder)
+        text = json.dumps(cases, ensure_ascii=False) + "\n"
+        (folder / CASES).write_text(text, encoding="utf-8", newline="\n")
+    return names
+
+
+def cases_of(
+    root: Path, results: Sequence[Result], view: str, names: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """What the page's viewer is given of a view; None if the view has no results.
+
+    `names` are the datasets'. Raises InputError as `make_pictures` does.
+    """
+    return image_view(root, results, view, names) or volume_view(root, results, view, names)

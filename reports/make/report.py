@@ -1,0 +1,271 @@
+"""What the stage `tables` computes, as reports/out/tables/report.json holds it.
+
+The tables in LaTeX, CSV and Markdown, the page and the PDF show a `Report` and compute nothing of
+their own: rows with their statistics, printed cells, captions, provenance, headline scores.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from reports.make.files import trusted
+from reports.make.tidy import Tidy
+from reports.make.typeset.sheet import Sheet
+from reports.make.typeset.words import count, listed
+
+TABLES = Path("reports/out/tables")
+PATH = TABLES / "report.json"
+AGAIN = "run `python -m stages.tables`"
+LEVEL = 0.05  # a corrected p below it is significant
+UNKNOWN = "not recorded"
+NUMERALS = ("I", "II", "III", "IV", "V", "VI")
+Bounds = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What the test images (cases) say about one measured figure.
+
+    Attributes:
+        low, high: its 95% bootstrap interval over them, in the figure's own unit; None if the
+            figure is undefined.
+        p: two-sided, of the paired permutation test against VM-UNet's row (the cell `base` under
+            the paper's protocol, at the dataset's base size), corrected by Holm's method for the
+            tests in this table, dataset and metric. None for that row itself, and everywhere
+            if the grid has no such runs.
+        verdict: where the interval lies relative to the published value; None without one.
+    """
+
+    low: float | None
+    high: float | None
+    p: float | None
+    verdict: Literal["inside", "above", "below"] | None
+
+    @property
+    def significant(self) -> bool:
+        return self.p is not None and self.p < LEVEL
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure of two models on the same test images or cases, in percent; None if undefined.
+
+    Attributes:
+        first, second: each model's own 95% interval.
+        low, high: that of the second's figure minus the first's.
+        p: two-sided, of the paired permutation test.
+    """
+
+    first: Bounds
+    second: Bounds
+    low: float | None
+    high: float | None
+    p: float | None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One metric of one row: percent (HD95: its own unit), None if there is none.
+
+    `inference` is there if the figure is measured and the tables are made with statistics.
+    """
+
+    published: float | None = None
+    measured: float | None = None
+    std: float | None = None
+    inference: Inference | None = None
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus published, in points."""
+        if self.published is None or self.measured is None:
+            return None
+        return self.measured - self.published
+
+    @property
+    def difference_interval(self) -> tuple[float, float] | None:
+        """The 95% interval of the difference: the published value is taken as exact."""
+        known = self.inference
+        if self.published is None or known is None or known.low is None or known.high is None:
+            return None
+        return known.low - self.published, known.high - self.published
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of one of the paper's tables under one protocol.
+
+    Attributes:
+        published: names the row of published.yaml. Under the sound protocol it is the row that
+            the measured figures are compared with; the paper reports no such run.
+        reference: the number of the paper's reference that the row cites.
+        figures: by dataset and metric, without the datasets that the row says nothing about.
+        runs: names of the runs that were measured, by dataset, one for each seed.
+        extra: the columns between the label and the scores.
+    """
+
+    label: str
+    protocol: str
+    cell: str | None
+    published: str | None
+    reference: int | None
+    figures: dict[str, dict[str, Figure]]
+    runs: dict[str, list[str]]
+    extra: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One of the paper's tables; `spec` is its declaration in reports/tables.yaml."""
+
+    key: str
+    spec: Mapping[str, Any]
+    rows: list[Row]
+
+    @property
+    def name(self) -> str:
+        return f"table{NUMERALS.index(self.key) + 1}"
+
+    @property
+    def extra_columns(self) -> Mapping[str, str]:
+        """The columns between label and scores: the sub-heading, and its column in the CSV."""
+        return {"Size here": "size_here"} if self.spec.get("extra") == "size" else {}
+
+    @property
+    def runs(self) -> list[str]:
+        """Names of all runs that it shows."""
+        return [name for row in self.rows for names in row.runs.values() for name in names]
+
+    @property
+    def figures(self) -> Iterator[Figure]:
+        for row in self.rows:
+            for of_dataset in row.figures.values():
+                yield from of_dataset.values()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One table.
+
+    Attributes:
+        sheet: as LaTeX prints it.
+        terminal: title and sheet of each piece that Markdown prints it in.
+        data: its CSV, None if another part's holds its figures.
+        table: its rows, if it is one of the paper's six.
+    """
+
+    sheet: Sheet
+    terminal: tuple[tuple[str, Sheet], ...]
+    data: Tidy | None
+    table: PaperTable | None = None
+
+    @property
+    def numeral(self) -> str:
+        return self.table.key if self.table else ""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the figures come from: what stands in every output of the report.
+
+    Attributes:
+        profile, about: the budget's name and its own words.
+        data: a sentence for each dataset: source, counts, sizes.
+        phantom: one sentence for a visible band if any data are phantoms, else ''.
+        runs: how many trained and scored runs the report is made from.
+        seeds: theirs, sorted.
+        revisions: code revisions that they were trained with, `+changes` marking edited sources.
+        devices: what they were trained on, with how many processor threads.
+        versions: package name -> version, or versions if runs differ.
+        seconds: that all trainings took together, None if a run does not say.
+    """
+
+    profile: str
+    about: str
+    data: list[str]
+    phantom: str
+    runs: int
+    seeds: list[int]
+    revisions: list[str]
+    devices: list[str]
+    versions: dict[str, str]
+    seconds: float | None
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(heading, text) in the order in which a report prints them."""
+        packages = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        seeds = "seed" if len(self.seeds) == 1 else "seeds"
+        took = UNKNOWN if self.seconds is None else duration(self.seconds)
+        return [
+            ("Profile", f"{self.profile}: {self.about}"),
+            ("Data", " ".join(self.data) or "nothing measured"),
+            ("Runs", f"{count(self.runs, 'run')}, {seeds} {_texts(self.seeds)}"),
+            ("Code revision", _texts(self.revisions)),
+            ("Trained on", _texts(self.devices)),
+            ("Training time, all runs", took),
+            ("Packages", packages or UNKNOWN),
+        ]
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, or seconds below two minutes."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def _texts(values: Sequence[object]) -> str:
+    return listed([str(value) for value in values]) if values else UNKNOWN
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the report shows.
+
+    Attributes:
+        provenance: where the figures come from.
+        about: the profile's own words, as it declares them.
+        paper: the reference of the paper.
+        references: the paper's own, `number` and `text`, sorted by number.
+        datasets: their names by key; metrics: heading, unit and better direction by key.
+        parts: the tables, in order.
+        runs: the way from each run to its checkpoint, data, code and MLflow run (runs.csv).
+        shown_nowhere: runs that none of the paper's tables shows.
+        scores: the runs' headline scores (scores.json).
+        pictured: the views whose test images or cases the report shows, in order.
+    """
+
+    provenance: Provenance
+    about: str
+    paper: str
+    references: list[dict[str, Any]]
+    datasets: dict[str, str]
+    metrics: dict[str, dict[str, str]]
+    parts: tuple[Part, ...]
+    runs: Tidy
+    shown_nowhere: list[str]
+    scores: dict[str, dict[str, dict[str, float]]]
+    pictured: list[str]
+
+    def json(self) -> str:
+        """The text of report.json."""
+        content = _adapter().dump_json(self, indent=1, exclude_defaults=True)
+        return content.decode("utf-8") + "\n"
+
+
+def read_report(root: Path) -> Report:
+    """What `tables` computed.
+
+    Raises:
+        InputError: report.json is missing or does not hold a report.
+    """
+    with trusted(PATH, "what the stage tables computed", AGAIN):
+        return _adapter().validate_json((root / PATH).read_bytes())
+
+
+def _adapter() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Report)

@@ -1,0 +1,79 @@
+"""What the tables are made from."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports.make.results.metrics import ImageResult, Result, VolumeResult, read_results, run_order
+from reports.make.results.statistics import Statistics
+from reports.make.results.views import load_yaml
+
+if TYPE_CHECKING:
+    from pipeline.config.params import Params
+    from pipeline.config.runs import Run
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The active grid, the declarations of reports/, and what the runs scored.
+
+    Attributes:
+        declared, published: reports/tables.yaml and reports/published.yaml.
+        results: of the grid's runs, in its order.
+        statistics: brings intervals and tests; without it these are dashes.
+    """
+
+    root: Path
+    params: "Params"
+    declared: Mapping[str, Any]
+    published: Mapping[str, Any]
+    results: Sequence[Result]
+    statistics: Statistics | None
+
+    def of(self, names: Iterable[str]) -> list[Result]:
+        """The results of the runs of these names, each once."""
+        return [self._by_name[name] for name in dict.fromkeys(names)]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Result]:
+        return {result.run.name: result for result in self.results}
+
+    @cached_property
+    def ordered(self) -> list[Result]:
+        """The results as reports/tables.yaml and params.yaml declare them."""
+        return sorted(self.results, key=run_order(self.params, self.declared))
+
+    @property
+    def images(self) -> list[ImageResult]:
+        return [result for result in self.results if isinstance(result, ImageResult)]
+
+    @property
+    def volumes(self) -> list[VolumeResult]:
+        return [result for result in self.results if isinstance(result, VolumeResult)]
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The datasets' names, as the tables print them."""
+        return self.declared["datasets"]
+
+    def dataset_at_size(self, result: Result) -> str:
+        return f"{self.names[result.dataset]} at {result.size}×{result.size}"
+
+
+def read_inputs(
+    root: Path,
+    params: "Params",
+    declared_runs: Iterable["Run"],
+    statistics: Statistics | None = None,
+) -> Inputs:
+    """Raises InputError if a run of the grid has no metrics, or reports/*.yaml are malformed."""
+    declared = load_yaml(root / "reports/tables.yaml")
+    published = load_yaml(root / "reports/published.yaml")
+    wanted: dict[str, dict[str, None]] = {}  # by dataset the metrics, each once
+    for spec in declared["tables"].values():
+        for dataset in spec["datasets"]:
+            wanted.setdefault(dataset, {}).update(dict.fromkeys(spec["metrics"]))
+    results = read_results(root, params, declared_runs, wanted)
+    return Inputs(root, params, declared, published, results, statistics)

@@ -1,0 +1,50 @@
+"""Tidy tables: the data behind a printed table, as its CSV file holds them."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Value = str | bool | int | float | None
+
+
+@dataclass(frozen=True)
+class Tidy:
+    """A tidy table, as its CSV file holds it: names of the columns, and rows as wide."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+
+    def csv(self) -> str:
+        """The file's text; an absent value is an empty field."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
+        return text.getvalue()
+
+    def records(self) -> list[dict[str, Value]]:
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+def tidy(records: Sequence[Mapping[str, Any]]) -> Tidy:
+    """Records as a table: floats rounded to 6 decimals, absent and undefined values None.
+
+    The columns stand in the order in which the records bring them. A column with an absent number
+    holds floats alone, whatever the others are.
+    """
+    columns = tuple(dict.fromkeys(name for record in records for name in record))
+    by_column = [_uniform([record.get(name) for record in records]) for name in columns]
+    return Tidy(columns, tuple(zip(*by_column, strict=True)))
+
+
+def _uniform(values: Sequence[Any]) -> list[Value]:
+    known = [value for value in values if value is not None]
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
+    if not numbers or (len(known) == len(values) and all(isinstance(v, int) for v in known)):
+        return list(values)
+    return [
+        None if value is None or value != value else float(np.round(float(value), 6))
+        for value in values
+    ]
