@@ -129,19 +129,14 @@ def tables_of_runs(root: Path) -> dict[str, list[str]]:
     Raises:
         InputError: params.yaml or reports/*.yaml has a mistake.
     """
-    if not (root / "reports/tables.yaml").is_file():
-        return {}
     from pipeline.config.params import load_params
     from pipeline.config.runs import runs
-    from reports.make.results.views import TableViews, load_yaml
+    from reports.make.results.views import runs_of_tables
 
+    if not (root / "reports/tables.yaml").is_file():
+        return {}
     params = load_params(root)
-    declared = load_yaml(root / "reports/tables.yaml")
-    published = load_yaml(root / "reports/published.yaml")
-    return {
-        key: [run.name for run in runs(params) if (run.view, run.cell) in pairs]
-        for key, pairs in TableViews(params, declared, published).shown().items()
-    }
+    return runs_of_tables(runs(params), params, root)
 
 
 def seed_of(run: str) -> int | None:

@@ -5,7 +5,7 @@ from the profile and the cells that they were declared with. So a demo table can
 the paper's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from reports.make.report import PaperTable
@@ -171,7 +171,7 @@ def _legend(table: PaperTable, results: Sequence[Result]) -> tuple[str, ...]:
     return tuple(legend)
 
 
-def image_legend(protocols: set[str]) -> list[str]:
+def image_legend(protocols: Collection[str]) -> list[str]:
     legend = [
         "Scores of images are percentages of one confusion matrix over all test pixels at the "
         "training size; mIoU is the lesion's IoU, as in the published code."
@@ -189,7 +189,7 @@ def image_legend(protocols: set[str]) -> list[str]:
     return legend
 
 
-def volume_legend(protocols: set[str]) -> list[str]:
+def volume_legend(protocols: Collection[str]) -> list[str]:
     legend = [
         "Scores of volumes are taken at the volumes' own pixels, DSC in percent, and are means "
         "over the test cases, then over the organs, by the published code's convention: an organ "
