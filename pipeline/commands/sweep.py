@@ -20,34 +20,35 @@ Run the cells of the grid that are not up to date, several at once: downloads an
 first, then every cell, the longest first, each cell's evaluation as soon as it is trained, the
 tables last. Run it in the repository's root.
 
-Each stage is the command of dvc.yaml, and DVC records it: what DVC has is skipped, and afterwards
-`dvc repro` has nothing to do. A cell that dies is tried again from its checkpoint; wrong input is
-not tried again. If a cell fails for good, the rest goes on. Ctrl-C stops; the same command goes on
-where it stopped.
+Each stage runs the command of dvc.yaml, and DVC records it: stages that are up to date are skipped,
+and afterwards `dvc repro` has nothing to do. A cell that fails is tried again from its checkpoint,
+unless its input is wrong. If all attempts of a cell fail, the other cells continue. Ctrl-C stops
+the sweep; the same command continues it.
 """
 
 NOTES = """\
 examples:
   vmunet sweep                                 (everything that `dvc repro` would run)
-  vmunet sweep --dry-run                       (what that is, in the order of its start)
+  vmunet sweep --dry-run                       (list these stages in the order of their start)
   vmunet sweep --tables 3,4                    (the cells that Tables III and IV show)
   vmunet sweep --cells 'isic17-*-base-*'       (cells by name; `vmunet runs` lists them)
   vmunet sweep --seeds 1,2                     (seeds that params.yaml declares in grid.seeds)
   vmunet sweep --parallel 4 --gpus 0,1,2,3
   vmunet sweep --runner dask --address tcp://10.0.0.5:8786   (on more machines: docs/cluster.md)
 
-The tables need the scores of all cells: a sweep of some makes them if the others are up to date.
+The tables need the scores of all cells: a sweep of some cells makes the tables if the other cells
+are up to date.
 
-Output of each stage: .sweep/logs/STAGE.log. To watch in a browser, start `vmunet ui` first; or set
-PREFECT_API_URL to a Prefect server. Without one a sweep runs all the same.
+Output of each stage: .sweep/logs/STAGE.log. To watch the sweep in a browser, start
+`vmunet ui` first, or set PREFECT_API_URL to a Prefect server. A sweep also runs without a server.
 
-On a CPU the cores are shared out among the cells side by side, and a training's bits depend on its
-threads: with another --parallel, an interrupted training starts from its first epoch.
+On a CPU the cells share the cores, and a training's bits depend on its number of threads: with
+another --parallel, an interrupted training starts from its first epoch.
 
 exit status: 0 all is up to date, 1 something failed, 2 wrong input, 130 stopped by Ctrl-C.
 """
 
-NO_OPTIONS = ("command", "dry_run")  # of a parsed command line, what the sweep itself does not take
+NO_OPTIONS = ("command", "dry_run")  # parsed arguments that are not options of a sweep
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,16 +83,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runner",
         metavar="dask",
-        help="where the cells run: `local`, on this machine, or `dask`, on a cluster's workers, "
-        "each in a clone of its own (docs/cluster.md)",
+        help="which machines run the cells: `local`, this one, or `dask`, a cluster's workers, each "
+        "in its own clone (docs/cluster.md)",
     )
     parser.add_argument(
         "--address",
         metavar="tcp://HOST:8786",
-        help="of the Dask scheduler",
+        help="address of the Dask scheduler",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", default=False, help="list what would run, run nothing"
+        "--dry-run",
+        action="store_true",
+        default=False,
+        help="list the stages that would run, and run none",
     )
 
 
@@ -125,15 +129,15 @@ def sweep(arguments: argparse.Namespace) -> int:
 
 
 def dry_run(options: "SweepOptions") -> int:
-    """Print what would run, in the order of its start."""
-    from pipeline.sweep.execution import summary
+    """Print the stages that would run, in the order of their start."""
+    from pipeline.sweep.execution import sweep_summary
     from pipeline.sweep.plan import plan_sweep
 
     planned = plan_sweep(options, Path("."), say)
     for name in planned.in_order():
         certain = name in planned.out_of_date
-        print(f"{name}{'' if certain else '  (if what it needs turns out different)'}")
-    print(summary(planned))
+        print(f"{name}{'' if certain else '  (if the outputs that it needs change)'}")
+    print(sweep_summary(planned))
     return 0
 
 
@@ -144,7 +148,7 @@ def stop_as_ctrl_c_does() -> None:
 
 
 def words(text: str | None) -> list[str]:
-    """What stands between the commas."""
+    """The words between the commas."""
     return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
@@ -152,7 +156,7 @@ def numbers(text: str | None) -> list[int]:
     """Whole numbers, separated by commas.
 
     Raises:
-        InputError: something else stands there.
+        InputError: a word is not a whole number.
     """
     for word in words(text):
         if not word.isdecimal():

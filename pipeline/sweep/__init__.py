@@ -1,1 +1,1 @@
-"""Many stages at once, recorded as DVC records them."""
+"""Sweeps: many stages at once, recorded as DVC records them."""

@@ -1,4 +1,4 @@
-"""What a machine has to run stages on: GPUs, one for each stage, or cores, shared out."""
+"""The GPUs and cores of a machine: each stage gets a GPU of its own, or a share of the cores."""
 
 import os
 import shutil
@@ -9,22 +9,22 @@ from queue import SimpleQueue
 
 from vmunet.errors import InputError
 
-MOST_ON_CPU = 8  # stages side by side by default; each takes memory of its own
+MOST_ON_CPU = 8  # parallel stages by default; each needs its own memory
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VMUNET_THREADS")
 
 
 class Devices:
-    """Hands out GPUs and cores, and says how many stages run side by side.
+    """Hands out GPUs and cores, and decides the number of stages that run in parallel.
 
     Args:
-        parallel: stages side by side; None for one on each GPU, on each of the `workers`, or on
-            each core.
+        parallel: the number of stages that run in parallel; None for one on each GPU, on each of
+            the `workers`, or on each core.
         gpus: `all`, `none`, or indices as CUDA counts them, such as 0,2.
-        workers: machines that run the cells, or 0. This machine then runs the other stages, without
-            a GPU.
+        workers: the number of machines that run the cells, or 0. If there are any, this machine
+            runs only the other stages, without a GPU.
 
     Raises:
-        InputError: a GPU that is asked for is not there.
+        InputError: a GPU that `gpus` names does not exist.
     """
 
     def __init__(self, parallel: int | None = None, gpus: str = "all", workers: int = 0) -> None:
@@ -32,8 +32,8 @@ class Devices:
         chosen = present if gpus in ("all", "none") else gpus.split(",")
         for gpu in chosen:
             if gpu not in present:
-                here = ", ".join(present) or "none, as nvidia-smi and CUDA_VISIBLE_DEVICES tell"
-                raise InputError(f"--gpus {gpus}: there is no GPU {gpu}; there are: {here}")
+                here = ", ".join(present) or "none (see nvidia-smi and CUDA_VISIBLE_DEVICES)"
+                raise InputError(f"--gpus {gpus}: there is no GPU {gpu}; this machine has: {here}")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self.gpus, self.cores = chosen, cores or 1
         most = len(chosen) or workers or min(self.cores, MOST_ON_CPU)
@@ -43,7 +43,7 @@ class Devices:
         for gpu in chosen:
             self._free.put(gpu)
         self._hides_gpus = gpus == "none" or workers > 0
-        # of a stage that nothing runs beside: what a person asked for, else as under `dvc repro`
+        # For a stage that runs with no other: the GPUs of `gpus`, else the same as `dvc repro`.
         self._alone = {} if gpus == "all" else {"CUDA_VISIBLE_DEVICES": ",".join(chosen)}
 
     def __str__(self) -> str:
@@ -53,16 +53,16 @@ class Devices:
 
     @contextmanager
     def one(self, alone: bool = False) -> Iterator[dict[str, str]]:
-        """Environment variables of a stage: its GPU, its share of the cores.
+        """Environment variables of a stage, which name its GPU or its share of the cores.
 
         Args:
-            alone: nothing runs beside it: it has all cores and GPUs, as under `dvc repro`.
+            alone: no other stage runs, so this one has all cores and GPUs, as under `dvc repro`.
         """
         if alone:
             yield self._alone
             return
         environment: dict[str, str] = {}
-        if self.width > 1:  # else it is left to the library's own choice
+        if self.width > 1:  # else each library chooses its number of threads
             for name in THREADS:
                 own = os.environ.get(name, "")
                 environment[name] = str(min(self.threads, int(own) if own.isdecimal() else 10**6))
@@ -79,7 +79,7 @@ class Devices:
 
 
 def visible_gpus() -> list[str]:
-    """GPUs as CUDA_VISIBLE_DEVICES names them, else as nvidia-smi counts them."""
+    """The GPUs that CUDA_VISIBLE_DEVICES names; if it is not set, those that nvidia-smi lists."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [gpu.strip() for gpu in given.split(",") if gpu.strip() not in ("", "-1")]

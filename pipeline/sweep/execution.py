@@ -1,8 +1,8 @@
-"""A sweep from its options to its summary: each stage runs as soon as what it needs is done.
+"""A sweep from its options to its summary: a stage starts when the stages that it needs are done.
 
-`kill -9` of a sweep leaves nothing in the way of the next: its commands are killed by a watchdog
-(`pipeline/sweep/processes.py`), and until the last of them is gone they keep the clone's lock, for
-which the next sweep waits; a training goes on from its checkpoint.
+The next sweep can start after a `kill -9` of this one. A watchdog kills the commands
+(`pipeline/sweep/processes.py`). The commands hold the clone's lock until the last of them has
+ended, and the next sweep waits for this lock. A training continues from its checkpoint.
 """
 
 import fcntl
@@ -40,11 +40,11 @@ def run_sweep(
     make_pool: MakePool = Threads,
     root: Path = Path("."),
 ) -> bool:
-    """Plan, run and summarise a sweep; whether a stage did not come to its end.
+    """Plan, run and summarise a sweep; return whether a stage did not end well.
 
     Args:
-        say: told each event, in a line.
-        make_pool: makes what runs the stages side by side.
+        say: is called with a line for each event.
+        make_pool: makes the pool that runs the stages in parallel.
 
     Raises:
         InputError: an option, params.yaml or dvc.yaml has a mistake.
@@ -55,7 +55,7 @@ def run_sweep(
         devices = Devices(options.parallel, options.gpus)
         sweep = plan_sweep(options, root, say)
         if not sweep.needs:
-            say(summary(sweep))
+            say(sweep_summary(sweep))
             return False
         counts = f"{len(sweep.needs)} stages to run, {sweep.up_to_date} up to date"
         shared = client is None or os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
@@ -72,7 +72,7 @@ def run_sweep(
                 processes.close()
                 keep_measured(sweep)
                 sweep.record.close()
-                say(summary(sweep))
+                say(sweep_summary(sweep))
         return sweep.incomplete
 
 
@@ -83,17 +83,17 @@ def run_stages(
     retries: int,
     say: Callable[[str], None],
 ) -> None:
-    """Run the stages of a sweep; `sweep.outcomes` tells how each of them ended.
+    """Run the stages of a sweep and write how each of them ended to `sweep.outcomes`.
 
-    Ctrl-C, or any other end of this process but `kill -9`, ends the commands first; what had not
-    ended is not recorded.
+    If this process ends, by Ctrl-C or otherwise except by `kill -9`, it ends the commands first.
+    Stages that had not ended are not recorded.
     """
     schedule = Schedule(sweep.needs, sweep.seconds)
     ended: SimpleQueue[str] = SimpleQueue()
     running: set[str] = set()
 
     def another_may_start() -> bool:
-        alone = any(name.startswith(ALONE) for name in running)  # handed out before all others
+        alone = any(name.startswith(ALONE) for name in running)  # the schedule gives them first
         return len(running) < runner.devices.width and not alone
 
     def start() -> None:
@@ -111,9 +111,9 @@ def run_stages(
 
     def settle(name: str) -> None:
         outcome = sweep.outcomes.get(name) or StageOutcome(
-            name, "failed", reason="it never started"
+            name, "failed", reason="it was never started"
         )
-        if outcome.state in ("running", "retrying"):  # the pool gave it up
+        if outcome.state in ("running", "retrying"):  # the pool stopped trying
             outcome = StageOutcome(name, "failed", reason="it was given up")
         sweep.outcomes[name] = outcome
         if outcome.state in ("failed", "stopped"):
@@ -147,7 +147,7 @@ def run_stages(
 
 @contextmanager
 def one_at_a_time(root: Path, say: Callable[[str], None]) -> Iterator[int]:
-    """The clone's lock, a file descriptor; waits while another sweep of the clone has it."""
+    """Hold the clone's lock, a file descriptor; wait while another sweep of the clone holds it."""
     path = root / LOCK
     path.parent.mkdir(exist_ok=True)
     with open(path, "a+") as file:
@@ -165,10 +165,10 @@ def one_at_a_time(root: Path, say: Callable[[str], None]) -> Iterator[int]:
 
 @contextmanager
 def mlflow_run(sweep: Sweep, root: Path, shared: bool) -> Iterator[None]:
-    """A run of MLflow for the sweep, beneath which its cells log theirs.
+    """An MLflow run for the sweep, the parent of its cells' runs.
 
-    There is none if nothing is trained, or if the cells log to other stores than this one (not
-    `shared`). If the store is away, cells log without a parent.
+    There is none if no cell is trained or evaluated, or if the cells log to other stores than this
+    process (`shared` is False). If the store does not answer, cells log without a parent.
     """
     cells = [name for name in sweep.needs if trains_or_evaluates(name)]
     path = root / "params.yaml"
@@ -193,7 +193,7 @@ def mlflow_run(sweep: Sweep, root: Path, shared: bool) -> Iterator[None]:
 
 @contextmanager
 def dask_client(options: SweepOptions) -> Iterator["Client | None"]:
-    """A client of the Dask scheduler, if the cells are to run on its workers."""
+    """A client of the Dask scheduler, or None if the cells run on this machine."""
     if options.runner != "dask":
         yield None
         return
@@ -210,7 +210,7 @@ def dask_client(options: SweepOptions) -> Iterator["Client | None"]:
 def dask_cluster(
     client: "Client | None", sweep: Sweep, say: Callable[[str], None]
 ) -> Iterator["Cluster | None"]:
-    """The client's workers, made ready for the sweep."""
+    """The client's workers, prepared for the sweep; None without a client."""
     if client is None:
         yield None
         return
@@ -224,7 +224,7 @@ def dask_cluster(
 
 
 def keep_measured(sweep: Sweep) -> None:
-    """Remember the seconds of the stages that ran to their end in one attempt."""
+    """Store the seconds of the stages that ended well in their first attempt."""
     path = sweep.record.root / MEASURED
     seconds = measured_seconds(sweep.record.root)
     seconds |= {o.name: round(o.seconds, 1) for o in sweep.outcomes_in("done") if o.attempts == 1}
@@ -233,7 +233,7 @@ def keep_measured(sweep: Sweep) -> None:
 
 
 def line_on(outcome: StageOutcome, sweep: Sweep) -> str:
-    """A line on a stage that has ended."""
+    """The line that reports a stage which has ended."""
     line = f"{outcome.name}  {outcome.state}"
     if outcome.state == "done":
         line += f" in {outcome.seconds:.1f} s"
@@ -244,8 +244,8 @@ def line_on(outcome: StageOutcome, sweep: Sweep) -> str:
     return f"{line}  [{sweep.ended}/{len(sweep.needs)}]"
 
 
-def summary(sweep: Sweep) -> str:
-    """What is left to say at the end: what failed, with its last lines, and the counts."""
+def sweep_summary(sweep: Sweep) -> str:
+    """The last lines of a sweep: failed stages with the ends of their logs, and the counts."""
     lines = []
     for outcome in sweep.outcomes_in("failed"):
         lines.append(f"{outcome.name}: failed after {outcome.attempts} attempts: {outcome.reason}")
@@ -259,6 +259,6 @@ def summary(sweep: Sweep) -> str:
     if sweep.left_out:
         lines.append(
             f"tables and report not made: {len(sweep.left_out)} stages outside this selection are "
-            "not up to date; `vmunet sweep` runs all"
+            "not up to date; `vmunet sweep` runs all stages"
         )
     return "\n".join(lines)

@@ -9,20 +9,20 @@ RUNNERS = ("local", "dask")
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """What a person asks a sweep for; the defaults ask for everything.
+    """The options of a sweep; with the defaults it runs all cells.
 
     Attributes:
-        tables: only the cells that these tables show, by number or numeral: 3 or III.
-        cells: only the cells whose names match one of these patterns, as a shell's.
+        tables: only the cells that these tables show. A table is a number or a numeral: 3 or III.
+        cells: only the cells whose names match one of these shell patterns.
         seeds: only these of the declared seeds.
-        parallel: stages at once; None for one on each GPU, worker or core.
+        parallel: the number of stages at once; None for one on each GPU, worker or core.
         gpus: `all`, `none`, or indices such as 0,1.
-        retries: further attempts for a stage that fails.
-        runner: where the cells run: `local` or `dask`.
-        address: of the Dask scheduler.
+        retries: the number of further attempts for a stage that fails.
+        runner: the machines that run the cells: `local` for this one, or `dask`.
+        address: the Dask scheduler's address.
 
     Raises:
-        InputError: a value, or a combination of values, makes no sense.
+        InputError: a value is out of range, or two values exclude each other.
     """
 
     tables: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class SweepOptions:
         if self.runner not in RUNNERS:
             raise InputError(f"--runner {self.runner}: expected {' or '.join(RUNNERS)}")
         if self.address and self.runner != "dask":
-            raise InputError(f"--address {self.address}: goes with --runner dask")
+            raise InputError(f"--address {self.address}: only valid with --runner dask")
         if self.runner == "dask" and self.gpus not in ("all", "none"):
             raise InputError(
                 f"--gpus {self.gpus}: a Dask worker has the GPU of its own CUDA_VISIBLE_DEVICES"

@@ -1,8 +1,9 @@
-"""What a sweep runs, and in which order.
+"""The stages that a sweep runs, and their order.
 
-DVC alone says what is up to date (`pipeline/sweep/record.py`); nothing here remembers it. Of the
-stages that can start, those that measure time (`ALONE`) come first, and nothing runs beside them;
-then come prerequisites, evaluations, trainings, the longest first, and reports.
+DVC decides which stages are up to date (`pipeline/sweep/record.py`); this module stores nothing
+about it. Of the stages that can start, those that measure time (`ALONE`) come first, and no other
+stage runs meanwhile. Then come prerequisites, evaluations, trainings, and reports; among equals
+the longest comes first.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,22 +17,22 @@ from pipeline.sweep.stage_runner import ALONE, StageOutcome, read_json, run_json
 from vmunet.errors import InputError
 
 UNKNOWN_SECONDS = 1.0
-MEASURED = Path(".sweep") / "seconds.json"  # what stages took in earlier sweeps
+MEASURED = Path(".sweep") / "seconds.json"  # durations of stages in earlier sweeps
 
 
 @dataclass
 class Sweep:
-    """What is to be run, and how each stage has ended so far.
+    """The plan of a sweep, and how each stage has ended so far.
 
     Attributes:
-        record: the stages, as DVC knows them.
-        selection: what was asked for.
-        needs: the stages to run: those that are out of date and those that need them; for each,
-            which others of these it needs.
-        out_of_date: the stages that are out of date for certain.
-        seconds: that each stage may take.
-        left_out: stages outside the selection that keep the tables from being made.
-        outcomes: how each stage ended, or where it is.
+        record: DVC's record of the stages.
+        selection: the stages that the options select.
+        needs: the stages to run (those that are out of date and those that need them), each with
+            the other stages to run that it needs.
+        out_of_date: the stages that are certainly out of date.
+        seconds: the estimated duration of each stage.
+        left_out: stages outside the selection that are out of date, so that no tables are made.
+        outcomes: how each stage ended, or its present state.
     """
 
     record: Record
@@ -44,11 +45,11 @@ class Sweep:
 
     @property
     def up_to_date(self) -> int:
-        """How many of the selected stages were up to date from the start."""
+        """The number of selected stages that were up to date at the start."""
         return len(self.selection.stages - self.needs.keys())
 
     def in_order(self) -> list[str]:
-        """The stages in the order in which a sweep of one at a time would run them."""
+        """The stages in the order in which a sweep with one stage at a time would run them."""
         schedule, names = Schedule(self.needs, self.seconds), []
         while name := schedule.next():
             names.append(name)
@@ -61,17 +62,17 @@ class Sweep:
 
     @property
     def ended(self) -> int:
-        """How many stages have ended."""
+        """The number of stages that have ended."""
         return len(self.outcomes) - len(self.outcomes_in("running", "retrying"))
 
     @property
     def incomplete(self) -> bool:
-        """Whether a stage did not come to its end."""
+        """Whether a stage did not end well."""
         return bool(self.outcomes_in("failed", "not run", "stopped"))
 
 
 def plan_sweep(options: SweepOptions, root: Path, say: Callable[[str], None]) -> Sweep:
-    """Ask DVC which of the selected stages are to be run.
+    """Ask DVC which of the selected stages have to run.
 
     Raises:
         InputError: the options, params.yaml or dvc.yaml have a mistake, or the stage `code` fails.
@@ -87,18 +88,19 @@ def plan_sweep(options: SweepOptions, root: Path, say: Callable[[str], None]) ->
         if not left_out:
             selection.stages.update(record.with_ancestors(selection.last))
     stale = record.with_dependents(changed & selection.stages) & selection.stages
-    # in the order of declaration, which the schedule keeps among equals
+    # In the order of declaration, which the schedule keeps among equal stages.
     needs = {name: record.needs(name) & stale for name in record.stages if name in stale}
     seconds = estimate(record, needs, measured_seconds(root))
     return Sweep(record, selection, needs, changed & stale, seconds, left_out)
 
 
 class Schedule:
-    """Hands out stages whose needs are met; the caller says how each ended.
+    """Gives out the stages whose needs are fulfilled; the caller reports how each ended.
 
     Args:
-        needs: what each stage to run needs; needs that are no keys are met already.
-        seconds: how long each takes, roughly.
+        needs: the stages that each stage to run needs. Those that are not among the keys are done
+            already.
+        seconds: the estimated duration of each stage.
     """
 
     def __init__(self, needs: Mapping[str, set[str]], seconds: Mapping[str, float]) -> None:
@@ -110,7 +112,7 @@ class Schedule:
         self._ranks = {name: self._rank(name, seconds) for name in needs}
 
     def next(self) -> str | None:
-        """The stage to start now, or None if every stage that is left waits for another."""
+        """The stage to start now, or None if every remaining stage waits for another."""
         ready = [name for name, needed in self._waiting.items() if not needed]
         if not ready:
             return None
@@ -119,13 +121,13 @@ class Schedule:
         return name
 
     def done(self, name: str) -> None:
-        """The stage has ended well."""
+        """Report that a stage has ended well."""
         for other in self._needed_by[name]:
             if other in self._waiting:
                 self._waiting[other].discard(name)
 
     def failed(self, name: str) -> list[str]:
-        """The stage failed: these cannot run, and are not handed out any more."""
+        """Report that a stage failed; return the stages that therefore cannot run."""
         lost: list[str] = []
         reached = [name]
         while reached:
@@ -137,11 +139,11 @@ class Schedule:
 
     @property
     def left(self) -> list[str]:
-        """Stages not handed out, in the order of their declaration."""
+        """The stages that were not started, in the order of their declaration."""
         return list(self._waiting)
 
     def _rank(self, name: str, seconds: Mapping[str, float]) -> tuple[int, float]:
-        """Measurements of time, prerequisites, evaluations, trainings, reports."""
+        """The order: measurements of time, prerequisites, evaluations, trainings, reports."""
         longest_first = -seconds.get(name, UNKNOWN_SECONDS)
         if name.startswith(ALONE):
             return -1, longest_first
@@ -153,10 +155,10 @@ class Schedule:
 def estimate(
     record: Record, names: Iterable[str], measured: Mapping[str, float]
 ) -> dict[str, float]:
-    """Seconds that each stage may take.
+    """The estimated seconds of each stage.
 
-    As measured in an earlier sweep; else as the run.json of an earlier run says; else by the
-    pixels and blocks of the cell, scaled to those that are known.
+    They come from an earlier sweep; otherwise from the run.json of an earlier run; otherwise from
+    the pixels and blocks of the cell, scaled to the durations that are known.
     """
     names = list(names)
     costs_of_runs = run_costs(record.root)
@@ -172,7 +174,7 @@ def estimate(
 
 
 def run_costs(root: Path) -> dict[str, float]:
-    """Pixels times blocks of each declared run, by its name: its cost, in no unit."""
+    """The cost of each declared run, by its name: pixels times blocks, without a unit."""
     from pipeline.config.params import load_params
     from pipeline.config.runs import own_runs, runs
 

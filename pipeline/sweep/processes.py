@@ -1,8 +1,8 @@
-"""Commands of stages as processes: each in a group of its own, its output in a log file.
+"""Commands of stages as processes, each in its own process group, with its output in a log file.
 
-A group is ended as a whole: a command may have started others. If this process is killed, nobody
-is left to do that; so a watchdog, one small process for all groups, waits for the end of a pipe
-that only this process writes to, and kills the groups that are left.
+The whole group is ended, because a command may have started other processes. If this process is
+killed, it cannot do that. So a watchdog, one small process for all groups, waits for the end of a
+pipe that only this process writes to, and kills the groups that remain.
 """
 
 import os
@@ -37,22 +37,22 @@ for group in groups:
 
 
 class Watchdog:
-    """Kills the process groups that are left when this process has ended, however it ended."""
+    """Kills the remaining process groups when this process has ended, for whatever reason."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-S", "-E", "-c", WATCHDOG],
             stdin=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C in the terminal, or a kill of the group, spares it
+            start_new_session=True,  # so that Ctrl-C and a kill of the group do not reach it
             cwd="/",
         )
 
     def add(self, group: int) -> None:
-        self._tell(f"+{group}\n")
+        self._send(f"+{group}\n")
 
     def forget(self, group: int) -> None:
-        self._tell(f"-{group}\n")
+        self._send(f"-{group}\n")
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -60,9 +60,9 @@ class Watchdog:
             self._process.stdin.close()
         self._process.wait()
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # without a watchdog the commands are none the worse
+        with suppress(BrokenPipeError):  # the commands also run without the watchdog
             self._process.stdin.write(line)
             self._process.stdin.flush()
 
@@ -72,7 +72,7 @@ class Processes:
 
     Args:
         inherited: file descriptors that every command keeps open. A lock among them stays locked
-            until the last command has ended, whatever becomes of this process.
+            until the last command has ended, even if this process ends earlier.
     """
 
     def __init__(self, inherited: Sequence[int] = ()) -> None:
@@ -85,10 +85,10 @@ class Processes:
     def run(
         self, commands: Sequence[list[str] | str], options: Mapping[str, Any], log: IO[bytes]
     ) -> int:
-        """Run commands one after the other; the first status that is not 0 ends it.
+        """Run commands one after the other, until one has an exit status other than 0.
 
         Returns:
-            The exit status, negative for a signal.
+            The exit status; it is negative for a signal.
         """
         for command in commands:
             status = self._run(command, options, log)
@@ -97,7 +97,7 @@ class Processes:
         return 0
 
     def stop(self) -> None:
-        """SIGTERM to every group, after 10 s SIGKILL. Nothing starts any more."""
+        """Send SIGTERM to every group and SIGKILL after 10 s. No command starts afterwards."""
         with self._lock:
             self._stopping = True
         deadline = time.monotonic() + GRACE_SECONDS
@@ -107,7 +107,7 @@ class Processes:
         self._signal_all(signal.SIGKILL)
 
     def close(self) -> None:
-        """Let the watchdog go."""
+        """End the watchdog."""
         self._watchdog.close()
 
     def _run(self, command: list[str] | str, options: Mapping[str, Any], log: IO[bytes]) -> int:
@@ -125,10 +125,10 @@ class Processes:
             )
             self._running.add(process.pid)
             self._watchdog.add(process.pid)
-        # Not reaped yet, the process keeps its number: the group is nobody else's.
+        # The process is not reaped yet and keeps its number, so no other group can have it.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with self._lock:
-            send(process.pid, signal.SIGKILL)  # what it left behind
+            send(process.pid, signal.SIGKILL)  # the processes that the command left behind
             self._running.discard(process.pid)
             self._watchdog.forget(process.pid)
         return process.wait()
@@ -145,7 +145,7 @@ def send(group: int, number: signal.Signals) -> None:
 
 
 def tail(log: Path) -> bytes:
-    """The end of a log, nothing if there is none."""
+    """The last bytes of a log; b'' if there is no log."""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL_BYTES))
@@ -155,7 +155,7 @@ def tail(log: Path) -> bytes:
 
 
 def last_lines(log: Path, count: int = 10) -> list[str]:
-    """The last lines that say something; of a progress bar only its last state."""
+    """The last lines that are not empty; of a progress bar only its last state."""
     text = tail(log).decode(errors="replace")
     lines = (line.rstrip().split("\r")[-1] for line in text.split("\n"))
     return list(deque((line for line in lines if line.strip()), maxlen=count))

@@ -1,28 +1,28 @@
-"""DVC's record of what is done, kept by one process while many stages run at once.
+"""DVC's record of finished stages, kept by one process while many stages run at once.
 
-The one module that uses DVC, and the functions that DVC keeps to itself: they are those of 3.67.
+Only this module uses DVC, including DVC's private functions; they are those of version 3.67.
 
-`dvc repro` runs one stage after the other. Several of them side by side take DVC's repository lock
-with a hard-coded patience of 3 seconds, and lose results when many cells end together. Here one
+`dvc repro` runs one stage after the other. Several `dvc repro` at once wait at most 3 seconds for
+DVC's repository lock (a fixed limit), and lose results when many cells end together. Here one
 process owns the record and does for each stage what `dvc repro` does, in the same order:
 
-1. `begin`: is the stage up to date (DVC's own `changed`)? Does the run-cache hold its outputs?
-   Otherwise its outputs are deleted, its dependencies hashed as they are, and its paths entered in
-   DVC's rwlock, so that no other dvc process runs it meanwhile;
-2. the stage's own command runs, elsewhere, without any lock;
-3. `finish`: the dependencies are hashed again, and if one differs the stage is not recorded;
-   else outputs go to the cache, the stage to the run-cache and its entry to dvc.lock.
+1. `begin` asks whether the stage is up to date (DVC's own `changed`) and whether the run-cache
+   holds its outputs. If neither is true, it deletes the stage's outputs, hashes its dependencies,
+   and enters its paths in DVC's rwlock, so that no other dvc process runs the stage meanwhile.
+2. The caller runs the stage's command, without any lock.
+3. `finish` hashes the dependencies again. If one differs, the stage is not recorded. Otherwise the
+   outputs go to the cache, the stage to the run-cache and its entry to dvc.lock.
 
 Steps 1 and 3 run under a lock of this process and DVC's repository lock. If another process holds
-that one, they wait until it is free.
+DVC's lock, they wait until it is free.
 
-DVC rewrites the whole of dvc.lock for a stage, and in place: at 5,000 lines that takes 1.2 to 2.4 s
-of processor time, 0.8 s of it DVC's serialiser alone, and a kill in this moment leaves an empty
-file. Here only the stage's lines are replaced (0.04 s), and the file as a whole: a kill leaves the
-old file or the new one.
+DVC rewrites the complete dvc.lock in place for each stage. At 5,000 lines that takes 1.2 to 2.4 s
+of processor time (0.8 s in DVC's serialiser), and a kill at this moment leaves an empty file. Here
+only the stage's lines change (0.04 s), and a new file replaces the old one in one step, so that a
+kill leaves the old file or the new one.
 
-The stage `code` (`CODE`) writes a fingerprint of each stage's code, on which the others depend. It
-is no work of a sweep: it runs before DVC is asked anything, whenever a Python file has changed.
+The stage `code` (`CODE`) writes a fingerprint of each stage's code, on which the other stages
+depend. A sweep does not plan it: it runs before each question to DVC if a Python file has changed.
 """
 
 import gc
@@ -50,15 +50,15 @@ if TYPE_CHECKING:
 BUSY_SECONDS = 0.5
 CODE = "code"
 NO_REMOTE = (
-    "no default DVC remote, through which the clones share results: `dvc remote add -d NAME URL`, "
-    "URL a folder that all of them see, or such as s3://bucket/folder"
+    "no default DVC remote, through which the clones share results; add one with "
+    "`dvc remote add -d NAME URL`: URL is a folder that all clones see, or s3://bucket/folder"
 )
 Outputs = Sequence[Mapping[str, Any]]  # as in dvc.lock: path, hash, size
 T = TypeVar("T")
 
 
 class Verdict(Enum):
-    """What `begin` says of a stage."""
+    """The answer of `begin` about a stage."""
 
     UNCHANGED = "unchanged"
     RESTORED = "restored"
@@ -66,27 +66,27 @@ class Verdict(Enum):
 
 
 class InputsChangedError(Exception):
-    """A dependency changed while the stage ran: its outputs belong to neither state."""
+    """A dependency changed while the stage ran, so its outputs belong to neither state."""
 
 
 class RemoteError(Exception):
-    """The remote did not give or take something; it may at the next attempt."""
+    """A transfer from or to the remote failed; the next attempt may succeed."""
 
 
 class Record:
-    """The stages of a repository and what DVC knows of them.
+    """The stages of a repository and DVC's record of them.
 
     Args:
         root: the repository's root.
-        say: told, once for each wait, that another process holds DVC's lock.
-        writes_lock: whether dvc.lock is written. A clone that works for another leaves the file as
-            git has it: the other's dvc.lock is the record.
+        say: is called once for each wait for another process that holds DVC's lock.
+        writes_lock: whether dvc.lock is written. A clone that works for another clone does not
+            change the file, because the other clone's dvc.lock is the record.
 
     Attributes:
-        stages: their names, in the order of their declaration, without `code`.
+        stages: the names of the stages, in the order of their declaration, without `code`.
 
     Raises:
-        InputError: not a DVC repository, or dvc.yaml has a mistake.
+        InputError: `root` is not a DVC repository, or dvc.yaml has a mistake.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Record:
             with no_collection():
                 graph = get_active_graph(self._repo.index.graph)
         except DvcException as error:
-            raise InputError(one_line(error)) from None
+            raise InputError(message_of(error)) from None
         names = {stage: stage.addressing for stage in graph}
         self._stages: dict[str, PipelineStage] = {name: stage for stage, name in names.items()}
         self._code = self._stages.pop(CODE, None)
@@ -132,24 +132,24 @@ class Record:
         return self._needs[name]
 
     def with_ancestors(self, names: Iterable[str]) -> set[str]:
-        """These stages and all that they need, directly or not."""
+        """These stages and all stages that they need, directly or not."""
         return reachable(names, self._needs)
 
     def with_dependents(self, names: Iterable[str]) -> set[str]:
-        """These stages and all that need them, directly or not."""
+        """These stages and all stages that need them, directly or not."""
         return reachable(names, self._needed_by)
 
     def outputs(self, name: str) -> list[Path]:
-        """Paths of the stage's outputs, from the root."""
+        """The paths of the stage's outputs, relative to the root."""
         outs = self._stages[name].outs
         return [Path(out.fs_path).relative_to(self.root) for out in outs if out.is_in_repo]
 
     def hashes_of_outputs(self, name: str) -> Outputs:
-        """The stage's outputs as dvc.lock has them."""
+        """The stage's outputs in the form of dvc.lock."""
         return [out.dumpd() for out in self._stages[name].outs]
 
     def share(self) -> None:
-        """Share results through the DVC remote from now on: `begin` looks there too.
+        """Share results through the DVC remote from now on; `begin` searches it too.
 
         Raises:
             InputError: no remote is configured.
@@ -160,23 +160,23 @@ class Record:
         """Copy the stage's outputs to the remote, and its entry in the run-cache.
 
         Raises:
-            RemoteError: not all of it is there now.
+            RemoteError: something could not be copied.
         """
         assert self._remote is not None
         self._remote.push(self._stages[name])
 
     def bring(self, name: str, outputs: Outputs) -> None:
-        """Put outputs that another clone made, by their hashes, where the stage has its own.
+        """Fetch outputs that another clone made, by their hashes, to the stage's paths.
 
         Raises:
-            RemoteError: the remote did not give them.
+            RemoteError: the remote did not provide them.
         """
         assert self._remote is not None
         stage = self._stages[name]
         self._remote.fetch(stage, outputs)
 
         def place() -> None:
-            if name in self._held:  # its rwlock entry is ours, and would keep us out too
+            if name in self._held:  # `stage.checkout` would wait for our own rwlock entry
                 for out in stage.outs:
                     out.checkout(force=True)
             elif any(out.workspace_status() for out in stage.outs):
@@ -185,29 +185,29 @@ class Record:
         self._patiently(place)
 
     def inputs(self, name: str, afresh: bool = False) -> dict[str, Any]:
-        """Hash or values of each dependency: at `begin`, or as they are now.
+        """The hash or the values of each dependency, at `begin` or (`afresh`) now.
 
         Raises:
             InputError: a dependency is missing, or the stage `code` fails.
         """
         from dvc.dependency.base import DependencyDoesNotExistError
 
-        def look() -> dict[str, Any]:
+        def hash_inputs() -> dict[str, Any]:
             try:
-                return self._look(name)
+                return self._hash_inputs(name)
             except DependencyDoesNotExistError as error:
-                raise InputError(f"{name}: {one_line(error)}") from None
+                raise InputError(f"{name}: {message_of(error)}") from None
 
         if not afresh:
             return self._inputs[name]
         self._refresh_fingerprints()
-        return self._patiently(look)
+        return self._patiently(hash_inputs)
 
     def changed(self, names: Iterable[str]) -> set[str]:
         """Those of the stages that are not up to date, by DVC's own rules.
 
-        As `Stage.changed`, without its rwlock, which writes a file six times for each stage, and
-        with one look at a dependency that many stages share.
+        This does the same as `Stage.changed`, but without its rwlock, which writes a file six times
+        for each stage, and it checks a dependency that many stages share only once.
 
         Raises:
             InputError: the stage `code` fails.
@@ -234,45 +234,44 @@ class Record:
             return self._patiently(lambda: {n for n in names if changed(self._stages[n])})
 
     def begin(self, name: str) -> Verdict:
-        """Make the stage ready to run, unless there is nothing to do; `finish` or `drop` follows.
+        """Prepare the stage to run, unless it is up to date; `finish` or `drop` must follow.
 
         Raises:
             InputError: a dependency is missing, or the stage `code` fails.
-            RemoteError: results are shared, and the remote does not answer.
+            RemoteError: results are shared and the remote does not answer.
         """
         self._refresh_fingerprints()
         return self._patiently(lambda: self._begin(name))
 
     def finish(self, name: str) -> None:
-        """Record the stage, whose command has ended well.
+        """Record the stage after its command has ended well.
 
         Raises:
-            InputsChangedError: a dependency changed while it ran; nothing is recorded.
-            InputError: it did not make one of its outputs, or the disk is full, or the stage `code`
-                fails.
+            InputsChangedError: a dependency changed while the stage ran; nothing is recorded.
+            InputError: an output is missing, the disk is full, or the stage `code` fails.
         """
         self._refresh_fingerprints()
         self._patiently(lambda: self._finish(name))
 
     def drop(self, name: str) -> None:
-        """Forget that the stage was begun: its command failed or was stopped."""
+        """Undo `begin` after the stage's command failed or was stopped."""
         if name in self._held:
             self._patiently(lambda: self._release(name))
 
     def close(self) -> None:
-        """Release everything that was begun and not finished."""
+        """Release every stage that was begun and not finished."""
         for name in list(self._held):
             self.drop(name)
         self._repo.close()
 
     def command(self, name: str) -> tuple[list[list[str] | str], dict[str, Any]]:
-        """The stage's commands and their `Popen` arguments, as DVC would run them."""
+        """The stage's commands and their `Popen` arguments, the same as DVC's."""
         return command_of(self._stages[name])
 
     def heal(self) -> None:
-        """Remove what a kill at the wrong moment can leave: an rwlock file cut short.
+        """Remove an rwlock file that is incomplete because a process was killed while it wrote it.
 
-        Its entries need no care: DVC drops those of processes that are gone.
+        Entries need no repair: DVC drops those of processes that have ended.
         """
         path = self.root / ".dvc" / "tmp" / "rwlock"
 
@@ -287,10 +286,11 @@ class Record:
         self._patiently(remove_if_broken)
 
     def _refresh_fingerprints(self) -> None:
-        """Run the stage `code`, if a Python file has changed since it last ran here.
+        """Run the stage `code` if a Python file has changed since its last run in this process.
 
-        Its outputs are not deleted first, as DVC would: stages that run may be hashing them. Its
-        entry of dvc.lock is written with the next stage's: who only asks changes nothing.
+        DVC would delete its outputs first. This does not, because running stages may be hashing
+        them. Its entry of dvc.lock is written together with the next stage's entry, so that a mere
+        question, such as a dry run, does not change the file.
         """
         if self._code is None:
             return
@@ -328,9 +328,9 @@ class Record:
                 self._write(name)
                 return Verdict.RESTORED
             except RunCacheNotFoundError:
-                self._inputs[name] = self._look(name)
+                self._inputs[name] = self._hash_inputs(name)
         except DependencyDoesNotExistError as error:
-            raise InputError(f"{name}: {one_line(error)}") from None
+            raise InputError(f"{name}: {message_of(error)}") from None
         self._hold(name)
         return Verdict.RUN
 
@@ -342,7 +342,7 @@ class Record:
         before = self._inputs[name]
         self._release(name)
         try:
-            after = self._look(name)
+            after = self._hash_inputs(name)
             changed = [path for path in before if before[path] != after[path]]
             if changed:
                 raise InputsChangedError(
@@ -353,27 +353,27 @@ class Record:
         except LockError:
             raise
         except OutputDoesNotExistError as error:
-            raise InputError(f"{name}: its command made no {one_line(error)}") from None
+            raise InputError(f"{name}: its command made no {message_of(error)}") from None
         except (DvcException, OSError) as error:
-            raise InputError(f"{name}: not recorded: {one_line(error)}") from None
+            raise InputError(f"{name}: not recorded: {message_of(error)}") from None
 
     def _patiently(self, step: Callable[[], T]) -> T:
-        """The result of a step under this process's lock and DVC's.
+        """The result of a step that runs under this process's lock and DVC's.
 
-        Either may take as long as another dvc process wants it: DVC's own patience of 3 s would
-        cost a result. That process may also be running a stage whose paths the step needs.
+        It waits as long as another dvc process holds the lock, or runs a stage whose paths the step
+        needs. After DVC's own limit of 3 s a result would be lost.
         """
         from dvc.lock import LockError
 
-        said = False
+        reported = False
         while True:
             try:
                 with self._locked():
                     return step()
             except LockError as error:
-                if not said:
-                    self._say(f"waiting for another dvc process: {one_line(error)[:200]}")
-                    said = True
+                if not reported:
+                    self._say(f"waiting for another dvc process: {message_of(error)[:200]}")
+                    reported = True
             time.sleep(BUSY_SECONDS)
 
     @contextmanager
@@ -388,7 +388,7 @@ class Record:
                 lock.unlock()
 
     def _write(self, name: str) -> None:
-        """What `Repo.commit(name, force=True)` does, but for the way dvc.lock is written."""
+        """Do the same as `Repo.commit(name, force=True)`, but write dvc.lock in one step."""
         stage = self._stages[name]
         with as_recorded(stage) as keep:
             uncached = any(not (o.use_cache or o.is_metric or o.is_plot) for o in stage.outs)
@@ -402,8 +402,8 @@ class Record:
                 enter(stage)
             keep()
 
-    def _look(self, name: str) -> dict[str, Any]:
-        """Hash or values of each dependency, as they are now."""
+    def _hash_inputs(self, name: str) -> dict[str, Any]:
+        """The hash or the values of each dependency, now."""
         stage = self._stages[name]
         with as_recorded(stage):
             stage.save_deps()
@@ -419,7 +419,7 @@ class Record:
         reads = [dep.fs_path for dep in stage.deps]
         writes = [out.fs_path for out in stage.outs]
         hardlink = self._repo.config["core"].get("hardlink_lock", False)
-        # The name makes the entry this stage's own: DVC would share one between all of a process.
+        # The name makes an entry for this stage only: DVC has one for all stages of a process.
         label = f"vmunet sweep {name}"
         tmp = self._repo.tmp_dir
         stack.enter_context(rwlock(tmp, self._repo.fs, label, reads, writes, hardlink))
@@ -434,12 +434,12 @@ class Record:
 class Remote:
     """The default remote of a repository, through which several clones share results.
 
-    `dvc push` and `dvc pull` work through a clone's dvc.lock. Here the hashes of a stage's outputs
-    come from elsewhere: the clone that ran the stage, or that asks for it, sends them along. So no
-    clone has to commit its dvc.lock before another can go on.
+    `dvc push` and `dvc pull` read the hashes of a stage's outputs from the clone's dvc.lock. Here
+    the clone that ran the stage, or that needs it, sends the hashes. So no clone has to commit its
+    dvc.lock before another can continue.
 
     Raises:
-        InputError: there is none.
+        InputError: the repository has no default remote, or it cannot be used.
     """
 
     def __init__(self, repo: "Repo") -> None:
@@ -452,20 +452,20 @@ class Remote:
             self._files = repo.cloud.get_remote_odb()
             self._runs = repo.cloud.get_remote_odb(hash_name="md5-dos2unix")
         except (ConfigError, ImportError, OSError) as error:
-            raise InputError(f"the DVC remote cannot be used: {one_line(error)[:300]}") from None
+            raise InputError(f"the DVC remote cannot be used: {message_of(error)[:300]}") from None
 
     def push(self, stage: "Stage") -> None:
         """Copy the stage's outputs to the remote, and its entry in the run-cache.
 
         Raises:
-            RemoteError: not all of it is there now.
+            RemoteError: something could not be copied.
         """
         with remote_errors("push", stage):
             self._transfer(self._repo.cloud.push, self._files, stage)
-            self._push_run(stage)  # last: who finds the entry finds the outputs too
+            self._push_run(stage)  # last, so that an entry never appears before its outputs
 
     def fetch(self, stage: "Stage", outputs: Outputs) -> None:
-        """Bring outputs of the stage into this clone's cache; `stage.checkout` comes after it.
+        """Copy outputs of the stage to this clone's cache; the caller then checks them out.
 
         Raises:
             RemoteError: the remote does not answer, or lacks a file.
@@ -478,10 +478,10 @@ class Remote:
                 self._transfer(self._repo.cloud.pull, self._files, stage)
             missing = [str(out) for out in cached if out.changed_cache()]
             if missing:
-                raise RemoteError(f"{', '.join(missing)} is not there")
+                raise RemoteError(f"the remote lacks {', '.join(missing)}")
 
     def fetch_run(self, stage: "Stage") -> None:
-        """Bring what the remote's run-cache holds for the stage, whose dependencies are saved."""
+        """Fetch the remote's run-cache entries for the stage, whose dependencies are saved."""
         from dvc.stage.cache import _can_hash, _get_stage_hash
 
         if not _can_hash(stage):
@@ -503,7 +503,7 @@ class Remote:
                 pass
 
     def _copy_runs(self, key: str, source: Any, target: Any) -> Iterator[str]:
-        """Copy the entries of a key that the target lacks; their names."""
+        """Copy the entries of a key that the target lacks, and yield their names."""
         from dvc.fs import generic
 
         folder = source.fs.join(source.path, "runs", key[:2], key)
@@ -518,7 +518,7 @@ class Remote:
                 yield value
 
     def _transfer(self, send: Callable[..., Any], odb: Any, stage: "Stage") -> None:
-        objects = {one for of_remote in stage.get_used_objs().values() for one in of_remote}
+        objects = {item for items in stage.get_used_objs().values() for item in items}
         if objects:
             failed = send(objects, odb=odb).failed
             if failed:
@@ -533,10 +533,9 @@ def has_remote(root: Path) -> bool:
 
 
 def command_of(stage: "PipelineStage") -> tuple[list[list[str] | str], dict[str, Any]]:
-    """A stage's commands and their `Popen` arguments, as DVC would run them.
+    """A stage's commands and their `Popen` arguments, the same as DVC's.
 
-    `python` is this one: the process may have been started by its path, out of an environment that
-    is not activated.
+    The command `python` is this process's Python, also if its environment is not activated.
     """
     from dvc.stage.run import _enforce_cmd_list, _make_cmd, get_executable, prepare_kwargs
 
@@ -549,19 +548,19 @@ def command_of(stage: "PipelineStage") -> tuple[list[list[str] | str], dict[str,
 
 
 def python_files(root: Path) -> dict[Path, tuple[int, int]]:
-    """Time of change and size of each Python file in the root's packages."""
+    """The time of change and the size of each Python file in the root's packages."""
     packages = {path.parent for path in root.glob("[!.]*/*.py")}
     files: dict[Path, tuple[int, int]] = {}
     for package in packages:
         for path in package.rglob("*.py"):
-            with suppress(FileNotFoundError):  # an editor may just be replacing it
+            with suppress(FileNotFoundError):  # an editor may be replacing it now
                 state = path.stat()
                 files[path] = (state.st_mtime_ns, state.st_size)
     return files
 
 
 def reachable(names: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str]:
-    """These names and all that their edges lead to, directly or not."""
+    """These names and all names that their edges lead to, directly or not."""
     reached: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -573,7 +572,7 @@ def reachable(names: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[s
 
 
 def fill(out: "Output", known: Mapping[str, Any]) -> None:
-    """Give an output the hash that it has elsewhere."""
+    """Set an output's hash to the one that another clone sent."""
     from dvc_data.hashfile.meta import Meta
 
     out.meta = Meta.from_dict(dict(known))
@@ -584,21 +583,22 @@ def fill(out: "Output", known: Mapping[str, Any]) -> None:
 
 @contextmanager
 def remote_errors(verb: str, stage: "Stage") -> Iterator[None]:
-    """Whatever a remote's own library raises, as a RemoteError in one line."""
+    """Turn any error of the remote's library into a RemoteError of one line."""
     try:
         yield
     except Exception as error:
         raise RemoteError(
-            f"dvc {verb} of {stage.addressing} failed: {one_line(error)[:300]}"
+            f"dvc {verb} of {stage.addressing} failed: {message_of(error)[:300]}"
         ) from error
 
 
 @contextmanager
 def as_recorded(stage: "PipelineStage") -> Iterator[Callable[[], None]]:
-    """Leave the stage's hashes as its entry in dvc.lock has them, unless the call says to keep.
+    """Reset the stage's hashes to those of dvc.lock at the end, unless the body calls `keep`.
 
-    The dependencies of now beside the outputs of then would look like a result: DVC would restore
-    the old outputs, when the stage is tried again, for the new dependencies.
+    `keep` is the function that this yields. New hashes of dependencies together with old hashes of
+    outputs would look like a result: when the stage is tried again, DVC would restore the old
+    outputs for the new dependencies.
     """
     names = ("hash_info", "hash_name", "meta", "obj", "files")
     items = [*stage.deps, *stage.outs]
@@ -623,7 +623,7 @@ def enter(stage: "PipelineStage") -> None:
 
 
 def write_entry(lock: Path, name: str, entry: Mapping[str, Any]) -> None:
-    """Put a stage's entry into dvc.lock, byte for byte where and how DVC would, in one step."""
+    """Write a stage's entry to dvc.lock in one step, byte for byte as DVC would."""
     from dvc.utils.serialize import dumps_yaml
 
     text = lock.read_text() if lock.exists() else "schema: '2.0'\nstages:\n"
@@ -632,7 +632,7 @@ def write_entry(lock: Path, name: str, entry: Mapping[str, Any]) -> None:
     block = dumped[dumped.index("stages:\n") + len("stages:\n") :]
     head = block.splitlines(keepends=True)[0]
     if "stages:\n" not in lines or head.startswith("  ?"):
-        raise InputError(f"{lock}: not as DVC writes it; run `dvc repro {name}` to mend it")
+        raise InputError(f"{lock}: not in DVC's format; `dvc repro {name}` repairs it")
     first = lines.index("stages:\n") + 1
     end = next((i for i in range(first, len(lines)) if re.match(r"\S", lines[i])), len(lines))
     if head in lines[first:end]:
@@ -650,7 +650,7 @@ def write_entry(lock: Path, name: str, entry: Mapping[str, Any]) -> None:
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Without garbage collection, which takes a third of the time that 2,000 stages need."""
+    """Switch garbage collection off: it takes a third of the time that 2,000 stages need."""
     gc.disable()
     try:
         yield
@@ -658,5 +658,6 @@ def no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def one_line(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """An error's message on one line; the name of its class if it has no message."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,8 +1,8 @@
-"""Which stages a sweep is about: all, or the cells that tables, names or seeds select.
+"""The stages of a sweep: all, or those of the cells that tables, names or seeds select.
 
 A cell is a run of the grid: the stages `train...@NAME`, `evaluate...@NAME` and
-`model_card...@NAME`; NAME is the run's, such as isic17-64-base-paper-42. Stages are selected from
-DVC's own graph.
+`model_card...@NAME`. NAME is the run's name, such as isic17-64-base-paper-42. Stages are selected
+from DVC's own graph.
 """
 
 import difflib
@@ -17,7 +17,7 @@ from pipeline.sweep.record import Record
 from vmunet.errors import InputError
 
 CELL = re.compile(r"(?P<kind>train|evaluate|model_card)\w*@(?P<run>.+)")
-# Stages that read the scores of all cells, and those that they alone read.
+# The stages that read the scores of all cells, and the stages that only those need.
 REPORT = (
     "cross",
     "speed",
@@ -39,12 +39,13 @@ def trains_or_evaluates(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Selection:
-    """The stages of a sweep, those that they need included.
+    """The stages of a sweep, including the stages that they need.
 
     Attributes:
         stages: names of the stages.
-        last: the report's stages, for which every cell of the grid has to be scored, or nothing.
-        shown: numerals of the tables that show a run, by the run's name.
+        last: the report's stages, which need the scores of every cell; empty if all stages are
+            selected.
+        shown: the numerals of the tables that show a run, by the run's name.
     """
 
     stages: set[str]
@@ -53,7 +54,7 @@ class Selection:
 
 
 def select(record: Record, options: SweepOptions) -> Selection:
-    """The stages that the options name, with all that they need.
+    """The stages that the options select, with all stages that they need.
 
     Raises:
         InputError: a table, cell or seed is unknown, or nothing is left.
@@ -80,17 +81,17 @@ def select(record: Record, options: SweepOptions) -> Selection:
                 )
         runs = {run for run in runs if seed_of(run) in options.seeds}
     if not runs:
-        raise InputError("no cell of the grid is all of that; `vmunet runs` lists them")
+        raise InputError("no cell of the grid matches all options; `vmunet runs` lists the cells")
     stages = record.with_ancestors(name for run in runs for name in of_run[run])
     last = {name for name in record.stages if name.partition("@")[0] in REPORT}
     return Selection(stages, last, invert(shown))
 
 
 def matching(pattern: str, runs: Iterable[str]) -> list[str]:
-    """The runs whose name the pattern matches.
+    """The runs whose name matches the pattern.
 
     Raises:
-        InputError: none does.
+        InputError: no name matches.
     """
     names = list(runs)
     matches = [run for run in names if fnmatchcase(run, pattern.split("@")[-1])]
@@ -98,13 +99,13 @@ def matching(pattern: str, runs: Iterable[str]) -> list[str]:
         close = difflib.get_close_matches(pattern, names, n=2, cutoff=0.5)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise InputError(
-            f"--cells {pattern}: no cell of that name; `vmunet runs` lists them.{hint}"
+            f"--cells {pattern}: no cell has that name; `vmunet runs` lists the cells.{hint}"
         )
     return matches
 
 
 def table_keys(wanted: Iterable[str], shown: Mapping[str, Iterable[str]]) -> list[str]:
-    """Numerals of the tables that are asked for by number or numeral.
+    """The numerals of the tables that `wanted` names by number or numeral.
 
     Raises:
         InputError: there is no such table, or it shows no cell of this grid.
@@ -124,7 +125,7 @@ def table_keys(wanted: Iterable[str], shown: Mapping[str, Iterable[str]]) -> lis
 
 
 def tables_of_runs(root: Path) -> dict[str, list[str]]:
-    """Names of the grid's runs that each declared table shows; nothing if no table is declared.
+    """The names of the grid's runs that each declared table shows; empty if no table is declared.
 
     Raises:
         InputError: params.yaml or reports/*.yaml has a mistake.

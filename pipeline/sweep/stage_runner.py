@@ -1,4 +1,4 @@
-"""One stage of a sweep from start to end: made ready, run, recorded; and how it ended."""
+"""One stage of a sweep from start to end: prepare it, run it, record it, and report the outcome."""
 
 import json
 import re
@@ -18,22 +18,22 @@ from vmunet.errors import InputError
 
 LOGS = Path(".sweep") / "logs"
 MICRO_BATCH = "VMUNET_MICRO_BATCH"
-ALONE = "speed@"  # stages of this name measure time: nothing may run beside them
+ALONE = "speed@"  # these stages measure time: no other stage may run meanwhile
 
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """How a stage ended, or where it is.
+    """How a stage ended, or its present state.
 
     Attributes:
-        name: the stage's.
+        name: the stage's name.
         state: running, retrying, done, restored (from the run-cache), unchanged, failed, not run (a
             stage that it needs failed), stopped.
-        seconds: of the last attempt.
-        attempts: how often its command was started.
-        epoch, loss, mlflow_run_id: of a training, from its run.json.
-        reason: why it failed, in words.
-        lines: the last lines of its log, if it failed.
+        seconds: the duration of the last attempt.
+        attempts: the number of times that its command was started.
+        epoch, loss, mlflow_run_id: values of a training's run.json.
+        reason: why the stage failed.
+        lines: the last lines of its log if it failed.
     """
 
     name: str
@@ -48,7 +48,7 @@ class StageOutcome:
 
 
 class StageError(Exception):
-    """A stage failed; it is tried again unless `final`."""
+    """A stage failed; it is tried again unless the error is `final`."""
 
     def __init__(self, message: str, final: bool = False) -> None:
         super().__init__(message)
@@ -56,16 +56,17 @@ class StageError(Exception):
 
 
 class OtherMachines(Protocol):
-    """Machines that run stages in clones of their own."""
+    """Machines that run stages in their own clones."""
 
     def run(
         self, name: str, started: Callable[[str], None], log: IO[bytes], more: Mapping[str, str]
     ) -> int:
-        """Run a stage's command there and bring its outputs here; its exit status.
+        """Run a stage's command there, copy its outputs to here and return its exit status.
 
         Args:
-            started: to be called with words for the place.
-            log: where the command's output goes.
+            started: is called at the start with the machine in words, such as ` on HOST`.
+            log: receives the command's output.
+            more: further environment variables of the command.
         """
 
     def stop(self) -> None:
@@ -73,12 +74,12 @@ class OtherMachines(Protocol):
 
 
 class StageRunner:
-    """Runs stages, from any thread.
+    """Runs stages; every thread may call it.
 
     Args:
-        outcomes: how each stage ended; kept up to date here.
-        machines: they run the trainings and evaluations; without them this machine does, as it
-            runs all other stages.
+        outcomes: how each stage ended; this class writes it.
+        machines: they run the trainings and evaluations. This machine runs the other stages, and
+            without `machines` all of them.
     """
 
     def __init__(
@@ -93,14 +94,14 @@ class StageRunner:
         self.record, self.devices, self.outcomes = record, devices, outcomes
         self.stopping = threading.Event()
         self._processes, self._say, self._machines = processes, say, machines
-        self._micro_batch: dict[str, str] = {}  # of stages that ran out of memory
+        self._micro_batch: dict[str, str] = {}  # for stages that ran out of memory
 
     def attempt(self, name: str, retries: int = 0) -> StageOutcome:
-        """Run the stage unless it is up to date by now.
+        """Run the stage unless it has become up to date.
 
         Raises:
-            StageError: it failed, and why. It is tried again `retries` times; a training then
-                goes on from its checkpoint.
+            StageError: it failed; the message says why. The caller tries again up to `retries`
+                times; a training then continues from its checkpoint.
         """
         log, before = log_of(self.record.root, name), self.outcomes.get(name)
         started = time.monotonic()
@@ -134,7 +135,7 @@ class StageRunner:
         return self.outcomes[name]
 
     def stop(self) -> None:
-        """End every command; nothing is tried again."""
+        """End every command; no stage is tried again."""
         self.stopping.set()
         if self._machines is not None:
             self._machines.stop()
@@ -169,15 +170,15 @@ class StageRunner:
         return "done"
 
     def _out_of_memory(self, name: str) -> StageError:
-        """The next attempt takes fewer samples at once, as many as the stage's last words say.
+        """Let the next attempt take the number of samples at once that the stage's last line names.
 
-        It starts over: another micro batch is another run.
+        That attempt starts from the first epoch: another micro batch is another run.
         """
         lines = last_lines(log_of(self.record.root, name))
         attempt = "\n".join(lines).rpartition("\n--- ")[2]
         sizes = re.findall(rf"{MICRO_BATCH}=(\d+)", attempt)
         if not sizes:
-            return StageError("out of memory, whatever the batch", final=True)
+            return StageError("out of memory, even with one sample at once", final=True)
         self._micro_batch[name] = sizes[-1]
         return StageError(f"out of memory; {sizes[-1]} samples at once from now on")
 
@@ -205,18 +206,18 @@ class StageRunner:
 
 
 def log_of(root: Path, name: str) -> Path:
-    """Where the output of a stage's command goes."""
+    """The file with the output of a stage's command."""
     return root / LOGS / f"{name.replace('/', '_')}.log"
 
 
 def run_json(record: Record, name: str) -> dict[str, Any]:
-    """The run.json of a training, as it was last written; empty if there is none."""
+    """The content of a training's last run.json; empty if there is none."""
     paths = [record.root / out for out in record.outputs(name) if out.name == "run.json"]
     return read_json(paths[0]) if paths else {}
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's mapping, empty if there is none."""
+    """The mapping in a JSON file; empty if there is none."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):

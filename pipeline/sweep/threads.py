@@ -1,4 +1,4 @@
-"""Where jobs run side by side: in threads of this process, or as Prefect's tasks.
+"""Pools that run jobs in parallel: threads of this process, or Prefect's tasks.
 
 A job is a stage of a sweep or a trial of a search. It ends with an outcome, or raises a StageError.
 """
@@ -18,27 +18,27 @@ Job = Callable[[], StageOutcome]
 
 
 class JobPool(Protocol):
-    """Runs jobs side by side, each again if it raises a StageError that is not final."""
+    """Runs jobs in parallel, and repeats a job if it raises a StageError that is not final."""
 
     def submit(self, name: str, job: Job, done: Callable[[], None]) -> None:
-        """Start the job; call `done` when it has ended, well or not."""
+        """Start the job; call `done` when it has ended, successfully or not."""
 
     def show(self, sweep: "Sweep") -> None:
-        """The outcomes of the sweep's stages have changed."""
+        """Display the changed outcomes of the sweep's stages."""
 
     def shut_down(self) -> None:
-        """Wait for the jobs that run."""
+        """Wait for the running jobs."""
 
 
-MakePool = Callable[[int, int], JobPool]  # from the number of jobs at once and of retries
+MakePool = Callable[[int, int], JobPool]  # arguments: jobs at once, retries
 
 
 class Threads:
     """Runs jobs in threads of this process.
 
     Args:
-        width: jobs at once.
-        retries: further attempts for a job that fails.
+        width: the number of jobs at once.
+        retries: the number of further attempts for a job that fails.
     """
 
     def __init__(self, width: int, retries: int) -> None:
@@ -50,7 +50,7 @@ class Threads:
         self._pool.submit(self._repeat, job).add_done_callback(lambda _: done())
 
     def show(self, sweep: "Sweep") -> None:
-        """Nothing to do: the lines on the terminal tell it all."""
+        """Do nothing: the lines on the terminal report every outcome."""
 
     def shut_down(self) -> None:
         self._closing.set()

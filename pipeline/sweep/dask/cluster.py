@@ -1,20 +1,20 @@
 """Cells of a sweep on the workers of a Dask cluster, each worker in its own clone.
 
-Only the cells go to workers, trainings and evaluations. What comes before them, downloads and
-preprocessing, and the tables after them run in the sweep's own clone: that is where the internet
-and the raw data are, and a worker needs the arrays alone.
+The workers run only the cells, that is trainings and evaluations. Downloads, preprocessing and the
+tables run in the sweep's own clone, which has the internet and the raw data. A worker needs only
+the arrays.
 
-Without Dask, a cell is a thread or a Prefect task of this process that begins the stage, has its
-command run and records it (`pipeline/sweep/stage_runner.py`). The same here, but the command runs
-on a worker, through `distributed.Client`. prefect-dask's task runner would start the Prefect task
-itself on the worker: every worker would have to reach Prefect's server, a killed worker would start
-the task run a second time under the same name behind Prefect's back, and what only this process may
-do, DVC's record, would happen outside of the task. As it is, retries, states and logs on Prefect's
-page are those of a sweep on one machine.
+Without Dask, a thread or a Prefect task of this process begins a cell's stage, runs its command and
+records it (`pipeline/sweep/stage_runner.py`). The same happens here, but the command runs on a
+worker, through `distributed.Client`. prefect-dask's task runner is not used, because it would start
+the Prefect task itself on the worker: every worker would have to reach Prefect's server, the death
+of a worker would start the same task run a second time without Prefect's knowledge, and DVC's
+record, which only this process may write, would be written outside of the task. With the way taken
+here, Prefect's page shows the same retries, states and logs as for a sweep on one machine.
 
-Each worker has one cell at a time, which is sent to this worker and no other. If Dask loses the
-worker, the cell's attempt has failed, and the next one is made elsewhere; Dask's own rescheduling
-plays no part. A worker that joins later gets cells too, once its clone has been looked at.
+Each worker has one cell at a time, and Dask sends the cell only to this worker. If Dask loses the
+worker, the cell's attempt fails, and another worker makes the next attempt; Dask's own rescheduling
+is not used. A worker that joins later gets cells too, after its clone has been inspected.
 """
 
 import os
@@ -55,7 +55,7 @@ def connect(address: str) -> "Client":
     """A client of the scheduler at this address.
 
     Raises:
-        InputError: Dask is not installed, or nothing answers there within 10 s.
+        InputError: Dask is not installed, or no scheduler answers within 10 s.
     """
     try:
         from distributed import Client
@@ -66,25 +66,26 @@ def connect(address: str) -> "Client":
     try:
         return Client(address, timeout=ANSWER_SECONDS, set_as_default=False, name="vmunet-sweep")
     except (OSError, ValueError, TypeError) as error:
-        wrong = "no Dask scheduler answers there" if isinstance(error, OSError) else "no address"
-        raise InputError(f"--address {address}: {wrong}; expected tcp://HOST:8786") from None
+        why = "no Dask scheduler answers there" if isinstance(error, OSError) else "not an address"
+        raise InputError(f"--address {address}: {why}; expected tcp://HOST:8786") from None
 
 
 def leave(client: "Client") -> None:
-    """Close the client; the cluster goes on without it."""
-    with suppress(Exception):  # its scheduler may be gone
+    """Close the client; the cluster continues without it."""
+    with suppress(Exception):  # its scheduler may have ended
         client.close(timeout=ANSWER_SECONDS)
 
 
 class Cluster:
-    """The workers, their clones, and the way of a cell there and back.
+    """The workers and their clones; sends cells to them and fetches the results.
 
     Args:
-        client: of the scheduler.
+        client: a client of the scheduler.
         record: the sweep's stages, whose results are shared from now on.
+        say: is called with a line for each event.
 
     Raises:
-        InputError: no DVC remote, or a worker's clone is not fit for the sweep.
+        InputError: there is no DVC remote, or a worker's clone cannot work for the sweep.
     """
 
     def __init__(self, client: "Client", record: Record, say: Callable[[str], None]) -> None:
@@ -114,7 +115,7 @@ class Cluster:
 
     @property
     def width(self) -> int:
-        """Workers at hand."""
+        """The number of workers, at least 1."""
         return max(1, len(self._present))
 
     def run(
@@ -124,18 +125,18 @@ class Cluster:
         log: IO[bytes],
         more: Mapping[str, str] | None = None,
     ) -> int:
-        """Run a stage that was begun on a worker, bring its outputs; its command's exit status.
+        """Run a begun stage's command on a worker, fetch its outputs and return its exit status.
 
         `more` are environment variables of this attempt.
 
         Raises:
-            StageError: the worker was lost, or could not do it.
+            StageError: the worker was lost, refused the cell or failed.
         """
         record = self._record
         try:
             for needed in record.needs(name):
                 self._offer(needed)
-            with self._one() as worker:
+            with self._free_worker() as worker:
                 started(f" on {worker}")
                 result = self._send(name, worker, more or {})
             log.write(result.output)
@@ -147,19 +148,19 @@ class Cluster:
         return result.status
 
     def stop(self) -> None:
-        """Give up every cell that runs: the workers end its command."""
+        """Give up every running cell; the workers end their commands."""
         self._closing.set()
         with self._change:
             self._change.notify_all()
 
     def close(self) -> None:
-        """Look after the workers no longer."""
+        """Stop watching the workers."""
         self.stop()
         self._thread.join()
         (self._record.root / OWNER).unlink(missing_ok=True)
 
     def _offer(self, name: str) -> None:
-        """Push the outputs of a stage that a cell needs, once in a sweep."""
+        """Push the outputs of a stage that a cell needs, unless this sweep has already done so."""
         with self._change:
             lock = self._pushing.setdefault(name, threading.Lock())
         with lock:
@@ -182,7 +183,11 @@ class Cluster:
             future.cancel(force=True)
 
     def _await(self, future: "Future", worker: str) -> None:
-        """Until the future is done, or cannot be any more."""
+        """Wait until the future is done.
+
+        Raises:
+            StageError: it cannot end: the sweep stops, or the worker or the scheduler was lost.
+        """
         future.add_done_callback(lambda _: self._notify())
         with self._change:
             while not future.done():
@@ -217,8 +222,8 @@ class Cluster:
             raise StageError(f"on {worker}: {type(error).__name__}: {error}") from error
 
     @contextmanager
-    def _one(self) -> Iterator[str]:
-        """A worker that has no cell; waits for one."""
+    def _free_worker(self) -> Iterator[str]:
+        """Wait for a worker that has no cell, and reserve it."""
         with self._change:
             while True:
                 if self._closing.is_set():
@@ -250,10 +255,10 @@ class Cluster:
                 return
 
     def _look(self, refuse: Callable[[str, str], None]) -> None:
-        """Which workers there are; inspect those that are new."""
+        """List the workers and inspect the new ones."""
         present = set(self._client.nthreads())
         answers = self._inspect(sorted(present - self._present - self._refused.keys()))
-        # one that was lost while it was asked is asked again, should it still be there
+        # A worker that did not answer is asked again if the scheduler still lists it.
         present -= {worker for worker, answer in answers.items() if is_unanswered(answer)}
         new = sorted(present & answers.keys())
         problems = {worker: problem(answers[worker]) for worker in new}
@@ -269,7 +274,7 @@ class Cluster:
             self._say(f"worker {worker} was lost, {left}")
 
     def _inspect(self, workers: list[str]) -> dict[str, Any]:
-        """What each says of its clone, or the exception that asking it gave."""
+        """The answer of each worker about its clone, or the exception of asking it."""
         if not workers:
             return {}
         return dict(self._client.run(inspect, self._state, workers=workers, on_error="return"))
@@ -289,13 +294,13 @@ class Cluster:
 
 
 def is_unanswered(answer: Any) -> bool:
-    """Whether a worker could not be reached; `inspect` itself may fail for want of a file."""
-    its_own = (FileNotFoundError, PermissionError)
-    return isinstance(answer, OSError) and not isinstance(answer, its_own)
+    """Whether a worker could not be reached; missing files are errors of `inspect` itself."""
+    errors_of_inspect = (FileNotFoundError, PermissionError)
+    return isinstance(answer, OSError) and not isinstance(answer, errors_of_inspect)
 
 
 def problem(answer: Any) -> str:
-    """What `inspect` said, or why the worker could not be asked."""
+    """The answer of `inspect`, or why the worker could not be asked."""
     if isinstance(answer, str):
         return answer
     if isinstance(answer, ImportError):
@@ -304,13 +309,14 @@ def problem(answer: Any) -> str:
 
 
 def environment_for_cells(say: Callable[[str], None]) -> dict[str, str]:
-    """Environment variables that the cells get from here, the address of MLflow's server first."""
+    """The environment variables that the cells get from here, such as MLflow's address."""
     values = {name: value for name in SENT_ALONG if (value := os.environ.get(name))}
     if not values.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://")):
-        for name in ("MLFLOW_TRACKING_URI", "VMUNET_SWEEP"):  # a run of a store of this machine's
+        # A store on this machine, and a run in it: the workers cannot use them.
+        for name in ("MLFLOW_TRACKING_URI", "VMUNET_SWEEP"):
             values.pop(name, None)
         say(
             "warning: MLFLOW_TRACKING_URI names no server here: unless the workers have one, each "
-            "clone keeps its runs in an mlflow.db of its own"
+            "clone keeps its runs in its own mlflow.db"
         )
     return values

@@ -1,13 +1,13 @@
-"""What a Dask worker does for a sweep: one cell, in the worker's own clone of the repository.
+"""The work of a Dask worker for a sweep: run one cell in the worker's own clone of the repository.
 
-Its clone is VMUNET_CLONE, else the folder that the worker was started in. There it brings the
-cell's inputs from the DVC remote, by the hashes that the sweep sends along; makes the fingerprints
-of its own code; compares every dependency with the sweep's; runs the stage's own command; commits
-the outputs to the clone's cache and pushes them. The clone's dvc.lock stays as git has it: the
-sweep's is the record.
+The worker's clone is VMUNET_CLONE, or the folder in which the worker was started. There the worker
+fetches the cell's inputs from the DVC remote, by the hashes that the sweep sends; makes the
+fingerprints of its own code; compares every dependency with the sweep's; runs the stage's command;
+commits the outputs to the clone's cache and pushes them. It does not change the clone's dvc.lock,
+because the sweep's dvc.lock is the record.
 
-The command ends with the worker, however that ends (`pipeline/sweep/processes.py`), and soon after
-the sweep has lost interest: after Ctrl-C there, or its death.
+The command ends when the worker ends, for whatever reason (`pipeline/sweep/processes.py`), and soon
+after the sweep was stopped with Ctrl-C or has died.
 """
 
 import fcntl
@@ -29,19 +29,19 @@ from pipeline.sweep.record import NO_REMOTE, Outputs, Record, Verdict, has_remot
 from pipeline.sweep.stage_runner import log_of
 from vmunet.errors import InputError
 
-OWNER = Path(".sweep") / "owner"  # in the sweep's own clone, the sweep that works in it
+OWNER = Path(".sweep") / "owner"  # in the sweep's own clone: the id of the sweep
 LOOK_SECONDS = 0.5
 NO_DIFF = (":(exclude)dvc.lock", ":(exclude,glob)**/.gitignore")  # DVC writes these
 
 
 @dataclass(frozen=True)
 class CloneState:
-    """What a clone must share with the sweep's to work for it.
+    """The state in which a clone must equal the sweep's clone to work for the sweep.
 
     Attributes:
-        sweep: the sweep's name, any.
+        sweep: the sweep's id, a random name.
         revision: git's commit.
-        changes: SHA-256 of what is not committed.
+        changes: SHA-256 of the uncommitted changes.
     """
 
     sweep: str
@@ -54,11 +54,11 @@ class CellOrder:
     """A cell to run.
 
     Attributes:
-        sweep: the sweep's name.
-        name: the stage's.
-        hashes: of its dependencies.
-        inputs: outputs of the stages that it needs, by their names.
-        environment: more environment variables for its command.
+        sweep: the sweep's id.
+        name: the stage's name.
+        hashes: the hashes of its dependencies.
+        inputs: the outputs of the stages that it needs, by the stages' names.
+        environment: further environment variables for its command.
     """
 
     sweep: str
@@ -74,8 +74,8 @@ class CellResult:
 
     Attributes:
         status: its command's exit status, negative for a signal.
-        outputs: as dvc.lock has them, if it ended well.
-        output: the end of what its command wrote.
+        outputs: its outputs in the form of dvc.lock, if it ended well.
+        output: the last bytes that its command printed.
     """
 
     status: int
@@ -84,11 +84,11 @@ class CellResult:
 
 
 class RefusedError(InputError):
-    """This clone is not fit for the sweep."""
+    """This clone cannot work for the sweep."""
 
 
 def clone() -> Path:
-    """The worker's clone."""
+    """The folder of the worker's clone."""
     return Path(os.environ.get("VMUNET_CLONE") or ".").absolute()
 
 
@@ -104,17 +104,17 @@ def state_of_clone(root: Path, sweep: str) -> CloneState:
 
 
 def inspect(wanted: CloneState) -> str:
-    """Why this worker cannot work for a sweep, in a sentence; nothing if it can."""
+    """A sentence that says why this worker cannot work for a sweep; '' if it can."""
     root = clone()
     here = f"{socket.gethostname()}:{root}"
     if not (root / ".dvc").is_dir() or not (root / "dvc.yaml").is_file():
         return (
-            f"{here} is no clone of this repository: start the worker in one, or name it in "
-            "VMUNET_CLONE"
+            f"{here} is not a clone of this repository: start the worker in a clone, or name one "
+            "in VMUNET_CLONE"
         )
     owner = root / OWNER
     if owner.exists() and owner.read_text() == wanted.sweep:
-        return f"{here} is the clone that the sweep runs in: give the worker one of its own"
+        return f"{here} is the clone that the sweep runs in: give the worker its own clone"
     mine = state_of_clone(root, wanted.sweep)
     if mine.revision != wanted.revision:
         ours, theirs = wanted.revision[:12] or "no commit", mine.revision[:12] or "no commit"
@@ -130,13 +130,13 @@ def inspect(wanted: CloneState) -> str:
 
 
 def run_cell(order: CellOrder) -> CellResult:
-    """Run a cell in this worker's clone and push its outputs, to be called as a Dask task.
+    """Run a cell in this worker's clone and push its outputs; this is the Dask task.
 
     Raises:
-        RefusedError: code, params or data here are not the sweep's.
-        InputError: the command made none of an output, or the disk is full.
-        InputsChangedError: a dependency changed while it ran.
-        RemoteError: the remote did not give or take something.
+        RefusedError: code, params or data here differ from the sweep's.
+        InputError: the command did not make an output, or the disk is full.
+        InputsChangedError: a dependency changed while the command ran.
+        RemoteError: a transfer from or to the remote failed.
     """
     root, name = clone(), order.name
     record = record_of(root, order.sweep)
@@ -181,13 +181,13 @@ def refuse_if_different(record: Record, order: CellOrder) -> None:
 
 
 def run_command(record: Record, order: CellOrder, lock: int) -> int:
-    """The exit status of the stage's command."""
+    """Run the stage's command and return its exit status."""
     commands, options = record.command(order.name)
     log = log_of(record.root, order.name)
     log.parent.mkdir(parents=True, exist_ok=True)
     threads, wanted = of_this_task()
-    threads_of_this = dict.fromkeys(THREADS, str(threads))
-    options["env"] |= {"PYTHONUNBUFFERED": "1", **threads_of_this, **order.environment}
+    thread_variables = dict.fromkeys(THREADS, str(threads))
+    options["env"] |= {"PYTHONUNBUFFERED": "1", **thread_variables, **order.environment}
     processes = Processes([lock])
     try:
         with open(log, "wb") as file, ending(processes, wanted):
@@ -197,7 +197,7 @@ def run_command(record: Record, order: CellOrder, lock: int) -> int:
 
 
 def of_this_task() -> tuple[int, Callable[[], bool]]:
-    """The worker's threads, all of which are the cell's; and whether its result is still wanted."""
+    """The worker's number of threads, all for the cell; and whether the result is still needed."""
     from distributed import get_worker
     from distributed.core import Status
 
@@ -214,7 +214,7 @@ def of_this_task() -> tuple[int, Callable[[], bool]]:
 
 @contextmanager
 def ending(processes: Processes, wanted: Callable[[], bool]) -> Iterator[None]:
-    """End the processes as soon as their result is not wanted any more."""
+    """End the processes as soon as their result is no longer needed."""
     over = threading.Event()
 
     def look() -> None:
@@ -234,7 +234,7 @@ def ending(processes: Processes, wanted: Callable[[], bool]) -> Iterator[None]:
 
 @contextmanager
 def own_lock(root: Path, name: str) -> Iterator[int]:
-    """A cell's lock in this clone, which its commands share: none is left when it is free."""
+    """A cell's lock in this clone. Its commands share it, so it is free when all have ended."""
     path = log_of(root, name).with_suffix(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:

@@ -1,1 +1,1 @@
-"""The sweep as a flow of Prefect's, with a task for each stage."""
+"""The sweep as a Prefect flow with a task for each stage."""

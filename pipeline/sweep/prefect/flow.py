@@ -1,7 +1,7 @@
 """The sweep as a Prefect flow: a task for each stage, named as DVC names it.
 
-To be watched: the flow's page lists the cells by name, with tags for dataset and tables, and holds
-three artifacts: the table of cells, the progress, and the paper's tables at the end.
+A person can watch the sweep: the flow's page lists the cells by name, with tags for dataset and
+tables, and has three artifacts: the table of cells, the progress, and finally the paper's tables.
 """
 
 from contextlib import suppress
@@ -18,12 +18,12 @@ from vmunet.errors import InputError
 
 
 def run_name() -> str:
-    """Such as `small: tables 3, 4`."""
-    asked = flow_run.parameters
+    """The name of the flow's run, such as `small: tables 3, 4`."""
+    options = flow_run.parameters
     parts = [
-        f"{name} {', '.join(map(str, asked[name]))}"
+        f"{name} {', '.join(map(str, options[name]))}"
         for name in ("tables", "cells", "seeds")
-        if asked.get(name)
+        if options.get(name)
     ]
     with suppress(InputError):
         return f"{read_yaml(Path('params.yaml')).get('profile')}: {'; '.join(parts) or 'all cells'}"
@@ -41,7 +41,7 @@ def sweep(
     runner: str = SweepOptions.runner,
     address: str = SweepOptions.address,
 ) -> None:
-    """Run what is not up to date: `vmunet sweep --help` says more of each parameter.
+    """Run the stages that are not up to date; `vmunet sweep --help` explains each parameter.
 
     Raises:
         IncompleteError: a stage failed.

@@ -1,6 +1,6 @@
-"""What a sweep shows on Prefect's page: the table of its stages, the progress, the paper's tables.
+"""A sweep's artifacts on Prefect's page: the table of stages, the progress, the paper's tables.
 
-A server that does not answer costs the page and nothing else.
+If the server does not answer, the page lacks them, and the sweep continues.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ TABLES = Path("reports/out/tables/index.md")
 class FlowPage:
     """The artifacts of a flow's run: made soon after the first `update`, then updated after each.
 
-    A thread of its own sends them, every second at most: no stage waits for the server.
+    A separate thread sends them, at most once a second, so that no stage waits for the server.
 
     Args:
         sweep: the sweep that the page shows.
@@ -42,7 +42,7 @@ class FlowPage:
         self._progress: UUID | None = None
         self._reached = True
         self._news, self._closing = threading.Event(), threading.Event()
-        # the flow's context says which run the artifacts belong to
+        # The flow's context holds the run to which the artifacts belong.
         run = contextvars.copy_context().run
         self._thread = threading.Thread(
             target=run, args=(self._keep_sending,), name="artifacts", daemon=True
@@ -50,11 +50,11 @@ class FlowPage:
         self._thread.start()
 
     def update(self) -> None:
-        """Send the table of stages and the progress, soon."""
+        """Let the thread send the table of stages and the progress soon."""
         self._news.set()
 
     def finish(self) -> None:
-        """Send the last state, and the tables if this sweep made them; waits until it is done."""
+        """Send the last state, and the tables if this sweep made them; wait until they are sent."""
         self._closing.set()
         self._news.set()
         self._thread.join()
@@ -70,8 +70,8 @@ class FlowPage:
 
     def _send_last(self) -> None:
         self._send()
-        made, tables = self.sweep.outcomes.get("tables"), self.sweep.record.root / TABLES
-        if made and made.state in ("done", "restored") and tables.is_file():
+        outcome, tables = self.sweep.outcomes.get("tables"), self.sweep.record.root / TABLES
+        if outcome and outcome.state in ("done", "restored") and tables.is_file():
             text = tables.read_text(encoding="utf-8")
             id_of(create_markdown_artifact(text, "tables", "The tables"))
 
@@ -98,7 +98,7 @@ class FlowPage:
 
 
 def id_of(answer: Any) -> UUID:
-    """An artifact's number; Prefect's functions are typed as if they might be awaited."""
+    """An artifact's id; Prefect's functions have the types of functions that may be awaited."""
     assert not asyncio.iscoroutine(answer)
     return answer
 

@@ -1,4 +1,4 @@
-"""Which Prefect server a sweep or a search reports to, if any."""
+"""The Prefect server that a sweep or a search reports to, if there is one."""
 
 import json
 import os
@@ -16,13 +16,13 @@ ANSWER_SECONDS = 3.0
 
 
 def use_server(say: Callable[[str], None]) -> bool:
-    """Choose the server of PREFECT_API_URL, else that of `vmunet ui`; whether there is one.
+    """Choose the server of PREFECT_API_URL, else that of `vmunet ui`; return whether one answers.
 
-    Without a server Prefect would start one of its own, which takes 8 to 15 s: a sweep does without
-    Prefect then. To be called before prefect is imported.
+    Without a server Prefect would start its own, which takes 8 to 15 s; so a sweep then runs
+    without Prefect. Call this before prefect is imported.
 
     Raises:
-        InputError: PREFECT_API_URL is no web address.
+        InputError: PREFECT_API_URL is not a web address.
     """
     given = os.environ.get("PREFECT_API_URL", "")
     if given and not is_web_address(given):
@@ -35,9 +35,9 @@ def use_server(say: Callable[[str], None]) -> bool:
             say(f"warning: no Prefect server answers at PREFECT_API_URL={url}: going on without it")
         return False
     os.environ["PREFECT_API_URL"] = url
-    # The terminal has the sweep's own lines; Prefect's go to its server.
+    # The terminal shows the sweep's own lines; Prefect's lines go only to its server.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    # A server that goes away is tried again for seconds, not for minutes.
+    # If the server stops, Prefect tries again for seconds instead of minutes.
     os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "2")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     return True
@@ -47,7 +47,7 @@ def is_web_address(text: str) -> bool:
     """Whether this is an http or https address with a host and, if it has one, a valid port."""
     try:
         parts = urlsplit(text)
-        parts.port  # noqa: B018  (raises a ValueError if it is none)
+        parts.port  # noqa: B018  (raises a ValueError if the port is invalid)
     except ValueError:
         return False
     plain = text.isascii() and text.isprintable() and " " not in text
@@ -63,14 +63,14 @@ def addresses() -> dict[str, str]:
 
 
 def answers(url: str) -> bool:
-    """Whether an HTTP server answers there within 3 s, be it that we may not come in."""
+    """Whether an HTTP server answers there within 3 s, even if it refuses access."""
     local = "://127.0.0.1" in url or "://localhost" in url
     opener = build_opener(ProxyHandler({})) if local else build_opener()
     try:
         opener.open(f"{url.rstrip('/')}/health", timeout=ANSWER_SECONDS).close()
     except HTTPError as error:
         return error.code in (401, 403)
-    except (OSError, HTTPException, ValueError):  # nothing there, no HTTP, no address
+    except (OSError, HTTPException, ValueError):  # no server, no HTTP, or not an address
         return False
     return True
 
@@ -82,7 +82,7 @@ def still_there() -> bool:
 
 
 def mlflow_page(run_id: str) -> str:
-    """Address of an MLflow run's page, if its server's is known; else nothing."""
+    """The address of an MLflow run's page; '' if the server's address is not known."""
     given = os.environ.get("MLFLOW_TRACKING_URI", "")
     base = given if given.startswith("http") else addresses().get("mlflow", "")
     return f"{base.rstrip('/')}/#/runs/{run_id}" if base and run_id else ""

@@ -1,6 +1,6 @@
 """The stages of a sweep, or the trials of a search, as Prefect's tasks in threads of this process.
 
-Prefect starts the tasks, tries them again and shows them; what is up to date is DVC's to say.
+Prefect starts the tasks, tries them again and shows them. DVC decides what is up to date.
 """
 
 import os
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 
 class IncompleteError(Exception):
-    """Stages or trials did not come to their end: the flow's state says so."""
+    """Stages or trials did not end well; it makes the flow's state `Failed`."""
 
 
 def start_flow() -> Callable[[str], None]:
-    """To be called in a flow: MLflow's runs name its page; gives where its lines go."""
+    """Call this in a flow: MLflow's runs then name its page. Returns the function to log lines."""
     os.environ[PAGE] = str(flow_run.ui_url or "")
     logger = get_run_logger()
 
@@ -51,11 +51,11 @@ def start_flow() -> Callable[[str], None]:
 
 
 def watch(flow: Flow[..., None], options: "DataclassInstance") -> bool:
-    """Run a flow for a person at a terminal; whether it was incomplete.
+    """Run a flow for a person at a terminal; return whether it was incomplete.
 
     Args:
         flow: its parameters are the options' fields; it may raise an IncompleteError.
-        options: of the sweep or the search.
+        options: the options of the sweep or the search.
 
     Raises:
         InputError: an option, params.yaml or dvc.yaml has a mistake.
@@ -83,9 +83,9 @@ def watch(flow: Flow[..., None], options: "DataclassInstance") -> bool:
             raise
         say(f"warning: Prefect's page is not complete ({' '.join(str(error).split())[:200]})")
     if not still_there():
-        # All is recorded and no command runs. Prefect would try for minutes to send the events
-        # that the server has not had, 7 s for each, before this process may end.
-        say("warning: Prefect's server does not answer any more: its page is not complete")
+        # Every result is recorded and no command runs. Prefect would try for minutes to send the
+        # remaining events to the server, 7 s for each, before this process could end.
+        say("warning: Prefect's server no longer answers: its page is not complete")
         sys.stdout.flush()
         os._exit(1 if results[0] else 0)
     return results[0]
@@ -95,8 +95,8 @@ class PrefectTasks:
     """Runs jobs as Prefect's tasks.
 
     Args:
-        width: jobs at once.
-        retries: further attempts for a job that fails.
+        width: the number of jobs at once.
+        retries: the number of further attempts for a job that fails.
     """
 
     def __init__(self, width: int, retries: int) -> None:
@@ -128,7 +128,7 @@ class PrefectTasks:
         def ended(_: Any) -> None:
             if began.is_set():
                 done()
-            else:  # Prefect could not start it (its server is gone?): the job runs all the same
+            else:  # Prefect could not start it, as if its server had stopped: run it without Prefect
                 self._threads.submit(name, job, done)
 
         run = Task(
@@ -156,21 +156,22 @@ class PrefectTasks:
 
 
 def may_try_again(task: Any, run: Any, state: Any) -> bool:
-    """Not if a second attempt could only end as the first."""
+    """Whether a second attempt may end differently than the first."""
     error = state.result(raise_on_failure=False)
     return not (isinstance(error, StageError) and error.final)
 
 
 def tag_this_run(tags: set[str]) -> None:
-    """Tag the task run that this is called from.
+    """Tag the task run that calls this.
 
-    A task that has tags when it is submitted asks the server for a place under each tag's limit
-    before it starts, which takes longer (0.3 to 0.8 s) than all else that Prefect does for a stage.
+    If a task has tags when it is submitted, Prefect asks the server before the start whether each
+    tag's limit allows it. That takes longer (0.3 to 0.8 s) than all other work of Prefect for a
+    stage.
     """
     run = TaskRunContext.get()
     if run is not None and run.task_run.state is not None:
         run.task_run.tags = sorted(tags)
-        # the tags go to the server with a state: with this one at once, not at the end
+        # The server gets the tags together with a state; this state sends them at once.
         emit_task_run_state_change_event(run.task_run, run.task_run.state, Running())
 
 

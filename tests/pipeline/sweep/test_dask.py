@@ -272,14 +272,14 @@ def test_a_worker_without_a_clone_is_refused(
     machines.make(seeds=1)
     monkeypatch.chdir(machines.project)
     machines.work(machines.project)
-    assert "is the clone that the sweep runs in: give the worker one of its own" in refusal(
+    assert "is the clone that the sweep runs in: give the worker its own clone" in refusal(
         machines.address
     )
     machines.end("own")
     elsewhere = machines.folder / "elsewhere"
     elsewhere.mkdir()
     machines.work(elsewhere, VMUNET_CLONE=str(machines.folder / "none"))
-    assert "none is no clone of this repository: start the worker in one" in refusal(
+    assert "none is not a clone of this repository: start the worker in a clone" in refusal(
         machines.address
     )
 

@@ -110,7 +110,7 @@ def test_the_deployment_names_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"parallel": 0}, "--parallel 0: expected at least 1"),
         ({"retries": -1}, "--retries -1: expected at least 0"),
         ({"runner": "ray"}, "--runner ray: expected local or dask"),
-        ({"address": "tcp://x:1"}, "--address tcp://x:1: goes with --runner dask"),
+        ({"address": "tcp://x:1"}, "--address tcp://x:1: only valid with --runner dask"),
         ({"runner": "dask", "gpus": "0"}, "--gpus 0: a Dask worker has the GPU of its own"),
     ],
 )

@@ -200,7 +200,7 @@ def test_a_search_does_not_wait_for_a_server_that_went_away(tmp_path: Path) -> N
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 0, output
     assert "[2/2]" in output
-    assert "warning: Prefect's server does not answer any more" in output
+    assert "warning: Prefect's server no longer answers" in output
 
 
 @contextmanager

@@ -337,7 +337,7 @@ def test_out_of_memory_with_one_sample_is_final(tmp_path: Path) -> None:
     said: list[str] = []
     assert sweep(said)
     assert ran(tmp_path).count(f"{NAME}1") == 1
-    assert "failed after 1 attempts: out of memory, whatever the batch" in said[-1]
+    assert "failed after 1 attempts: out of memory, even with one sample at once" in said[-1]
 
 
 def test_a_sweep_is_a_run_of_mlflow_above_its_cells(
@@ -431,11 +431,11 @@ def test_only_what_is_selected_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cells": ["isic18-*"]}, "--cells isic18-*: no cell of that name; `vmunet runs` lists"),
+        ({"cells": ["isic18-*"]}, "--cells isic18-*: no cell has that name; `vmunet runs` lists"),
         ({"cells": [f"{NAME}9"]}, f"Did you mean {NAME}"),
         ({"seeds": [7]}, "--seeds 7: params.yaml declares 1, 2, 3, 4; add it to grid.seeds"),
         ({"tables": ["3"]}, "--tables 3: no such table; known: none"),
-        ({"cells": ["*-1"], "seeds": [2]}, "no cell of the grid is all of that"),
+        ({"cells": ["*-1"], "seeds": [2]}, "no cell of the grid matches all options"),
         ({"gpus": "3"}, "--gpus 3: there is no GPU 3"),
     ],
 )
