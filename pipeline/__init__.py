@@ -1,7 +1,7 @@
-"""What surrounds the library: parameters, the grid, tracking, provenance, the command line."""
+"""The code around the library: parameters, grid, sweeps, searches, tracking, command line."""
 
 import os
 
-# Before torch is loaded. Idle threads must sleep: when they spin, as they do by default, a machine
-# that is busy with anything else slows a small model's step a hundredfold.
+# This must be set before torch is loaded, so that idle threads sleep. By default they spin; then a
+# small model's step is a hundred times slower on a machine that also runs other programs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,7 +1,7 @@
-"""The command `vmunet` in a clone: segment with trained weights, look at and choose what is run.
+"""The command `vmunet` in a clone: segment with trained weights, list, run and compare cells.
 
-A subcommand is a module of `vmunet.commands` or `pipeline.commands` (what it holds is told there).
-Imports of anything heavy stand inside its functions, so that `--help` answers at once.
+A subcommand is a module of `vmunet.commands` or `pipeline.commands`; these packages describe its
+contents. It imports heavy modules inside its functions, so that `--help` answers at once.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ VM-UNet (Vision Mamba UNet) for the segmentation of skin lesions and of organs i
 
 To train the models and build the paper's tables, use `make tables` or `dvc repro`, or several cells
 at once with `vmunet sweep`; to train a single cell of the grid,
-`dvc repro train@isic17-256-base-paper-42`. `vmunet runs` lists the names that follow the @,
-`vmunet runs --help` what stands before it.
+`dvc repro train@isic17-256-base-paper-42`. `vmunet runs` lists the names after the @,
+`vmunet runs --help` the words before it.
 """
 
 EXAMPLES = """\
@@ -40,9 +40,9 @@ examples:
   vmunet predict runs/isic17-256/base/paper/42 photos/ --out masks --overlay --tta
   vmunet predict runs/isic17-256/base/paper photos/ --out masks     (the mean over its seeds)
   vmunet predict ct.safetensors scan.nii.gz --out labels --overlay
-  vmunet profile                                  (which budget is active, and the others)
-  vmunet profile small                            (switch; `make tables` then follows it)
-  vmunet runs                                     (the declared grid and what is done)
+  vmunet profile                                  (list the profiles and show the active one)
+  vmunet profile small                            (switch; `make tables` then uses it)
+  vmunet runs                                     (the declared runs and their states)
   vmunet sweep --tables 3,4                       (the cells of two tables, several at once)
   vmunet compare base scratch                     (is one cell better, or is it chance?)
   vmunet search isic17-64 --trials 30             (better settings, on held-out training images)

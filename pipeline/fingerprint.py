@@ -1,8 +1,9 @@
-"""A stage's code in one hash: what DVC and the resume points know of the code.
+"""The hash of a stage's code, on which DVC's stages and the resume points depend.
 
-The code of a stage is every module that its script imports, directly or not. A module counts by its
-syntax tree, so that formatting and comments do not. Neither do docstrings, the words of an error
-that is raised, and the modules in `WITHOUT_RESULT`: none of them can change what a stage writes.
+The code of a stage is every module that its script imports, directly or not. The hash is made from
+the modules' syntax trees, so formatting and comments do not change it. Docstrings, the words of a
+raised error and the modules in `WITHOUT_RESULT` do not change it either: none of them can change
+the outputs of a stage.
 """
 
 import ast
@@ -16,13 +17,13 @@ from vmunet.files import whole_file
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("vmunet", "pipeline", "stages", "reports")
 FOLDER = Path(".fingerprints")
-# Packages and modules that no output of a stage depends on: what MLflow is told while a stage runs,
-# the exit status of a stage that fails, and this module.
+# Packages and modules that no output of a stage depends on: the logging to MLflow, the exit status
+# of a stage that fails, and this module.
 WITHOUT_RESULT = ("pipeline.tracking", "pipeline.stage", "pipeline.fingerprint")
 
 MODULE_NAME = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-# Fields of a syntax tree that say nothing, or that only some versions of Python have.
+# Fields of a syntax tree that do not change the program, or that only some versions of Python have.
 SILENT_FIELDS = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}
 
 
@@ -37,7 +38,7 @@ def fingerprint(script: Path, root: Path = ROOT) -> str:
 
 
 def write_fingerprints(root: Path = ROOT) -> None:
-    """Write .fingerprints/<stage> for each script in stages/, unless it is right."""
+    """Write .fingerprints/<stage> for each script in stages/ whose fingerprint has changed."""
     folder, fingerprints = root / FOLDER, Fingerprints(root)
     folder.mkdir(exist_ok=True)
     for stage in stage_names(root):
@@ -48,13 +49,13 @@ def write_fingerprints(root: Path = ROOT) -> None:
 
 
 def stage_names(root: Path = ROOT) -> list[str]:
-    """The scripts of DVC's stages, without `code`, which writes the others' fingerprints."""
+    """The names of the stages' scripts, without `code`, which writes the fingerprints."""
     names = sorted(path.stem for path in (root / "stages").glob("*.py"))
     return [name for name in names if name not in ("__init__", "code", "search_trial")]
 
 
 class Fingerprints:
-    """Hashes of scripts that share modules: each module is read once."""
+    """Computes the hashes of scripts; a module that several scripts import is read once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -69,11 +70,11 @@ class Fingerprints:
         return digest.hexdigest()
 
     def modules(self, script: Path) -> list[Path]:
-        """The project's files that a script imports, itself included, directly or not, sorted.
+        """The script and the project's files that it imports, directly or not, sorted.
 
-        Nothing is run: the import statements are read, those inside functions too. A package
-        counts with its `__init__.py`. The modules of `WITHOUT_RESULT` count here, what they alone
-        import does not.
+        The import statements are read, also those inside functions, and no code runs. A package is
+        listed with its `__init__.py`. The modules of `WITHOUT_RESULT` are listed, but not the
+        modules that only these import.
         """
         modules: set[Path] = set()
         waiting = set(files_of(".".join(script.with_suffix("").parts), self._root))
@@ -96,15 +97,15 @@ class Fingerprints:
 
 
 class Reader:
-    """Reads a module's syntax tree without what cannot change a result.
+    """Reads a module's syntax tree without the parts that cannot change a result.
 
     Attributes:
-        text: the tree in pieces. `ast.dump` writes other text in other versions of Python, and
-            dvc.lock is for all of them.
-        imported: dotted names of everything that the module may import while it runs. A text that
-            names a module counts, because a table of names may be read by `import_module` (the
-            backends of the scan); not so in vmunet/__init__.py, which names what a person may
-            import from there.
+        text: the tree as a list of texts. `ast.dump` is not used, because its text differs between
+            versions of Python, and dvc.lock is the same for all of them.
+        imported: dotted names of all modules that the module may import while it runs. A string
+            that is a module's name counts too, because `import_module` may import the names of a
+            table (the backends of the scan). In vmunet/__init__.py strings do not count: there they
+            name the objects that a person may import.
     """
 
     def __init__(self, path: Path) -> None:
@@ -118,7 +119,7 @@ class Reader:
         if isinstance(node, list):
             self.text.append("[")
             for item in node:
-                if not is_for_types_alone(item):
+                if not is_for_types_only(item):
                     self.read(item)
             self.text.append("]")
         elif isinstance(node, ast.AST):
@@ -161,7 +162,7 @@ def without_result(path: Path) -> bool:
 
 
 def files_of(name: str, root: Path) -> Iterator[Path]:
-    """The files that importing `name` runs, if it is one of the project's."""
+    """The project's files that run when `name` is imported."""
     parts = name.split(".")
     if parts[0] not in PACKAGES:
         return
@@ -180,7 +181,7 @@ def without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def without_words(error: ast.expr) -> list[ast.AST]:
-    """What is raised, but for the texts among its arguments."""
+    """The nodes of a raised expression without the texts among its arguments."""
     if not isinstance(error, ast.Call):
         return [error]
     arguments = [*error.args, *error.keywords]
@@ -188,13 +189,13 @@ def without_words(error: ast.expr) -> list[ast.AST]:
 
 
 def is_text(node: ast.AST) -> bool:
-    """Whether an expression is a text or is put together from texts."""
+    """Whether an expression is a text or a concatenation of texts."""
     if isinstance(node, ast.BinOp):
         return is_text(node.left) or is_text(node.right)
     is_constant = isinstance(node, ast.Constant) and isinstance(node.value, str)
     return is_constant or isinstance(node, ast.JoinedStr)
 
 
-def is_for_types_alone(node: object) -> bool:
+def is_for_types_only(node: object) -> bool:
     """Whether a statement is `if TYPE_CHECKING:`, which never runs."""
     return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"

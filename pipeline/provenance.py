@@ -1,4 +1,4 @@
-"""Where a result came from: hashes of data, the revision, the versions."""
+"""The origin of a result: hashes of data, the code's revision, versions of packages."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ def hash_files(paths: Iterable[Path], root: Path = Path(".")) -> str:
 
 
 def hash_json(content: Any) -> str:
-    """SHA-256 of anything JSON holds, whatever the order of its keys."""
+    """SHA-256 of a JSON value; the order of its keys does not matter."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -47,9 +47,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def git_revision(root: Path = ROOT) -> str:
-    """The commit, with `+changes` where the sources differ from it; `unknown` without git.
+    """The commit, with `+changes` if the sources differ from it; `unknown` without git.
 
-    Sources are the packages and the profiles: dvc.lock and params.yaml change with every switch.
+    Sources are the packages and the profiles, but not dvc.lock and params.yaml, which change with
+    every switch of the profile.
     """
 
     def git(*arguments: str) -> str:
@@ -66,10 +67,10 @@ def git_revision(root: Path = ROOT) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
+    by_package = {"python": platform.python_version()}
     for name in RECORDED:
         try:
-            found[name] = version(name)
+            by_package[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return by_package

@@ -1,13 +1,13 @@
-"""How every stage ends if it cannot do its work: one line on stderr, and a status that says why.
+"""The end of a stage that fails: one line on stderr, and an exit status that says why.
 
-2   wrong input: a person's file, parameter or variable, or a training whose loss is no number. The
-    same again would end the same way: a sweep does not try again.
-74  input or output failed (sysexits' EX_IOERR): the disk is full, a device or a network failed.
+2   wrong input: a person's file, parameter or variable, or a training whose loss became NaN or
+    infinite. A second attempt would fail in the same way, so a sweep does not try again.
+74  input or output failed (sysexits' EX_IOERR): the disk is full, or a device or a network failed.
     A sweep tries again.
 75  out of memory (sysexits' EX_TEMPFAIL): a training stage may be started again with
-    VMUNET_MICRO_BATCH, which takes each batch in smaller parts. A sweep does so.
+    VMUNET_MICRO_BATCH, which divides each batch into smaller parts. A sweep does so.
 
-Any other status, 1 with a traceback or a signal's, is a mistake in the code or a kill: a sweep
+Any other status (1 with a traceback, or a signal's) means a mistake in the code or a kill. A sweep
 tries again.
 """
 
@@ -34,7 +34,7 @@ class OutOfMemoryError(Exception):
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run `main`; an error that this module's statuses tell apart ends in one line and a status."""
+    """Run `main`; an error with one of this module's statuses ends in one line and this status."""
     try:
         main()
     except OutOfMemoryError as error:

@@ -1,7 +1,7 @@
 """Train one trial of a search and report each epoch to its study (`vmunet search --help`).
 
-Not a stage of DVC: it has no outputs that DVC records. `vmunet search` draws the trial's values and
-runs `python -m stages.search_trial STUDY NUMBER`. Under both protocols an epoch is judged on the
+This is not a stage of DVC, which records no output of it. `vmunet search` draws the trial's values
+and runs `python -m stages.search_trial STUDY NUMBER`. Under both protocols an epoch is judged on the
 held-out part of the training images, and no file of the test part can be opened.
 """
 
@@ -21,7 +21,7 @@ from pipeline.fingerprint import fingerprint
 from pipeline.provenance import git_revision, hash_json, versions
 from pipeline.search.data import refuse_to_open, search_data
 from pipeline.search.space import cell_with, overrides
-from pipeline.search.study import Facts, SharedStudy, facts_of
+from pipeline.search.study import SharedStudy, StudyFacts, study_facts
 from pipeline.stage import run_stage
 from pipeline.tracking.plain import PlainRun
 from stages.common.training import Task, device_name, make_model
@@ -43,18 +43,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("study")
     parser.add_argument("number", type=int)
     arguments = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that MLflow is told of the end
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that MLflow learns of the end
     params = load_params()
     facts = SharedStudy(arguments.study).facts
     refuse_to_open(search_data(params, facts.view, facts.protocol).test)
     # params.yaml or the arrays may have changed since the search began
-    facts = facts_of(params, facts.view, facts.cell, facts.protocol, facts.epochs)
+    facts = study_facts(params, facts.view, facts.cell, facts.protocol, facts.epochs)
     study = SharedStudy(arguments.study, facts)
     run_trial(study, study.attach(arguments.number), params)
 
 
 def run_trial(study: SharedStudy, trial: Trial, params: Params) -> None:
-    """Train, report, and tell the study how it ended."""
+    """Train, report each epoch, and write the trial's result to the study."""
     import torch
 
     from vmunet.training.loop import DivergedError, train
@@ -78,10 +78,10 @@ def run_trial(study: SharedStudy, trial: Trial, params: Params) -> None:
     torch.manual_seed(facts.seed)
     model, _ = make_model(cell, task)
     train_images, selection_images = task.datasets()
-    assert selection_images is not None, "a trial is judged on held-out training images"
+    assert selection_images is not None, "a trial needs held-out training images"
     reports = Reports(study, trial, key, cell, settings, protocol, machine | code)
     label, began = f"{study.name}-{trial.number}", time.monotonic()
-    ended = "FAILED"
+    status = "FAILED"
     try:
         progress = train(
             model,
@@ -101,24 +101,24 @@ def run_trial(study: SharedStudy, trial: Trial, params: Params) -> None:
         trial.set_user_attr("epoch", progress.best_epoch)
         trial.set_user_attr("seconds", round(progress.seconds, 1))
         study.study.tell(trial.number, progress.best_loss)
-        ended = "FINISHED"
+        status = "FINISHED"
     except (TrialPruned, DivergedError) as error:
         # a loss that is NaN or infinite counts as pruned: the sampler then avoids such settings
         reason = "" if isinstance(error, TrialPruned) else str(error)
         trial.set_user_attr("reason", reason)
         trial.set_user_attr("seconds", round(time.monotonic() - began, 1))
         study.study.tell(trial.number, state=TrialState.PRUNED)
-        ended = "KILLED" if not reason else "FAILED"
+        status = "KILLED" if not reason else "FAILED"
     except KeyboardInterrupt:
-        ended = "KILLED"
+        status = "KILLED"
         raise
     finally:
-        reports.finish(ended)
+        reports.finish(status)
     state.unlink(missing_ok=True)
 
 
-def task_of(facts: Facts, cell: Cell, params: Params) -> tuple[Task, Protocol]:
-    """What a trial learns: the view's task with this cell, judged on held-out training images."""
+def task_of(facts: StudyFacts, cell: Cell, params: Params) -> tuple[Task, Protocol]:
+    """The trial's task and protocol: this cell on the view, with held-out training images."""
     protocol = replace(PROTOCOLS[facts.protocol], selection="held_out", volume_selection="held_out")
     run = Run(facts.view, facts.cell, facts.protocol, facts.seed)
     varied = params.model_copy(update={"cells": {**params.cells, facts.cell: cell}})
@@ -127,7 +127,7 @@ def task_of(facts: Facts, cell: Cell, params: Params) -> tuple[Task, Protocol]:
 
 
 class Reports:
-    """Tells MLflow and the study of each epoch, and ends a trial that the pruner stops."""
+    """Reports each epoch to MLflow and the study, and ends a trial that the pruner stops."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class Reports:
         self._tracker: PlainRun | None = None
 
     def start(self, progress: "Progress") -> None:
-        """Open, or continue, the trial's MLflow run under the study's."""
+        """Open or continue the trial's MLflow run, whose parent is the study's run."""
         facts, name = self._study.facts, f"{self._study.name}-{self._trial.number}"
         tags = {
             "study": self._study.name,
@@ -170,11 +170,11 @@ class Reports:
         self._tracker = PlainRun(
             facts.profile, name, flat, tags, key=self._key, history=progress.history
         )
-        for row in progress.history:  # of an interrupted trial, which had a different number
+        for row in progress.history:  # from an interrupted trial, which had another number
             self._report(row)
 
     def epoch(self, row: dict[str, float]) -> None:
-        """After each epoch; a pruned trial ends here.
+        """Log an epoch and report it to the study.
 
         Raises:
             TrialPruned: the pruner stops the trial.
@@ -188,7 +188,7 @@ class Reports:
             self._tracker.finish(status)
 
     def _report(self, row: dict[str, float]) -> None:
-        """The lowest loss so far: what the trial is worth if it ends here."""
+        """Report the lowest loss so far, which is the trial's score if it ends here."""
         epoch = int(row["epoch"])
         self._best = min(self._best, row["selection_loss"])
         self._trial.report(self._best, epoch)

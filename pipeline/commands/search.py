@@ -13,33 +13,33 @@ weights of cross-entropy and Dice, and augmentation. Run it in the repository's 
 view's arrays prepared (`dvc repro preprocess@VIEW`) and, unless the cell starts from scratch, the
 weights (`dvc repro weights`).
 
-A trial trains the cell with settings that Optuna draws (TPE) and is judged by its lowest loss on
-the held-out part of the training images, under either protocol; test images are never opened. The
-first trial has the cell's own settings, to compare with. Trials that promise little are ended
-after few epochs (Hyperband).
+A trial trains the cell with settings that Optuna draws (TPE). Its score is its lowest loss on
+the held-out part of the training images, under both protocols; test images are never opened. The
+first trial has the cell's own settings, for comparison. Trials with a poor loss are ended after few
+epochs (Hyperband).
 
-The study is kept in .search/STUDY.log. Ctrl-C stops; the same command goes on until the study has
-its N trials, after `kill -9` too: a trial that was interrupted goes on from its last epoch. Started
-twice, both work on the same study.
+The study is in .search/STUDY.log. Ctrl-C stops the search; the same command continues it until the
+study has N trials, also after `kill -9`: an interrupted trial continues from its last epoch. If the
+command is started twice, both processes work on the same study.
 """
 
 NOTES = """\
 examples:
   vmunet search isic17-64                               (20 trials of the base cell)
   vmunet search isic17-64 --cell scratch --trials 50
-  vmunet search isic17-256 --epochs 60 --timeout 36000  (shorter trials, none new after 10 h)
-  vmunet search polyps --cell scratch                   (a dataset of your own)
+  vmunet search isic17-256 --epochs 60 --timeout 36000  (shorter trials; none starts after 10 h)
+  vmunet search polyps --cell scratch                   (your own dataset)
 
 result: reports/out/search/STUDY/index.md with the table of trials, plots of the history and of each
-setting's importance, and the best settings as a cell for params.yaml, which is printed too. Output
+setting's importance, and the best settings as a cell for params.yaml, which is also printed. Output
 of the trials: .search/STUDY/logs/. In MLflow each trial is a run nested in the study's; Prefect's
 page (`vmunet ui`) shows them as tasks.
 
-With --parallel 1 a study draws the same trials again, on a CPU with the same results to the bit.
+With --parallel 1 a repeated study draws the same trials, and on a CPU its results are identical.
 A study belongs to its view, cell, protocol, epochs, data and profile: if one of them has changed,
 give --study another name.
 
-exit status: 0 there is a best trial, 1 no trial came to its end, 2 wrong input, 130 Ctrl-C.
+exit status: 0 a trial ended well, 1 no trial ended well, 2 wrong input, 130 stopped by Ctrl-C.
 """
 
 
@@ -51,18 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cell",
         metavar="NAME",
-        help="where to start from (default: base)",
+        help="cell whose settings are varied (default: base)",
     )
     parser.add_argument(
         "--protocol",
         choices=["paper", "sound"],
-        help="how trials train (default: sound)",
+        help="training protocol of the trials (default: sound)",
     )
     parser.add_argument(
         "--trials",
         metavar="N",
         type=int,
-        help="how many the study is to have in all (default: 20)",
+        help="total number of trials of the study (default: 20)",
     )
     parser.add_argument(
         "--parallel",
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="GPUs to use, or `none` (default: all)",
     )
     parser.add_argument(
-        "--epochs", metavar="N", type=int, help="of a whole trial (default: the profile's)"
+        "--epochs", metavar="N", type=int, help="epochs of a complete trial (default: profile's)"
     )
     parser.add_argument(
         "--study", metavar="NAME", help="the study's name (default: VIEW-CELL-PROTOCOL)"
@@ -97,7 +97,7 @@ def search(arguments: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(arguments).items() if name not in NO_OPTIONS}
     options = SearchOptions(**given)
 
-    params = load_params()  # before Prefect is told of a search that cannot be
+    params = load_params()  # check the names before Prefect shows a search that cannot run
     params.view(options.view)
     params.cell(options.cell)
     stop_as_ctrl_c_does()
@@ -106,10 +106,10 @@ def search(arguments: argparse.Namespace) -> int:
         from pipeline.search.flow import search as flow
         from pipeline.sweep.prefect.tasks import watch
 
-        nothing = watch(flow, options)
+        failed = watch(flow, options)
     else:
         from pipeline.search.execution import run_search
 
-        nothing = run_search(options, say)
+        failed = run_search(options, say)
     say(f"{time.monotonic() - started:.0f} s")
-    return 1 if nothing else 0
+    return 1 if failed else 0

@@ -40,7 +40,7 @@ The tables need the scores of all cells: a sweep of some cells makes the tables 
 are up to date.
 
 Output of each stage: .sweep/logs/STAGE.log. To watch the sweep in a browser, start
-`vmunet ui` first, or set PREFECT_API_URL to a Prefect server. A sweep also runs without a server.
+`vmunet ui` first, or set PREFECT_API_URL to a Prefect server; a sweep also runs without a server.
 
 On a CPU the cells share the cores, and a training's bits depend on its number of threads: with
 another --parallel, an interrupted training starts from its first epoch.
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runner",
         metavar="dask",
-        help="which machines run the cells: `local`, this one, or `dask`, a cluster's workers, each "
+        help="machines that run the cells: `local`, this one, or `dask`, a cluster's workers, each "
         "in its own clone (docs/cluster.md)",
     )
     parser.add_argument(
@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run",
         action="store_true",
         default=False,
-        help="list the stages that would run, and run none",
+        help="only list the stages that would run",
     )
 
 

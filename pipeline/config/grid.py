@@ -1,4 +1,4 @@
-"""The section `grid` of params.yaml: the views, and the runs on them."""
+"""The section `grid` of params.yaml: the views and the runs on them."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -34,7 +34,7 @@ class Grid(Strict):
     """The declared runs: ablation_views x ablations x protocols x seeds, and smaller products.
 
     Attributes:
-        datasets: datasets to provide.
+        datasets: the datasets to download.
         views: the arrays to prepare, by name.
         ablation_views: views on which every ablation cell is run.
         ablations: cells that are run on them.
@@ -44,9 +44,10 @@ class Grid(Strict):
         volumes: views of CT volumes by name, for the base cell only.
         volume_protocols: protocols of those runs.
         seeds: seeds of every run.
-        cross: views whose main runs are scored on another dataset's test images, by name.
-        profiled: those of `ablation_views` at which speed, memory and receptive fields are
-            measured; Table V shows those of the first.
+        cross: pairs of views, by name: the main runs of the first are scored on the test images
+            of the second, which is of another dataset.
+        profiled: the views among `ablation_views` for which speed, memory and receptive fields are
+            measured; Table V shows the values of the first.
     """
 
     datasets: list[Literal["isic17", "isic18"]]
@@ -64,7 +65,7 @@ class Grid(Strict):
 
     @property
     def main_cell(self) -> str | None:
-        """The cell of the paper's model: `base`, or without it the first of `ablations`."""
+        """The cell of the paper's model: `base`, or if there is none the first of `ablations`."""
         return "base" if "base" in self.ablations else next(iter(self.ablations), None)
 
     def main_runs(self, view: str) -> list[tuple[str, str, ProtocolName, int]]:

@@ -1,4 +1,4 @@
-"""Your own datasets, as params.yaml's `own` declares them: folders of images or of volumes."""
+"""Your own datasets, which params.yaml's `own` declares: folders of images or of volumes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipeline.config.strict import Name, ProtocolName, Strict
 
 
 def written_out(path: str) -> str:
-    """Refuse a path that a shell would expand, because DVC does not expand it."""
+    """Refuse a path with ~ or variables, which a shell would expand but DVC does not."""
     if path.startswith("~") or "$" in path:
         hint = f", {Path(path).expanduser()}" if path.startswith("~/") else ""
         raise ValueError(
@@ -25,10 +25,11 @@ Place = Annotated[str, Field(min_length=1), AfterValidator(written_out)]
 
 
 class Split(Strict):
-    """How files are split: by `test`, a share chosen by rule, by a `csv`, or by both.
+    """The split into training and test files: by the share `test`, by a `csv`, or by both.
 
-    Columns of the CSV: `id` (a file's name without its suffix), and `split` (train or test),
-    `patient`, or both. With `patient` alone the rule chooses whole patients.
+    A rule chooses the share `test`. The columns of the CSV are `id` (a file's name without its
+    suffix) and `split` (train or test), `patient`, or both. If it has only `patient`, the rule
+    chooses whole patients.
     """
 
     test: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -62,12 +63,12 @@ class OwnImages(Strict):
     @model_validator(mode="after")
     def _classes_differ(self) -> "OwnImages":
         if len(set(self.classes)) < len(self.classes):
-            raise ValueError(f"classes: {', '.join(self.classes)}: a name is there twice")
+            raise ValueError(f"classes: {', '.join(self.classes)}: a name appears twice")
         return self
 
 
 class OwnVolumes(OwnImages):
-    """The same with NIfTI files; `window` has the HU that become 0 and 1, for CT."""
+    """The same with NIfTI files; for CT, `window` has the two HU values that become 0 and 1."""
 
     window: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
 
@@ -80,7 +81,7 @@ class OwnVolumes(OwnImages):
 
 @dataclass(frozen=True)
 class OwnView:
-    """One of these datasets as a view: its name, the side in px, the protocols of its runs."""
+    """One of your datasets as a view: its name, the side in px, the protocols of its runs."""
 
     dataset: str
     size: int
@@ -111,7 +112,7 @@ class Own(Strict):
         return list(product(self.datasets, self.cells, self.protocols, seeds))
 
     def check_names(self, cells: Iterable[str], taken: Iterable[str]) -> None:
-        """Refuse undeclared cells, and names that are in `taken` or that another dataset has.
+        """Refuse undeclared cells, and names that `taken` or another dataset has.
 
         Raises:
             ValueError: its message names the parameter.

@@ -1,7 +1,7 @@
-"""Read and check params.yaml and the profiles; the message on a mistake is one sentence.
+"""Read and check params.yaml and the profiles; the message about a mistake is one sentence.
 
-params.yaml says what is run: the active profile, the grid, the cells. A profile in profiles/ is a
-budget: the data's source, and the models' width and length of training. No fact is declared twice.
+params.yaml declares the active profile, the grid and the cells. A profile in profiles/ is a budget:
+the source of the data, the width of the models and the length of training.
 """
 
 import json
@@ -37,7 +37,7 @@ from vmunet.settings import PUBLISHED, Augmentation, TrainSettings
 PROFILES = Path("profiles")
 SECTIONS = ("profile", "grid", "own", "cell", "cells")
 NO_OWN = "own: {cells: [scratch], protocols: [sound], images: {}, volumes: {}}"
-CROSS = "cross"  # folder of metrics/<profile>/ with the scores of grid.cross
+CROSS = "cross"  # the folder in metrics/<profile>/ with the scores of grid.cross
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -56,13 +56,14 @@ def augmentation(content: Any) -> Augmentation:
 class Cell(Strict):
     """One cell of the ablations: VM-UNet's init, drop path rate and depths (Tables III-V).
 
-    The other three are for cells that come from a search; without them the profile's settings
-    and the paper's hold.
+    The other three are for cells that come from a search. Without them the profile's and the
+    paper's settings apply.
 
     Attributes:
         train: learning rate and weight decay.
-        loss_weights: of cross-entropy and Dice in training; epochs are selected with 1 and 1.
-        augment: probabilities, and the limit of rotations.
+        loss_weights: the weights of cross-entropy and Dice in training; epochs are selected with
+            the weights 1 and 1.
+        augment: probabilities of the augmentations, and the limit of rotations.
     """
 
     init: Literal["none", "vmamba-t", "vmamba-s"]
@@ -105,7 +106,7 @@ class Cell(Strict):
 
 
 def train_settings(content: Any) -> TrainSettings:
-    """A profile's `train` section; validated as JSON, whose lists strict mode accepts as tuples."""
+    """A profile's `train` section; validated as JSON, because strict mode then accepts lists."""
     return TypeAdapter(TrainSettings).validate_json(json.dumps(content, default=str), strict=True)
 
 
@@ -119,8 +120,8 @@ class EvaluateSettings(Strict):
 class Profile(Strict):
     """A budget: data sources, initial weights, training, evaluation, and the grid it runs.
 
-    `threads` is the number of threads of a stage; 0 takes one for each core. Small models are
-    faster with one thread. A change of `threads` reruns nothing.
+    `threads` is the number of threads of a stage; 0 means one for each core. Small models are
+    faster with one thread. A change of `threads` does not rerun a stage.
     """
 
     about: str
@@ -263,7 +264,7 @@ def load_params(root: Path = Path(".")) -> Params:
     unknown = sorted(content.keys() - set(SECTIONS))
     if unknown:
         raise InputError(f"{path}: unknown key {unknown[0]!r}; known: {', '.join(SECTIONS)}")
-    if "own" not in content:  # dvc.yaml reads it too
+    if "own" not in content:  # dvc.yaml needs it too
         raise InputError(f"{path}: no section own; add the line `{NO_OWN}`")
     return checked(
         Params,
@@ -279,7 +280,7 @@ def load_params(root: Path = Path(".")) -> Params:
 
 
 def section(content: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
-    """The mapping under `key`, which may be left out or empty."""
+    """The mapping under `key`; empty if the key is missing or has no value."""
     value = content.get(key) or {}
     if not isinstance(value, dict):
         raise InputError(f"{path}: {key}: expected names and values (found {value!r})")
@@ -294,7 +295,7 @@ def load_profile(name: Any, root: Path = Path(".")) -> Profile:
     """
     path = root / PROFILES / f"{name}.yaml"
     if name == "own":
-        raise InputError("a profile cannot be called own: metrics/own/ is for datasets of your own")
+        raise InputError("a profile cannot be called own: metrics/own/ is for your own datasets")
     if not path.is_file():
         names = sorted(file.stem for file in (root / PROFILES).glob("*.yaml"))
         raise InputError(f"unknown profile {name!r}; known: {', '.join(names)}")
@@ -304,7 +305,7 @@ def load_profile(name: Any, root: Path = Path(".")) -> Profile:
 
 
 def _need_lines(content: dict[str, Any], path: Path) -> None:
-    """Refuse a grid without the sections that dvc.yaml reads too, which may be empty."""
+    """Refuse a grid that lacks a section which dvc.yaml also reads; the section may be empty."""
     grid = content.get("grid")
     for key, empty in (("cross", "{}"), ("profiled", "[]")):
         if isinstance(grid, dict) and key not in grid:

@@ -1,7 +1,7 @@
 """The switch from one profile to another, which never overwrites a person's edits silently.
 
-The grid stands in params.yaml, where a person changes it, and in its profile, from which a switch
-copies it: dvc.yaml can read a file of a fixed name alone.
+The grid is in params.yaml, for a person to change, and in its profile, from which a switch copies
+it. The copy is needed because dvc.yaml can only read a file with a fixed name.
 """
 
 import os
@@ -24,8 +24,8 @@ def grid_edits(root: Path = Path(".")) -> list[str]:
     params = read_yaml(root / "params.yaml")
     name = params.get("profile")
     path = root / PROFILES / f"{name}.yaml"
-    if not path.is_file():  # the profile was removed: everything in the grid is the person's own
-        return [f"grid (there is no profile {name} any more)"]
+    if not path.is_file():  # the profile was removed: the person wrote the complete grid
+        return [f"grid (profile {name} no longer exists)"]
     return [
         f"grid.{key}: {here} (in profile {name}: {there})"
         for key, here, there in differences(params.get("grid") or {}, read_yaml(path)["grid"])
@@ -44,9 +44,9 @@ def differences(
 
 
 def switch_profile(name: str, replace: bool = False, root: Path = Path(".")) -> None:
-    """Make `name` the active profile: rewrites `profile` and `grid` of params.yaml, nothing else.
+    """Make `name` the active profile: rewrite only `profile` and `grid` of params.yaml.
 
-    Switching to the active profile changes nothing, so that a grid edited by hand survives.
+    A switch to the active profile changes nothing, so that a grid that was edited by hand remains.
 
     Args:
         name: a file of profiles/, without its suffix.

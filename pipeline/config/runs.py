@@ -1,4 +1,4 @@
-"""The declared grid: every run by name."""
+"""The declared runs: their names and folders."""
 
 import argparse
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Run:
 
 
 class OwnRun(Run):
-    """A run on your own dataset, whose scores no table of the paper reads.
+    """A run on your own dataset, which no table of the paper shows.
 
     Its scores are outside metrics/<profile>/, the folder on which the `tables` stage depends.
     """
@@ -76,7 +76,7 @@ def parse_run(argv: Sequence[str] | None, stage: str, about: str | None) -> Run:
     """The run that a stage's command line names: VIEW CELL PROTOCOL SEED."""
     parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=about)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("view", help="a dataset at a size, such as isic17-256, or of own")
+    parser.add_argument("view", help="a dataset at a size, such as isic17-256, or your own dataset")
     parser.add_argument("cell", help="a cell of params.yaml, such as base")
     parser.add_argument("protocol", choices=["paper", "sound"])
     parser.add_argument("seed", type=int)

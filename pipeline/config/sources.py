@@ -8,7 +8,7 @@ from pipeline.config.strict import Strict
 
 
 class PhantomSource(Strict):
-    """Procedural images, made as archives in the official layout."""
+    """Procedural images, written as archives with the official layout."""
 
     source: Literal["phantom"]
     training: Annotated[int, Field(ge=2)]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 ProtocolName = Literal["paper", "sound"]
-# A view's or a dataset's. It becomes a folder's name and a command's argument.
+# The name of a view or a dataset. It becomes a folder's name and a command's argument.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 

@@ -1,4 +1,4 @@
-"""Which arrays a search may read: those that train. It never opens a test image."""
+"""The arrays that a search may read: those that train. It never opens a test image."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from pipeline.search.space import Kind
 from vmunet.errors import InputError
 
 ARRAYS = Path("data/arrays")
-PARTS = ("train", "test")  # of a manifest of volumes
+PARTS = ("train", "test")  # keys of a manifest of volumes
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class SearchData:
     """The arrays of a view.
 
     Attributes:
-        kind: images, or volumes.
-        training: folders that a search reads.
-        test: folders that it must not.
+        kind: images or volumes.
+        training: the folders that a search reads.
+        test: the folders that it must not read.
     """
 
     kind: Kind
@@ -69,10 +69,9 @@ def stage_of(params: Params, view: str) -> str:
 
 
 def refuse_to_open(folders: Sequence[Path]) -> None:
-    """From now on this process cannot open a file in these folders: whoever tries has a bug.
+    """Stop this process from opening files in these folders; an attempt is a bug in the code.
 
-    Raises, at such an attempt:
-        RuntimeError: naming the file.
+    The attempt then raises a RuntimeError that names the file.
     """
     closed = tuple(os.path.abspath(folder) + os.sep for folder in folders)
 

@@ -1,4 +1,4 @@
-"""A search from its options to its report: trials side by side, each a process of its own."""
+"""A search from its options to its report: trials in parallel, each in a separate process."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pipeline.config.params import load_params
 from pipeline.search.options import SearchOptions
 from pipeline.search.report import SearchReport, write_report
-from pipeline.search.study import SharedStudy, facts_of
+from pipeline.search.study import SharedStudy, study_facts
 from pipeline.stage import WRONG_INPUT
 from pipeline.sweep.devices import Devices
 from pipeline.sweep.processes import Processes, last_lines, reason
@@ -23,7 +23,7 @@ from pipeline.sweep.threads import JobPool, MakePool, Threads
 from pipeline.tracking.plain import PlainRun
 from vmunet.errors import InputError
 
-MOST_FAILURES = 3  # with no trial that ended well: the cause is not in their settings
+MOST_FAILURES = 3  # if no trial ended well: then the trials' settings are not the cause
 MLFLOW_SECONDS = 20.0
 TRIAL = [sys.executable, "-m", "stages.search_trial"]
 
@@ -31,11 +31,11 @@ TRIAL = [sys.executable, "-m", "stages.search_trial"]
 def run_search(
     options: SearchOptions, say: Callable[[str], None], make_pool: MakePool = Threads
 ) -> bool:
-    """Search, report, and say whether no trial came to its end.
+    """Search and write the report; return whether no trial ended well.
 
     Args:
-        say: told each event, in a line.
-        make_pool: makes what runs the trials side by side.
+        say: is called with a line for each event.
+        make_pool: makes the pool that runs the trials in parallel.
 
     Raises:
         InputError: an option, params.yaml or the study's journal has a mistake.
@@ -43,22 +43,22 @@ def run_search(
     if os.name != "posix":
         raise InputError("a search needs process groups and file locks as Linux and macOS have")
     params, devices = load_params(), Devices(options.parallel, options.gpus)
-    facts = facts_of(params, options.view, options.cell, options.protocol, options.epochs)
+    facts = study_facts(params, options.view, options.cell, options.protocol, options.epochs)
     study = SharedStudy(options.study_name, facts)
     if not study.enqueue_own(params):
-        say(f"{facts.cell}'s own settings lie outside the search space: no trial tries them")
+        say(f"the settings of {facts.cell} lie outside the search space: no trial tries them")
     done = len(ended_trials(study))
     say(f"study {study.name}: {done} of {options.trials} trials done; {devices}")
     trials = Trials(study, devices, options.trials, options.timeout, say)
     try:
         trials.run(make_pool(devices.width, 0))
     finally:
-        say(last_words(write_report(study, params), trials))
+        say(closing_lines(write_report(study, params), trials))
     return study.best() is None
 
 
 class Trials:
-    """This process's part of a study."""
+    """The trials of a study that this process runs."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Trials:
         self.ended = 0
 
     def run(self, pool: JobPool) -> None:
-        """Start trials until there are enough; Ctrl-C ends those that run, to be queued again."""
+        """Start trials until the study has enough; Ctrl-C stops and requeues the running ones."""
         done: SimpleQueue[int] = SimpleQueue()
         running: set[int] = set()
         tracker: PlainRun | None = None
@@ -122,10 +122,10 @@ class Trials:
         return self.ended > 0 or len(self.failed) < MOST_FAILURES
 
     def _attempt(self, number: int) -> StageOutcome:
-        """Run a trial's process; in a thread of the pool's.
+        """Run a trial's process; a thread of the pool calls this.
 
         Raises:
-            StageError: it died, and how; the study knows it as failed, or to be done again.
+            StageError: the process failed; the study has the trial as failed, or as queued again.
         """
         name, log = f"trial-{number}", self.log(number)
         status = -1
@@ -150,7 +150,7 @@ class Trials:
         raise StageError(why, final=True)
 
     def log(self, number: int) -> Path:
-        """Where the output of a trial goes."""
+        """The file with the output of a trial."""
         return self.study.folder / "logs" / f"trial-{number}.log"
 
     def _settle(self, number: int, tracker: PlainRun | None) -> None:
@@ -177,15 +177,15 @@ class Trials:
             tracker.log(metrics, step=number)
 
     def _tracker(self) -> PlainRun:
-        """The study's MLflow run, which several processes and starts share."""
+        """The study's MLflow run, which all processes of the study share, also later ones."""
         facts, study = self.study.facts, self.study.study
         known = study.user_attrs.get("mlflow_run_id", "")
-        shown = ("view", "cell", "protocol", "epochs", "seed")
-        values = {key: getattr(facts, key) for key in shown}
+        keys = ("view", "cell", "protocol", "epochs", "seed")
+        values = {key: getattr(facts, key) for key in keys}
         values |= {f"space.{d.name}": f"{d.low} to {d.high}" for d in facts.dimensions}
         tags = {"study": self.study.name, "kind": "search", "data_hash": facts.data}
         tracker = PlainRun(facts.profile, f"search {self.study.name}", values, tags, known)
-        # The trials name it as their parent, so they wait for it; not for long, it may be down.
+        # The trials wait for its id, which is their parent's, but not long: the store may be down.
         run_id = tracker.opened(MLFLOW_SECONDS)
         if run_id and run_id != known:
             study.set_user_attr("mlflow_run_id", run_id)
@@ -193,13 +193,13 @@ class Trials:
 
 
 def ended_trials(study: SharedStudy) -> list[FrozenTrial]:
-    """The trials that count."""
+    """The trials that have ended, without those that were interrupted."""
     trials = study.trials()
     return [t for t in trials if t.state.is_finished() and not t.user_attrs.get("interrupted")]
 
 
 def line_on(trial: FrozenTrial, best: FrozenTrial | None) -> str:
-    """A line on a trial that has ended."""
+    """The line that reports a trial which has ended."""
     name = f"trial {trial.number}"
     if trial.state is TrialState.COMPLETE:
         mark = ", the best so far" if best and best.number == trial.number else ""
@@ -212,8 +212,8 @@ def line_on(trial: FrozenTrial, best: FrozenTrial | None) -> str:
     return f"{name}  failed: {why}"
 
 
-def last_words(report: SearchReport, trials: Trials) -> str:
-    """The last lines of a search: what failed, the best trial, its cell, where the report is."""
+def closing_lines(report: SearchReport, trials: Trials) -> str:
+    """The last lines of a search: failed trials, the best trial, its cell, the report's path."""
     lines = []
     for number in trials.failed:
         lines.append(f"trial {number} failed; the last lines of {trials.log(number)}:")

@@ -25,12 +25,12 @@ def search(
     timeout: float | None = SearchOptions.timeout,
     gpus: str = SearchOptions.gpus,
 ) -> None:
-    """Search settings of a cell: `vmunet search --help` says more of each parameter.
+    """Search settings of a cell; `vmunet search --help` explains each parameter.
 
     Raises:
-        IncompleteError: no trial came to its end.
+        IncompleteError: no trial ended well.
         InputError: a parameter, params.yaml or the study has a mistake.
     """
     options = SearchOptions(view, cell, protocol, trials, parallel, epochs, study, timeout, gpus)
     if run_search(options, start_flow(), PrefectTasks):
-        raise IncompleteError("no trial came to its end: this run's log says why")
+        raise IncompleteError("no trial ended well: this run's log says why")

@@ -1,4 +1,4 @@
-"""Optuna's journal in a file that several processes share, and that a kill leaves readable."""
+"""Optuna's journal in a file that several processes share and that stays readable after a kill."""
 
 import fcntl
 import os
@@ -14,11 +14,12 @@ from vmunet.errors import InputError
 
 
 class Lock(JournalFileOpenLock):
-    """A lock of the kernel's, which ends with its holder however that ends.
+    """A lock of the kernel, which is released when its holder ends, for whatever reason.
 
-    Optuna's own locks are files that a killed process leaves behind: all others then wait for
-    30 s. And a line that a killed process left half written would swallow the next one, after
-    which Optuna cannot read the journal any more; so whoever gets the lock cuts it off.
+    Optuna's own locks are files that a killed process leaves behind; all other processes then wait
+    for 30 s. A killed process may also leave an incomplete line. The next line would be appended to
+    it, and Optuna could not read the journal. So the process that gets the lock removes such a
+    line.
     """
 
     def __init__(self, journal: Path) -> None:
@@ -39,7 +40,7 @@ class Lock(JournalFileOpenLock):
 
 
 def cut_torn_line(path: Path) -> None:
-    """Remove a last line that has no end."""
+    """Remove the last line if it is incomplete."""
     with open(path, "rb+") as file:
         end = file.seek(0, os.SEEK_END)
         if not end:
@@ -52,7 +53,7 @@ def cut_torn_line(path: Path) -> None:
 
 
 class Journal(JournalFileBackend):
-    """The file; a disk that is full and a line that is none are one sentence each."""
+    """The journal's file; a full disk and a broken line give an error of one sentence."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -72,10 +73,10 @@ class Journal(JournalFileBackend):
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """The storage in this file, which is made if there is none.
+    """Open the storage in this file, which is made if it does not exist.
 
     Raises:
-        InputError: it cannot be read as a journal, or not be written.
+        InputError: the file is not a journal, or it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +85,7 @@ def open_journal(path: Path) -> JournalStorage:
         raise InputError(f"{path}: cannot be opened ({error.strerror})") from None
     except InputError:
         raise
-    except Exception as error:  # whatever replaying lines of another make leads to
+    except Exception as error:  # replaying foreign lines can raise any error
         raise InputError(damaged(path, f"{type(error).__name__}: {error}")) from None
 
 

@@ -8,21 +8,21 @@ from vmunet.errors import InputError
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What a person asks a search for.
+    """The options of a search.
 
     Attributes:
         view: the data to train on.
-        cell: where the search starts.
-        protocol: how trials train: `paper` or `sound`.
-        trials: how many the study is to have in all.
-        parallel: trials at once; None for one on each GPU or core.
-        epochs: of a whole trial; None for the profile's.
+        cell: the cell whose settings the search varies.
+        protocol: the trials' training protocol: `paper` or `sound`.
+        trials: the total number of trials of the study.
+        parallel: the number of trials at once; None for one on each GPU or core.
+        epochs: the epochs of a complete trial; None for the profile's number.
         study: the study's name; None for VIEW-CELL-PROTOCOL.
         timeout: seconds after which no trial starts; None for no limit.
         gpus: `all`, `none`, or indices such as 0,1.
 
     Raises:
-        InputError: a number makes no sense.
+        InputError: a number is out of range.
     """
 
     view: str

@@ -26,12 +26,13 @@ STATES = {
 
 @dataclass(frozen=True)
 class SearchReport:
-    """A report as it was written.
+    """The report that was written.
 
     Attributes:
-        path: index.md.
-        best: a sentence on the best trial.
-        cell: its cell in params.yaml's lines, after a line that says so; or nothing.
+        path: the path of index.md.
+        best: a sentence about the best trial.
+        cell: a heading and the best trial's cell in the lines of params.yaml; '' if no trial has
+            ended well.
     """
 
     path: Path
@@ -40,7 +41,7 @@ class SearchReport:
 
 
 def write_report(study: SharedStudy, params: Params, root: Path = Path(".")) -> SearchReport:
-    """Write the report anew, whole or not at all."""
+    """Write the report again, completely or not at all."""
     folder = root / REPORTS / study.name
     best = study.best()
     cell = best_cell(study, best, params, root) if best else ""
@@ -59,7 +60,7 @@ def write_report(study: SharedStudy, params: Params, root: Path = Path(".")) -> 
 
 
 def sentence_on(study: SharedStudy, best: FrozenTrial | None) -> str:
-    """The best trial, beside the cell's own settings."""
+    """A sentence about the best trial, compared with the cell's own settings."""
     if best is None:
         return "no trial has come to its end yet"
     text = f"best: trial {best.number}, loss {best.value:.4f} in epoch {best.user_attrs['epoch']}"
@@ -68,13 +69,13 @@ def sentence_on(study: SharedStudy, best: FrozenTrial | None) -> str:
         return text
     if own[-1].number == best.number:
         return f"{text}: the cell's own settings"
-    whole = own[-1].state is TrialState.COMPLETE
-    early = "" if whole else f", pruned after epoch {own[-1].last_step}"
+    complete = own[-1].state is TrialState.COMPLETE
+    early = "" if complete else f", pruned after epoch {own[-1].last_step}"
     return f"{text} (the cell's own settings: {own[-1].value:.4f}{early})"
 
 
 def best_cell(study: SharedStudy, best: FrozenTrial, params: Params, root: Path) -> str:
-    """The best trial as a cell: what the searched cell says itself, and the trial's values."""
+    """The best trial as a cell: the searched cell's own lines, overridden by the trial's values."""
     facts = study.facts
     declared = read_yaml(root / "params.yaml").get("cells", {}).get(facts.cell) or {}
     values = overrides(facts.dimensions, best.params, facts.kind)
@@ -85,7 +86,7 @@ def best_cell(study: SharedStudy, best: FrozenTrial, params: Params, root: Path)
 
 
 def draw(study: Study, folder: Path) -> dict[str, str]:
-    """Plots by title: a file's name, or why it could not be drawn."""
+    """Draw the plots; for each title the Markdown of its picture, or why it could not be drawn."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -118,7 +119,7 @@ def draw(study: Study, folder: Path) -> dict[str, str]:
 
 
 def label_axes(axes: Any, title: str) -> None:
-    """Optuna's labels know neither loss nor epoch, and a legend of 50 trials hides the rest."""
+    """Replace Optuna's general labels, and remove a legend that would hide the plot."""
     axes.set_title("")
     if title != "Importance":
         axes.set_ylabel("loss on held-out images")

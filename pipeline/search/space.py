@@ -1,4 +1,4 @@
-"""What a search varies: each setting with its range, and how it becomes a cell of params.yaml."""
+"""The search space: each setting with its range, and how a trial becomes a cell of params.yaml."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,7 +8,7 @@ from pipeline.config.params import Cell
 from vmunet.settings import TrainSettings
 
 Kind = Literal["images", "volumes"]
-FULL_CIRCLE = 180.0  # a limit that limits nothing: the published rotation of images
+FULL_CIRCLE = 180.0  # degrees; this limit allows every angle, as the published rotation does
 PUBLISHED_LIMIT = {"images": FULL_CIRCLE, "volumes": 20.0}
 
 
@@ -22,7 +22,7 @@ class Dimension:
     step: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Whether a search could come upon this value."""
+        """Whether a search could draw this value."""
         if not self.low <= value <= self.high:
             return False
         if self.step is None:
@@ -31,15 +31,15 @@ class Dimension:
         return abs(steps - round(steps)) < 1e-6
 
     def rounded(self, value: float) -> float:
-        """What a trial trains with and a cell says: three digits, or a multiple of the step."""
+        """The value that a trial trains with: of three digits, or a multiple of the step."""
         return float(f"{value:.3g}") if self.step is None else round(value, 4)
 
 
 def space(kind: Kind, protocol: str, budget: TrainSettings) -> list[Dimension]:
     """The dimensions of a search on images or on slices of volumes.
 
-    The two loss weights are one dimension, Dice's share, since AdamW takes no notice of a factor
-    that they have in common.
+    The two loss weights are one dimension, Dice's share, because AdamW's steps do not depend on a
+    common factor of the loss.
     """
     common = [
         Dimension("learning_rate", max(1e-4, budget.eta_min), 2e-2),
@@ -50,7 +50,7 @@ def space(kind: Kind, protocol: str, budget: TrainSettings) -> list[Dimension]:
     if kind == "images":
         return [
             *common,
-            Dimension("horizontal_flip", 0.0, 0.5, 0.1),  # beyond a half the same again, mirrored
+            Dimension("horizontal_flip", 0.0, 0.5, 0.1),  # above 0.5 the same images come mirrored
             Dimension("vertical_flip", 0.0, 0.5, 0.1),
             Dimension("rotation", 0.0, 1.0, 0.1),
             Dimension("rotation_limit", 10.0, FULL_CIRCLE, 10.0),
@@ -65,7 +65,7 @@ def space(kind: Kind, protocol: str, budget: TrainSettings) -> list[Dimension]:
 
 
 def own_values(dimensions: list[Dimension], cell: Cell, budget: TrainSettings, kind: Kind) -> dict:
-    """The cell's own settings as a trial's values; empty if a search could not draw them."""
+    """The cell's own settings as the values of a trial; empty if a search could not draw them."""
     settings, first, second = cell.settings(budget), *cell.weights
     values = {
         **asdict(cell.augmentation),
@@ -76,33 +76,33 @@ def own_values(dimensions: list[Dimension], cell: Cell, budget: TrainSettings, k
     }
     if values["rotation_limit"] is None:
         values["rotation_limit"] = PUBLISHED_LIMIT[kind]
-    held = all(d.holds(values[d.name]) for d in dimensions)
-    return {d.name: values[d.name] for d in dimensions} if held else {}
+    inside = all(d.holds(values[d.name]) for d in dimensions)
+    return {d.name: values[d.name] for d in dimensions} if inside else {}
 
 
 def overrides(dimensions: list[Dimension], values: Mapping[str, float], kind: Kind) -> dict:
-    """A trial's values as a cell of params.yaml says them."""
-    given = {d.name: d.rounded(values[d.name]) for d in dimensions}
-    share = given.pop("dice_share")
-    training = {name: given.pop(name) for name in ("learning_rate", "weight_decay")}
-    drop_path_rate = given.pop("drop_path_rate")
-    if given["rotation_limit"] == PUBLISHED_LIMIT[kind]:
-        del given["rotation_limit"]
+    """A trial's values in the form of a cell of params.yaml."""
+    augment = {d.name: d.rounded(values[d.name]) for d in dimensions}
+    share = augment.pop("dice_share")
+    training = {name: augment.pop(name) for name in ("learning_rate", "weight_decay")}
+    drop_path_rate = augment.pop("drop_path_rate")
+    if augment["rotation_limit"] == PUBLISHED_LIMIT[kind]:
+        del augment["rotation_limit"]
     return {
         "drop_path_rate": drop_path_rate,
         "train": training,
         "loss_weights": [round(2 * (1 - share), 4), round(2 * share, 4)],
-        "augment": given,
+        "augment": augment,
     }
 
 
 def cell_with(cell: Cell, changes: Mapping[str, Any]) -> Cell:
-    """The cell with other settings, checked as params.yaml's are."""
+    """The cell with changed settings, checked like a cell of params.yaml."""
     return Cell.model_validate({**cell.model_dump(exclude_none=True), **changes})
 
 
 def as_yaml(name: str, cell: Mapping[str, Any]) -> str:
-    """A cell in the lines that params.yaml has under `cells:`."""
+    """A cell in the form of the lines under `cells:` in params.yaml."""
     lines = [f"  {name}:"]
     for key, value in cell.items():
         lines.append(f"    {key}: {on_one_line(value)}")
@@ -116,6 +116,6 @@ def on_one_line(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(on_one_line, value)) + "]"
     if isinstance(value, float):
-        text = repr(value)  # YAML 1.1 takes 1e-05 for a word, 1.0e-05 for a number
+        text = repr(value)  # in YAML 1.1, 1e-05 is a text and 1.0e-05 a number
         return text if "." in text or "e" not in text else text.replace("e", ".0e")
     return str(value)

@@ -1,9 +1,10 @@
-"""A study that several processes share: what it searches, who runs which trial, what is left.
+"""A study that several processes share: its subject, its trials and the processes that run them.
 
-`.search/<study>.log` is Optuna's journal; `.search/<study>/` holds logs, states of trials that
-were interrupted, and a file for each process that works on the study, locked while it or one of
-its trials lives. Optuna itself notices a dead process only with a database: here a running trial
-whose process's file is not locked was killed, and is queued again with the same values.
+`.search/<study>.log` is Optuna's journal. `.search/<study>/` holds logs, states of interrupted
+trials, and a file for each process that works on the study. The file is locked while the process or
+one of its trials lives. Optuna itself notices a dead process only if it has a database. Here, a
+running trial whose process's file is not locked was killed, and is queued again with the same
+values.
 """
 
 import fcntl
@@ -35,25 +36,26 @@ from vmunet.errors import InputError
 from vmunet.settings import TrainSettings
 
 FOLDER = Path(".search")
-VERSION = 1  # of what the trials of a study mean
-REDUCTION = 3  # Hyperband: a third goes on at each step
+VERSION = 1  # changes if a trial's values or loss get another meaning
+REDUCTION = 3  # Hyperband: a third of the trials continues at each step
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What all trials of a study have in common; trials of other facts are not comparable.
+class StudyFacts:
+    """The facts that all trials of a study share; trials with other facts are not comparable.
 
     Attributes:
-        version: of the meaning of a trial.
+        version: `VERSION` when the study was made.
         profile, view, cell, protocol: names.
-        epochs: of a whole trial.
-        seed: of every trial's training, and of the search's draws.
-        settings: the cell's and the profile's, before anything is varied.
-        data: SHA-256 of the arrays that train, and of the initial weights.
-        space: the dimensions.
+        epochs: the epochs of a complete trial.
+        seed: the seed of every trial's training and of the search's draws.
+        settings: the settings of the cell and of the profile, before a trial varies them.
+        data: SHA-256 of the training arrays, and of the initial weights.
+        kind: images or volumes.
+        space: the dimensions of the search space.
     """
 
     version: int
@@ -73,10 +75,10 @@ class Facts:
         return [Dimension(**entry) for entry in self.space]
 
 
-def facts_of(
+def study_facts(
     params: Params, view: str, cell: str, protocol: ProtocolName, epochs: int | None
-) -> Facts:
-    """What a study of this view and cell searches now.
+) -> StudyFacts:
+    """The facts of a study of this view and cell, from the present params and data.
 
     Raises:
         InputError: a name is unknown, or data or weights are missing.
@@ -88,7 +90,7 @@ def facts_of(
         raise InputError(f"{weights}: not found; run `dvc repro weights` first")
     parts = [data.hash()] + ([hash_files([weights])] if own.init != "none" else [])
     settings = {"cell": own.model_dump(exclude_none=True), "train": asdict(own.settings(budget))}
-    return Facts(
+    return StudyFacts(
         version=VERSION,
         profile=params.profile_name,
         view=view,
@@ -96,7 +98,7 @@ def facts_of(
         protocol=protocol,
         epochs=epochs or budget.epochs,
         seed=params.grid.seeds[0],
-        settings=json.loads(json.dumps(settings)),  # as they come back: lists, no tuples
+        settings=json.loads(json.dumps(settings)),  # lists instead of tuples, as in the journal
         data=" ".join(parts),
         kind=data.kind,
         space=[asdict(dimension) for dimension in space(data.kind, protocol, budget)],
@@ -108,10 +110,10 @@ def budget_of(params: Params, kind: Kind) -> TrainSettings:
 
 
 class SeededTPE(BaseSampler):
-    """TPE whose draws for a trial follow from the seed, its number and the trials before it.
+    """TPE whose draws depend only on the seed, the trial's number and the trials before it.
 
-    Parallel processes draw differently, and a study that is resumed goes on as if it had not been
-    interrupted.
+    Parallel processes draw different values, and a resumed study draws the same values as one that
+    was not interrupted.
     """
 
     def __init__(self, seed: int) -> None:
@@ -148,14 +150,14 @@ class SharedStudy:
     """A study in its journal.
 
     Args:
-        name: of the study.
-        facts: what it is to search; None takes what is in the journal.
+        name: the study's name.
+        facts: the facts that the study must have; None accepts those in the journal.
 
     Raises:
-        InputError: the name is no file's, the journal is damaged, or holds a study of other facts.
+        InputError: the name cannot be a file's name, or the journal is damaged or has other facts.
     """
 
-    def __init__(self, name: str, facts: Facts | None = None, root: Path = Path(".")) -> None:
+    def __init__(self, name: str, facts: StudyFacts | None = None, root: Path = Path(".")) -> None:
         if not name or not all(c.isalnum() or c in "-_." for c in name) or name[0] == ".":
             raise InputError(f"--study {name}: expected letters, digits, '-', '_' and '.'")
         self.name, self.journal, self.folder = (
@@ -177,8 +179,8 @@ class SharedStudy:
         self.study.sampler = SeededTPE(self.facts.seed)
         self.study.pruner = HyperbandPruner(1, self.facts.epochs, REDUCTION)
 
-    def _settle(self, facts: Facts | None) -> Facts:
-        """Write the facts into a new study, or compare them with an old one's."""
+    def _settle(self, facts: StudyFacts | None) -> StudyFacts:
+        """Write the facts to a new study, or compare them with those of an existing one."""
         known = self.study.user_attrs.get("facts")
         if known is None:
             if facts is None or self.study.get_trials(deepcopy=False):
@@ -189,35 +191,35 @@ class SharedStudy:
             self.study.set_user_attr("facts", asdict(facts))
             return facts
         if known.get("version") == VERSION and facts is None:
-            return Facts(**known)
+            return StudyFacts(**known)
         wanted = asdict(facts) if facts else {"version": VERSION}
         for key, value in wanted.items():
             if known.get(key) != value:
                 raise InputError(differs(self.name, key, known.get(key), value))
-        return Facts(**known)
+        return StudyFacts(**known)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One process at a time counts, asks and gives back."""
+        """Hold the study's lock: one process at a time counts, draws and returns trials."""
         with open(self.folder / "lock", "a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     @cached_property
     def life(self) -> int:
-        """A descriptor of this process's file, locked; its trials' commands inherit it."""
+        """The descriptor of this process's locked file; its trials' commands inherit it."""
         path = self.folder / "workers" / self.worker
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         return descriptor
 
     def leave(self) -> None:
-        """This process works on the study no more."""
+        """End this process's work on the study."""
         os.close(self.life)
         (self.folder / "workers" / self.worker).unlink(missing_ok=True)
 
     def enqueue_own(self, params: Params) -> bool:
-        """Let a new study begin with the cell's own settings; False if the space lacks them."""
+        """Let a new study start with the cell's own settings; False if the space lacks them."""
         facts = self.facts
         budget = budget_of(params, facts.kind)
         values = own_values(facts.dimensions, params.cell(facts.cell), budget, facts.kind)
@@ -227,7 +229,7 @@ class SharedStudy:
         return bool(values)
 
     def claim(self, total: int) -> int | None:
-        """The number of a new trial, its values drawn; None if `total` are done or running."""
+        """Draw a new trial and return its number; None if `total` trials are done or running."""
         with self.locked():
             self.revive()
             counted = [t for t in self.trials() if t.state.is_finished() or running(t)]
@@ -246,20 +248,20 @@ class SharedStudy:
             return trial.number
 
     def revive(self) -> None:
-        """Queue trials of killed processes again; only under the lock."""
+        """Queue the trials of killed processes again; the caller must hold the lock."""
         for trial in self.trials():
             if running(trial) and not self._alive(trial.user_attrs.get("worker", "")):
                 self._give_back(trial)
 
     def give_back(self, number: int) -> None:
-        """Queue a trial again that was stopped."""
+        """Queue a stopped trial again."""
         with self.locked():
             self._give_back(self.trial(number))
 
     def _give_back(self, trial: FrozenTrial) -> None:
         self.storage.set_trial_user_attr(trial._trial_id, "interrupted", True)
         self.study.tell(trial.number, state=TrialState.FAIL)
-        if len(trial.params) == len(self.facts.space):  # else it was killed before it had them
+        if len(trial.params) == len(self.facts.space):  # else it was killed before all were drawn
             kept = {key: v for key, v in trial.user_attrs.items() if key == "own"}
             first = trial.user_attrs.get("again", trial.number)
             self.study.enqueue_trial(trial.params, user_attrs=kept | {"again": first})
@@ -279,12 +281,12 @@ class SharedStudy:
         return False
 
     def fail(self, number: int, reason: str) -> None:
-        """A trial died."""
+        """Record that a trial failed."""
         self.storage.set_trial_user_attr(self.trial(number)._trial_id, "reason", reason)
         self.study.tell(number, state=TrialState.FAIL)
 
     def attach(self, number: int) -> Trial:
-        """A running trial, to be reported to from another process than the one that drew it."""
+        """A running trial, for a process that reports to it but did not draw it."""
         return Trial(self.study, self.trial(number)._trial_id)
 
     def trials(self) -> list[FrozenTrial]:
@@ -294,7 +296,7 @@ class SharedStudy:
         """The trial as it is now.
 
         Raises:
-            InputError: there is none of this number.
+            InputError: no trial has this number.
         """
         trials = self.trials()
         if not 0 <= number < len(trials):
@@ -302,9 +304,9 @@ class SharedStudy:
         return trials[number]
 
     def best(self) -> FrozenTrial | None:
-        """The trial with the lowest loss, if one came to its end."""
-        whole = [t for t in self.trials() if t.state is TrialState.COMPLETE]
-        return min(whole, key=lambda t: t.value or 0.0, default=None)
+        """The trial with the lowest loss of those that ended well; None if none did."""
+        complete = [t for t in self.trials() if t.state is TrialState.COMPLETE]
+        return min(complete, key=lambda t: t.value or 0.0, default=None)
 
 
 def running(trial: FrozenTrial) -> bool:
@@ -320,6 +322,6 @@ DIFFERENT: Mapping[str, str] = {
 
 
 def differs(name: str, key: str, known: Any, wanted: Any) -> str:
-    """What keeps a study from going on."""
+    """The message that says why a study cannot continue."""
     how = DIFFERENT.get(key, f"for {key} {known}, not {wanted}")
     return f"study {name} was made {how}; its trials cannot be compared: give --study another name"

@@ -128,7 +128,7 @@ class PrefectTasks:
         def ended(_: Any) -> None:
             if began.is_set():
                 done()
-            else:  # Prefect could not start it, as if its server had stopped: run it without Prefect
+            else:  # Prefect could not start it (has its server stopped?): run it without Prefect
                 self._threads.submit(name, job, done)
 
         run = Task(

@@ -130,7 +130,7 @@ def test_a_key_that_is_missing_or_new_is_an_edit(root: Path) -> None:
     assert lines[0].startswith("grid.cross: nothing (in profile demo: {")
     assert lines[1:] == ["grid.mine: 1 (in profile demo: nothing)"]
     (root / "profiles/demo.yaml").unlink()
-    assert grid_edits(root) == ["grid (there is no profile demo any more)"]
+    assert grid_edits(root) == ["grid (profile demo no longer exists)"]
 
 
 def test_a_run_names_its_places() -> None:
@@ -330,7 +330,7 @@ def test_a_stage_tells_own_runs_by_their_names(root: Path, monkeypatch) -> None:
         (lambda c: declare(c, masks="$HOME/m"), r"masks: DVC watches this path without"),
         (lambda c: declare(c, size=50), r"own\.images\.polyps\.size: .*32"),
         (lambda c: declare(c, classes=[]), r"polyps\.classes: .*at least 1"),
-        (lambda c: declare(c, classes=["a", "a"]), r"classes: a, a: a name is there twice"),
+        (lambda c: declare(c, classes=["a", "a"]), r"classes: a, a: a name appears twice"),
         (lambda c: declare(c, split={}), r"polyps\.split: give test: .*or both"),
         (lambda c: declare(c, split={"test": 1.5}), r"polyps\.split\.test: .*less than 1"),
         (lambda c: declare(c, split={"csv": "~/x"}), r"split\.csv: DVC watches"),

@@ -20,7 +20,7 @@ from pipeline.search.data import search_data
 from pipeline.search.journal import damaged, open_journal
 from pipeline.search.report import draw as draw_plots
 from pipeline.search.space import as_yaml, own_values, space
-from pipeline.search.study import SharedStudy, facts_of
+from pipeline.search.study import SharedStudy, study_facts
 from tests.helpers import fake_trial
 from tests.helpers.search import VIEW, copied, make_project, search, start
 from vmunet import InputError
@@ -44,7 +44,7 @@ def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def open_study(epochs: int = 9, view: str = VIEW, protocol: str = "sound") -> SharedStudy:
     params = load_params()
-    return SharedStudy("s", facts_of(params, view, "scratch", protocol, epochs))
+    return SharedStudy("s", study_facts(params, view, "scratch", protocol, epochs))
 
 
 def draw(study: SharedStudy, count: int) -> list[dict[str, float]]:
@@ -190,12 +190,12 @@ def test_no_test_image_is_read_and_the_best_cell_can_be_pasted(project: Path) ->
     assert best is not None
     report = project / "reports/out/search" / NAME
     assert {"index.md", "cell.yaml"} <= {path.name for path in report.iterdir()}
-    found = YAML(typ="safe").load(report / "cell.yaml")["cells"]
+    tuned_cells = YAML(typ="safe").load(report / "cell.yaml")["cells"]
     text = Path("params.yaml").read_text()
-    pasted = as_yaml("scratch-tuned", found["scratch-tuned"])
+    pasted = as_yaml("scratch-tuned", tuned_cells["scratch-tuned"])
     assert pasted in (report / "index.md").read_text()
     content = YAML(typ="safe").load(text)
-    content["cells"] |= found
+    content["cells"] |= tuned_cells
     with open("params.yaml", "w") as file:
         YAML(typ="safe").dump(content, file)
     assert trained("scratch-tuned", epochs=2)[1] == best.value

@@ -127,7 +127,7 @@ def test_a_comment_runs_nothing_and_code_what_depends_on_it(
     (tmp_path / "lib/train.py").write_text("# said better\na = 1\n")
     assert dry_run(capsys) == ["6 stages up to date"]
     (tmp_path / "lib/evaluate.py").write_text("b = 2\n")
-    later = "  (if what it needs turns out different)"
+    later = "  (if the outputs that it needs change)"
     evaluations = [f"evaluate@{NAME}1", f"evaluate@{NAME}2"]
     counts = "3 stages up to date"
     assert dry_run(capsys) == [*evaluations, f"tables{later}", counts]
