@@ -1,8 +1,8 @@
 """Train one trial of a search and report each epoch to its study (`vmunet search --help`).
 
 This is not a stage of DVC, which records no output of it. `vmunet search` draws the trial's values
-and runs `python -m stages.search_trial STUDY NUMBER`. Under both protocols an epoch is judged on the
-held-out part of the training images, and no file of the test part can be opened.
+and runs `python -m stages.search_trial STUDY NUMBER`. Under both protocols the loss on the held-out
+part of the training images selects the epoch, and no file of the test part can be opened.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""`vmunet compare`: two cells against each other on the same test images.
+"""`vmunet compare`: compare two cells on the same test images.
 
-Imports of anything heavy stand inside the functions, so that `--help` answers at once.
+The functions import heavy modules themselves, so that `--help` answers at once.
 """
 
 import argparse
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 WIDTH = 100
 LEVEL = 0.05  # a corrected p below it is significant
 
-HELP = "two cells on the same test images: differences, intervals, tests"
+HELP = "compare two cells on the same test images: differences, intervals, tests"
 ABOUT = """\
-Compare two cells on the test images that both were scored on: scores, the difference with its 95%
-interval, and whether it could be chance. Run it in the repository's root.
+Compare two cells on the test images that both were scored on: their scores, the differences with
+95% intervals, and whether chance can explain a difference. Run it in the repository's root.
 
-CELL is a cell of params.yaml (base), with its protocol (base-sound), or a run as `vmunet runs`
-lists it (isic17-64-base-paper-42, or its folder). Cells are compared on every view, under every
-protocol, for which both have scores, each with all its seeds.
+CELL is a cell of params.yaml (base), a cell with its protocol (base-sound), or a run that `vmunet
+runs` lists (isic17-64-base-paper-42, or its folder). Cells are compared on every view and under
+every protocol for which both have scores, each with all its seeds.
 """
 
 NOTES = """\
@@ -52,7 +52,7 @@ CHANCE = (
     "Intervals and p speak of the choice of test {noun}s, not of training another time; p is "
     "corrected for the number of scores, the intervals are each score's own."
 )
-# Of two protocols: what else differs between them.
+# The further difference between two protocols, for each kind of test data.
 SELECTION = {
     "image": "Under the paper protocol the epoch was chosen by the loss on these test images, "
     "under the sound one on held-out training images: the first one's figures are too good.",
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `vmunet compare`."""
     parser.set_defaults(command=compare)
     parser.add_argument("a", metavar="CELL", help="a cell, such as base, or a run")
-    parser.add_argument("b", metavar="CELL", help="another one")
+    parser.add_argument("b", metavar="CELL", help="the cell or run to compare it with")
     parser.add_argument("--view", metavar="NAME", help="only on this view, such as isic17-256")
     parser.add_argument(
         "--protocol", choices=["paper", "sound"], help="only runs trained under this protocol"
@@ -77,7 +77,7 @@ def compare(arguments: argparse.Namespace) -> None:
     """Print the comparison.
 
     Raises:
-        InputError: unknown names, the same cell twice, nothing scored to compare, broken files.
+        InputError: names are unknown or the same, no compared runs have scores, or files are broken.
     """
     from pipeline.commands.compare_pairs import pairs, resolve
     from pipeline.config.params import load_params
@@ -86,7 +86,7 @@ def compare(arguments: argparse.Namespace) -> None:
     params = load_params()
     declared = runs(params) + own_runs(params)
     named = [resolve(word, declared, params) for word in (arguments.a, arguments.b)]
-    a, b = (_restricted(one, arguments, params) for one in named)
+    a, b = (_restricted(name, arguments, params) for name in named)
     ready, waiting = _scored(pairs(a, b, params), params)
     from reports.make.results.comparison import compare as compare_runs
 
@@ -94,14 +94,14 @@ def compare(arguments: argparse.Namespace) -> None:
         comparison = compare_runs(Path(), params, pair.a, pair.b)
         print("\n" if i else "", _text(comparison, pair, a.word, b.word), sep="")
     if waiting:
-        print("\n" + _wrapped(f"Not compared, as not scored yet: {_how(waiting)}."))
+        print("\n" + _wrapped(f"Not compared, because not scored yet: {_how_to_score(waiting)}."))
 
 
 def _restricted(named: "Named", arguments: argparse.Namespace, params: "Params") -> "Named":
-    """The named runs that the options leave.
+    """The named runs that match the options.
 
     Raises:
-        InputError: an option names what is not declared, or leaves none.
+        InputError: an option's value is not declared, or no run matches.
     """
     from dataclasses import replace
 
@@ -114,26 +114,26 @@ def _restricted(named: "Named", arguments: argparse.Namespace, params: "Params")
         if seed not in params.grid.seeds:
             declared = ", ".join(map(str, params.grid.seeds))
             raise InputError(f"--seeds {seed}: params.yaml declares {declared}")
-    left = [
+    matching = [
         run
         for run in named.runs
         if arguments.view in (None, run.view)
         and arguments.protocol in (None, run.protocol)
         and (not seeds or run.seed in seeds)
     ]
-    if not left:
+    if not matching:
         options = {"--view": arguments.view, "--protocol": arguments.protocol}
         options["--seeds"] = arguments.seeds
         given = " ".join(f"{option} {value}" for option, value in options.items() if value)
         raise InputError(f"{named.word} has no run with {given}; `vmunet runs` lists its runs")
-    return replace(named, runs=left)
+    return replace(named, runs=matching)
 
 
 def _scored(pairs: Sequence["Pair"], params: "Params") -> tuple[list["Pair"], list["Run"]]:
-    """The pairs as far as both sides have scores, and the runs that have none.
+    """The pairs with the runs that have scores, and the runs without scores.
 
     Raises:
-        InputError: no pair has.
+        InputError: in no pair both sides have scores.
     """
     from pipeline.commands.compare_pairs import Pair
     from vmunet.errors import InputError
@@ -141,19 +141,19 @@ def _scored(pairs: Sequence["Pair"], params: "Params") -> tuple[list["Pair"], li
     def done(run: "Run") -> bool:
         return (run.metrics_folder(params.profile_name) / "metrics.json").is_file()
 
-    ready = [Pair(*([run for run in of if done(run)] for of in (p.a, p.b))) for p in pairs]
+    ready = [Pair(*([run for run in side if done(run)] for side in (p.a, p.b))) for p in pairs]
     waiting = [run for pair in pairs for run in (*pair.a, *pair.b) if not done(run)]
     ready = [pair for pair in ready if pair.a and pair.b]
     if not ready:
-        raise InputError(f"nothing to compare is scored yet: {_how(waiting)}")
+        raise InputError(f"the runs to compare are not scored yet: {_how_to_score(waiting)}")
     return ready, waiting
 
 
-def _how(waiting: Sequence["Run"]) -> str:
-    """The runs without scores, and the command that makes them."""
+def _how_to_score(waiting: Sequence["Run"]) -> str:
+    """The runs without scores, and the command that scores them."""
     names = list(dict.fromkeys(run.name for run in waiting))
     listed = " ".join(f"--cells {name}" for name in names[:3])
-    further = f" ({len(names) - 3} further ones likewise)" if len(names) > 3 else ""
+    further = f" ({len(names) - 3} others in the same way)" if len(names) > 3 else ""
     return f"{', '.join(names[:3])}{further}; run `vmunet sweep {listed}`"
 
 
@@ -176,14 +176,16 @@ def _text(comparison: "Comparison", pair: "Pair", a: str, b: str) -> str:
     size = " at native size" if comparison.noun == "image" else ""
     for name, ahead in ((a, comparison.a_ahead), (b, comparison.b_ahead)):
         if ahead:
-            ids = max(len(of) for of, _, _ in ahead)
+            ids = max(len(item) for item, _, _ in ahead)
             rows += ["", _wrapped(f"{name} is furthest ahead (Dice of A and of B{size}) on")]
-            rows += [f"  {of:{ids}}  {one:7.2f}  {other:7.2f}" for of, one, other in ahead]
+            rows += [
+                f"  {item:{ids}}  {dice_a:7.2f}  {dice_b:7.2f}" for item, dice_a, dice_b in ahead
+            ]
     return "\n".join(rows)
 
 
 def _place(pair: "Pair") -> str:
-    """View and protocol, of both sides if they differ."""
+    """The view and protocol, or those of both sides if they differ."""
     views = dict.fromkeys(runs[0].view for runs in (pair.a, pair.b))
     protocols = dict.fromkeys(runs[0].protocol for runs in (pair.a, pair.b))
     many = "s" if len(protocols) > 1 else ""
@@ -220,7 +222,7 @@ def _significant(line: "ScoreLine") -> bool:
 
 
 def _verdict(lines: Sequence["ScoreLine"], a: str, b: str) -> str:
-    """One sentence: which of the two is better, and in what."""
+    """One sentence that says which of the two is better, in which scores."""
     tested = [line.p for line in lines if line.p is not None]
     if not tested:
         return "No score is defined for both."
@@ -233,17 +235,17 @@ def _verdict(lines: Sequence["ScoreLine"], a: str, b: str) -> str:
     for key, name, other in (("b", b, a), ("a", a, b)):
         labels = [line.label for line in lines if _significant(line) and line.better == key]
         if labels:
-            what = "every score" if len(labels) == len(lines) else _listed(labels)
-            parts.append(f"{name} is significantly better than {other} in {what}")
-    rest = sum(not _significant(line) for line in lines)
-    if rest:
-        what = "score does" if rest == 1 else f"{rest} scores do"
-        parts.append(f"the other {what} not differ significantly")
+            scores = "every score" if len(labels) == len(lines) else _listed(labels)
+            parts.append(f"{name} is significantly better than {other} in {scores}")
+    others = sum(not _significant(line) for line in lines)
+    if others:
+        scores = "score does" if others == 1 else f"{others} scores do"
+        parts.append(f"the other {scores} not differ significantly")
     return "; ".join(parts) + "."
 
 
 def _listed(labels: Sequence[str]) -> str:
-    """`mean Dice, native size` has a comma of its own."""
+    """The labels in one text; `mean Dice, native size` becomes `mean Dice (native size)`."""
     words = [label.replace(", ", " (", 1) + ")" * (", " in label) for label in labels]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 

@@ -1,4 +1,4 @@
-"""Which runs `vmunet compare` sets against each other: names of cells and runs, resolved."""
+"""The runs that `vmunet compare` compares: resolve names of cells and runs, and form pairs."""
 
 import difflib
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pipeline.config.params import Params
 from pipeline.config.runs import Run
 from vmunet.errors import InputError
 
-# What a name may be made of; the first form that fits some run is what is meant.
+# The forms of a name; the first form that matches a run counts.
 FORMS = (
     ("cell",),
     ("cell", "protocol"),
@@ -21,11 +21,11 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Named:
-    """The runs that a word on the command line names, and what of them it says."""
+    """The runs that a word on the command line names, and the parts of the form that it has."""
 
     word: str
     runs: Sequence[Run]
-    says: Sequence[str]
+    parts: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Pair:
 
 
 def resolve(word: str, declared: Sequence[Run], params: Params) -> Named:
-    """The declared runs that `word` names: a cell, a run, or what lies between.
+    """The declared runs that `word` names, in one of `FORMS`.
 
-    A run's folder is taken for its name: runs/isic17-64/base/paper/42.
+    A run's folder also counts as its name: runs/isic17-64/base/paper/42.
 
     Raises:
-        InputError: it names none.
+        InputError: no declared run has this name.
     """
     name = word.removeprefix("./").removeprefix("runs/").strip("/").replace("/", "-")
     known: list[str] = []
@@ -54,7 +54,7 @@ def resolve(word: str, declared: Sequence[Run], params: Params) -> Named:
     if name in params.cells:
         raise InputError(
             f"cell {name} has no run in the grid; add it to grid.ablations of params.yaml, or to "
-            "own.cells for a dataset of your own"
+            "own.cells for your own dataset"
         )
     close = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=2, cutoff=0.5)
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
@@ -66,30 +66,30 @@ def resolve(word: str, declared: Sequence[Run], params: Params) -> Named:
 
 
 def pairs(a: Named, b: Named, params: Params) -> list[Pair]:
-    """What can be compared: the same view and protocol, unless both words say theirs.
+    """The pairs with the same view and protocol; a part may differ if both words name it.
 
     Raises:
-        InputError: the two are the same, have nothing in common, or have no common test images.
+        InputError: the two are the same, share no view and protocol, or have different test images.
     """
     common = []
-    for (view, protocol), one in _groups(a.runs).items():
-        for (other_view, other_protocol), other in _groups(b.runs).items():
+    for (view, protocol), a_runs in _groups(a.runs).items():
+        for (other_view, other_protocol), b_runs in _groups(b.runs).items():
             same_view, same_protocol = view == other_view, protocol == other_protocol
-            if not same_view and not ("view" in a.says and "view" in b.says):
+            if not same_view and not ("view" in a.parts and "view" in b.parts):
                 continue
-            if not same_protocol and not ("protocol" in a.says and "protocol" in b.says):
+            if not same_protocol and not ("protocol" in a.parts and "protocol" in b.parts):
                 continue
             if params.view(view).dataset != params.view(other_view).dataset:
                 raise InputError(
-                    f"{a.word} and {b.word} have other test images: {view} and {other_view} are of "
-                    "different datasets"
+                    f"{a.word} and {b.word} have different test images: {view} and {other_view} "
+                    "are of different datasets"
                 )
-            if set(one) & set(other):
+            if set(a_runs) & set(b_runs):
                 raise InputError(
-                    f"{a.word} and {b.word} are the same runs ({one[0].name}); name two cells, or "
-                    f"both protocols: {one[0].cell}-paper and {one[0].cell}-sound"
+                    f"{a.word} and {b.word} are the same runs ({a_runs[0].name}); name two cells, "
+                    f"or both protocols: {a_runs[0].cell}-paper and {a_runs[0].cell}-sound"
                 )
-            common.append(Pair(one, other))
+            common.append(Pair(a_runs, b_runs))
     if not common:
         raise InputError(
             f"{a.word} and {b.word} have no view and protocol in common: {a.word} runs on "
@@ -99,7 +99,7 @@ def pairs(a: Named, b: Named, params: Params) -> list[Pair]:
 
 
 def _groups(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
-    """The seeds of each (view, protocol)."""
+    """The runs of each (view, protocol), one for each seed."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.view, run.protocol), []).append(run)

@@ -1,18 +1,18 @@
-"""`vmunet mlflow`: give the tracking store what it lacks."""
+"""`vmunet mlflow`: add the runs and values that the tracking store lacks."""
 
 import argparse
 import sys
 
-HELP = "send what MLflow missed, or rebuild its runs"
+HELP = "add the runs and values that MLflow lacks"
 ABOUT = """\
-Make or complete the runs of MLflow's store from runs/ and metrics/: after the store was away, or
-lost. What it has is left as it is. Goes to MLFLOW_TRACKING_URI, or to mlflow.db in the repository's
-root. Run it there.
+Make or complete the runs of MLflow's store from runs/ and metrics/, if the store did not answer or
+was lost. Existing entries do not change. The store is MLFLOW_TRACKING_URI, or mlflow.db in the
+repository's root. Run the command there.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `rebuild`, and `sync` as another name of it."""
+    """Declare `rebuild`, with `sync` as its other name."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     about = "make or complete the runs that the store lacks"
     rebuild = commands.add_parser("rebuild", aliases=["sync"], help=about)

@@ -1,11 +1,11 @@
-"""The subcommand `vmunet profile`: the budgets, and which one is active."""
+"""The subcommand `vmunet profile`: list the budgets and switch to one."""
 
 import argparse
 
 HELP = "show the profiles, or switch to one"
 ABOUT = """\
-Show the profiles (budgets) and which is active, or switch to NAME: params.yaml then declares its
-grid. Run it in the repository's root.
+Show the profiles (budgets) and mark the active one, or switch to NAME: params.yaml then declares
+its grid. Run it in the repository's root.
 """
 NOTES = ""
 
@@ -27,7 +27,8 @@ def profile(arguments: argparse.Namespace) -> None:
     """Run the subcommand.
 
     Raises:
-        InputError: no such profile, a grid that was edited by hand, or an unreadable params.yaml.
+        InputError: there is no such profile, the grid was edited by hand, or params.yaml is
+            unreadable.
     """
     from pipeline.config.params import PROFILES, load_params, read_yaml
     from pipeline.config.profiles import grid_edits, switch_profile
@@ -40,4 +41,4 @@ def profile(arguments: argparse.Namespace) -> None:
         about = " ".join(str(read_yaml(file).get("about", "")).split())
         print(f"{mark} {file.stem:6} {about}")
     if edits := grid_edits():
-        print("params.yaml differs from the profile, by hand:", *edits, sep="\n  ")
+        print("params.yaml was edited by hand and differs from the profile:", *edits, sep="\n  ")

@@ -1,26 +1,26 @@
-"""The subcommand `vmunet runs`: the declared grid, and what of it is done."""
+"""The subcommand `vmunet runs`: list the declared runs and their states."""
 
 import argparse
 
-HELP = "list the declared grid and what is done"
+HELP = "list the declared runs and their states"
 ABOUT = """\
-List every run that the active profile declares, and whether its weights and metrics are there.
-Run it in the repository's root. `dvc repro STAGE@NAME` makes one of them up to date; STAGE is
+List every run that params.yaml declares, and whether its weights and metrics exist. Run it in the
+repository's root. `dvc repro STAGE@NAME` brings a run up to date; STAGE is
 
-  evaluate              the grid's isic views under its protocols
-  evaluate_elsewhere    its other sizes
-  evaluate_sound        its cells under the sound protocol
-  evaluate_volumes      its volumes
-  evaluate_own_images   images of your own
-  evaluate_own_volumes  volumes of your own
+  evaluate              for the grid's isic views under its protocols
+  evaluate_elsewhere    for its other sizes
+  evaluate_sound        for its cells under the sound protocol
+  evaluate_volumes      for its volumes
+  evaluate_own_images   for your own images
+  evaluate_own_volumes  for your own volumes
 
-and the same with train in place of evaluate trains without scoring.
+The same names with train instead of evaluate train without scoring.
 """
 NOTES = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare that `vmunet runs` takes none."""
+    """Declare that `vmunet runs` has no arguments."""
     parser.set_defaults(command=list_runs)
 
 
@@ -47,6 +47,6 @@ def list_runs(arguments: argparse.Namespace) -> None:
         print(f"{run.name:{width}}  {state}")
     print(
         f"profile {params.profile_name}: {len(declared)} runs"
-        f"{f' ({len(own)} on datasets of your own)' if own else ''}, {trained} with weights, "
+        f"{f' ({len(own)} on your own datasets)' if own else ''}, {trained} with weights, "
         f"{scored} with metrics; `dvc status` says which of them are up to date"
     )

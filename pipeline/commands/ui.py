@@ -1,4 +1,4 @@
-"""`vmunet ui`: the pages of MLflow and Prefect, on this machine alone."""
+"""`vmunet ui`: start the pages of MLflow and Prefect, for this machine only."""
 
 import argparse
 import json
@@ -18,8 +18,8 @@ from vmunet.errors import InputError
 HELP = "start the pages of MLflow and Prefect"
 ABOUT = """\
 Start MLflow's page, to compare runs, and Prefect's, to watch sweeps, on 127.0.0.1. Their stores
-are mlflow.db and prefect.db in the repository's root. Ctrl-C stops both. A sweep that is started
-in the same clone meanwhile reports to Prefect by itself.
+are mlflow.db and prefect.db in the repository's root. Ctrl-C stops both. A sweep that starts in the
+same clone meanwhile reports to Prefect automatically.
 """
 START_SECONDS = 90.0
 LOGS = Path(".sweep") / "logs"
@@ -50,7 +50,7 @@ def ui(arguments: argparse.Namespace) -> int:
     servers: dict[str, subprocess.Popen[bytes]] = {}
     watchdog = Watchdog()
     ADDRESSES.parent.mkdir(exist_ok=True)
-    print("starting both servers: some seconds, the first time a minute", flush=True)
+    print("starting both servers: this takes some seconds, the first time a minute", flush=True)
     try:
         servers["MLflow"] = start_mlflow(ports["MLflow"])
         servers["Prefect"] = start_prefect(ports["Prefect"])
@@ -71,15 +71,15 @@ def ui(arguments: argparse.Namespace) -> int:
 
 
 def report_address(page: Path, mlflow: str) -> str:
-    """The report's page as an address, which tells the page where MLflow's server is."""
+    """The address of the report's page; it contains the address of MLflow's server."""
     return f"{page.absolute().as_uri()}#mlflow={mlflow}"
 
 
 def check_free(name: str, port: int) -> None:
-    """Refuse a port that something listens on.
+    """Refuse a port that another program uses.
 
     Raises:
-        InputError: it is taken.
+        InputError: the port is taken, or it is not a port number.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -87,7 +87,7 @@ def check_free(name: str, port: int) -> None:
             probe.bind((HOST, port))
         except (OSError, OverflowError) as error:
             option = f"--{name.lower()}-port"
-            why = "is taken" if isinstance(error, OSError) else "is no port"
+            why = "is taken" if isinstance(error, OSError) else "is not a port number"
             raise InputError(
                 f"port {port}, for {name}, {why}; choose another: vmunet ui {option} {port + 1}"
             ) from None
@@ -101,7 +101,7 @@ def start_mlflow(port: int) -> "subprocess.Popen[bytes]":
         client()  # makes the store, under its lock
         uri = f"sqlite:///{Path('mlflow.db').absolute()}"
     command = ["-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
-    # Seven processes for jobs that no page of ours starts.
+    # The setting saves seven processes for jobs that our pages never start.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return started([*command, "--backend-store-uri", uri, "--workers", "1"], "mlflow", environment)
 
@@ -109,7 +109,7 @@ def start_mlflow(port: int) -> "subprocess.Popen[bytes]":
 def start_prefect(port: int) -> "subprocess.Popen[bytes]":
     environment = {
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{Path('prefect.db').absolute()}",
-        # Without it the page asks port 4200, whatever the server's own.
+        # Without it the page asks port 4200, even if the server has another port.
         "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_API_URL": "",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -122,7 +122,7 @@ def start_prefect(port: int) -> "subprocess.Popen[bytes]":
 def started(
     command: list[str], name: str, environment: dict[str, str]
 ) -> "subprocess.Popen[bytes]":
-    """A server in a group of its own, its output in .sweep/logs/."""
+    """Start a server in its own process group, with its output in .sweep/logs/."""
     log = log_of(name)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as file:
@@ -140,7 +140,7 @@ def wait_for(servers: "dict[str, subprocess.Popen[bytes]]", urls: dict[str, str]
     """Wait until each server answers.
 
     Raises:
-        InputError: one ended, or is silent after 90 s.
+        InputError: a server ended, or does not answer within 90 s.
     """
     from pipeline.sweep.prefect.server import answers
 
@@ -150,7 +150,7 @@ def wait_for(servers: "dict[str, subprocess.Popen[bytes]]", urls: dict[str, str]
         while not answers(urls[name]):
             if server.poll() is not None or time.monotonic() > deadline:
                 last = " ".join(last_lines(log, 1))
-                raise InputError(f"{name}'s server did not start: {last} (all of it: {log})")
+                raise InputError(f"{name}'s server did not start: {last} (complete output: {log})")
             time.sleep(0.2)
 
 
@@ -164,18 +164,18 @@ def wait_for_the_end(servers: "dict[str, subprocess.Popen[bytes]]") -> None:
         for name, server in servers.items():
             if server.poll() is not None:
                 raise InputError(
-                    f"{name}'s server ended by itself; its last words are in {log_of(name)}"
+                    f"{name}'s server ended by itself; its last lines are in {log_of(name)}"
                 )
         time.sleep(0.5)
 
 
 def log_of(name: str) -> Path:
-    """Where a server's output goes."""
+    """The file with a server's output."""
     return LOGS / f"{name.lower()}-server.log"
 
 
 def stop(servers: "dict[str, subprocess.Popen[bytes]]") -> None:
-    """SIGTERM to each group, SIGKILL to what is left after 10 s."""
+    """Send SIGTERM to each group, and SIGKILL to the remaining processes after 10 s."""
     for server in servers.values():
         send(server.pid, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_SECONDS

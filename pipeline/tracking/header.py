@@ -1,4 +1,4 @@
-"""What describes a run of MLflow, and how it is found again: by the tag `key`."""
+"""The description of an MLflow run, and the search for it by the tag `key`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 KEY = "key"
-METRICS_AT_ONCE = 1000  # MLflow takes no more in one call
+METRICS_AT_ONCE = 1000  # the most that MLflow accepts in one call
 SECTIONS = ("cell", "train", "protocol")  # of run.json: they become parameters
 TAGS = ("data_hash", "weights_hash", "code_hash", "git", "dvc_lock", "device", "micro_batch")
 
 
 @dataclass(frozen=True)
 class RunHeader:
-    """A run of MLflow.
+    """The description of an MLflow run.
 
     Attributes:
-        experiment: the experiment's name: the profile's.
+        experiment: the experiment's name, which is the profile's.
         name: the run's name.
-        key: what identifies the run in any store.
-        started: when it started, ms.
-        params: parameters, flat.
+        key: identifies the run in every store.
+        started: the time of the start, ms.
+        params: parameters, not nested.
         tags: provenance.
     """
 
@@ -38,11 +38,11 @@ class RunHeader:
 
 
 def header_of(record: Mapping[str, Any], tables: str) -> RunHeader:
-    """The MLflow run of a training run.
+    """The description of the MLflow run of a training.
 
     Args:
-        record: run.json, or what is known of it when training starts.
-        tables: those that show the run, as a tag.
+        record: the content of run.json, or the part that is known when training starts.
+        tables: the numerals of the tables that show the run, as a tag.
     """
     run = record["run"]
     tags = {**run, **{name: record.get(name) for name in TAGS}, "tables": tables}
@@ -57,7 +57,7 @@ def header_of(record: Mapping[str, Any], tables: str) -> RunHeader:
 
 
 def find_run(mlflow: "MlflowClient", header: RunHeader, run_id: str = "") -> "Run | None":
-    """The newest run of this key, or the one of this id, unless it was deleted in the store."""
+    """The newest run with this key, or the run with this id; None if the store has none."""
     where = f"attributes.run_id = '{run_id}'" if run_id else f"tags.{KEY} = '{header.key}'"
     experiment = experiment_id(mlflow, header.experiment)
     newest = ["attributes.start_time DESC"]
@@ -66,13 +66,13 @@ def find_run(mlflow: "MlflowClient", header: RunHeader, run_id: str = "") -> "Ru
 
 
 def create_run(mlflow: "MlflowClient", header: RunHeader) -> "Run":
-    """A new run of this key."""
+    """Create a run with this key."""
     experiment, tags = experiment_id(mlflow, header.experiment), {**header.tags, KEY: header.key}
     return mlflow.create_run(experiment, header.started, tags, header.name)
 
 
 def describe_run(mlflow: "MlflowClient", run: "Run", header: RunHeader) -> bool:
-    """Add the parameters and tags that a run lacks; whether it lacked any."""
+    """Add the parameters and tags that a run lacks; return whether it lacked any."""
     from mlflow.entities import Param, RunTag
 
     has = run.data
@@ -84,7 +84,7 @@ def describe_run(mlflow: "MlflowClient", run: "Run", header: RunHeader) -> bool:
 
 
 def epochs_of(mlflow: "MlflowClient", run_id: str) -> "dict[int, Metric]":
-    """The training loss of each epoch that a run of the store has."""
+    """The training loss of each epoch that the store has for a run."""
     return {m.step: m for m in mlflow.get_metric_history(run_id, "train_loss")}
 
 

@@ -1,7 +1,7 @@
-"""A run of MLflow while its stage is at work.
+"""An MLflow run that is logged while its stage runs.
 
-A daemon thread talks to the store, so that neither a slow store nor one that hangs holds up an
-epoch. After the first failure it warns and tries once more when the stage ends, no more often.
+A daemon thread sends to the store, so that a slow store, or one that does not answer, does not
+delay an epoch. After the first failure the thread warns; it tries again only once, at the end.
 """
 
 import threading
@@ -30,16 +30,16 @@ SAMPLE_SECONDS = 30.0
 
 
 class LiveRun:
-    """A run of MLflow that is told of metrics as they come.
+    """An MLflow run that gets metrics while its stage runs.
 
     It continues the store's run that has its key (or the id `run_id`), and logs no epoch twice. If
-    that run has finished and there is no `history`, the run is trained anew: it gets a new one.
+    that run has finished and there is no `history`, this is a new training: it gets a new run.
 
     Args:
-        header: the run.
-        history: rows of the epochs before a resume; those that the store lacks are logged.
-        sample: gives system metrics, every SAMPLE_SECONDS.
-        run_id: a run to continue, whatever its key, if the store has it.
+        header: the run's description.
+        history: the rows of the epochs before a resume; those that the store lacks are logged.
+        sample: returns system metrics; it is called every SAMPLE_SECONDS.
+        run_id: the id of a run to continue, with any key, if the store has it.
     """
 
     advice = ""
@@ -57,7 +57,7 @@ class LiveRun:
         self._entries: list[tuple[int, int, Mapping[str, float]]] = []  # time in ms, step, values
         self._sent, self._logged_epochs = 0, set[int]()
         self._mlflow: MlflowClient | None = None
-        self._failed, self._end = False, ("", 0)  # how and when (ms) the run ended
+        self._failed, self._end = False, ("", 0)  # the run's status and time (ms) at its end
         self._news, self._answered = threading.Event(), threading.Event()
         for row in history:
             self.log_epoch(row)
@@ -75,12 +75,12 @@ class LiveRun:
         self.log({name: row[name] for name in row if name != "epoch"}, int(row["epoch"]))
 
     def opened(self, seconds: float) -> str:
-        """The run's id as soon as the store has answered; '' if it failed or took longer."""
+        """The run's id as soon as the store has answered; '' if it fails or takes longer."""
         self._answered.wait(seconds)
         return self.run_id
 
     def finish(self, status: str = "FINISHED") -> None:
-        """Close the run, FINISHED, FAILED or KILLED, and wait until all is sent or cannot be."""
+        """Close the run (FINISHED, FAILED or KILLED) and wait until all is sent or has failed."""
         self._end = (status, milliseconds())
         self._news.set()
         self._thread.join(FINISH_SECONDS)
@@ -89,15 +89,15 @@ class LiveRun:
 
     def _work(self) -> None:
         while True:
-            rest = self._sample_at - time.monotonic() if self._sample else None
-            self._news.wait(rest if rest is None else max(0, rest))
+            seconds = self._sample_at - time.monotonic() if self._sample else None
+            self._news.wait(seconds if seconds is None else max(0, seconds))
             self._news.clear()
             end = self._end
             self._take_sample()
             if end[0] or not self._failed:
                 try:
                     self._send(*end)
-                except Exception as error:  # a database's, a server's, the file system's
+                except Exception as error:  # of a database, a server or the file system
                     self._fail(error)
             self._answered.set()
             if end[0]:
@@ -141,7 +141,7 @@ class LiveRun:
         step = int((now - self._header.started) / 1000 / SAMPLE_SECONDS)
         try:
             self._entries.append((now, step, dict(self._sample())))
-        except Exception:  # a driver's: no reason to stop logging what matters
+        except Exception:  # of a driver; the other metrics are still logged
             self._sample = None
 
     def _fail(self, error: BaseException) -> None:
@@ -152,12 +152,12 @@ class LiveRun:
 
 
 class RunTracker(LiveRun):
-    """Logs a training run while it trains.
+    """The MLflow run of a training, logged while it trains.
 
     Args:
         header: see `header_of`.
         history: see `LiveRun`.
-        gauge: further system metrics.
+        gauge: returns further system metrics.
     """
 
     advice = "`vmunet mlflow rebuild` logs it later; "

@@ -1,14 +1,13 @@
 """A run's weights as a model of MLflow's registry: a pyfunc with signature and input example.
 
-The registered model is called `<view>-<cell>-<protocol>`; each seed, and each time that it was
-trained, is a version, and the alias `seed-<seed>` points at a seed's newest. Nothing is pickled:
-the model is a script (pipeline/tracking/pyfunc_model.py) and the safetensors file, which describes
-itself; it needs this project installed where it is served (a copy of the sources in every model
-would compile the CPU kernels anew for each).
+The registered model is called `<view>-<cell>-<protocol>`. Each training of each seed is a version,
+and the alias `seed-<seed>` points to a seed's newest version. Nothing is pickled: the model is a
+script (pipeline/tracking/pyfunc_model.py) and the safetensors file, which describes itself. The
+serving machine needs this project installed; with a copy of the sources in every model, the CPU
+kernels would be compiled again for each model.
 
-In a store on this machine the weights are a hard link to the run's own, and take no room of their
-own until DVC removes those; a server gets a copy. Hence models are logged unless
-VMUNET_MLFLOW_MODEL is 0.
+In a store on this machine the weights are a hard link to the run's file, and need no space until
+DVC removes that file. A server gets a copy. So models are logged unless VMUNET_MLFLOW_MODEL is 0.
 """
 
 import base64
@@ -51,7 +50,7 @@ def log_model(mlflow: "MlflowClient", run_id: str, run: Mapping[str, Any], folde
 
     Args:
         run: view, cell, protocol and seed.
-        folder: of the weights; without weights nothing is logged.
+        folder: the folder of the weights; without weights nothing is logged.
 
     Returns:
         Whether a model was logged.
@@ -67,17 +66,17 @@ def log_model(mlflow: "MlflowClient", run_id: str, run: Mapping[str, Any], folde
     experiment = mlflow.get_run(run_id).info.experiment_id
     model = mlflow.create_logged_model(experiment, name=name, source_run_id=run_id, tags=tags)
     with tempfile.TemporaryDirectory() as temporary:
-        made = Path(temporary, "model")
-        _write_model(made, weights, run_id, model.model_id)
+        model_folder = Path(temporary, "model")
+        _write_model(model_folder, weights, run_id, model.model_id)
         place = urlparse(model.artifact_location)
         if place.scheme in ("", "file"):
-            _place(made, weights, Path(unquote(place.path)))
+            _place(model_folder, weights, Path(unquote(place.path)))
         else:
-            shutil.copy(weights, made / "artifacts" / weights.name)
-            mlflow.log_model_artifacts(model.model_id, str(made))
+            shutil.copy(weights, model_folder / "artifacts" / weights.name)
+            mlflow.log_model_artifacts(model.model_id, str(model_folder))
     mlflow.finalize_logged_model(model.model_id, "READY")
     _register(mlflow, name)
-    made_version = mlflow.create_model_version(
+    new_version = mlflow.create_model_version(
         name,
         source=f"models:/{model.model_id}",
         run_id=run_id,
@@ -85,18 +84,18 @@ def log_model(mlflow: "MlflowClient", run_id: str, run: Mapping[str, Any], folde
         await_creation_for=0,
         model_id=model.model_id,
     )
-    mlflow.set_registered_model_alias(name, f"seed-{run['seed']}", made_version.version)
+    mlflow.set_registered_model_alias(name, f"seed-{run['seed']}", new_version.version)
     return True
 
 
 def hash_of(path: Path) -> str:
-    """SHA-256 of a file's content, as metrics.json names it."""
+    """SHA-256 of a file's content, the same value as in metrics.json."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_model(folder: Path, weights: Path, run_id: str, model_id: str) -> None:
-    """The model's folder, but for the weights themselves."""
+    """Write the model's folder without the weights."""
     import pandas as pd
     from mlflow.models import Model
     from mlflow.models.signature import ModelSignature
@@ -106,23 +105,23 @@ def _write_model(folder: Path, weights: Path, run_id: str, model_id: str) -> Non
     from vmunet.inference.served import Segmenter, example
 
     segmenter = Segmenter(weights, "cpu")
-    given, gives = ("volume", "labels") if segmenter.volumes else ("image", "mask")
+    input_name, output_name = ("volume", "labels") if segmenter.volumes else ("image", "mask")
     numbers = [ColSpec(DataType.double, name) for name in segmenter.amounts]
     text = base64.b64encode(example(segmenter.volumes)).decode()
     with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
         stand_in = Path(place, weights.name)  # save_model copies
         stand_in.touch()
-        warnings.simplefilter("ignore")  # MLflow on its own type hints, and on pandas
+        warnings.simplefilter("ignore")  # MLflow warns about its own type hints and about pandas
         save_model(
             folder,
             python_model=str(SCRIPT),
             artifacts={"weights": str(stand_in)},
             mlflow_model=Model(run_id=run_id, model_id=model_id),
             signature=ModelSignature(
-                inputs=Schema([ColSpec(DataType.string, given)]),
-                outputs=Schema([ColSpec(DataType.string, gives), *numbers]),
+                inputs=Schema([ColSpec(DataType.string, input_name)]),
+                outputs=Schema([ColSpec(DataType.string, output_name), *numbers]),
             ),
-            input_example=pd.DataFrame({given: [text]}),
+            input_example=pd.DataFrame({input_name: [text]}),
             pip_requirements=list(_requirements()),
         )
     (folder / "artifacts" / weights.name).unlink()
@@ -136,9 +135,9 @@ def _requirements() -> Any:
             continue
 
 
-def _place(made: Path, weights: Path, target: Path) -> None:
-    """Move a model's folder to the local place of its artifacts, and link its weights there."""
-    shutil.copytree(made, target, dirs_exist_ok=True)
+def _place(folder: Path, weights: Path, target: Path) -> None:
+    """Copy a model's folder to the local folder of its artifacts, and link its weights there."""
+    shutil.copytree(folder, target, dirs_exist_ok=True)
     linked = target / "artifacts" / weights.name
     linked.unlink(missing_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""A run of MLflow that is no training run of the grid: a search, or one of its trials."""
+"""An MLflow run that is not a training run of the grid: a search, or one of its trials."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,15 @@ from pipeline.tracking.sweeps import page_tag
 
 
 class PlainRun(LiveRun):
-    """Parameters, tags and metrics under a name.
+    """An MLflow run with a name, parameters, tags and metrics.
 
     Args:
-        experiment: the experiment's name: the profile's.
-        name: the run's.
-        params, tags: flat.
+        experiment: the experiment's name, which is the profile's.
+        name: the run's name.
+        params, tags: not nested.
         run_id, history: see `LiveRun`. Several processes may log to one run.
-        key: what the run is found by after a kill; without one, a new run.
+        key: identifies the run, so that a restarted process continues it; without a key this is a
+            new run.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The model as MLflow serves it. MLflow copies this file beside the weights and runs it to load.
+"""The model that MLflow serves. MLflow copies this file to the weights' folder and runs it to load.
 
 Images, a row each: column `image`, base64 of a PNG or JPEG of any size -> `mask`, base64 of a PNG
 of that size (0 or 255; with several classes labels), and `<class>_fraction`, 0..1.
@@ -19,7 +19,7 @@ from vmunet.inference.served import Segmenter, read_input
 class VMUNetModel(PythonModel):
     """Segments the rows of a table."""
 
-    # MLflow would warn that `predict` has no type hints; the signature says what goes in and out
+    # Without this MLflow warns that `predict` has no type hints; the signature has the types.
     _skip_type_hint_validation = True
 
     def load_context(self, context: Any) -> None:
@@ -29,14 +29,14 @@ class VMUNetModel(PythonModel):
         self.segmenter = Segmenter(Path(context.artifacts["weights"]))
 
     def predict(self, context, model_input, params=None):
-        """A row of answers for each row, in the columns that the signature names."""
+        """A row of results for each row, in the columns that the signature names."""
         volumes = self.segmenter.volumes
-        given, gives = ("volume", "labels") if volumes else ("image", "mask")
+        input_name, output_name = ("volume", "labels") if volumes else ("image", "mask")
         rows = []
-        for text in model_input[given]:
+        for text in model_input[input_name]:
             answer = self.segmenter(read_input(text, volumes))
-            rows.append({gives: base64.b64encode(answer.content).decode(), **answer.amounts})
-        return pd.DataFrame(rows, columns=[gives, *self.segmenter.amounts])
+            rows.append({output_name: base64.b64encode(answer.content).decode(), **answer.amounts})
+        return pd.DataFrame(rows, columns=[output_name, *self.segmenter.amounts])
 
 
 set_model(VMUNetModel())

@@ -1,4 +1,4 @@
-"""The store is given what it lacks of runs/ and metrics/."""
+"""Add the runs and values of runs/ and metrics/ that the store lacks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +16,11 @@ from vmunet.errors import InputError
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-HTTP_SECONDS = 60  # a server may take long over a model of 110 MB, and nobody waits to train
+HTTP_SECONDS = 60  # a model of 110 MB may take long to send, and no training waits for it
 
 
 class Rebuilt(NamedTuple):
-    """How many runs were made or completed, how many the store had, and warnings."""
+    """The number of runs that were made or completed, the number that the store had, warnings."""
 
     logged: int
     there: int
@@ -38,7 +38,7 @@ def rebuild(params: Params) -> Rebuilt:
     logged = there = 0
     notes: list[str] = []
     mlflow = _store()
-    with FileLock(f"{STORE}.lock"):  # two at once would make each run twice
+    with FileLock(f"{STORE}.lock"):  # two rebuilds at once would make each run twice
         for run in runs_on_disk():
             record = read_json(run.folder / "run.json")
             if record is None or not (run.folder / "history.csv").is_file():
@@ -50,7 +50,7 @@ def rebuild(params: Params) -> Rebuilt:
                 else:
                     there += 1
             except Exception as error:
-                _store()  # no further run if the store is away
+                _store()  # raises if the store no longer answers
                 notes.append(f"{run.name}: not rebuilt ({explain(error)})")
     return Rebuilt(logged, there, notes)
 
@@ -66,26 +66,26 @@ def runs_on_disk(root: Path = Path("runs")) -> Iterator[Run]:
 
 
 def _store() -> "MlflowClient":
-    """A client of the store, which has answered."""
+    """A client of the store; the store has answered a first request."""
     try:
         mlflow = client(HTTP_SECONDS)
         mlflow.search_experiments(max_results=1)
         return mlflow
-    except Exception as error:  # a database's, a server's, the file system's
+    except Exception as error:  # of a database, a server or the file system
         raise InputError(f"MLflow cannot be reached ({explain(error)})") from None
 
 
 def _rebuild_run(mlflow: "MlflowClient", run: Run, record: dict[str, Any], tables: str) -> bool:
-    """Whether the store lacked the run or a part of it."""
+    """Make or complete a run; return whether the store lacked the run or a part of it."""
     folder = run.metrics_folder(record["run"]["profile"])
     metrics = read_json(folder / "metrics.json")
     same = ("started", "mlflow_run_id", "code_hash", "data_hash")
     if metrics and any(metrics["checkpoint"].get(name) != record.get(name) for name in same):
         metrics = None  # the scores of an earlier training
     run_id, changed = complete(mlflow, run.folder, record, tables, metrics)
-    has = {file.path for file in mlflow.list_artifacts(run_id)}
+    logged_files = {file.path for file in mlflow.list_artifacts(run_id)}
     files = [folder / "contact_sheet.png", run.card] if metrics else []
-    missing_files = [file for file in files if file.is_file() and file.name not in has]
+    missing_files = [file for file in files if file.is_file() and file.name not in logged_files]
     for file in missing_files:
         mlflow.log_artifact(run_id, str(file))
     added = log_model(mlflow, run_id, record["run"], run.folder)

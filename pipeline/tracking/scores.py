@@ -1,4 +1,4 @@
-"""Final scores, files and the model of a run that trained and was evaluated."""
+"""Log the final scores, files and model of a run that was trained and evaluated."""
 
 import csv
 import json
@@ -36,14 +36,14 @@ def log_scores(
 ) -> None:
     """Add final scores, files, card and model to the MLflow run that trained a checkpoint.
 
-    A store that lacks the run, or a part of it, gets it. If the store fails, this warns.
+    If the store lacks the run or a part of it, this adds it. If the store fails, this warns.
 
     Args:
-        folder: of the trained run.
-        record: its run.json.
-        tables: those that show it, as a tag.
-        metrics: metrics.json.
-        files: to be shown with the run.
+        folder: the folder of the trained run.
+        record: the content of its run.json.
+        tables: the numerals of the tables that show the run, as a tag.
+        metrics: the content of metrics.json.
+        files: files that are logged with the run.
         weights_source: the profile's source of initial weights, for the card.
     """
 
@@ -52,7 +52,7 @@ def log_scores(
         run_id, _ = complete(mlflow, folder, record, tables, metrics)
         for file in files:
             mlflow.log_artifact(run_id, str(file))
-        # Here, because the stage of the cards would take seconds to import MLflow.
+        # The card is logged here, because its own stage would need seconds to import MLflow.
         mlflow.log_text(run_id, model_card(metrics, record, weights_source), CARD)
         log_model(mlflow, run_id, record["run"], folder)
 
@@ -66,7 +66,7 @@ def complete(
     tables: str,
     metrics: Mapping[str, Any] | None,
 ) -> tuple[str, bool]:
-    """Give a trained run's MLflow run what the store lacks: epochs, scores, status, tags.
+    """Add the epochs, scores, status and tags that a trained run's MLflow run lacks.
 
     Scores are named `test/<set>/<score>`.
 
@@ -106,7 +106,7 @@ def complete(
 
 
 def numbers(name: str, content: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Every number in nested mappings, under its path: `name/key/key`."""
+    """Every number in nested mappings, with its path: `name/key/key`."""
     for key, value in content.items():
         if isinstance(value, Mapping):
             yield from numbers(f"{name}/{key}", value)

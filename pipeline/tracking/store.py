@@ -1,4 +1,4 @@
-"""The tracking store: a client of it, its experiments, and its errors in a sentence."""
+"""The tracking store: its client, its experiments, and its errors in one sentence."""
 
 import logging
 import os
@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 STORE = Path("mlflow.db")
 ARTIFACTS = Path("mlartifacts")
-HTTP_SECONDS = 5  # MLflow's own patience (120 s, 7 times) would hold up the end of a stage
-ATTEMPT_SECONDS = 60.0  # a model of 110 MB goes to a server in this time
+HTTP_SECONDS = 5  # MLflow itself would wait 7 times for 120 s at the end of a stage
+ATTEMPT_SECONDS = 60.0  # enough to send a model of 110 MB to a server
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    # it would write between the lines of a stage
+    # The bar would appear between the lines of a stage.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
@@ -32,14 +32,14 @@ UNUSABLE = (
 
 
 def client(http_seconds: int = HTTP_SECONDS) -> "MlflowClient":
-    """A client of the tracking store, which is made at the first call on a new clone.
+    """A client of the tracking store; the first call in a new clone makes the store.
 
     Args:
-        http_seconds: how long to wait for an answer of a server, if MLFLOW_HTTP_REQUEST_TIMEOUT
-            does not say.
+        http_seconds: the time to wait for a server's answer, if MLFLOW_HTTP_REQUEST_TIMEOUT is not
+            set.
     """
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)  # `warn` says in a line what failed
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)  # `warn` reports a failure in one line
     timeout = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(http_seconds)}
     for name, value in (DEFAULTS | timeout).items():
         os.environ.setdefault(name, value)
@@ -53,7 +53,7 @@ def client(http_seconds: int = HTTP_SECONDS) -> "MlflowClient":
     if not os.environ.get("MLFLOW_TRACKING_URI") and not STORE.exists():
         from filelock import FileLock
 
-        # The first client of a store makes its tables: two at once, or a kill, would break it.
+        # The first client of a store makes its tables; two at once, or a kill, would break it.
         with FileLock(f"{STORE}.lock"):
             if not STORE.exists():
                 new = STORE.with_name(f"{STORE.name}.new")
@@ -64,7 +64,7 @@ def client(http_seconds: int = HTTP_SECONDS) -> "MlflowClient":
 
 
 def store_uri() -> str:
-    """Where runs go."""
+    """The address of the store that runs are logged to."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{STORE.absolute()}"
 
 
@@ -79,7 +79,7 @@ def experiment_id(mlflow: "MlflowClient", name: str) -> str:
     location = ARTIFACTS.absolute().as_uri() if local else None
     try:
         return mlflow.create_experiment(name, artifact_location=location)
-    except MlflowException:  # another process made it in between
+    except MlflowException:  # another process has just made it
         experiment = mlflow.get_experiment_by_name(name)
         if experiment is None:
             raise
@@ -87,7 +87,7 @@ def experiment_id(mlflow: "MlflowClient", name: str) -> str:
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong with the store, in one line, and how to mend it if that is known."""
+    """The store's error in one line, and how to repair it if that is known."""
     text = " ".join(str(error).split())
     for sign, meaning in UNUSABLE:
         if sign in text:
@@ -99,19 +99,20 @@ def explain(error: BaseException) -> str:
 
 
 def warn(name: str, reason: str) -> None:
-    """Say that something was not logged, in one line."""
+    """Print a warning in one line: something was not logged."""
     print(f"warning: {name}: {reason}", file=sys.stderr)
 
 
 def attempt(name: str, loss: str, work: Callable[[], T]) -> T | None:
-    """What `work` returns; if it fails or takes too long, None with a warning in one line.
+    """Return the result of `work`; if it fails or takes too long, warn in one line, return None.
 
-    It runs in a daemon thread: a database's driver may wait for minutes for one that is away.
+    `work` runs in a daemon thread, because a database's driver may wait for minutes if the database
+    does not answer.
 
     Args:
-        name: what the warning is about.
-        loss: what the failure means for the user.
-        work: talks to the store.
+        name: the subject of the warning.
+        loss: the consequence of a failure for the user.
+        work: uses the store.
     """
     results: list[T] = []
     errors: list[Exception] = []
@@ -119,7 +120,7 @@ def attempt(name: str, loss: str, work: Callable[[], T]) -> T | None:
     def run() -> None:
         try:
             results.append(work())
-        except Exception as error:  # a database's, a server's, the file system's
+        except Exception as error:  # of a database, a server or the file system
             errors.append(error)
 
     thread = threading.Thread(target=run, name="mlflow", daemon=True)
@@ -133,5 +134,5 @@ def attempt(name: str, loss: str, work: Callable[[], T]) -> T | None:
 
 
 def milliseconds() -> int:
-    """Now, as MLflow counts time."""
+    """The present time in MLflow's unit."""
     return int(time.time() * 1000)

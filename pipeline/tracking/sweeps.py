@@ -1,4 +1,4 @@
-"""The run of a sweep, the parent of its cells' runs: they find its id in VMUNET_SWEEP."""
+"""The MLflow run of a sweep. It is the parent of its cells' runs; VMUNET_SWEEP has its id."""
 
 import os
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ PARENT = "mlflow.parentRunId"
 
 
 def start_sweep(experiment: str, name: str, tags: Mapping[str, str]) -> str:
-    """Open a sweep's run; its id, or '' with a warning if the store cannot be reached."""
+    """Open a sweep's run and return its id; if the store cannot be reached, warn and return ''."""
 
     def work() -> str:
         mlflow = client()
@@ -24,19 +24,19 @@ def start_sweep(experiment: str, name: str, tags: Mapping[str, str]) -> str:
 
 
 def end_sweep(run_id: str, status: str = "FINISHED") -> None:
-    """Close a sweep's run: FINISHED, FAILED or KILLED. Nothing happens for the id ''."""
+    """Close a sweep's run: FINISHED, FAILED or KILLED. For the id '' this does nothing."""
     if run_id:
         loss = "the sweep's run in MLflow stays open"
         attempt(run_id, loss, lambda: client().set_terminated(run_id, status))
 
 
 def page_tag() -> dict[str, str]:
-    """The tag that leads to Prefect's page, if there is one."""
+    """The tag with the address of Prefect's page, if there is a page."""
     page = os.environ.get(PAGE, "")
     return {"prefect": page} if page else {}
 
 
 def parent_tags() -> dict[str, str]:
-    """The tags that put a run beneath its sweep's and lead to Prefect's page, if there are any."""
+    """The tags with a run's parent, the sweep's run, and with Prefect's page, if they exist."""
     parent = os.environ.get(VARIABLE, "")
     return page_tag() | ({PARENT: parent} if parent else {})

@@ -8,11 +8,11 @@ Gauge = Callable[[], Mapping[str, float]]
 
 
 def system_sampler(gauge: Gauge | None = None) -> Gauge:
-    """What gives the machine's load; a first call has no processor load to compare with.
+    """A function that returns the machine's load since its last call.
 
     Args:
-        gauge: adds what only the caller can ask, such as its GPU's memory. The load of all GPUs
-            is added if nvidia-ml-py is installed.
+        gauge: returns further values that only the caller knows, such as its GPU's memory. The load
+            of all GPUs is added if nvidia-ml-py is installed.
     """
     import psutil
 

@@ -1,4 +1,4 @@
-"""Which of the paper's tables show a run: a tag to find it by."""
+"""The tag of an MLflow run that names the paper's tables which show the run."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from vmunet.errors import InputError
 def tables_of(run: Run, params: Params, root: Path = Path(".")) -> str:
     """The tables' numerals, such as `I III IV`; '' for a run that no table shows.
 
-    A mistake in the tables' declarations costs the tag alone, and no training.
+    If the tables' declarations have a mistake, the tag is empty and training continues.
     """
     try:
         return " ".join(views.tables_of(run, params, root))
