@@ -1,4 +1,4 @@
-"""DVC stage: a report for people on what may be wrong with the data.
+"""DVC stage: a report for people about possible mistakes in the data.
 
     python -m stages.check
 
@@ -36,7 +36,8 @@ def check(params: Params, target: Path) -> None:
     """Check the grid's datasets and write the report to `target`, completely or not at all.
 
     Raises:
-        InputError: a dataset was not downloaded. The report lists what is wrong with an image.
+        InputError: a dataset was not downloaded. Mistakes in an image are not errors: the report
+            lists them.
     """
     datasets = [measure(name, RAW / name) for name in params.grid.datasets]
     findings = {data.dataset: find(data, declared(params, data.dataset)) for data in datasets}

@@ -4,9 +4,9 @@
 
 NAME is one of params.yaml's grid.cross: {train: view, test: view}. The stage scores the main
 cell's runs (base, or the first of grid.ablations) on the train view under each of their protocols,
-with all seeds. It leaves out test images that the training dataset holds too, in its train or its
-test part (`vmunet.measure.shared_images`). Ids are not compared if one of the two is made of
-phantoms.
+with all seeds. It leaves out test images that the training dataset also contains, in its train or
+its test part (`vmunet.measure.shared_images`). Ids are not compared if one of the datasets consists
+of phantoms.
 
 Reads  runs/<train view>/<cell>/<protocol>/<seed>/{weights.safetensors,run.json},
        data/arrays/<train view>/<protocol>/ and data/arrays/<test view>/<protocol>/.
@@ -50,7 +50,7 @@ UNDEFINED: dict[str, Any] = dict.fromkeys(POOLED)
 MEANS: dict[str, Any] = dict.fromkeys(
     [*(f"mean_{name}" for name in PER_IMAGE), "thresholded_jaccard"]
 )
-NOTHING = {  # the scores if no test image is left
+NO_SCORES = {  # the scores if no test image remains
     "paper": UNDEFINED,
     "sound": {
         name: {**UNDEFINED, **MEANS, "images": 0} for name in ("training_size", "native_size")
@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Score the runs of NAME and write its folder."""
     parser = argparse.ArgumentParser(prog="python -m stages.cross", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("name", help="of params.yaml's grid.cross, such as isic17-to-isic18")
+    parser.add_argument(
+        "name", help="an entry of params.yaml's grid.cross, such as isic17-to-isic18"
+    )
     name, params = parser.parse_args(argv).name, load_params()
     if name not in params.grid.cross:
         raise InputError(
@@ -94,7 +96,7 @@ def cross(name: str, params: Params) -> None:
     ]
     shared = Shared(
         *(
-            sorted({name for each in shared_by_protocol for name in getattr(each, kind)})
+            sorted({name for part in shared_by_protocol for name in getattr(part, kind)})
             for kind in ("by_id", "by_picture")
         )
     )
@@ -112,8 +114,8 @@ def cross(name: str, params: Params) -> None:
     rows: list[dict[str, Any]] = []
     for run in runs:
         label = f"{run.cell}-{run.protocol}-{run.seed}"
-        scores[label], of_images = score(run, tests[run.protocol], params)
-        rows += [{"run": label, **row} for row in of_images]
+        scores[label], image_rows = score(run, tests[run.protocol], params)
+        rows += [{"run": label, **row} for row in image_rows]
     content = {
         "train": crossing.train,
         "test": crossing.test,
@@ -154,7 +156,7 @@ def score(
     provenance, weights = read_run(run.folder), run.folder / "weights.safetensors"
     checkpoint = heading(run, params, {}, provenance)["checkpoint"]
     if not test.ids:
-        return {**NOTHING, "checkpoint": checkpoint}, []
+        return {**NO_SCORES, "checkpoint": checkpoint}, []
     model, metadata = load_checkpoint(weights)
     if metadata["size"] != test.size:
         raise InputError(

@@ -1,6 +1,6 @@
-"""DVC stage: from the official archives, or their replacement, to data/raw/<dataset>/.
+"""DVC stage: write data/raw/<dataset>/ from the official archives or their replacement.
 
-VMUNET_MIRROR is a folder with the layout of data/downloads, and may hold the prepared set too.
+VMUNET_MIRROR is a folder with the layout of data/downloads; it may also hold the prepared set.
 VMUNET_MIRROR_URLS lists addresses with the same layout, which are tried before the publisher.
 """
 

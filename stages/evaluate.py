@@ -5,7 +5,7 @@
 Reads  runs/<view>/<cell>/<protocol>/<seed>/{weights.safetensors,run.json} and
        data/arrays/<view>/<protocol>/.
 Writes metrics/<profile>/<view>/<cell>/<protocol>/<seed>/: metrics.json (the scores of both
-       protocols, with what they were measured on and from), per_image.csv (with several classes
+       protocols, with their data and checkpoint), per_image.csv (with several classes
        a row for each image and class), contact_sheet.png, predictions.npz (masks, or labels).
 """
 
@@ -29,8 +29,9 @@ from stages.common.scoring import (
 )
 from vmunet.classes import classes_of
 from vmunet.data.arrays import load_manifest
-from vmunet.drawing.sheets import classes as class_sheet
-from vmunet.drawing.sheets import images as contact_sheet
+from vmunet.drawing.sheets.classes import draw as draw_classes
+from vmunet.drawing.sheets.images import Pixels
+from vmunet.drawing.sheets.images import draw as draw_images
 from vmunet.errors import InputError
 from vmunet.evaluation.classes import ScoredClasses, score_class_run
 from vmunet.evaluation.images import Scored, foreground, load_test_images, score_run
@@ -48,7 +49,8 @@ def evaluate(run: Run, params: Params) -> None:
     """Score `run` and write its metrics folder.
 
     Raises:
-        InputError: the run or its arrays are missing, broken, or do not belong together.
+        InputError: the run or its arrays are missing or broken, or the run was trained on other
+            sizes or classes.
     """
     weights, provenance = run.folder / "weights.safetensors", read_run(run.folder)
     arrays = Path("data/arrays") / run.view / run.protocol
@@ -101,15 +103,15 @@ def evaluate(run: Run, params: Params) -> None:
 
 def _draw_sheet(
     scored: Scored | ScoredClasses, arrays: Path, title: str, classes: Sequence[str]
-) -> contact_sheet.Pixels:
+) -> Pixels:
     test = load_test_images(arrays)
     if isinstance(scored, ScoredClasses):
-        return class_sheet.draw(
+        return draw_classes(
             test.images, scored.truth, scored.prediction, classes, test.ids, scored.dice, title
         )
     dice = np.array([row["training_size_dice"] for row in scored.per_image])
     prediction = foreground(scored.probabilities)
-    return contact_sheet.draw(test.images, scored.truth, prediction, test.ids, dice, title)
+    return draw_images(test.images, scored.truth, prediction, test.ids, dice, title)
 
 
 def _write_predictions(path: Path, scored: Scored | ScoredClasses, arrays: Path) -> None:

@@ -5,7 +5,7 @@
 Reads  runs/<view>/<cell>/<protocol>/<seed>/{weights.safetensors,run.json} and
        data/arrays/<view>/.
 Writes metrics/<profile>/<view>/<cell>/<protocol>/<seed>/: metrics.json (the scores of both
-       conventions, with what they were measured on and from), per_case.csv, contact_sheet.png,
+       conventions, with their data and checkpoint), per_case.csv, contact_sheet.png,
        predictions.npz (labels).
 """
 
@@ -27,7 +27,7 @@ from stages.common.scoring import (
     write_metrics,
 )
 from vmunet.data.arrays import load_manifest
-from vmunet.drawing.sheets import organs as organ_sheet
+from vmunet.drawing.sheets.organs import draw_cases
 from vmunet.errors import InputError
 from vmunet.evaluation.stored import write_labels
 from vmunet.evaluation.volumes import score_volumes
@@ -45,7 +45,8 @@ def evaluate(run: Run, params: Params) -> None:
     """Score `run` and write its metrics folder.
 
     Raises:
-        InputError: the run or its arrays are missing, broken, or do not belong together.
+        InputError: the run or its arrays are missing or broken, or the run was trained on another
+            size or other classes.
     """
     weights, provenance = run.folder / "weights.safetensors", read_run(run.folder)
     arrays = Path("data/arrays") / run.view
@@ -76,7 +77,7 @@ def evaluate(run: Run, params: Params) -> None:
     }
     count, mean = len(manifest["test"]), scored.sound["dice"]
     title = headline(run, params, manifest, count, "volume", mean)
-    sheet = organ_sheet.draw_cases(arrays, manifest, manifest["test"], title, scored.predictions)
+    sheet = draw_cases(arrays, manifest, manifest["test"], title, scored.predictions)
     folder = run.metrics_folder(params.profile_name)
     write_metrics(
         folder,

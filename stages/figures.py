@@ -1,9 +1,9 @@
 """Draw the report's figures of scores; stages.pictures draws those of images.
 
-Reads params.yaml, reports/figures.yaml, reports/tables.yaml and what each run of the grid left in
-metrics/; writes reports/out/figures/: each figure as PDF and PNG, and figures.json, which lists
-them in order with title, caption, source of the data and alternative text. A figure of phantoms
-says so in a band above it.
+Reads params.yaml, reports/figures.yaml, reports/tables.yaml and the files of each run of the grid
+in metrics/; writes reports/out/figures/: each figure as PDF and PNG, and figures.json, which lists
+them in order with title, caption, source of the data and alternative text. A band above a figure
+says if its data are phantoms.
 """
 
 import argparse

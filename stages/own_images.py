@@ -1,4 +1,4 @@
-"""DVC stage: from your own images and masks to arrays, data/arrays/<name>/<protocol>/."""
+"""DVC stage: write data/arrays/<name>/<protocol>/ from your own images and masks."""
 
 import argparse
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""DVC stage: pair and split the files of your own dataset, to data/own/<name>.csv.
+"""DVC stage: pair and split the files of your own dataset, and write data/own/<name>.csv.
 
-It reads only file names and the CSV, which is quick, and runs at every `dvc repro`: so it notices
-a changed CSV, which DVC does not watch. The stages after it run only if its output changed.
+It reads only file names and the CSV, which is quick. It runs at every `dvc repro`, so it notices a
+changed CSV, which DVC does not watch. The stages after it run only if its output has changed.
 """
 
 import argparse
@@ -26,8 +26,8 @@ def main(argv: list[str] | None = None) -> None:
         known = ", ".join(datasets) or "none"
         raise InputError(f"{name!r} is not in params.yaml's own; it has {known}")
     data = datasets[name]
-    find = pair_volumes if isinstance(data, OwnVolumes) else pair_images
-    pairs = find(Path(data.images), Path(data.masks))
+    pair = pair_volumes if isinstance(data, OwnVolumes) else pair_images
+    pairs = pair(Path(data.images), Path(data.masks))
     table = Path(data.split.csv) if data.split.csv else None
     samples = assign(pairs, data.split.test, table)
     write_samples(Path("data/own") / f"{name}.csv", samples)

@@ -1,6 +1,6 @@
-"""DVC stage: from your own NIfTI volumes and label maps to arrays, data/arrays/<name>/.
+"""DVC stage: write data/arrays/<name>/ from your own NIfTI volumes and label maps.
 
-It writes a report for people on their content to reports/out/volumes/<name>/.
+It also writes a report for people about their content to reports/out/volumes/<name>/.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     patients = {sample.id: sample.patient for part in parts for sample in part}
     facts: dict[str, Any] = {
         "view": name,
-        "size": data.size,  # of the training slices; another size makes DVC train again
+        "size": data.size,  # of the training slices, so that DVC trains again for another size
         "dataset": name,
         "source": "own",
         "window": data.window,

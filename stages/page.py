@@ -1,9 +1,9 @@
-"""The report as one page that needs nothing else: reports/out/index.html.
+"""Write the report as one page that needs no other file: reports/out/index.html.
 
 Reads reports/out/tables/report.json, reports/out/figures/, reports/out/pictures/ and
 reports/templates/page/; writes reports/out/index.html: provenance, every table with links from each
 figure to its metrics file and MLflow run, every figure, and every test case with truth and
-prediction. Scripts, styles and pictures are inside: the page asks no network for anything.
+prediction. Scripts, styles and pictures are inside: the page loads nothing from a network.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""The report as one PDF, by LaTeX: the figures, every table, and where all of it comes from.
+"""Write the report as one PDF with LaTeX: the figures, every table, and their provenance.
 
 Reads  reports/out/tables/, reports/out/figures/, reports/out/pictures/ and
        reports/templates/pdf/report.tex.j2.
-Writes reports/out/report.tex, which compiles in its place, and reports/out/report.pdf. If LaTeX is
-       absent, that is one page which says so and how to get it; reports/out/index.html needs none.
+Writes reports/out/report.tex, which compiles in this folder, and reports/out/report.pdf. If LaTeX
+       is absent, the PDF is one page that says how to install it; reports/out/index.html needs no
+       LaTeX.
 """
 
 import argparse

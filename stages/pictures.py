@@ -1,11 +1,11 @@
-"""What the report shows of a view's test images or volumes: picture figures, and every case.
+"""Draw the report's pictures of a view's test images or volumes: figures, and every case.
 
     python -m stages.pictures isic17-256
 
-Reads params.yaml, reports/figures.yaml, reports/tables.yaml, what the view's runs left in metrics/,
-and data/arrays/<view>/; writes reports/out/pictures/<view>/: figures as PDF and PNG with
-figures.json, and cases.json, what the page's viewer is given of every test case. Its image or
-slice, the truth and the main cell's predictions lie in it as data: URIs.
+Reads params.yaml, reports/figures.yaml, reports/tables.yaml, the files of the view's runs in
+metrics/, and data/arrays/<view>/; writes reports/out/pictures/<view>/: figures as PDF and PNG with
+figures.json, and cases.json, the page's data about every test case: its image or slice, the truth
+and the main cell's predictions as data: URIs.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""DVC stage: from data/raw/<dataset>/ to the arrays of a view, data/arrays/<view>/<protocol>/."""
+"""DVC stage: write a view's arrays, data/arrays/<view>/<protocol>/, from data/raw/<dataset>/."""
 
 import argparse
 from pathlib import Path

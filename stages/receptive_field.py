@@ -16,7 +16,7 @@ Writes metrics/<profile>/<view>/receptive_field.npz:
        order, the fraction of the image's area that the smallest square holding that share of a
        field covers; centres: float (4,), the squares' centre in px along both axes; images: the
        number of test images over which the fields are averaged; run: the run's name. If the grid
-       declares no such run: images 0, run '' and nothing else.
+       declares no such run, the file has only images 0 and run ''.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def declared_run(params: Params, view: str) -> Run | None:
-    """The run whose receptive fields are shown; None if the grid has no such run."""
+    """The run whose receptive fields are measured; None if the grid has no such run."""
     runs = [Run(*run) for run in params.grid.main_runs(view)]
     ordered = sorted(runs, key=lambda run: run.protocol != "paper")
     return next(iter(ordered), None)

@@ -3,13 +3,12 @@
     python -m stages.speed isic17-256
 
 Reads  params.yaml and the profile: the depths of grid.ablations' cells, the width (train.dims), the
-       size of the view, batches of train.batch_size and evaluate.batch_size.
+       size of the view, and the batch sizes train.batch_size and evaluate.batch_size.
 Writes metrics/<profile>/<view>/speed.json. An architecture that does not fit into memory has null;
        without ablations there are no architectures.
 
-`vmunet.measure.speed` says what is measured and what is not. The figures are valid for this machine
-at this time; they say nothing about another machine, and other programs that run at the same time
-slow them down.
+`vmunet.measure.speed` describes the measurement. The figures are valid only for this machine and
+time: another machine has other figures, and other programs that run at the same time change them.
 """
 
 import argparse
@@ -48,11 +47,11 @@ def speed(params: Params, view: str, target: Path) -> None:
     batches = dict(
         zip(MODES, (params.profile.evaluate.batch_size, settings.batch_size), strict=True)
     )
-    works = workloads(params, size, batches)
-    measured = measure({f"{name} {mode}": w for name, mode, w in works}, device)
+    named_workloads = workloads(params, size, batches)
+    results = measure({f"{name} {mode}": w for name, mode, w in named_workloads}, device)
     architectures: dict[str, dict[str, Any]] = {}
-    for name, mode, _ in works:
-        result = measured[f"{name} {mode}"]
+    for name, mode, _ in named_workloads:
+        result = results[f"{name} {mode}"]
         architectures.setdefault(name, {}).update(
             {
                 f"{mode}_images_per_second": result.images_per_second,

@@ -1,21 +1,22 @@
-"""Compute everything that the report shows, once, and render its tables.
+"""Compute all values of the report once, and render its tables.
 
 Reads params.yaml, reports/published.yaml, reports/tables.yaml, reports/templates/tables/ and the
 files of each run of the grid in metrics/; writes reports/out/tables/.
 
-report.json holds all of it: rows, statistics, captions, provenance. The stages page and pdf read
-nothing else of the runs. Each table is there as .tex and .csv, too:
+report.json holds all values: rows, statistics, captions, provenance. It is all that the stages page
+and pdf read of the runs. Each table is also written as .tex and .csv:
 
-table1 to table6: the paper's, published beside measured, and table5-cost: parameters, FLOPs, speed.
+table1 to table6: the paper's tables, with published and measured values; table5-cost: parameters,
+    FLOPs, speed.
 comparison: every measured row with its interval, difference, verdict and test.
 protocols: the paper protocol against the sound one.
 cross: models on the other dataset's images, if the grid has such tests.
-reproductions: what others report of the published code.
+reproductions: the scores that others report for the published code.
 sound, sound-native: every run on images under the sound metrics (one sound.csv).
 organs: every run on volumes under both conventions.
 
-all.tex is a document of all of them, index.md the same for a terminal, and runs.csv leads from each
-run to its metrics file, checkpoint, data hash, code revision and MLflow run. scores.json holds the
+all.tex is a document with all tables, index.md the same for a terminal. runs.csv lists the metrics
+file, checkpoint, data hash, code revision and MLflow run of each run. scores.json holds the
 runs' headline scores, for `dvc metrics diff`.
 """
 

@@ -1,6 +1,6 @@
 """Train one run of the grid on images: a cell on a view, under a protocol, with a seed.
 
-`stages/common/training.py` says what is written and how a killed run goes on.
+`stages/common/training.py` describes the outputs and how a killed run continues.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def image_task(run: Run, params: Params, protocol: Protocol | None = None) -> Task:
-    """The classes of an image's pixels: a lesion, or what the manifest names.
+    """The task of a run on images. Its classes are the lesion, or those that the manifest names.
 
     A search gives a `protocol` with other switches than the run's own.
     """

@@ -1,6 +1,6 @@
 """Train one run of the grid on the slices of CT volumes.
 
-`stages/common/training.py` says what is written and how a killed run goes on.
+`stages/common/training.py` describes the outputs and how a killed run continues.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def organ_task(run: Run, params: Params, protocol: Protocol | None = None) -> Task:
-    """The organs of a volume, slice by slice; `protocol` as in `stages.train.image_task`."""
+    """The task of a run on slices of volumes; for `protocol` see `stages.train.image_task`."""
     from vmunet.data.arrays import load_manifest
 
     arrays = Path("data/arrays", run.view)
@@ -50,7 +50,7 @@ def organ_task(run: Run, params: Params, protocol: Protocol | None = None) -> Ta
 
 
 def training_cases(manifest: dict[str, Any]) -> list[str]:
-    """The training cases, with their patients if those are known (datasets of your own)."""
+    """The training cases, with their patients if these are known (your own datasets)."""
     from vmunet.data.arrays import Ids
 
     cases, patients = manifest["train"], manifest.get("patients")

@@ -1,6 +1,6 @@
-"""DVC stage: the CT volumes of a view, from their source to data/arrays/<view>/.
+"""DVC stage: write the CT volumes of a view from their source to data/arrays/<view>/.
 
-It writes a report for people on their content to reports/out/volumes/<view>/.
+It also writes a report for people about their content to reports/out/volumes/<view>/.
 
 The source is the active profile's: phantoms, the raw volumes (source: file in a folder, source:
 synapse from synapse.org with the token in SYNAPSE_AUTH_TOKEN) or the prepared slices and volumes
@@ -44,8 +44,8 @@ def main(argv: list[str] | None = None) -> None:
 def provide(source: PhantomVolumes | SynapseSource, target: Path, size: int) -> dict[str, Any]:
     """Write the arrays of Synapse, or of its phantoms, and return their manifest.
 
-    The voxels do not depend on `size`, px. The manifest does, so that another size makes DVC train
-    again.
+    The voxels do not depend on `size`, px. The manifest contains it, so that DVC trains again for
+    another size.
     """
     facts = {
         "view": target.name,
@@ -72,7 +72,7 @@ def local_folder(path: str | None, mirror: str | None) -> Path:
     """Synapse's folder: the profile's, or the one in VMUNET_MIRROR if the profile names none.
 
     Raises:
-        InputError: there is neither, or the folder does not exist.
+        InputError: neither is given, or the folder does not exist.
     """
     if path is None and not mirror:
         raise InputError(

@@ -1,4 +1,4 @@
-"""DVC stage: initial weights (Table III), published VMamba v0 or a short pre-training on phantoms.
+"""DVC stage: initial weights (Table III): published VMamba v0, or a short training on phantoms.
 
 Writes data/weights/: vmamba-t.safetensors and vmamba-s.safetensors with VMamba v0's names, and
 manifest.json with their source and, for published weights, the tensors that they fill in VM-UNet.
@@ -54,9 +54,9 @@ def pretrain_on_phantoms(folder: Path, profile: Profile) -> dict[str, dict[str, 
     steps, size, dims = profile.weights.steps, profile.weights.side, profile.train.dims
 
     def batch(step: int, count: int = 8) -> tuple[Tensor, Tensor]:
-        made = [phantom(2024, step * count + i, size, size) for i in range(count)]
-        images = np.stack([min_max(p.image) for p in made]).transpose(0, 3, 1, 2)
-        labels = [[float(value) for _, value in sorted(p.attributes.items())] for p in made]
+        phantoms = [phantom(2024, step * count + i, size, size) for i in range(count)]
+        images = np.stack([min_max(p.image) for p in phantoms]).transpose(0, 3, 1, 2)
+        labels = [[float(value) for _, value in sorted(p.attributes.items())] for p in phantoms]
         return torch.from_numpy(np.ascontiguousarray(images)), torch.tensor(labels)
 
     files: dict[str, dict[str, object]] = {}
@@ -68,7 +68,7 @@ def pretrain_on_phantoms(folder: Path, profile: Profile) -> dict[str, dict[str, 
 
 
 def download_published(folder: Path, dims: Sequence[int]) -> dict[str, dict[str, object]]:
-    """VMamba-T and -S v0 from the publisher, or from a mirror."""
+    """Download VMamba-T and -S v0 from the publisher or a mirror, and convert them."""
     from vmunet.weights.initial import VMAMBA_V0
 
     wanted = [
@@ -79,13 +79,13 @@ def download_published(folder: Path, dims: Sequence[int]) -> dict[str, dict[str,
     internet = Internet(DOWNLOADS, mirrors)
     sums = fetch_all(wanted, internet)
     paths = [DOWNLOADS / item.place for item in wanted]
-    files = take_in(folder, dict(zip(paths, sums, strict=True)), dims)
+    files = convert_all(folder, dict(zip(paths, sums, strict=True)), dims)
     urls = {item.place.rsplit("/", 1)[1]: item.url for item in wanted}
     return {name: {"url": urls[str(about["file"])]} | about for name, about in files.items()}
 
 
 def files_of_mirror(folder: Path, dims: Sequence[int]) -> dict[str, dict[str, object]]:
-    """VMamba-T and -S v0, or one of them, from $VMUNET_MIRROR/weights/*.pth."""
+    """Convert VMamba-T and -S v0, or one of them, from $VMUNET_MIRROR/weights/*.pth."""
     from vmunet.data.archives import sha256_of
 
     mirror = os.environ.get("VMUNET_MIRROR")
@@ -96,13 +96,13 @@ def files_of_mirror(folder: Path, dims: Sequence[int]) -> dict[str, dict[str, ob
             f"weights: source is 'file' but {where}; set VMUNET_MIRROR to a folder that holds "
             "weights/*.pth, the v0 release of VMamba-T and VMamba-S"
         )
-    return take_in(folder, {path: sha256_of(path) for path in paths}, dims)
+    return convert_all(folder, {path: sha256_of(path) for path in paths}, dims)
 
 
-def take_in(
+def convert_all(
     folder: Path, sources: Mapping[Path, str], dims: Sequence[int]
 ) -> dict[str, dict[str, object]]:
-    """Convert published files (with SHA-256) to safetensors in `folder`; return facts of them."""
+    """Convert published files (with SHA-256) to safetensors in `folder`; return their facts."""
     from vmunet.weights.vmamba import convert, coverage_of, describe
 
     files: dict[str, dict[str, object]] = {}

@@ -77,7 +77,7 @@ def compare(arguments: argparse.Namespace) -> None:
     """Print the comparison.
 
     Raises:
-        InputError: names are unknown or the same, no compared runs have scores, or files are broken.
+        InputError: names are unknown or the same, no pair of runs has scores, or files are broken.
     """
     from pipeline.commands.compare_pairs import pairs, resolve
     from pipeline.config.params import load_params
@@ -178,9 +178,7 @@ def _text(comparison: "Comparison", pair: "Pair", a: str, b: str) -> str:
         if ahead:
             ids = max(len(item) for item, _, _ in ahead)
             rows += ["", _wrapped(f"{name} is furthest ahead (Dice of A and of B{size}) on")]
-            rows += [
-                f"  {item:{ids}}  {dice_a:7.2f}  {dice_b:7.2f}" for item, dice_a, dice_b in ahead
-            ]
+            rows += [f"  {item:{ids}}  {of_a:7.2f}  {of_b:7.2f}" for item, of_a, of_b in ahead]
     return "\n".join(rows)
 
 

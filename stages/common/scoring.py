@@ -1,4 +1,4 @@
-"""What scoring images and volumes have in common: the run that is scored, and metrics.json."""
+"""The common part of scoring images and volumes: read the run, write metrics.json."""
 
 import csv
 import hashlib
@@ -9,9 +9,10 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.runs import Run
-from vmunet.drawing.sheets import images as contact_sheet
+from vmunet.drawing.sheets.images import Pixels
+from vmunet.drawing.sheets.images import write as write_sheet
 from vmunet.errors import InputError
-from vmunet.evaluation import stored as stored_predictions
+from vmunet.evaluation.stored import NAME as PREDICTIONS
 from vmunet.files import whole_folder
 
 FROM_RUN = (
@@ -33,7 +34,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     """The run.json of a trained run.
 
     Raises:
-        InputError: it or the weights are not there, or it is not JSON.
+        InputError: run.json or the weights are missing, or run.json is not JSON.
     """
     path = folder / "run.json"
     if not path.is_file() or not (folder / "weights.safetensors").is_file():
@@ -51,7 +52,7 @@ def read_history(folder: Path) -> dict[str, list[float]]:
     """The columns of a run's history.csv: epoch, learning_rate, train_loss, selection_loss.
 
     Raises:
-        InputError: it is not there, or no table of numbers.
+        InputError: the file is missing, or is not a table of numbers.
     """
     path = folder / "history.csv"
     try:
@@ -61,13 +62,13 @@ def read_history(folder: Path) -> dict[str, list[float]]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; train the run again") from None
     except (ValueError, TypeError, IndexError) as error:
-        raise InputError(f"{path}: no table of numbers ({error}); train the run again") from None
+        raise InputError(f"{path}: not a table of numbers ({error}); train the run again") from None
 
 
 def heading(
     run: Run, params: Params, data: dict[str, Any], provenance: dict[str, Any]
 ) -> dict[str, Any]:
-    """What metrics.json says before the scores: the run, its data, its checkpoint."""
+    """The first part of metrics.json: the run, its data, its checkpoint."""
     view, weights = params.view(run.view), run.folder / "weights.safetensors"
     with weights.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -93,13 +94,14 @@ def heading(
 def headline(
     run: Run, params: Params, data: dict[str, Any], tests: int, thing: str, mean: float | None
 ) -> str:
-    """One line on a scored run, for its contact sheet.
+    """The title of a scored run's contact sheet, in one line.
 
     Args:
-        run, params: what was scored, in which profile.
-        data: its manifest.
-        tests: how many test images or volumes there are; `thing` is one of them.
-        mean: their mean Dice, None where no class is in truth or prediction.
+        run, params: the scored run and its profile's parameters.
+        data: the manifest of its arrays.
+        tests: the number of test images or volumes.
+        thing: the word for one of them, `image` or `volume`.
+        mean: their mean Dice; None if no class is in truth or prediction.
     """
     return (
         f"{run.view} {run.cell} {run.protocol} seed {run.seed}   profile {params.profile_name}   "
@@ -113,22 +115,22 @@ def write_metrics(
     metrics: dict[str, Any],
     table: str,
     rows: list[dict[str, Any]],
-    sheet: contact_sheet.Pixels,
+    sheet: Pixels,
     write_predictions: Callable[[Path], None],
 ) -> None:
-    """Write the metrics folder whole: metrics.json, contact_sheet.png, predictions.npz, `table`.
+    """Write metrics.json, contact_sheet.png, predictions.npz and `table`, completely or not at all.
 
     Args:
-        folder: its place.
-        metrics: of metrics.json.
-        table: name of the CSV of `rows`.
-        rows: one for each image or case, at least one.
-        sheet: the picture.
-        write_predictions: is given the path of predictions.npz.
+        folder: the metrics folder.
+        metrics: the content of metrics.json.
+        table: the name of the CSV with `rows`.
+        rows: a row for each image or case, at least one.
+        sheet: the contact sheet's picture.
+        write_predictions: is called with the path of predictions.npz.
     """
     with whole_folder(folder) as part:
-        write_predictions(part / stored_predictions.NAME)
-        contact_sheet.write(part / "contact_sheet.png", sheet)
+        write_predictions(part / PREDICTIONS)
+        write_sheet(part / "contact_sheet.png", sheet)
         with (part / table).open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
             writer.writeheader()

@@ -1,9 +1,9 @@
-"""What training on images and on volumes have in common: one run of the grid, start to end.
+"""The common part of training on images and on volumes: one run of the grid from start to end.
 
 Writes runs/<view>/<cell>/<protocol>/<seed>/: weights.safetensors (the selected epoch),
-history.csv (a row for each epoch) and run.json (where all of it came from). A killed run goes on
-from its last saved epoch: the state lives in .resume/, under a hash of parameters, data and code,
-which is also the key of its MLflow run.
+history.csv (a row for each epoch) and run.json (provenance). A killed run continues from its last
+saved epoch. The state is in .resume/; its name is a hash of parameters, data and code, and also the
+key of the run's MLflow run.
 """
 
 import csv
@@ -32,22 +32,23 @@ from vmunet.settings import TrainSettings
 
 RESUME = Path(".resume")
 KEPT_SECONDS = 3600
-MICRO_BATCH = "VMUNET_MICRO_BATCH"  # environment variable: samples of a batch at once
+MICRO_BATCH = "VMUNET_MICRO_BATCH"  # environment variable: samples to process at once
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a run learns.
+    """The data and settings of a training.
 
     Attributes:
-        script: the stage's; a resume state belongs to the modules that it imports.
-        arrays: folder of the data.
-        settings: how long and how hard to train, if the cell does not say otherwise.
-        classes: channels that the model gives: 1 for one class, else the background and each class.
-        size: side of the square that the model sees, px.
+        script: the stage's script; a resume state is valid only for the modules that it imports.
+        arrays: the folder of the data.
+        settings: the profile's training settings; a cell may override them.
+        classes: the number of the model's output channels: 1 for one class, otherwise one for the
+            background and for each class.
+        size: the side of the square that the model sees, px.
         datasets: makes the augmented training data, and the data whose loss selects the epoch
             (None: the training loss selects it).
-        metadata: what inference needs to know; goes into the checkpoint.
+        metadata: the facts that inference needs; the checkpoint stores them.
     """
 
     script: Path
@@ -157,7 +158,7 @@ def train_run(run: Run, params: Params, task: Task) -> None:
         "seconds": round(progress.seconds, 1),
     }
     if hash_inputs(task, cell) != hashes:
-        # DVC records the dependencies as they are now, and these weights came from the old ones.
+        # DVC would record the present dependencies, but these weights were made from the old ones.
         raise InputError(f"{run.name}: sources or data changed while it trained; run it again")
     model.load_state_dict(progress.best_weights)
     with whole_folder(run.folder) as part:
@@ -182,10 +183,10 @@ def train_run(run: Run, params: Params, task: Task) -> None:
 
 
 def micro_batch_of(settings: TrainSettings) -> int | None:
-    """Samples of a batch to take at once, if the environment says so.
+    """The number of samples of a batch to process at once; None if the variable is not set.
 
     Raises:
-        InputError: it is not a whole number from 1 to below the batch size.
+        InputError: the value is not a whole number from 1 to below the batch size.
     """
     text = os.environ.get(MICRO_BATCH, "")
     if not text:
@@ -199,7 +200,7 @@ def micro_batch_of(settings: TrainSettings) -> int | None:
 
 
 def no_memory(run: Run, at_once: int) -> str:
-    """What happened and what may help, in one line."""
+    """The message of a run that is out of memory, with a remedy, in one line."""
     if at_once == 1:
         return f"{run.name}: out of memory with one sample at once; it needs a smaller model"
     return (
@@ -209,13 +210,13 @@ def no_memory(run: Run, at_once: int) -> str:
 
 
 def lock_hash() -> str:
-    """SHA-256 of dvc.lock when the run started; '' if there is none yet."""
+    """SHA-256 of dvc.lock when the run starts; '' if there is no file yet."""
     lock = Path("dvc.lock")
     return hash_files([lock]) if lock.is_file() else ""
 
 
 def gpu_gauge(device: Any) -> Callable[[], dict[str, float]] | None:
-    """Measures the memory of the run's GPU, for MLflow's system metrics."""
+    """A function that measures the memory of the run's GPU, for MLflow's system metrics."""
     import torch
 
     if device.type != "cuda":
@@ -232,10 +233,10 @@ def gpu_gauge(device: Any) -> Callable[[], dict[str, float]] | None:
 
 
 def hash_inputs(task: Task, cell: Cell) -> dict[str, str]:
-    """SHA-256 of what a run is made from: its arrays, its initial weights, this project's code."""
+    """SHA-256 of the inputs of a run: its arrays, its initial weights, this project's code."""
     weights = Path("data/weights") / f"{cell.init}.safetensors"
     if cell.init != "none" and not weights.is_file():
-        raise InputError(f"{weights}: not found; run the weights stage, in a profile that has any")
+        raise InputError(f"{weights}: not found; run the weights stage in a profile with weights")
     return {
         "data_hash": hash_files([task.arrays]),
         "weights_hash": hash_files([weights]) if cell.init != "none" else "",
@@ -251,8 +252,8 @@ def make_model(cell: Cell, task: Task) -> tuple[Any, dict[str, int]]:
 def forget_finished() -> None:
     """Remove resume states of runs that ended so long ago that DVC has recorded them.
 
-    A run that has just ended keeps its state for a while: if DVC is killed before it records the
-    outputs, the next `dvc repro` deletes them, and this state makes them again without training.
+    The state of a run that has just ended is kept for a while. If DVC is killed before it records
+    the outputs, the next `dvc repro` deletes them, and this state restores them without training.
     """
     for path in RESUME.glob("*.done"):
         if time.time() - path.stat().st_mtime > KEPT_SECONDS:

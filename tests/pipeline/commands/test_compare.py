@@ -222,10 +222,13 @@ def test_what_is_not_scored_is_left_out_and_named(changed, capsys):
         metrics_file(changed, params, run).unlink()
     text = " ".join(output(capsys, "base", "scratch").split())
     assert list(blocks(text)) == ["isic17-64, paper protocol"]
-    assert "Not compared, as not scored yet: isic18-64-scratch-paper-42, isic18-64-scratch" in text
+    assert (
+        "Not compared, because not scored yet: isic18-64-scratch-paper-42, isic18-64-scratch"
+        in text
+    )
     assert "run `vmunet sweep --cells isic18-64-scratch-paper-42 --cells isic18-64-scr" in text
     message = error(capsys, "base", "scratch", "--view", "isic18-64")
-    assert "nothing to compare is scored yet: isic18-64-scratch-paper-42" in message
+    assert "the runs to compare are not scored yet: isic18-64-scratch-paper-42" in message
     assert "run `vmunet sweep --cells isic18-64-scratch-paper-42" in message
 
 
@@ -235,7 +238,7 @@ def test_one_seed_is_left_where_the_other_has_no_scores(changed, capsys):
     metrics_file(changed, params, run).unlink()
     text = output(capsys, "base", "scratch", "--view", "isic17-64")
     assert "A  base, seeds 42, 43\nB  scratch, seed 42\n" in text
-    assert "Not compared, as not scored yet: isic17-64-scratch-paper-43;" in text
+    assert "Not compared, because not scored yet: isic17-64-scratch-paper-43;" in text
 
 
 @pytest.mark.parametrize(
@@ -256,7 +259,7 @@ def test_one_seed_is_left_where_the_other_has_no_scores(changed, capsys):
         (["isic17-64-scratch", "isic18-64-base"], "other test images: isic17-64 and isic18-64"),
         (
             ["isic17-64-scratch", "isic18-64-vmamba-t-paper-42"],
-            "have other test images",
+            "have different test images",
         ),
         (
             ["isic17-96-base", "scratch"],
