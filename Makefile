@@ -3,12 +3,12 @@
 # make sweep            the same as make tables, several cells at once (PROFILE= too)
 # make test             set up, then run the tests
 # make lint             set up, then check format, style, types and the order of imports
-# make gpu              set up, then the tests and benchmarks that need a CUDA device
-# make ui               the pages of MLflow and Prefect
-# make setup            set up alone: what the pipeline needs, into .venv
+# make gpu              set up, then run the tests and benchmarks that need a CUDA device
+# make ui               start the pages of MLflow and Prefect
+# make setup            only set up: install the pipeline's packages into .venv
 # make clean            remove the caches of Python, of the tests and of the linters,
-#                       and the resume points of killed trainings (.resume/):
-#                       data/, runs/, .venv and DVC's cache stay
+#                       and the resume points of killed trainings (.resume/);
+#                       data/, runs/, .venv and DVC's cache remain
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -27,7 +27,7 @@ help:
 setup: .venv/.installed
 setup-test: .venv/.installed-test
 
-# $(call install,EXTRAS): into .venv, which is made if it is not there
+# $(call install,EXTRAS): install the extras into .venv, which is made if it does not exist
 define install
 	@echo "Installing into .venv (some minutes the first time) ..." >&2
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -40,13 +40,13 @@ endef
 	$(call install,pipeline)
 	@touch $@
 
-# The tests' packages are apart: without a GPU, Triton would take 691 MB for nothing.
+# The tests' packages are separate: without a GPU, Triton's 691 MB would be useless.
 .venv/.installed-test: pyproject.toml constraints.txt
 	$(call install,pipeline$(COMMA)test)
 	@touch .venv/.installed $@
 COMMA := ,
 
-# Kernels for the CPU are compiled once, before stages that run side by side would all do it.
+# Compile the kernels for the CPU once; otherwise each of several parallel stages would do it.
 ready: setup
 	$(if $(PROFILE),$(BIN)/vmunet profile $(PROFILE))
 	@$(BIN)/python -c 'import torch; from vmunet.scan import cpu; \
@@ -60,7 +60,7 @@ sweep: ready
 	$(BIN)/vmunet sweep
 	@echo "Tables: reports/out/tables/index.md and reports/out/tables/*.tex"
 
-# A process for each core; each test's own threads would be too many.
+# There is a process for each core, so each test uses one thread.
 test: setup-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --durations 20
 
