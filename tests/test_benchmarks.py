@@ -91,7 +91,7 @@ def test_without_cuda_one_line(module, monkeypatch, capsys) -> None:
     assert capsys.readouterr().err == f"{name} measures a CUDA device, and none is visible\n"
 
 
-def test_what_the_published_scan_keeps() -> None:
+def test_tensors_that_the_published_scan_keeps() -> None:
     """Copies, step sizes, B and C and the states between chunks, against a formula."""
     batch, n = 2, 16
     counted = activations.saved_bytes(activations.CASES["published"], False, batch, 64, **TINY)

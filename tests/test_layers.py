@@ -1,4 +1,4 @@
-"""The laws between the layers, and what importing costs."""
+"""The laws between the layers, and the time of imports."""
 
 import re
 import subprocess
@@ -32,8 +32,8 @@ def keys_in(content: object) -> set[str]:
     return set(content).union(*map(keys_in, content.values()))
 
 
-def test_no_parameter_hides_a_key_that_the_run_cache_leaves_out() -> None:
-    """DVC's run-cache takes no notice of a key `size` or `nfiles` within a parameter's value."""
+def test_no_parameter_hides_a_key_that_the_run_cache_ignores() -> None:
+    """DVC's run-cache ignores a key `size` or `nfiles` within a parameter's value."""
     params = read_yaml(ROOT / "params.yaml")
     params["own"] |= {kind: {"any": {"size": 32}} for kind in ("images", "volumes")}
     profiles = [read_yaml(path) for path in sorted((ROOT / "profiles").glob("*.yaml"))]

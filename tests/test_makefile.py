@@ -1,4 +1,4 @@
-"""What `make` installs, runs and removes."""
+"""The packages that `make` installs, and the files that it makes and removes."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ from tests.helpers.paths import ROOT
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A folder with the Makefile and what it depends on, in which nothing is installed."""
+    """A folder with the Makefile and its dependencies, without an installation."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     return tmp_path
@@ -31,7 +31,7 @@ def make(clone: Path, *arguments: str) -> str:
 )
 def test_a_target_installs_what_it_needs_once(clone: Path, target: str, extras: str) -> None:
     assert re.findall(r"-e '\.\[(.*)\]'", make(clone, "-n", target)) == [extras]
-    # an environment that is there is used, and what is installed stays until the list changes
+    # an existing environment is used, and its packages stay until the list changes
     stamps = [clone / ".venv" / name for name in (".installed", ".installed-test")]
     stamps[0].parent.mkdir()
     for stamp in stamps:
@@ -47,7 +47,7 @@ def test_kernels_for_the_cpu_are_compiled_once_and_not_for_a_gpu(clone: Path, ta
     assert "cuda.is_available() or cpu.warm_up()" in warm_up
 
 
-def test_clean_removes_caches_and_resume_points_alone(clone: Path) -> None:
+def test_clean_removes_only_caches_and_resume_points(clone: Path) -> None:
     code = ("vmunet", "pipeline", "stages", "reports", "tests", "benchmarks", "examples")
     removed = [".resume", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".import_linter_cache"]
     removed += [f"{name}/room/__pycache__" for name in code]
@@ -62,6 +62,6 @@ def test_clean_removes_caches_and_resume_points_alone(clone: Path) -> None:
 def test_help_names_every_target(clone: Path) -> None:
     (phony,) = re.findall(r"\.PHONY: (.*)", (clone / "Makefile").read_text())
     text = make(clone)
-    own = {"help", "setup-test", "ready"}  # what the others need
+    own = {"help", "setup-test", "ready"}  # other targets need these
     assert set(re.findall(r"^make (\w+)", text, re.MULTILINE)) == set(phony.split()) - own
     assert ".resume/" in text

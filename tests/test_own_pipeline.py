@@ -1,4 +1,4 @@
-"""A dataset of one's own through the real `dvc`, from two folders to scores."""
+"""An own dataset through the real `dvc`, from two folders to scores."""
 
 import json
 import os

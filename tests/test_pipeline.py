@@ -1,6 +1,6 @@
 """The pipeline end to end, through the real `dvc` on a tiny grid of phantoms.
 
-One project is built once; each test then asks what DVC would run after a change, or runs it.
+The project is built once; each test then checks what DVC would run after a change, or runs it.
 """
 
 import csv
@@ -53,7 +53,7 @@ TINY = {
 
 
 def tool(project: Path, *command: str, check: bool = True) -> str:
-    """The output of a command in the project, which must end well."""
+    """Run a command in the project, which must succeed, and return its output."""
     done = subprocess.run(
         command, cwd=project, env=environment(), capture_output=True, text=True, timeout=500
     )
@@ -74,7 +74,7 @@ def environment() -> dict[str, str]:
 
 
 def make_project(folder: Path, **train: object) -> Path:
-    """A copy of the tracked sources as a repository of its own, with the profile `tiny` active."""
+    """A copy of the tracked sources as a separate repository, with the profile `tiny` active."""
     names = tool(ROOT, "git", "ls-files", "-co", "--exclude-standard").split("\n")
     for name in filter(None, names):
         if name.startswith(("tests/", "benchmarks/")) or not (ROOT / name).is_file():
@@ -114,10 +114,10 @@ def cells_of(names: list[str]) -> list[str]:
 
 
 def would_run(project: Path) -> list[str]:
-    """Names of the stages that `dvc repro` would run for what is known to have changed.
+    """The names of the stages that `dvc repro` would certainly run.
 
-    Those after them run too if an output turns out different, which nobody knows before. The
-    fingerprints are written first, as `dvc repro` does: `code` runs always.
+    The stages after them also run if an output changes, which is not known before. The fingerprints
+    are written first, because `dvc repro` always runs `code`.
     """
     tool(project, "python", "-m", "stages.code")
     return sorted(set(json.loads(tool(project, "dvc", "status", "--json"))) - {"code"})
@@ -132,7 +132,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(built: Path) -> Path:
-    """The built project, put back as it was after the test."""
+    """The built project; its changes are undone after the test."""
     saved = {p: p.read_bytes() for p in [*built.rglob("*.yaml"), *built.rglob("*.j2")]}
     sources = [p for package in PACKAGES for p in (built / package).rglob("*.py")]
     saved |= {p: p.read_bytes() for p in [*sources, built / "dvc.lock"]}
@@ -225,7 +225,7 @@ def test_nothing_is_left_to_do(built: Path) -> None:
     assert time.perf_counter() - started < 20
 
 
-def test_a_changed_cell_trains_alone_and_the_stages_that_read_all_cells_run(project: Path) -> None:
+def test_a_changed_cell_reruns_itself_and_the_stages_that_read_all_cells(project: Path) -> None:
     edit_params(project, lambda p: p["cells"]["scratch"].update(drop_path_rate=0.1))
     names = would_run(project)
     assert cells_of(names) == [
@@ -279,7 +279,7 @@ def test_a_changed_loss_retrains_and_a_changed_metric_only_evaluates(project: Pa
 
 
 def test_words_and_tracking_rerun_nothing(project: Path) -> None:
-    """By a real `dvc repro`: `code` alone runs."""
+    """A real `dvc repro` runs only `code`."""
     for path in (project / "vmunet").rglob("*.py"):
         text = path.read_text()
         assert text.startswith('"""'), path
@@ -292,7 +292,7 @@ def test_words_and_tracking_rerun_nothing(project: Path) -> None:
     assert would_run(project) == []
 
 
-def test_a_changed_model_card_writes_the_cards_alone(project: Path) -> None:
+def test_a_changed_model_card_writes_only_the_cards(project: Path) -> None:
     card = project / "reports/make/model_card.py"
     card.write_text(card.read_text() + "\nmore = 1\n")
     cards = {"model_card", "model_card_elsewhere", "model_card_sound", "model_card_volumes"}
@@ -326,7 +326,7 @@ def test_a_mistake_in_params_is_one_line(project: Path) -> None:
 def test_a_killed_run_ends_with_the_same_bits(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """`dvc repro` killed with everything under it; the next one goes on and ends the same."""
+    """`dvc repro` and its processes are killed; the next one continues to the same results."""
     target = "train@isic17-32-scratch-paper-1"
     folder = Path("runs/isic17-32/scratch/paper/1")
     killed = make_project(tmp_path_factory.mktemp("killed"), epochs=30)

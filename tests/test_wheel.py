@@ -1,4 +1,4 @@
-"""What `pip install vmunet` gives: the library alone, and no package that it does not import."""
+"""The contents of `pip install vmunet`: only the library, and only packages that it imports."""
 
 import ast
 import os
@@ -19,7 +19,7 @@ from tests.helpers.paths import ROOT
 from vmunet import cli
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-# Names of packages that are imported by another name.
+# Packages whose module has another name.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless"}
 # Triton comes with CUDA builds of torch, llvmlite with numba.
 BROUGHT = {"triton", "llvmlite"}
@@ -33,7 +33,7 @@ def name_of(requirement: str) -> str:
 
 
 def imported_packages(*scripts: str) -> set[str]:
-    """What the modules that a script reaches import from outside the project, functions too."""
+    """The foreign imports of all modules that a script imports, also inside functions."""
     fingerprints, names = Fingerprints(ROOT), set[str]()
     for path in {module for script in scripts for module in fingerprints.modules(Path(script))}:
         for node in ast.walk(ast.parse((ROOT / path).read_text())):
@@ -45,13 +45,13 @@ def imported_packages(*scripts: str) -> set[str]:
     return {DISTRIBUTIONS.get(name, name) for name in names - BROUGHT}
 
 
-def test_the_dependencies_are_what_the_library_s_commands_import():
+def test_the_dependencies_are_the_imports_of_the_library_s_commands():
     scripts = [f"vmunet/commands/{name}.py" for name in cli.COMMANDS]
     used = imported_packages(*scripts, "vmunet/inference/predictor.py")
     assert used == {name_of(entry) for entry in PROJECT["project"]["dependencies"]}
 
 
-def test_the_wheel_holds_the_library_alone():
+def test_the_wheel_holds_only_the_library():
     find = PROJECT["tool"]["setuptools"]["packages"]["find"]
     packages = find_packages(str(ROOT), include=find["include"])
     assert {package.partition(".")[0] for package in packages} == {"vmunet"}

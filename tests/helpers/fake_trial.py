@@ -1,6 +1,7 @@
-"""A trial that trains nothing: its loss follows from its values. Told what to do by files.
+"""A trial that trains nothing: it computes its loss from its values. Files control it.
 
-`slow` in the project makes it wait before its third epoch; `die-N` kills trial N, `die` each.
+The file `slow` in the project lets it wait before its third epoch; `die-N` kills trial N, and `die`
+each trial.
 """
 
 import os
@@ -17,7 +18,7 @@ from pipeline.search.study import SharedStudy
 
 
 class Tracker:
-    """An MLflow run that keeps what it is told."""
+    """An MLflow run that keeps the logged values."""
 
     made: ClassVar[list["Tracker"]] = []
 
@@ -51,7 +52,7 @@ class Tracker:
 
 
 def loss_of(values: dict[str, float], epoch: int) -> float:
-    """Lowest at a learning rate of 0.003 and no drop path; falls with the epochs."""
+    """A loss that is lowest at a learning rate of 0.003 without drop path; it falls with time."""
     return abs(values["learning_rate"] - 0.003) * 100 + values["drop_path_rate"] + 1 / epoch
 
 

@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that can cut, lie, forget, dawdle and redirect."""
+"""A real HTTP server on this machine with faults: cut answers, false headers, delays, redirects."""
 
 import hashlib
 import io
@@ -32,17 +32,17 @@ class Server(ThreadingHTTPServer):
     """Serves `files` by path, and `content` at any other path.
 
     Attributes:
-        content, etag: what is served.
-        cuts: byte counts after which the next answers break off.
-        failures: status codes of the next answers; with `retry_after` as that header.
-        broken: paths that always answer with this status.
-        redirects: path to where it leads.
+        content, etag: the served bytes and their ETag.
+        cuts: the numbers of bytes after which the next answers break off.
+        failures: status codes of the next answers; `retry_after` becomes their Retry-After.
+        broken: paths, each with the status that it always answers.
+        redirects: paths, each with the address that it leads to.
         silent: paths whose answer stops after its first block, until the server ends.
-        dated: whether a 200 names a date as validator and no ETag, and a 206 none at all.
-        resumes: whether Range is honoured.
+        dated: whether a 200 has a date instead of an ETag as validator, and a 206 neither.
+        resumes: whether the header Range is followed.
         pause: seconds before every block of 64 KiB.
-        announced: a Content-Length that is a lie.
-        paths, ranges, times: of the requests that came.
+        announced: a false Content-Length.
+        paths, ranges, times: the paths, Range headers and times of the requests.
     """
 
     daemon_threads = True
@@ -128,7 +128,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(body[first : first + BLOCK])
                 if self.path in server.silent:
                     server.ended.wait()
-        except OSError:  # the client is gone
+        except OSError:  # the client has closed the connection
             self.close_connection = True
         if cut is not None or server.announced:
             self.close_connection = True

@@ -1,4 +1,4 @@
-"""A project in small for tests of searches: params.yaml, a profile, arrays made directly."""
+"""A small project for tests of searches: params.yaml, a profile, and arrays without downloads."""
 
 import json
 import os
@@ -50,7 +50,7 @@ PROFILE = {
 
 
 def make_project(folder: Path, **train: object) -> Path:
-    """Params, the profile `tiny`, arrays of discs under both protocols, the shallowest cell."""
+    """Write params, the profile `tiny`, and arrays of discs; the cell is as shallow as possible."""
     (folder / "profiles").mkdir(parents=True)
     profile = PROFILE | {"train": PROFILE["train"] | train}  # type: ignore[operator]
     write(folder / "profiles/tiny.yaml", profile)
@@ -108,9 +108,9 @@ def environment(**more: str) -> dict[str, str]:
 def start(
     project: Path, *arguments: str, fake: bool = True, **more: str
 ) -> "subprocess.Popen[str]":
-    """`vmunet search VIEW --cell scratch` in a process of its own.
+    """Start `vmunet search VIEW --cell scratch` in a separate process.
 
-    `fake`: trials train nothing, MLflow and the plots are left out.
+    If `fake`, trials train nothing, and nothing is logged to MLflow or plotted.
     """
     own = [] if any(word in arguments for word in ("--cell", "--help")) else ["--cell", "scratch"]
     code = FAKE if fake else COMMAND
@@ -125,14 +125,14 @@ def start(
 
 
 def search(project: Path, *arguments: str, status: int = 0, fake: bool = True) -> str:
-    """What the command says, which must end with this status."""
+    """Run the command, which must end with this status, and return its output."""
     process = start(project, *arguments, fake=fake)
-    said, _ = process.communicate(timeout=200)
-    assert process.returncode == status, said
-    return said
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == status, output
+    return output
 
 
 def copied(project: Path, folder: Path) -> Path:
-    """A project without what searches left in it."""
+    """Copy a project without the files of its searches."""
     left = shutil.ignore_patterns(".search", "reports", "mlflow.db*", "mlartifacts")
     return Path(shutil.copytree(project, folder, ignore=left))

@@ -1,4 +1,4 @@
-"""A DVC project in which a training is a line of shell, for tests of sweeps."""
+"""A DVC project whose trainings are lines of shell, for tests of sweeps."""
 
 import os
 import subprocess
@@ -18,10 +18,10 @@ ONE = "echo {seed} >> ran.txt"
 
 
 def make_project(folder: Path, seeds: int = 4, train: str = ONE, evaluate: str = "true") -> Path:
-    """As the real one in small: preprocess, a train and an evaluate for each seed, tables.
+    """Make a small project: preprocess, a train and an evaluate stage for each seed, tables.
 
-    `train` and `evaluate` are shell, in which {seed} is the cell's; they come before the output is
-    written.
+    `train` and `evaluate` are shell commands, in which {seed} stands for the cell's seed; they run
+    before the output is written.
     """
     (folder / "src.txt").write_text("source\n")
     (folder / "params.yaml").write_text("rate: 1\n")
@@ -68,9 +68,8 @@ for name in ("train", "evaluate"):
 
 
 def add_code(project: Path) -> None:
-    """Give the project a stage `code` and Python files, as the real one has: trainings and
-    evaluations depend on fingerprints, in which comments do not count. code.txt gets a line each
-    time that the stage runs.
+    """Add a stage `code` and Python files to the project. Trainings and evaluations then depend on
+    fingerprints, which comments do not change. The stage adds a line to code.txt at each run.
     """
     (project / "lib").mkdir()
     for name, text in {"train": "a = 1\n", "evaluate": "b = 1\n", "code": FINGERPRINTS}.items():
@@ -92,7 +91,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def tool(project: Path, *command: str) -> str:
-    """The output of a command in the project, which must end well."""
+    """Run a command in the project, which must succeed, and return its output."""
     done = subprocess.run(
         command, cwd=project, env=environment(), capture_output=True, text=True, timeout=100
     )
@@ -100,15 +99,17 @@ def tool(project: Path, *command: str) -> str:
     return done.stdout + done.stderr
 
 
-def sweep(said: list[str] | None = None, parallel: int = 8, retries: int = 2, **options) -> bool:
-    """A sweep of the current folder's project in this process; whether anything failed."""
-    lines = [] if said is None else said
+def sweep(
+    messages: list[str] | None = None, parallel: int = 8, retries: int = 2, **options
+) -> bool:
+    """Sweep the current folder's project in this process; return whether a stage failed."""
+    lines = [] if messages is None else messages
     chosen = {"gpus": "none", "parallel": parallel, "retries": retries} | options
     return run_sweep(SweepOptions(**chosen), lines.append)
 
 
 def start(project: Path, *arguments: str, **more: str) -> "subprocess.Popen[str]":
-    """`vmunet sweep` in a process of its own."""
+    """Start `vmunet sweep` in a separate process."""
     return subprocess.Popen(
         [sys.executable, "-c", SWEEP, "sweep", "--gpus", "none", *arguments],
         cwd=project,
@@ -120,6 +121,6 @@ def start(project: Path, *arguments: str, **more: str) -> "subprocess.Popen[str]
 
 
 def ran(project: Path) -> Sequence[str]:
-    """What the commands wrote when they ran, a line each, sorted."""
+    """The lines that the commands wrote, one for each command, sorted."""
     path = project / "ran.txt"
     return sorted(path.read_text().split()) if path.exists() else []

@@ -1,4 +1,4 @@
-"""A real MLflow server that can be killed, and made-up runs for it."""
+"""A real MLflow server that can be killed, and invented runs for it."""
 
 import json
 import os
@@ -54,7 +54,7 @@ class Server:
 
 
 def record(seed: int = 1, **changes: object) -> dict:
-    """What run.json says, of a run that nobody trained. It started in 2001 and took 1.5 s."""
+    """The content of run.json of an invented run. It started in 2001 and took 1.5 s."""
     return {
         "run": {
             "view": "isic17-32",
@@ -88,14 +88,14 @@ def row(epoch: int) -> dict[str, float]:
 
 
 def tracker(history: int = 0, **changes: object) -> RunTracker:
-    """The live run of `record(**changes)`, which starts now with so many epochs behind it."""
+    """The live run of `record(**changes)`, which starts now after this number of epochs."""
     content = {"started": time.time_ns() // 10**6} | changes
     rows = [row(epoch) for epoch in range(1, history + 1)]
     return RunTracker(header_of(record(**content), "I III"), rows)
 
 
 def store_content() -> list[tuple]:
-    """All that the store says of the runs of the tiny profile, but for their ids."""
+    """The store's content about the runs of the tiny profile, without their ids."""
     from pipeline.tracking import client
 
     mlflow = client()
@@ -121,7 +121,7 @@ def store_content() -> list[tuple]:
 
 
 def losses(run_id: str) -> list[tuple[int, float]]:
-    """Steps and values of the training loss as the store has them."""
+    """Steps and values of the training loss in the store."""
     from pipeline.tracking import client
 
     return [(m.step, m.value) for m in client().get_metric_history(run_id, "train_loss")]
@@ -130,7 +130,7 @@ def losses(run_id: str) -> list[tuple[int, float]]:
 def write_run(
     root: Path, seed: int, make_weights=None, epochs: int = 3, **changes: object
 ) -> tuple[Path, Path]:
-    """The folders in runs/ and metrics/ of a trained and evaluated run, and its card.
+    """Write the folders in runs/ and metrics/ of a trained and evaluated run, and its card.
 
     It has no weights unless `make_weights` writes them.
     """

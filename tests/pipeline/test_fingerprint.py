@@ -1,4 +1,4 @@
-"""Fingerprints of stages: what changes one, and what must not."""
+"""Fingerprints of stages: edits that change them, and edits that must not."""
 
 import shutil
 import subprocess
@@ -59,7 +59,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def changes(project: Path, path: str, edit: Callable[[str], str]) -> bool:
-    """Whether an edit of a file, which must be one, changes the script's fingerprint."""
+    """Whether an edit changes the script's fingerprint; the file must really differ."""
     before, text = fingerprint(SCRIPT, project), (project / path).read_text()
     assert edit(text) != text
     (project / path).write_text(edit(text))
@@ -98,7 +98,7 @@ def test_words_and_formatting_change_nothing(project: Path, old: str, new: str) 
         ("stages/train.py", "loss\n", "loss\nprint(vmunet)\n"),
     ],
 )
-def test_anything_else_does(project: Path, path: str, old: str, new: str) -> None:
+def test_any_other_edit_changes_it(project: Path, path: str, old: str, new: str) -> None:
     assert changes(project, path, lambda text: text.replace(old, new))
 
 
@@ -126,7 +126,7 @@ def test_every_way_to_import_is_seen(project: Path, line: str) -> None:
     assert changes(project, "vmunet/other.py", lambda text: text + "more = 1\n")
 
 
-def test_imports_for_types_alone_are_not(project: Path) -> None:
+def test_imports_for_types_only_are_ignored(project: Path) -> None:
     lines = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import vmunet.other\n"
     (project / "vmunet/used.py").write_text(lines)
     assert Path("vmunet/other.py") not in Fingerprints(project).modules(SCRIPT)
@@ -142,7 +142,7 @@ def test_relative_imports_from_a_package_above(project: Path) -> None:
     assert {Path("vmunet/other.py"), Path("vmunet/model.py")} <= set(modules)
 
 
-def test_tracking_changes_nothing_nor_does_what_it_alone_imports(project: Path) -> None:
+def test_tracking_and_its_own_imports_change_nothing(project: Path) -> None:
     (project / "stages/train.py").write_text(
         "import vmunet.loss, pipeline.tracking.run, pipeline.stage\n"
     )
@@ -150,7 +150,7 @@ def test_tracking_changes_nothing_nor_does_what_it_alone_imports(project: Path) 
         assert not changes(project, path, lambda text: text + "more = 1\n")
 
 
-def test_the_modules_without_a_result_are_few_and_there() -> None:
+def test_the_modules_without_a_result_are_few_and_exist() -> None:
     assert WITHOUT_RESULT == ("pipeline.tracking", "pipeline.stage", "pipeline.fingerprint")
     for name in WITHOUT_RESULT:
         place = ROOT.joinpath(*name.split("."))
@@ -195,7 +195,7 @@ def hashes(root: Path, fingerprints: Fingerprints | None = None) -> dict[str, st
 
 @pytest.fixture(scope="module")
 def stages_after(copy: Path) -> Callable[[str], set[str]]:
-    """The stages whose fingerprint is another one after an edit of a module, which is undone."""
+    """The stages whose fingerprint an edit of a module changes; the edit is undone."""
     fingerprints = Fingerprints(copy)
     before = hashes(copy, fingerprints)
 
@@ -203,7 +203,7 @@ def stages_after(copy: Path) -> Callable[[str], set[str]]:
         content = (copy / path).read_text()
         try:
             (copy / path).write_text(content + "\nmore = 1\n")
-            fingerprints._read.pop(Path(path), None)  # it alone is read again
+            fingerprints._read.pop(Path(path), None)  # only this file is read again
             after = hashes(copy, fingerprints)
         finally:
             (copy / path).write_text(content)
@@ -217,7 +217,7 @@ REPORT = {"tables", "figures", "pictures", "page", "pdf"}
 TRAINING = {"train", "train_volumes"}
 
 
-def test_an_edit_of_the_loss_is_trainings(stages_after) -> None:
+def test_an_edit_of_the_loss_changes_trainings(stages_after) -> None:
     stages = stages_after("vmunet/training/losses.py")
     assert stages >= TRAINING
     assert not stages & (REPORT | {"evaluate", "evaluate_volumes", "preprocess", "model_card"})
@@ -230,7 +230,7 @@ def test_an_edit_of_a_backend_named_in_a_table(stages_after) -> None:
         assert not stages & (REPORT - {"tables"} | {"preprocess", "model_card"})
 
 
-def test_an_edit_of_the_model_card_is_the_cards(stages_after) -> None:
+def test_an_edit_of_the_model_card_changes_only_the_cards(stages_after) -> None:
     assert stages_after("reports/make/model_card.py") == {"model_card"}
 
 
@@ -240,14 +240,14 @@ def test_an_edit_of_the_report_scores_nothing_again(copy: Path, stages_after) ->
         assert stages_after(name) <= REPORT, name
 
 
-def test_an_edit_of_what_runs_the_stages_is_nobodys(copy: Path, stages_after) -> None:
+def test_an_edit_of_the_sweep_changes_no_stage(copy: Path, stages_after) -> None:
     for folder in ("sweep", "search", "commands", "tracking"):
         for path in sorted((copy / "pipeline" / folder).glob("*.py")):
             name = path.relative_to(copy).as_posix()
             assert stages_after(name) == set(), name
 
 
-def test_words_of_params_errors_are_nobodys(copy: Path, before: dict[str, str]) -> None:
+def test_words_of_params_errors_change_no_stage(copy: Path, before: dict[str, str]) -> None:
     path = copy / "pipeline/config/params.py"
     content = path.read_text()
     path.write_text(content.replace("no such file; run from", "there is no such file; run from"))
@@ -277,7 +277,7 @@ def test_what_is_written(copy: Path, before: dict[str, str]) -> None:
 
 
 def test_modules_are_those_that_a_stage_really_imports() -> None:
-    """Run a stage's imports and compare: nothing of the project loads that does not count."""
+    """Run a stage's imports: every module of the project that they load is in the fingerprint."""
     code = (
         "import sys; import stages.train, pipeline.tracking, "
         "vmunet.weights.checkpoints, vmunet.training.loop, vmunet.weights.initial, "

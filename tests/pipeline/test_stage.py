@@ -1,4 +1,4 @@
-"""The statuses with which stages end, which tell a sweep whether to try again."""
+"""The exit statuses of stages, which decide whether a sweep tries again."""
 
 import errno
 from pathlib import Path
@@ -18,12 +18,12 @@ def error_of(number: int, path: str | None = None) -> OSError:
     ("error", "status"),
     [
         (InputError("wrong"), WRONG_INPUT),
-        (DivergedError("the loss became nan"), WRONG_INPUT),  # it would again
+        (DivergedError("the loss became nan"), WRONG_INPUT),  # a second attempt would diverge too
         (error_of(errno.ENOENT, "photo.jpg"), WRONG_INPUT),
         (error_of(errno.EACCES, "photo.jpg"), WRONG_INPUT),
         (error_of(errno.EISDIR, "photo.jpg"), WRONG_INPUT),
         (error_of(errno.ENOTDIR, "photo.jpg/x"), WRONG_INPUT),
-        (error_of(errno.ENOENT), IO_FAILED),  # of no path
+        (error_of(errno.ENOENT), IO_FAILED),  # an error without a path
         (error_of(errno.ENOSPC, "runs/x"), IO_FAILED),
         (error_of(errno.EIO, "runs/x"), IO_FAILED),
         (error_of(errno.EMFILE, "runs/x"), IO_FAILED),
@@ -43,7 +43,7 @@ def test_the_status_tells_wrong_input_from_a_failure(
     assert capsys.readouterr().err == f"error: {error}\n"
 
 
-def test_a_missing_file_is_a_persons(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_missing_file_is_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as ended:
         run_stage(lambda: print((tmp_path / "missing").read_text()))
     assert ended.value.code == WRONG_INPUT

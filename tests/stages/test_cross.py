@@ -41,7 +41,7 @@ def turned(image: np.ndarray, name: str) -> np.ndarray:
     return np.stack([turn.of(image[..., colour]) for colour in range(3)], axis=2)
 
 
-def test_copies_are_found_however_they_were_made() -> None:
+def test_all_kinds_of_copies_are_found() -> None:
     known = [picture(seed, 128, 128) for seed in range(12)]
     images = [
         picture(100, 128, 128),
@@ -224,7 +224,7 @@ def test_a_picture_that_one_protocol_shows_is_left_out_of_both(project: Path) ->
     assert {row["id"] for row in rows(project)} == {"ISIC_0000022"}
 
 
-def test_where_all_images_are_shared_there_is_no_number(project: Path) -> None:
+def test_if_all_images_are_shared_there_are_no_scores(project: Path) -> None:
     for protocol in ("paper", "sound"):
         folder = project / "data/arrays" / B / protocol / "test"
         ids = [f"ISIC_{n:07}" for n in range(1, 7)]
@@ -239,7 +239,7 @@ def test_where_all_images_are_shared_there_is_no_number(project: Path) -> None:
     assert rows(project) == []
 
 
-def test_what_does_not_belong_together_is_refused(project: Path) -> None:
+def test_runs_and_arrays_that_do_not_match_are_refused(project: Path) -> None:
     with pytest.raises(InputError, match=r"grid\.cross has no 'x'; known: a-to-b, b-to-a"):
         stage.main(["x"])
     with pytest.raises(InputError, match=rf"runs/{B}/scratch/paper/1: no trained run there"):

@@ -25,11 +25,11 @@ RUN = Run("isic17-32", "base", "paper", 1)
         (KeyboardInterrupt(), False),
     ],
 )
-def test_what_counts_as_out_of_memory(error: BaseException, expected: bool) -> None:
+def test_errors_that_count_as_out_of_memory(error: BaseException, expected: bool) -> None:
     assert is_out_of_memory(error) == expected
 
 
-def test_the_processors_allocator_says_it_in_these_words() -> None:
+def test_the_processors_allocator_has_this_message() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
     assert is_out_of_memory(caught.value)

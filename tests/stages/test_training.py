@@ -32,7 +32,7 @@ PARAMS = SimpleNamespace(
 
 @pytest.fixture
 def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the arrays of a dataset of your own, and an empty store."""
+    """A folder with the arrays of an own dataset, and an empty store."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(stages.common.training, "hash_inputs", lambda *a: {"data_hash": "d"})
@@ -44,13 +44,13 @@ def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def trained() -> tuple[dict, list[bytes]]:
-    """Train; run.json, and the bytes of the weights and the history."""
+    """Train a run; return run.json, and the bytes of the weights and the history."""
     stages.common.training.train_run(RUN, PARAMS, image_task(RUN, PARAMS))
     record = json.loads((RUN.folder / "run.json").read_text())
     return record, [(RUN.folder / n).read_bytes() for n in ("weights.safetensors", "history.csv")]
 
 
-def test_a_killed_run_goes_on_in_its_mlflow_run_and_ends_with_the_same_bits(
+def test_a_killed_run_continues_in_its_mlflow_run_and_ends_with_the_same_bits(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, expected = trained()

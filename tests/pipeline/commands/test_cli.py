@@ -1,4 +1,4 @@
-"""The command `vmunet`, mostly as a person runs it: the installed script in its own process."""
+"""The command `vmunet`, mostly run as the installed script in a separate process."""
 
 import pickle
 import resource
@@ -92,12 +92,12 @@ def test_help_answers_at_once(command):
         assert done.returncode == 0
         assert done.stdout.startswith(f"usage: {' '.join(('vmunet', *command))}")
         assert done.stderr == ""
-    # the best of three, as other work may share the machine; importing torch takes over a second
+    # the best of three, because other programs may run; importing torch takes over a second
     assert min(seconds) < 0.3
 
 
 def processor_seconds():
-    """What the processes that this one has waited for took of the processor."""
+    """The processor time of the processes that this one has waited for."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 

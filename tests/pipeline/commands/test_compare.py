@@ -1,4 +1,4 @@
-"""`vmunet compare`: what it prints, how it takes names, and what it refuses."""
+"""`vmunet compare`: its output, the names that it accepts, and its errors."""
 
 import re
 import shutil
@@ -215,7 +215,7 @@ def test_several_classes_of_your_own(changed, capsys):
     assert {"mean Dice, native size", "Dice, adenoma, native size"} <= set(labels)
 
 
-def test_what_is_not_scored_is_left_out_and_named(changed, capsys):
+def test_runs_without_scores_are_left_out_and_named(changed, capsys):
     params = load_params()
     gone = [run for run in runs(params) if run.name.startswith("isic18-64-scratch")]
     for run in gone:
@@ -283,7 +283,7 @@ def test_a_cell_without_runs(changed, capsys):
     )
 
 
-def test_help_teaches(capsys):
+def test_help_explains(capsys):
     with pytest.raises(SystemExit):
         main(["compare", "--help"])
     text = capsys.readouterr().out

@@ -82,7 +82,7 @@ def test_base_cell_is_the_papers() -> None:
     assert (base.depths, base.depths_decoder) == ([2, 2, 2, 2], [2, 2, 2, 1])
 
 
-def test_switching_changes_profile_and_grid_alone(root: Path) -> None:
+def test_switching_changes_only_profile_and_grid(root: Path) -> None:
     path = root / "params.yaml"
     before = path.read_text()
     switch_profile("small", root=root)
@@ -256,7 +256,7 @@ def test_mistakes_in_a_profile(root: Path, change, message: str) -> None:
         load_params(root)
 
 
-def test_a_file_that_is_not_there_or_not_yaml(root: Path) -> None:
+def test_a_file_that_is_missing_or_not_yaml(root: Path) -> None:
     with pytest.raises(InputError, match=r"params\.yaml: no such file; run from"):
         load_params(root / "profiles")
     with pytest.raises(InputError, match=r"params\.yaml: no such file; run from"):
@@ -282,7 +282,7 @@ def declare(content, kind: str = "images", name: str = "polyps", **changes) -> N
     content["own"][kind][name] = FOLDERS | changes
 
 
-def test_own_datasets_are_views_with_runs_apart_from_the_grid(root: Path) -> None:
+def test_own_datasets_are_views_whose_runs_are_not_in_the_grid(root: Path) -> None:
     before = runs(load_params(root))
     edit(root / "params.yaml", declare)
     edit(root / "params.yaml", lambda c: declare(c, "volumes", "mr", window=[-125, 275]))

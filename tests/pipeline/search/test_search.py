@@ -30,14 +30,14 @@ NAME = f"{VIEW}-scratch-sound"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_project(tmp_path_factory.mktemp("search") / "project")
 
 
 @pytest.fixture
-def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of its own, which is the current folder."""
-    folder = copied(made, tmp_path / "project")
+def project(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A separate project, which is the current folder."""
+    folder = copied(prepared, tmp_path / "project")
     monkeypatch.chdir(folder)
     return folder
 
@@ -69,8 +69,8 @@ def states(project: Path) -> list[TrialState]:
 
 def test_two_processes_share_a_study(project: Path) -> None:
     both = [start(project, VIEW, "--trials", "8", "--parallel", "2") for _ in range(2)]
-    said = [process.communicate(timeout=200)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    outputs = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
     study = SharedStudy(NAME)
     trials = study.trials()
     assert [trial.number for trial in trials] == list(range(8))
@@ -78,7 +78,7 @@ def test_two_processes_share_a_study(project: Path) -> None:
     assert len({trial.params["learning_rate"] for trial in trials}) == 8
     assert len({trial.user_attrs["worker"] for trial in trials}) == 2
     assert not list(Path(".search", NAME, "workers").iterdir())
-    assert "[8/8]" in "".join(said)
+    assert "[8/8]" in "".join(outputs)
     again = search(project, VIEW, "--trials", "8")
     assert "8 of 8 trials done" in again
     assert "scratch-tuned:" in again
@@ -93,10 +93,10 @@ def test_a_killed_search_goes_on(project: Path) -> None:
     process.kill()
     process.communicate()
     with open(journal, "ab") as file:
-        file.write(b'{"op_code":7,"worker_id":"a')  # as the kernel may leave a line
+        file.write(b'{"op_code":7,"worker_id":"a')  # a line that a kill left incomplete
     (project / "slow").unlink()
-    said = search(project, VIEW, "--trials", "3", "--parallel", "1")
-    assert "0 of 3 trials done" in said
+    output = search(project, VIEW, "--trials", "3", "--parallel", "1")
+    assert "0 of 3 trials done" in output
     study = SharedStudy(NAME)
     first, *others = study.trials()
     assert first.state is TrialState.FAIL
@@ -114,27 +114,27 @@ def test_ctrl_c_queues_the_trial_again(project: Path) -> None:
     journal = project / ".search" / f"{NAME}.log"
     wait_for(lambda: journal.exists() and b'"intermediate_value"' in journal.read_bytes())
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "trial 0  stopped" in said
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "trial 0  stopped" in output
     assert states(project) == [TrialState.FAIL, TrialState.WAITING]
     assert "stopped, done again" in Path("reports/out/search", NAME, "index.md").read_text()
 
 
 def test_a_dead_trial_fails_and_the_study_goes_on(project: Path) -> None:
     (project / "die-0").touch()
-    said = search(project, VIEW, "--trials", "3", "--parallel", "1")
-    assert "trial 0  failed: killed by SIGKILL" in said
-    assert f"trial 0 of {NAME}" in said  # its last lines
+    output = search(project, VIEW, "--trials", "3", "--parallel", "1")
+    assert "trial 0  failed: killed by SIGKILL" in output
+    assert f"trial 0 of {NAME}" in output  # its last lines
     assert states(project).count(TrialState.FAIL) == 1
-    assert "[3/3]" in said
+    assert "[3/3]" in output
 
 
 def test_a_study_of_dead_trials_is_given_up(project: Path) -> None:
     (project / "die").touch()
-    said = search(project, VIEW, "--trials", "9", "--parallel", "1", status=1)
-    assert "stopped: the first 3 trials failed" in said
-    assert "no trial has come to its end yet" in said
+    output = search(project, VIEW, "--trials", "9", "--parallel", "1", status=1)
+    assert "stopped: the first 3 trials failed" in output
+    assert "no trial has come to its end yet" in output
     assert states(project) == [TrialState.FAIL] * 3
 
 
@@ -157,19 +157,19 @@ def test_hyperband_prunes(project: Path) -> None:
 
 
 def test_draws_follow_from_the_seed_also_after_a_break(
-    project: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = draw(open_study(), 14)  # beyond the first 10, which are drawn at random
-    monkeypatch.chdir(copied(made, tmp_path / "other"))
+    draws = draw(open_study(), 14)  # beyond the first 10, which are drawn at random
+    monkeypatch.chdir(copied(prepared, tmp_path / "other"))
     draw(open_study(), 12)
-    assert draw(open_study(), 2) == whole
-    assert len({tuple(values.values()) for values in whole}) == 14
+    assert draw(open_study(), 2) == draws
+    assert len({tuple(values.values()) for values in draws}) == 14
 
 
 def test_the_first_trial_has_the_cells_own_settings(project: Path) -> None:
     study, params = open_study(), load_params()
     assert study.enqueue_own(params)
-    assert study.enqueue_own(params)  # once, however often a search starts
+    assert study.enqueue_own(params)  # only once, also if a search starts several times
     number = study.claim(10)
     assert number == 0
     trial = study.trial(0)
@@ -203,7 +203,7 @@ def test_no_test_image_is_read_and_the_best_cell_can_be_pasted(project: Path) ->
 
 
 def in_mlflow(study: SharedStudy) -> None:
-    """A run for the study, and one nested in it for each trial."""
+    """The study has a run, and each trial has a run nested in it."""
     from pipeline.tracking import client
 
     mlflow = client()
@@ -263,10 +263,10 @@ def trained(cell: str, epochs: int) -> tuple[bytes, float]:
     return b"".join(tensor.numpy().tobytes() for tensor in tensors), progress.best_loss
 
 
-def test_defaults_said_aloud_keep_the_bits(project: Path) -> None:
+def test_explicit_defaults_keep_the_bits(project: Path) -> None:
     content = YAML(typ="safe").load(Path("params.yaml"))
     augment = {"horizontal_flip": 0.5, "vertical_flip": 0.5, "turns": 0.5, "rotation": 0.5}
-    said = {
+    defaults = {
         "init": "none",
         "train": {"learning_rate": 1e-3, "weight_decay": 1e-2},
         "loss_weights": [1.0, 1.0],
@@ -277,11 +277,11 @@ def test_defaults_said_aloud_keep_the_bits(project: Path) -> None:
         "weights": {"init": "none", "loss_weights": [0.5, 1.5]},
         "augment": {"init": "none", "augment": {"rotation": 0.0}},
     }
-    content["cells"] |= {"said": said, **others}
+    content["cells"] |= {"explicit": defaults, **others}
     with open("params.yaml", "w") as file:
         YAML(typ="safe").dump(content, file)
     plain = trained("scratch", 1)
-    assert trained("said", 1) == plain
+    assert trained("explicit", 1) == plain
     assert len({trained(name, 1)[0] for name in others} | {plain[0]}) == 4
 
 
@@ -419,7 +419,7 @@ def test_a_study_of_other_facts_is_refused(project: Path) -> None:
         open_study(epochs=9)
 
 
-def test_a_torn_last_line_is_cut_off_and_a_damaged_one_is_an_error(project: Path) -> None:
+def test_an_incomplete_last_line_is_removed_and_a_damaged_one_is_an_error(project: Path) -> None:
     study = open_study()
     draw(study, 2)
     journal = Path(".search/s.log")

@@ -1,4 +1,4 @@
-"""Sweeps on a real Dask cluster of this machine: two workers in clones of their own."""
+"""Sweeps on a real Dask cluster of this machine: two workers, each in its own clone."""
 
 import json
 import signal
@@ -53,7 +53,7 @@ class Machines:
     workers: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
     def make(self, code: bool = False, **options) -> None:
-        """A committed project, with a stage `code` if it is asked for, and its remote."""
+        """Make a committed project with a remote, and with a stage `code` if `code`."""
         self.project = self.folder / "own"
         self.project.mkdir()
         make_project(self.project, **options)
@@ -71,7 +71,7 @@ class Machines:
         tool(self.project, "git", *who, "commit", "-q", "-m", "project")
 
     def change(self, path: str, text: str) -> None:
-        """Commit a change of a file, and bring the workers' clones to it."""
+        """Commit a change of a file, and pull it into the workers' clones."""
         (self.project / path).write_text(text)
         self.commit()
         for name in self.workers:
@@ -97,7 +97,7 @@ class Machines:
         self._wait()
 
     def _wait(self) -> None:
-        """Until the scheduler knows of these workers and no others."""
+        """Wait until the scheduler knows exactly these workers."""
         with Client(self.address, set_as_default=False) as client:
             wait_until(lambda: len(client.nthreads()) == len(self.workers))
 
@@ -106,7 +106,7 @@ class Machines:
         return start(self.project, *options, *arguments, **more)
 
     def ran(self) -> list[str]:
-        """What the commands wrote, in all clones."""
+        """The lines that the commands wrote, in all clones."""
         clones = [self.project, *(self.folder / name for name in self.workers)]
         return sorted(line for clone in clones for line in ran(clone))
 
@@ -163,12 +163,12 @@ def test_two_workers_run_each_cell_once(machines: Machines) -> None:
         assert not (clone / "dvc.lock").exists()
     assert tool(machines.project, "dvc", "status") == CLEAN
     assert "Running stage" not in tool(machines.project, "dvc", "repro")
-    # another clone has it all from the remote, with what was committed and nothing else
+    # another clone gets all outputs from the remote and needs only the committed files
     machines.commit()
     third = machines.clone("third")
     tool(third, "dvc", "pull", "-q", "--run-cache", *(f"evaluate@{NAME}{s}" for s in range(1, 7)))
     assert (third / f"scores/{NAME}3").read_text() == f"{NAME}3\n"
-    # what the remote's run-cache holds is brought, not run
+    # stages in the remote's run-cache are fetched and do not run
     (machines.project / "dvc.lock").unlink()
     for made in ("runs", "scores", ".dvc/cache"):
         tool(machines.project, "rm", "-rf", made)
@@ -178,7 +178,7 @@ def test_two_workers_run_each_cell_once(machines: Machines) -> None:
     assert process.returncode == 0, output
     assert "1 done, 13 restored" in output
     assert len(machines.ran()) == 7
-    # other params are run, whatever the clones hold of these
+    # stages with other params run, although the clones have outputs
     machines.change("params.yaml", "rate: 2\n")
     process = machines.sweep()
     output, _ = process.communicate(timeout=100)
@@ -295,14 +295,14 @@ def test_a_wrong_address_is_one_sentence() -> None:
 
 
 def refusal(address: str) -> str:
-    """What a sweep of the current folder's project says when it refuses its input."""
+    """The message of a sweep of the current folder's project that refuses its input."""
     with pytest.raises(InputError) as error:
         sweep(runner="dask", address=address)
     return str(error.value)
 
 
 def lives(path: Path) -> bool:
-    """Whether a process runs whose number a file holds."""
+    """Whether the process whose number is in a file runs."""
     try:
         return "Z" not in Path(f"/proc/{int(path.read_text())}/stat").read_text().split()[2]
     except (FileNotFoundError, ProcessLookupError):

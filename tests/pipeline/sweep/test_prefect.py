@@ -1,4 +1,4 @@
-"""How sweeps and searches find Prefect's server, and what its page asks for."""
+"""The choice of Prefect's server by sweeps and searches, and the parameters on its page."""
 
 import inspect
 import socket
@@ -23,7 +23,7 @@ from vmunet.errors import InputError
 
 @pytest.fixture
 def no_http() -> Iterator[str]:
-    """Address of a port that greets as a mail server does."""
+    """The address of a port that answers like a mail server."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def greet() -> None:
@@ -43,14 +43,12 @@ def no_http() -> Iterator[str]:
         thread.join()
 
 
-def test_a_port_that_speaks_no_http_is_no_server(
-    no_http: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_port_without_http_is_not_a_server(no_http: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not answers(no_http)
     monkeypatch.setenv("PREFECT_API_URL", no_http)
-    said: list[str] = []
-    assert not use_server(said.append)
-    assert said == [
+    messages: list[str] = []
+    assert not use_server(messages.append)
+    assert messages == [
         f"warning: no Prefect server answers at PREFECT_API_URL={no_http}: going on without it"
     ]
 
@@ -69,7 +67,9 @@ def test_a_port_that_speaks_no_http_is_no_server(
         "http://127.0.0.1/a\nb",
     ],
 )
-def test_what_is_no_web_address_is_one_sentence(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_is_not_of_the_web_is_one_sentence(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PREFECT_API_URL", text)
     with pytest.raises(InputError) as error:
         use_server(print)
@@ -80,10 +80,10 @@ def test_what_is_no_web_address_is_one_sentence(text: str, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(("flow", "options"), [(sweep, SweepOptions), (search, SearchOptions)])
 def test_a_flow_asks_for_the_options_of_the_command(flow, options: type) -> None:
-    """In their order, with their defaults: the flow makes them from its parameters by place."""
-    asked = inspect.signature(flow.fn).parameters
-    assert list(asked) == [field.name for field in fields(options)]
-    assert [p.default for p in asked.values()] == [
+    """The order and the defaults are equal, because the flow passes its parameters by position."""
+    parameters = inspect.signature(flow.fn).parameters
+    assert list(parameters) == [field.name for field in fields(options)]
+    assert [p.default for p in parameters.values()] == [
         p.default for p in inspect.signature(options).parameters.values()
     ]
 

@@ -1,4 +1,4 @@
-"""Which stages of this project a sweep is about, and in which order they start."""
+"""The stages of this project that a sweep selects, and their order."""
 
 import pytest
 
@@ -44,7 +44,7 @@ def test_a_table_selects_the_cells_that_it_shows(record: Record) -> None:
     }
 
 
-def test_what_cells_need_comes_with_them(record: Record) -> None:
+def test_the_stages_that_cells_need_are_selected_too(record: Record) -> None:
     selection = select(record, SweepOptions(cells=("isic17-64-scratch-paper-42",)))
     assert selection.stages == {
         "download@isic17",
@@ -59,11 +59,11 @@ def test_what_cells_need_comes_with_them(record: Record) -> None:
         name.startswith(("train", "evaluate", "model", "own")) for name in selection.last
     )
     needed = record.with_ancestors(selection.last) - selection.last
-    assert not any(name.startswith("own") for name in needed)  # a dataset of one's own is no part
+    assert not any(name.startswith("own") for name in needed)  # own datasets are not part of it
     assert selection.shown["isic17-64-scratch-paper-42"] == ["I", "III"]
 
 
-def test_everything_is_what_dvc_knows(record: Record) -> None:
+def test_everything_is_all_stages_of_dvc(record: Record) -> None:
     assert select(record, SweepOptions()).stages == set(record.stages)
 
 
@@ -109,7 +109,7 @@ def test_order_of_start() -> None:
     assert schedule.left == []
 
 
-def test_what_measures_time_comes_first() -> None:
+def test_stages_that_measure_time_come_first() -> None:
     needs = {"download": set(), "train@a": {"download"}, "speed@b": set(), "speed@c": set()}
     schedule = Schedule(needs, {"speed@c": 9.0})
     assert [schedule.next() for _ in range(3)] == ["speed@c", "speed@b", "download"]

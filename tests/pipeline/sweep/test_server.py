@@ -1,4 +1,4 @@
-"""Sweeps that are watched: `vmunet ui`, and what Prefect's page is told."""
+"""Sweeps with a page: `vmunet ui`, and the data on Prefect's page."""
 
 import json
 import socket
@@ -48,7 +48,7 @@ def ui(folder: Path, mlflow: int, prefect: int) -> "subprocess.Popen[str]":
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project that was swept while its servers were up, which they still are."""
+    """A project that was swept while its servers ran; they still run."""
     folder = make_project(tmp_path_factory.mktemp("watched"), seeds=3, train=FAILS_ONCE)
     ports = free_port(), free_port()
     page = folder / "reports/out/index.html"
@@ -72,7 +72,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def ask(project: Path, path: str, body: dict | None = None) -> Any:
-    """What Prefect's server answers."""
+    """The answer of Prefect's server."""
     api = json.loads((project / ".sweep/ui.json").read_text())["prefect_api"]
     url = f"{api}{path}" if path.startswith("/") else api.removesuffix("api") + path
     data = None if body is None else json.dumps(body).encode()
@@ -82,7 +82,7 @@ def ask(project: Path, path: str, body: dict | None = None) -> Any:
 
 
 def wait_for(condition, seconds: float = 20.0) -> None:
-    """Prefect's server learns of task runs a little later than they happen."""
+    """Wait for a condition, because Prefect's server learns of task runs with a delay."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -168,7 +168,7 @@ def test_prefects_page_asks_its_own_server(project: Path) -> None:
     assert ask(project, "ui-settings")["api_url"] == api
 
 
-def test_a_taken_port_is_said_to_be(project: Path) -> None:
+def test_a_taken_port_is_reported(project: Path) -> None:
     port = int(json.loads((project / ".sweep/ui.json").read_text())["mlflow"].rpartition(":")[2])
     second = ui(project, port, free_port())
     output, _ = second.communicate(timeout=30)
@@ -176,8 +176,8 @@ def test_a_taken_port_is_said_to_be(project: Path) -> None:
     assert output.startswith(f"error: port {port}, for MLflow, is taken; choose another: vmunet ui")
 
 
-def test_a_server_that_goes_away_costs_no_result(tmp_path: Path) -> None:
-    """Only Prefect's: it is killed while the cells run."""
+def test_a_server_that_stops_costs_no_result(tmp_path: Path) -> None:
+    """Only Prefect's server is killed, while the cells run."""
     folder = make_project(tmp_path, seeds=3, train=f"{ONE} && sleep 2")
     with prefect_server(tmp_path) as api:
         process = start(folder, "--parallel", "1", PREFECT_API_URL=api)
@@ -188,7 +188,7 @@ def test_a_server_that_goes_away_costs_no_result(tmp_path: Path) -> None:
     assert "up to date" in tool(folder, "dvc", "status")
 
 
-def test_a_search_does_not_wait_for_a_server_that_went_away(tmp_path: Path) -> None:
+def test_a_search_does_not_wait_for_a_server_that_stopped(tmp_path: Path) -> None:
     folder = searches.make_project(tmp_path / "project")
     (folder / "slow").touch()
     with prefect_server(tmp_path) as api:

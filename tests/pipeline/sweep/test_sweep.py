@@ -1,4 +1,4 @@
-"""Sweeps with the real dvc and commands that take no time: what is run, recorded, retried."""
+"""Sweeps with the real dvc and commands that take no time: stages run, recorded, tried again."""
 
 import json
 import os
@@ -50,19 +50,19 @@ def wait_until(condition, seconds: float = 30.0) -> None:
 
 def test_everything_is_run_once_and_recorded(tmp_path: Path) -> None:
     make_project(tmp_path)
-    said: list[str] = []
-    assert not sweep(said)
+    messages: list[str] = []
+    assert not sweep(messages)
     cells = [f"{NAME}{seed}" for seed in (1, 2, 3, 4)]
     assert ran(tmp_path) == [*cells, "preprocess"]
-    assert said[-1] == "0 stages up to date, 10 done"
+    assert messages[-1] == "0 stages up to date, 10 done"
     assert tool(tmp_path, "dvc", "status") == CLEAN
     assert "Running stage" not in tool(tmp_path, "dvc", "repro")
-    assert not sweep(said)
-    assert said[-1] == "10 stages up to date"
+    assert not sweep(messages)
+    assert messages[-1] == "10 stages up to date"
     assert len(ran(tmp_path)) == 5
 
 
-def test_nothing_runs_beside_what_measures_time(tmp_path: Path) -> None:
+def test_nothing_runs_beside_a_stage_that_measures_time(tmp_path: Path) -> None:
     make_project(tmp_path)
     yaml = YAML()
     content = yaml.load(tmp_path / "dvc.yaml")
@@ -79,7 +79,7 @@ def test_nothing_runs_beside_what_measures_time(tmp_path: Path) -> None:
     assert lines[:5] == ["begin", "end", "begin", "end", "preprocess"]
 
 
-def test_what_measures_time_has_the_whole_machine(
+def test_a_stage_that_measures_time_has_the_whole_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("VMUNET_THREADS", raising=False)
@@ -94,16 +94,16 @@ def test_what_measures_time_has_the_whole_machine(
     assert (tmp_path / "threads").read_text().split() == ["7", "set", "to:"]  # as under `dvc repro`
 
 
-def test_fingerprints_are_made_first_and_are_no_work(tmp_path: Path) -> None:
+def test_fingerprints_are_made_first_and_are_not_counted(tmp_path: Path) -> None:
     make_project(tmp_path, seeds=2)
     add_code(tmp_path)
-    said: list[str] = []
-    assert not sweep(said)
-    assert said[-1] == "0 stages up to date, 6 done"
-    assert not any("code" in line for line in said)
+    messages: list[str] = []
+    assert not sweep(messages)
+    assert messages[-1] == "0 stages up to date, 6 done"
+    assert not any("code" in line for line in messages)
     ours = (tmp_path / "dvc.lock").read_text()
-    assert not sweep(said)
-    assert said[-1] == "6 stages up to date"
+    assert not sweep(messages)
+    assert messages[-1] == "6 stages up to date"
     assert (tmp_path / "code.txt").read_text() == "code\ncode\n"  # once in a sweep
     assert list(json.loads(tool(tmp_path, "dvc", "status", "--json"))) == ["code"]
     repeated = tool(tmp_path, "dvc", "repro")
@@ -117,14 +117,14 @@ def stages_of(lock: str) -> list[str]:
     return sorted(re.split(r"(?m)^(?=  \S)", lock.partition("stages:\n")[2]))
 
 
-def test_a_comment_runs_nothing_and_code_what_depends_on_it(
+def test_a_comment_runs_nothing_and_an_edit_its_dependents(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     make_project(tmp_path, seeds=2)
     add_code(tmp_path)
     sweep()
     lock = (tmp_path / "dvc.lock").read_text()
-    (tmp_path / "lib/train.py").write_text("# said better\na = 1\n")
+    (tmp_path / "lib/train.py").write_text("# better words\na = 1\n")
     assert dry_run(capsys) == ["6 stages up to date"]
     (tmp_path / "lib/evaluate.py").write_text("b = 2\n")
     later = "  (if the outputs that it needs change)"
@@ -132,35 +132,35 @@ def test_a_comment_runs_nothing_and_code_what_depends_on_it(
     counts = "3 stages up to date"
     assert dry_run(capsys) == [*evaluations, f"tables{later}", counts]
     assert (tmp_path / "dvc.lock").read_text() == lock  # a dry run writes none
-    said: list[str] = []
-    assert not sweep(said)
-    assert said[-1] == "3 stages up to date, 2 done, 1 unchanged"
+    messages: list[str] = []
+    assert not sweep(messages)
+    assert messages[-1] == "3 stages up to date, 2 done, 1 unchanged"
     assert ran(tmp_path) == [f"{NAME}1", f"{NAME}2", "preprocess"]
     assert list(json.loads(tool(tmp_path, "dvc", "status", "--json"))) == ["code"]
-    assert not sweep(said, cells=[f"{NAME}1"])
-    assert said[-1] == "6 stages up to date"
+    assert not sweep(messages, cells=[f"{NAME}1"])
+    assert messages[-1] == "6 stages up to date"
 
 
 def dry_run(capsys: pytest.CaptureFixture) -> list[str]:
-    """What `vmunet sweep --dry-run` prints."""
+    """The output of `vmunet sweep --dry-run`."""
     capsys.readouterr()
     assert cli.main(["sweep", "--dry-run"]) == 0
     return capsys.readouterr().out.splitlines()
 
 
 def test_code_that_changes_while_a_cell_runs_fails_it(tmp_path: Path) -> None:
-    """A comment does not, though it changes the file."""
+    """A comment does not fail it, although it changes the file."""
     edit = (
         f"{ONE} && (echo {{seed}} | grep -qv 1 || echo '# more' >> lib/train.py) && "
         "(echo {seed} | grep -qv 2 || echo 'c = 1' >> lib/train.py)"
     )
     make_project(tmp_path, seeds=2, train=edit)
     add_code(tmp_path)
-    said: list[str] = []
-    assert sweep(said, parallel=1)
-    assert said[-1].endswith("0 stages up to date, 3 done, 1 failed, 2 not run")
+    messages: list[str] = []
+    assert sweep(messages, parallel=1)
+    assert messages[-1].endswith("0 stages up to date, 3 done, 1 failed, 2 not run")
     changed = f"train@{NAME}2: .fingerprints/train changed while it ran"
-    assert any(changed in line for line in said)
+    assert any(changed in line for line in messages)
 
 
 def test_code_that_fails_is_one_sentence(tmp_path: Path) -> None:
@@ -175,10 +175,10 @@ def test_code_that_fails_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("status", "attempts"), [(2, 1), (74, 3)])
 def test_wrong_input_is_not_tried_again(tmp_path: Path, status: int, attempts: int) -> None:
     make_project(tmp_path, seeds=1, train=f"{ONE} && exit {status}")
-    said: list[str] = []
-    assert sweep(said)
+    messages: list[str] = []
+    assert sweep(messages)
     assert ran(tmp_path).count(f"{NAME}1") == attempts
-    assert f"failed after {attempts} attempts: exit status {status} (" in said[-1]
+    assert f"failed after {attempts} attempts: exit status {status} (" in messages[-1]
 
 
 def test_dvc_writes_the_same_lock(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_dvc_writes_the_same_lock(tmp_path: Path) -> None:
     assert (tmp_path / "dvc.lock").read_text() == ours
 
 
-def test_what_dvc_repro_made_is_skipped(tmp_path: Path) -> None:
+def test_stages_that_dvc_repro_ran_are_skipped(tmp_path: Path) -> None:
     make_project(tmp_path)
     tool(tmp_path, "dvc", "repro", f"train@{NAME}1")
     before = ran(tmp_path)
@@ -210,15 +210,15 @@ def test_going_back_to_earlier_params_runs_nothing(tmp_path: Path) -> None:
     sweep()
     assert len(ran(tmp_path)) == 9
     (tmp_path / "params.yaml").write_text("rate: 1\n")
-    said: list[str] = []
-    sweep(said)
+    messages: list[str] = []
+    sweep(messages)
     assert len(ran(tmp_path)) == 9
-    assert said[-1] == "1 stages up to date, 4 restored, 5 unchanged"
+    assert messages[-1] == "1 stages up to date, 4 restored, 5 unchanged"
     assert tool(tmp_path, "dvc", "status") == CLEAN
 
 
 def test_a_second_attempt_does_not_bring_back_an_older_result(tmp_path: Path) -> None:
-    """What dvc.lock has for other params: the first attempt looks at the new ones, and fails."""
+    """dvc.lock has a result for other params; the first attempt, with the new params, fails."""
     make_project(tmp_path, seeds=1, train=f"{ONE} && [ ! -f fail ] || (rm fail && exit 1)")
     assert not sweep()
     (tmp_path / "params.yaml").write_text("rate: 2\n")
@@ -236,14 +236,14 @@ def test_eight_cells_that_end_together_are_all_recorded_ten_times(tmp_path: Path
         "until [ $(ls started | wc -l) -ge $need ]; do sleep 0.1; done"
     )
     make_project(tmp_path, seeds=300, train=together)
-    said: list[str] = []
+    messages: list[str] = []
     seeds = list(range(1, 81))
     names = [f"train@{NAME}{seed}" for seed in seeds]
-    assert not sweep(said, parallel=8, seeds=seeds)
+    assert not sweep(messages, parallel=8, seeds=seeds)
     assert ran(tmp_path) == sorted([*(f"{NAME}{seed}" for seed in seeds), "preprocess"])
     stale = json.loads(tool(tmp_path, "dvc", "status", "--json", *names[:40], *names[40:]))
     assert stale == {}
-    # read afresh, by DVC's own rules: the 80 are up to date and the others are not
+    # a new record, with DVC's own rules: the 80 are up to date and the others are not
     left = Record(tmp_path).changed(Record(tmp_path).stages)
     assert len(left) == 2 * 220 + 1
     assert not left & set(names)
@@ -252,9 +252,9 @@ def test_eight_cells_that_end_together_are_all_recorded_ten_times(tmp_path: Path
 def test_inputs_that_change_while_a_cell_runs_fail_it(tmp_path: Path) -> None:
     change = f"{ONE} && (echo {{seed}} | grep -qv 2 || echo more >> arrays)"
     make_project(tmp_path, seeds=3, train=change)
-    said: list[str] = []
-    assert sweep(said, parallel=1)
-    text = "\n".join(said)
+    messages: list[str] = []
+    assert sweep(messages, parallel=1)
+    text = "\n".join(messages)
     assert f"train@{NAME}2: arrays changed while it ran; its result is not recorded" in text
     assert f"train@{NAME}2: failed after 1 attempts" in text
     assert ran(tmp_path).count(f"{NAME}2") == 1
@@ -292,29 +292,29 @@ def test_dvc_does_not_run_a_cell_that_the_sweep_runs(tmp_path: Path) -> None:
     assert ran(tmp_path) == [f"{NAME}1", "preprocess"]
 
 
-def test_a_killed_cell_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+def test_a_killed_cell_continues_from_its_checkpoint(tmp_path: Path) -> None:
     train = f"{ONE} && if [ -f saved ]; then cp saved resumed; else touch saved; kill -9 $$; fi"
     make_project(tmp_path, seeds=1, train=train)
-    said: list[str] = []
-    assert not sweep(said)
+    messages: list[str] = []
+    assert not sweep(messages)
     assert (tmp_path / "resumed").exists()
-    assert any("killed by SIGKILL (out of memory?); trying again" in line for line in said)
+    assert any("killed by SIGKILL (out of memory?); trying again" in line for line in messages)
     assert ran(tmp_path).count(f"{NAME}1") == 2
     assert tool(tmp_path, "dvc", "status") == CLEAN
 
 
-def test_a_cell_that_fails_for_good_stops_only_what_needs_it(tmp_path: Path) -> None:
+def test_a_cell_that_finally_fails_stops_only_its_dependents(tmp_path: Path) -> None:
     train = f"{ONE} && (echo {{seed}} | grep -qv 2 || (echo NaN in epoch 3 >&2 && exit 1))"
     make_project(tmp_path, seeds=3, train=train)
-    said: list[str] = []
-    assert sweep(said, retries=1)
+    messages: list[str] = []
+    assert sweep(messages, retries=1)
     assert ran(tmp_path).count(f"{NAME}2") == 2
-    assert f"train@{NAME}2: failed after 2 attempts: exit status 1\n    --- " in said[-1]
-    assert "    NaN in epoch 3" in said[-1]
-    assert said[-1].endswith("0 stages up to date, 5 done, 1 failed, 2 not run")
+    assert f"train@{NAME}2: failed after 2 attempts: exit status 1\n    --- " in messages[-1]
+    assert "    NaN in epoch 3" in messages[-1]
+    assert messages[-1].endswith("0 stages up to date, 5 done, 1 failed, 2 not run")
     stale = json.loads(tool(tmp_path, "dvc", "status", "--json"))
     assert sorted(stale) == [f"evaluate@{NAME}2", "tables", f"train@{NAME}2"]
-    sweep(said, retries=0)
+    sweep(messages, retries=0)
     assert ran(tmp_path).count(f"{NAME}1") == 1
 
 
@@ -325,19 +325,19 @@ def test_out_of_memory_is_tried_again_with_fewer_samples_at_once(tmp_path: Path)
         "echo out of memory, VMUNET_MICRO_BATCH=$((now / 2)) >&2; exit 75))"
     )
     make_project(tmp_path, seeds=1, train=train)
-    said: list[str] = []
-    assert not sweep(said)
+    messages: list[str] = []
+    assert not sweep(messages)
     batches = (tmp_path / "batches.txt").read_text().splitlines()
     assert [line.strip() for line in batches] == ["batch", "batch 16", "batch 8"]
-    assert any("out of memory; 16 samples at once from now on" in line for line in said)
+    assert any("out of memory; 16 samples at once from now on" in line for line in messages)
 
 
 def test_out_of_memory_with_one_sample_is_final(tmp_path: Path) -> None:
     make_project(tmp_path, seeds=1, train=f"{ONE} && (echo a smaller model >&2; exit 75)")
-    said: list[str] = []
-    assert sweep(said)
+    messages: list[str] = []
+    assert sweep(messages)
     assert ran(tmp_path).count(f"{NAME}1") == 1
-    assert "failed after 1 attempts: out of memory, even with one sample at once" in said[-1]
+    assert "failed after 1 attempts: out of memory, even with one sample at once" in messages[-1]
 
 
 def test_a_sweep_is_a_run_of_mlflow_above_its_cells(
@@ -357,9 +357,9 @@ def test_a_sweep_is_a_run_of_mlflow_above_its_cells(
 
 def test_a_command_without_its_output_fails(tmp_path: Path) -> None:
     make_project(tmp_path, seeds=1, train="exit 0")
-    said: list[str] = []
-    assert sweep(said, retries=0)
-    assert f"train@{NAME}1: its command made no output 'runs/{NAME}1'" in said[-1]
+    messages: list[str] = []
+    assert sweep(messages, retries=0)
+    assert f"train@{NAME}1: its command made no output 'runs/{NAME}1'" in messages[-1]
 
 
 def test_ctrl_c_stops_and_the_next_start_goes_on(tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_ctrl_c_stops_and_the_next_start_goes_on(tmp_path: Path) -> None:
     process = start(tmp_path, "--parallel", "2")
     wait_until(lambda: len(ran(tmp_path)) == 3)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)  # MLflow is waited for half of that at most
+    output, _ = process.communicate(timeout=60)  # it waits at most half of this for MLflow
     assert process.returncode == 130, output
     assert "0 stages up to date, 1 done, 7 stopped" in output
     assert running("sleep 97") == []
@@ -378,7 +378,7 @@ def test_ctrl_c_stops_and_the_next_start_goes_on(tmp_path: Path) -> None:
     assert ran(tmp_path).count("preprocess") == 1
 
 
-def test_a_killed_sweep_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+def test_the_next_sweep_runs_after_a_kill(tmp_path: Path) -> None:
     train = f"{ONE} && ([ -f fast ] || sleep 98 | sleep 98)"
     make_project(tmp_path, seeds=2, train=train)
     process = start(tmp_path, "--parallel", "2")
@@ -418,13 +418,13 @@ def test_an_unreachable_prefect_server_costs_a_warning(tmp_path: Path) -> None:
     assert output.startswith("error: PREFECT_API_URL=localhost:4200: expected such as http")
 
 
-def test_only_what_is_selected_runs(tmp_path: Path) -> None:
+def test_only_selected_stages_run(tmp_path: Path) -> None:
     make_project(tmp_path)
-    said: list[str] = []
-    assert not sweep(said, cells=["*-paper-2"])
+    messages: list[str] = []
+    assert not sweep(messages, cells=["*-paper-2"])
     assert ran(tmp_path) == [f"{NAME}2", "preprocess"]
-    assert "tables and report not made: 6 stages outside this selection" in said[-1]
-    assert not sweep(said, seeds=[1, 3, 4])
+    assert "tables and report not made: 6 stages outside this selection" in messages[-1]
+    assert not sweep(messages, seeds=[1, 3, 4])
     assert (tmp_path / "tables.txt").exists()
 
 
@@ -447,7 +447,7 @@ def test_a_wrong_option_is_one_sentence(tmp_path: Path, options: dict, message: 
     assert ran(tmp_path) == []
 
 
-def test_each_cell_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_cell_has_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     train = "mkdir gpu$CUDA_VISIBLE_DEVICES && echo $CUDA_VISIBLE_DEVICES >> gpus && sleep 0.3"
     make_project(tmp_path, train=f"{train} && rmdir gpu$CUDA_VISIBLE_DEVICES")
@@ -463,6 +463,6 @@ def test_cores_are_shared_out(tmp_path: Path) -> None:
 
 
 def running(command: str) -> list[str]:
-    """Processes of this command, by their command lines."""
+    """The processes with this command line."""
     lines = (" ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"]))
     return [line for line in lines if line.strip() == command]

@@ -96,7 +96,7 @@ def test_rebuild_makes_the_runs_once(place: Path, capsys: pytest.CaptureFixture)
     assert answer["lesion_fraction"] == pytest.approx((mask == 255).mean())
     assert model.metadata.signature.inputs.input_names() == ["image"]
     assert model.metadata.signature.outputs.input_names() == ["mask", "lesion_fraction"]
-    # the weights take no room of their own
+    # the weights need no space
     linked = list(place.glob("mlartifacts/models/*/artifacts/artifacts/weights.safetensors"))
     assert sorted(path.stat().st_nlink for path in linked) == [2, 2]
 

@@ -1,4 +1,4 @@
-"""MLflow: what reaches the store, with a server that dies, one that never lived, an old store."""
+"""MLflow: the logged values, with a server that dies, without a server, with an old store."""
 
 import os
 import shutil
@@ -49,13 +49,13 @@ def place(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(autouse=True)
 def short_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A card for scores that are too few for a real one."""
+    """A model card for scores that are too few for a real card."""
     monkeypatch.setattr("pipeline.tracking.scores.model_card", lambda *_: "no card")
 
 
 @pytest.fixture
 def closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tracking address where nobody listens."""
+    """A tracking address without a server."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
 
 
@@ -69,7 +69,7 @@ def train(first: int = 1, last: int = 8, status: str = "FINISHED", **changes: ob
 
 
 def evaluate(folder: Path, scores: Path) -> None:
-    """What an evaluation logs."""
+    """Log the scores of an evaluation."""
     metrics = read_json(scores / "metrics.json")
     sheets = [scores / "contact_sheet.png"]
     log_scores(folder, read_json(folder / "run.json"), "VI", metrics, sheets, "phantom")
@@ -116,7 +116,7 @@ def test_a_run_killed_before_its_first_state_goes_on() -> None:
     assert losses(again.run_id) == WHOLE
 
 
-def test_a_run_that_is_trained_anew_is_a_new_one(place: Path) -> None:
+def test_a_run_that_is_trained_again_is_a_new_run(place: Path) -> None:
     first, second = train(), train()
     assert first.run_id != second.run_id
     assert losses(second.run_id) == WHOLE
@@ -306,9 +306,9 @@ def test_rebuilding_twice_or_in_two_processes_equals_once(place: Path) -> None:
     code = "from pipeline.cli import main; main(['mlflow', 'rebuild'])"
     options = {"env": os.environ | {"PYTHONPATH": str(ROOT)}, "stdout": subprocess.PIPE}
     both = [subprocess.Popen([sys.executable, "-c", code], text=True, **options) for _ in "12"]
-    said = sorted(process.communicate(timeout=120)[0] for process in both)
+    outputs = sorted(process.communicate(timeout=120)[0] for process in both)
     expected = ["0 runs made or completed, 3 were there\n"]
-    assert said == [*expected, "3 runs made or completed, 0 were there\n"]
+    assert outputs == [*expected, "3 runs made or completed, 0 were there\n"]
     once = store_content()
     assert len(once) == 3
     assert main(["mlflow", "rebuild"]) == 0
