@@ -130,7 +130,7 @@ class Trials:
         name, log = f"trial-{number}", self.log(number)
         status = -1
         if not self._stopping.is_set():
-            with self._devices.one() as environment, open(log, "ab") as file:
+            with self._devices.reserve() as environment, open(log, "ab") as file:
                 options = {"env": {**os.environ, "PYTHONUNBUFFERED": "1", **environment}}
                 command = [*TRIAL, self.study.name, str(number)]
                 status = self._processes.run([command], options, file)

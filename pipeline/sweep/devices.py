@@ -52,7 +52,7 @@ class Devices:
         return f"{self.width} at once, {self.threads} of {self.cores} cores each"
 
     @contextmanager
-    def one(self, alone: bool = False) -> Iterator[dict[str, str]]:
+    def reserve(self, alone: bool = False) -> Iterator[dict[str, str]]:
         """Environment variables of a stage, which name its GPU or its share of the cores.
 
         Args:

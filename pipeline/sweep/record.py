@@ -184,8 +184,8 @@ class Record:
 
         self._patiently(place)
 
-    def inputs(self, name: str, afresh: bool = False) -> dict[str, Any]:
-        """The hash or the values of each dependency, at `begin` or (`afresh`) now.
+    def inputs(self, name: str, now: bool = False) -> dict[str, Any]:
+        """The hash or the values of each dependency, at `begin` or (`now`) now.
 
         Raises:
             InputError: a dependency is missing, or the stage `code` fails.
@@ -198,7 +198,7 @@ class Record:
             except DependencyDoesNotExistError as error:
                 raise InputError(f"{name}: {message_of(error)}") from None
 
-        if not afresh:
+        if not now:
             return self._inputs[name]
         self._refresh_fingerprints()
         return self._patiently(hash_inputs)

@@ -197,7 +197,7 @@ class StageRunner:
             if self._machines is not None and trains_or_evaluates(name):
                 return self._machines.run(name, started, file, more)
             commands, options = self.record.command(name)
-            with self.devices.one(alone=name.startswith(ALONE)) as environment:
+            with self.devices.reserve(alone=name.startswith(ALONE)) as environment:
                 gpu = environment.get("CUDA_VISIBLE_DEVICES")
                 started(f" on GPU {gpu}" if gpu else "")
                 unbuffered = {"PYTHONUNBUFFERED": "1"}

@@ -169,7 +169,7 @@ def record_of(root: Path, sweep: str) -> Record:
 
 def refuse_if_different(record: Record, order: CellOrder) -> None:
     """Compare the hash of each dependency, code and params too, with the sweep's."""
-    mine = record.inputs(order.name, afresh=True)
+    mine = record.inputs(order.name, now=True)
     differing = [
         path for path in {**mine, **order.hashes} if mine.get(path) != order.hashes.get(path)
     ]

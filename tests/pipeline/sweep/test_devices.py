@@ -20,7 +20,7 @@ def test_a_stage_that_runs_alone_has_all_cores_and_the_gpu(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     devices = Devices(2, gpus, workers)
-    with devices.one(alone=True) as environment:
+    with devices.reserve(alone=True) as environment:
         assert environment == expected
 
 
@@ -36,7 +36,7 @@ def test_parallel_stages_share_the_machine(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     devices = Devices(2, gpus, workers)
-    with devices.one() as environment:
+    with devices.reserve() as environment:
         assert environment["CUDA_VISIBLE_DEVICES"] == visible
         if devices.width > 1:
             assert environment["OMP_NUM_THREADS"] == "1"  # a person's value is an upper limit
