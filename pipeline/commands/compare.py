@@ -124,8 +124,8 @@ def _restricted(named: "Named", arguments: argparse.Namespace, params: "Params")
     if not matching:
         options = {"--view": arguments.view, "--protocol": arguments.protocol}
         options["--seeds"] = arguments.seeds
-        given = " ".join(f"{option} {value}" for option, value in options.items() if value)
-        raise InputError(f"{named.word} has no run with {given}; `vmunet runs` lists its runs")
+        words = " ".join(f"{option} {value}" for option, value in options.items() if value)
+        raise InputError(f"{named.word} has no run with {words}; `vmunet runs` lists its runs")
     return replace(named, runs=matching)
 
 

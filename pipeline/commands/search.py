@@ -94,8 +94,8 @@ def search(arguments: argparse.Namespace) -> int:
     from pipeline.search.options import SearchOptions
     from pipeline.sweep.prefect.server import use_server
 
-    given = {name: value for name, value in vars(arguments).items() if name not in NO_OPTIONS}
-    options = SearchOptions(**given)
+    values = {name: value for name, value in vars(arguments).items() if name not in NO_OPTIONS}
+    options = SearchOptions(**values)
 
     params = load_params()  # check the names before Prefect shows a search that cannot run
     params.view(options.view)

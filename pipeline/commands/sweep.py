@@ -104,12 +104,12 @@ def sweep(arguments: argparse.Namespace) -> int:
     from pipeline.sweep.options import SweepOptions
     from pipeline.sweep.prefect.server import use_server
 
-    given = {name: value for name, value in vars(arguments).items() if name not in NO_OPTIONS}
+    values = {name: value for name, value in vars(arguments).items() if name not in NO_OPTIONS}
     readers: dict[str, Callable[..., Iterable[Any]]]
     readers = {"tables": words, "cells": tuple, "seeds": numbers}
-    for name in readers.keys() & given.keys():
-        given[name] = tuple(readers[name](given[name]))
-    options = SweepOptions(**given)
+    for name in readers.keys() & values.keys():
+        values[name] = tuple(readers[name](values[name]))
+    options = SweepOptions(**values)
     stop_as_ctrl_c_does()
     if arguments.dry_run:
         return dry_run(options)

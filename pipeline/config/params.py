@@ -98,11 +98,11 @@ class Cell(Strict):
         Raises:
             InputError: the two contradict each other.
         """
-        own = self.train.model_dump(exclude_none=True) if self.train else {}
+        overrides = self.train.model_dump(exclude_none=True) if self.train else {}
         try:
-            return replace(budget, **own)
+            return replace(budget, **overrides)
         except ValueError as error:
-            raise InputError(f"params.yaml: a cell's train: {error} (found {own})") from None
+            raise InputError(f"params.yaml: a cell's train: {error} (found {overrides})") from None
 
 
 def train_settings(content: Any) -> TrainSettings:

@@ -64,14 +64,14 @@ def sentence_on(study: SharedStudy, best: FrozenTrial | None) -> str:
     if best is None:
         return "no trial has come to its end yet"
     text = f"best: trial {best.number}, loss {best.value:.4f} in epoch {best.user_attrs['epoch']}"
-    own = [t for t in study.trials() if t.user_attrs.get("own") and t.values]
-    if not own or own[-1].value is None:
+    own_trials = [t for t in study.trials() if t.user_attrs.get("own") and t.values]
+    if not own_trials or own_trials[-1].value is None:
         return text
-    if own[-1].number == best.number:
+    if own_trials[-1].number == best.number:
         return f"{text}: the cell's own settings"
-    complete = own[-1].state is TrialState.COMPLETE
-    early = "" if complete else f", pruned after epoch {own[-1].last_step}"
-    return f"{text} (the cell's own settings: {own[-1].value:.4f}{early})"
+    complete = own_trials[-1].state is TrialState.COMPLETE
+    early = "" if complete else f", pruned after epoch {own_trials[-1].last_step}"
+    return f"{text} (the cell's own settings: {own_trials[-1].value:.4f}{early})"
 
 
 def best_cell(study: SharedStudy, best: FrozenTrial, params: Params, root: Path) -> str:

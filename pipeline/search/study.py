@@ -83,13 +83,16 @@ def study_facts(
     Raises:
         InputError: a name is unknown, or data or weights are missing.
     """
-    own, data = params.cell(cell), search_data(params, view, protocol)
+    searched, data = params.cell(cell), search_data(params, view, protocol)
     budget = budget_of(params, data.kind)
-    weights = Path("data/weights") / f"{own.init}.safetensors"
-    if own.init != "none" and not weights.is_file():
+    weights = Path("data/weights") / f"{searched.init}.safetensors"
+    if searched.init != "none" and not weights.is_file():
         raise InputError(f"{weights}: not found; run `dvc repro weights` first")
-    parts = [data.hash()] + ([hash_files([weights])] if own.init != "none" else [])
-    settings = {"cell": own.model_dump(exclude_none=True), "train": asdict(own.settings(budget))}
+    parts = [data.hash()] + ([hash_files([weights])] if searched.init != "none" else [])
+    settings = {
+        "cell": searched.model_dump(exclude_none=True),
+        "train": asdict(searched.settings(budget)),
+    }
     return StudyFacts(
         version=VERSION,
         profile=params.profile_name,

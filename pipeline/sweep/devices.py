@@ -1,4 +1,4 @@
-"""The GPUs and cores of a machine: each stage gets a GPU of its own, or a share of the cores."""
+"""The GPUs and cores of a machine: each stage gets one GPU, or a share of the cores."""
 
 import os
 import shutil
@@ -64,8 +64,9 @@ class Devices:
         environment: dict[str, str] = {}
         if self.width > 1:  # else each library chooses its number of threads
             for name in THREADS:
-                own = os.environ.get(name, "")
-                environment[name] = str(min(self.threads, int(own) if own.isdecimal() else 10**6))
+                limit = os.environ.get(name, "")
+                threads = min(self.threads, int(limit)) if limit.isdecimal() else self.threads
+                environment[name] = str(threads)
         if self._hides_gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         if not self.gpus:
@@ -80,9 +81,9 @@ class Devices:
 
 def visible_gpus() -> list[str]:
     """The GPUs that CUDA_VISIBLE_DEVICES names; if it is not set, those that nvidia-smi lists."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [gpu.strip() for gpu in given.split(",") if gpu.strip() not in ("", "-1")]
+    indices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if indices is not None:
+        return [gpu.strip() for gpu in indices.split(",") if gpu.strip() not in ("", "-1")]
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []

@@ -492,8 +492,8 @@ class Remote:
             for value in self._copy_runs(key, self._runs, self._repo.cache.legacy):
                 entry = cache._load_cache(key, value)
                 if entry:
-                    made = cache._create_stage(entry, wdir=stage.wdir)
-                    self._transfer(self._repo.cloud.pull, self._files, made)
+                    cached_stage = cache._create_stage(entry, wdir=stage.wdir)
+                    self._transfer(self._repo.cloud.pull, self._files, cached_stage)
 
     def _push_run(self, stage: "Stage") -> None:
         from dvc.stage.cache import _can_hash, _get_stage_hash
@@ -542,8 +542,8 @@ def command_of(stage: "PipelineStage") -> tuple[list[list[str] | str], dict[str,
     shell = get_executable()
     commands = [_make_cmd(shell, line) for line in _enforce_cmd_list(stage.cmd)]
     options = prepare_kwargs(stage)
-    own = f"{Path(sys.executable).parent}{os.pathsep}{options['env'].get('PATH', os.defpath)}"
-    options["env"] = {**options["env"], "PATH": own}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{options['env'].get('PATH', os.defpath)}"
+    options["env"] = {**options["env"], "PATH": path}
     return commands, options
 
 

@@ -265,7 +265,7 @@ class Cluster:
         with self._change:
             lost = self._present - present
             self._present = present
-            self._free = (self._free & present) | {one for one in new if not problems[one]}
+            self._free = (self._free & present) | {w for w in new if not problems[w]}
         for worker in new:
             if problems[worker]:
                 refuse(worker, f"worker {worker}: {problems[worker]}")

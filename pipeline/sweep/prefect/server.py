@@ -24,14 +24,14 @@ def use_server(say: Callable[[str], None]) -> bool:
     Raises:
         InputError: PREFECT_API_URL is not a web address.
     """
-    given = os.environ.get("PREFECT_API_URL", "")
-    if given and not is_web_address(given):
-        raise InputError(f"PREFECT_API_URL={given}: expected such as http://127.0.0.1:4200/api")
-    url = given or addresses().get("prefect_api", "")
+    address = os.environ.get("PREFECT_API_URL", "")
+    if address and not is_web_address(address):
+        raise InputError(f"PREFECT_API_URL={address}: expected such as http://127.0.0.1:4200/api")
+    url = address or addresses().get("prefect_api", "")
     if not url:
         return False
     if not answers(url):
-        if given:
+        if address:
             say(f"warning: no Prefect server answers at PREFECT_API_URL={url}: going on without it")
         return False
     os.environ["PREFECT_API_URL"] = url
@@ -83,6 +83,6 @@ def still_there() -> bool:
 
 def mlflow_page(run_id: str) -> str:
     """The address of an MLflow run's page; '' if the server's address is not known."""
-    given = os.environ.get("MLFLOW_TRACKING_URI", "")
-    base = given if given.startswith("http") else addresses().get("mlflow", "")
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    base = uri if uri.startswith("http") else addresses().get("mlflow", "")
     return f"{base.rstrip('/')}/#/runs/{run_id}" if base and run_id else ""
