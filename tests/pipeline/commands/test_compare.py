@@ -256,7 +256,7 @@ def test_one_seed_is_left_where_the_other_has_no_scores(changed, capsys):
         (["base", "scratch", "--seeds", "x"], "--seeds x: expected whole numbers"),
         (["scratch", "vmamba-t", "--view", "synapse-64"], "scratch has no run with --view synap"),
         (["scratch-paper", "base-sound", "--protocol", "paper"], "base-sound has no run with"),
-        (["isic17-64-scratch", "isic18-64-base"], "other test images: isic17-64 and isic18-64"),
+        (["isic17-64-scratch", "isic18-64-base"], "different test images: isic17-64 and isic18-64"),
         (
             ["isic17-64-scratch", "isic18-64-vmamba-t-paper-42"],
             "have different test images",
