@@ -390,7 +390,7 @@ def test_nothing_is_written_where_nothing_can_be(weights, photos, tmp_path):
     before = contents(photos)
     refused("holds the images themselves", [photos], out=photos)
     assert contents(photos) == before
-    refused("in the place of the output folder", [photos], out=bad)
+    refused("is a file; give a folder for the output", [photos], out=bad)
 
 
 def test_no_partial_file_stays_where_writing_fails(weights, photos, tmp_path, monkeypatch):

@@ -409,7 +409,7 @@ def test_nothing_is_written_where_nothing_can_be(weights, scans, tmp_path) -> No
     before = contents(scans)
     refused("holds the volumes themselves", [scans], out=scans)
     assert contents(scans) == before
-    refused("in the place of the output folder", [scans], out=bad)
+    refused("is a file; give a folder for the output", [scans], out=bad)
 
 
 # --- the sheet
