@@ -1,4 +1,4 @@
-"""A run's model card: what it is, how it was measured, what it must not be."""
+"""A run's model card: what the model is, how it was measured, what it must not be used for."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -54,7 +54,7 @@ def model_card(metrics: Mapping[str, Any], record: Mapping[str, Any], weights_so
 
     Args:
         metrics: the content of its metrics.json.
-        record: the content of its run.json, which tells what it was trained with.
+        record: the content of its run.json: the settings of its training.
         weights_source: the profile's source of initial weights; `phantom` is a short pre-training
             on phantoms, whatever VMamba the cell names.
     """
@@ -168,19 +168,19 @@ def _organs(metrics: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _own(cell: Mapping[str, Any]) -> str:
-    """Loss weights and augmentation, where they are the cell's own."""
+    """The cell's loss weights and augmentation, if it has its own."""
     words = {"loss_weights": "weights of cross-entropy and Dice", "augment": "augmentation"}
-    found = ""
+    settings_text = ""
     for field, name in words.items():
         value = cell.get(field)
         if isinstance(value, Mapping):
             value = [f"{key.replace('_', ' ')} {_text(one)}" for key, one in value.items()]
-        found += f", {name} {_text(value)}" if value is not None else ""
-    return found
+        settings_text += f", {name} {_text(value)}" if value is not None else ""
+    return settings_text
 
 
 def _initial(init: Any, source: str) -> str:
-    """What the weights were before training."""
+    """The origin of the weights before training."""
     if source == "phantom" and init not in (None, "none"):
         return f"a short pre-training on phantoms in place of {init}"
     return _text(init)
@@ -211,6 +211,6 @@ def _classes(data: Mapping[str, Any]) -> str:
 
 
 def _count(data: Mapping[str, Any], name: str) -> str:
-    """Images, or cases with their slices."""
+    """The number of images, or of cases with their slices."""
     slices = data.get(name.replace("n_", "") + "_slices")
     return f"{data[name]} images" if slices is None else f"{data[name]} cases ({slices} slices)"

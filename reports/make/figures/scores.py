@@ -152,7 +152,7 @@ def _width(run: calibration.Reliability) -> str:
 def _pooled(
     runs: Runs, results: Sequence[Result], label: str, place: int
 ) -> calibration.Reliability:
-    """The bins of one run, or of several seeds together."""
+    """The bins of one run, or of several seeds taken together."""
     read = [_bins(runs, result) for result in results]
     edges = read[0][0]
     pixels = np.sum([one[1] for one in read], axis=0)
@@ -183,11 +183,11 @@ def by_size(runs: Runs) -> Iterator[Drawn]:
         names = [f"native_size_{kind}" for kind in ("tp", "fp", "fn", "tn")]
         counts = runs.table(own[0], "per_image.csv", names).to_numpy(dtype=np.float64)
         size = (counts[:, 0] + counts[:, 2]) / counts.sum(axis=1)
-        shown = (size > 0) & ~np.isnan(dice)
-        without += int((~shown).sum())
-        if shown.any():
-            title = f"{runs.title(view)}, {count(int(shown.sum()), 'image')}"
-            panels.append((title, size[shown], dice[shown]))
+        with_lesion = (size > 0) & ~np.isnan(dice)
+        without += int((~with_lesion).sum())
+        if with_lesion.any():
+            title = f"{runs.title(view)}, {count(int(with_lesion.sum()), 'image')}"
+            panels.append((title, size[with_lesion], dice[with_lesion]))
             results += own
     if not panels:
         return

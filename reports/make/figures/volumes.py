@@ -87,9 +87,9 @@ def outlined_slices(runs: Runs) -> Iterator[Drawn]:
 
 
 def _sides(result: Result) -> str:
-    """On which side the patient's right is, which prepared files do not say."""
-    known = result.data["source"] != "prepared"
-    return " The patient's right is on the left." if known else ""
+    """The side of the patient's right; prepared files do not record it."""
+    sides_known = result.data["source"] != "prepared"
+    return " The patient's right is on the left." if sides_known else ""
 
 
 def _medians(names: Sequence[str], dice: np.ndarray) -> str:
@@ -106,7 +106,7 @@ def _by_case(runs: Runs, result: Result, column: str) -> pd.DataFrame:
 
 
 def _mean(tables: Sequence[pd.DataFrame]) -> np.ndarray:
-    """The mean over seeds, of those that define a figure."""
+    """The mean over the seeds that define a figure."""
     stacked = pd.concat(tables).groupby(level=0).mean()
     return stacked.to_numpy(dtype=np.float64)
 

@@ -1,4 +1,4 @@
-"""Table rows: what the paper reported beside what the declared grid measured."""
+"""Table rows: the paper's figures next to those that the declared grid measured."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -61,7 +61,7 @@ class Assembler:
         ]
 
     def _scale(self, metric: str) -> int:
-        """What takes a score to its figure."""
+        """The factor from a score to its figure."""
         return 100 if self.inputs.declared["metrics"][metric]["unit"] == "percent" else 1
 
     def _published(self, reference: str | None) -> Mapping[str, Any]:
@@ -158,8 +158,8 @@ class Assembler:
 def complexity_columns(
     cell: Any, reported: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Parameters (M) published and computed; FLOPs (G) published, the paper's way, complete."""
-    from vmunet.complexity import complexity  # brings torch; only Table V needs it
+    """Parameters (M): published, computed. FLOPs (G): published, as the paper counts them, complete."""
+    from vmunet.complexity import complexity  # this imports torch, which only Table V needs
 
     cost = complexity(cell.depths, cell.depths_decoder, settings["dims"], settings["size"])
     columns = (
