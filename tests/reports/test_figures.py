@@ -287,7 +287,7 @@ def test_no_text_of_the_demo_is_cut_or_lies_on_another(demo, monkeypatch):
 def test_no_text_of_a_small_grid_is_cut_or_lies_on_another(tmp_path, ids, monkeypatch):
     long = [f"a-very-long-name-of-an-image-{i}" for i in range(12)]
     params, runs = write_small(tmp_path, source="phantom", ids=long if ids == "long" else None)
-    figures = (qualitative, lowest) if ids == "long" else FIGURES  # the others show no ids
+    figures = (qualitative, lowest) if ids == "long" else FIGURES  # the other figures show no ids
     for figure in figures:
         with style.settled():
             for drawn in figure(Runs(tmp_path, params, runs)):

@@ -1,4 +1,4 @@
-"""The page: what it holds, that nothing in it breaks out of its place, that it asks for nothing."""
+"""The page: its content, that texts stay texts, and that it requests no other file."""
 
 import base64
 import io
@@ -307,7 +307,7 @@ def test_without_figures(root):
 
 
 def test_the_page_needs_nothing_but_what_the_other_stages_wrote(root):
-    """Metrics, arrays and declarations are for the stages before it to read."""
+    """Only the stages before the page read metrics, arrays and declarations."""
     root, params = root
     runs = [run for run in runs_of(params, Run) if run.view == "isic17-64"]
     write_all(root, params, runs)
@@ -322,7 +322,7 @@ def test_the_page_needs_nothing_but_what_the_other_stages_wrote(root):
 
 @pytest.mark.parametrize("stage", ["page", "pdf"])
 def test_the_stage_imports_nothing_that_computes(stage):
-    """So an edit of the statistics, or of how metrics are read, reruns the tables alone."""
+    """So an edit of the statistics, or of the reading of metrics, reruns only the tables."""
     code = f"import stages.{stage}, sys; print(*sys.modules)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
@@ -400,7 +400,7 @@ def test_a_drawing_keeps_every_label(case):
 
 
 def test_eight_hundred_cases_are_small_enough():
-    """Of 256 px; photographs apart, three drawings of a lesion take little."""
+    """At 256 px, three drawings of a lesion take little, apart from the photographs."""
     y, x = np.ogrid[:256, :256]
     wave = 60 + 12 * np.sin(9 * np.arctan2(y - 128, x - 128))
     lesion = (y - 128) ** 2 + (x - 128) ** 2 < wave**2

@@ -1,4 +1,4 @@
-"""The report as a PDF: compiled where LaTeX is, one page that says so where it is not."""
+"""The report as a PDF: compiled if LaTeX is installed, otherwise one page that says so."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What the report says of where its figures come from, and the headline scores for `dvc diff`."""
+"""The origin of the report's figures as it states it, and the headline scores for `dvc diff`."""
 
 from types import SimpleNamespace
 
@@ -62,7 +62,7 @@ def test_runs_that_differ_are_all_named(results):
     assert lines["Trained on"] == "CPU (2 threads)"
     assert lines["Training time, all runs"] == "3 min"
     assert lines["Packages"] == "torch 2.12 or 2.13, numpy 2"
-    runs[1].checkpoint["seconds"] = None  # a sum of some would be too little
+    runs[1].checkpoint["seconds"] = None  # a sum of only some trainings would be too small
     assert dict(provenance_of(params, runs, NAMES).lines())["Training time, all runs"] == UNKNOWN
 
 

@@ -158,7 +158,7 @@ class Assembler:
 def complexity_columns(
     cell: Any, reported: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Parameters (M): published, computed. FLOPs (G): published, as the paper counts them, complete."""
+    """Parameters (M): published, computed. FLOPs (G): published, as the paper counts, complete."""
     from vmunet.complexity import complexity  # this imports torch, which only Table V needs
 
     cost = complexity(cell.depths, cell.depths_decoder, settings["dims"], settings["size"])

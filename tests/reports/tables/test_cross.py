@@ -1,4 +1,4 @@
-"""The table of cross-dataset tests: the same images, shared ones left out."""
+"""The table of cross-dataset tests: the same images for both models, without shared images."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from tests.helpers.tables_measuring import counts_of, write_cross
 from vmunet.errors import InputError
 
 NAME = "isic17-to-isic18"
-KEPT = range(4)  # of six images two are shared
+KEPT = range(4)  # two of the six images are shared
 
 
 def prepared(root, seeds=(1, 2)):

@@ -32,7 +32,7 @@ GOLDEN = ROOT / "tests/golden_tables"
 
 
 def golden_files(root):
-    """Every file that shows the report; report.json itself is tested apart."""
+    """Every file that shows the report; a separate test is about report.json."""
     paths = sorted(make_everything(root).iterdir())
     return {path.name: path.read_bytes() for path in paths if path.name != PATH.name}
 
@@ -88,7 +88,7 @@ def test_what_no_run_produced_is_a_dash(root):
     ]
     tex = (folder / "table3.tex").read_text()
     assert r"VMamba-S & \textbf{80.23} & -- & \textbf{89.03} & -- &" in tex
-    # A single measured value is not the best of anything.
+    # A single measured value is not the best of a column.
     assert r"none & 77.59 & 70.40 & 87.38 & 82.63 & 78.66 & -- &" in tex
     assert "nothing measured" in (folder / "table2.tex").read_text()
 
@@ -452,7 +452,9 @@ def test_numbers():
     assert [signed(x) for x in (1.005, -1.234, -0.001)] == ["+1.00", "\u22121.23", "0.00"]
 
 
-if __name__ == "__main__":  # writes the golden files anew: look at the difference before committing
+if (
+    __name__ == "__main__"
+):  # writes the golden files again: look at the difference before committing
     import tempfile
 
     with tempfile.TemporaryDirectory() as made_root:

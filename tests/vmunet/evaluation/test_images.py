@@ -225,7 +225,7 @@ def test_contact_sheet_draws_both_outlines(tmp_path):
     truth = np.zeros((10, 40, 40), dtype=bool)
     prediction = np.zeros_like(truth)
     truth[:, 5:15, 5:15] = True
-    prediction[:5, 25:35, 25:35] = True  # the other five predict nothing
+    prediction[:5, 25:35, 25:35] = True  # the other five predictions are empty
     dice = np.where(np.arange(10) < 5, 0.25, 0.0)
     ids = [f"ISIC_{i}" for i in range(10)]
     sheet = contact_sheet.draw(images, truth, prediction, ids, dice, "run of something")
@@ -320,7 +320,7 @@ def test_stage_writes_metrics_table_and_sheet(project):
     assert logged == metrics
     assert all(path.is_file() for path in files)
     before = (folder / "metrics.json").read_bytes()
-    stage.main(ARGUMENTS)  # the same again, over the old files
+    stage.main(ARGUMENTS)  # the same run again, over the old files
     assert (folder / "metrics.json").read_bytes() == before
 
 
