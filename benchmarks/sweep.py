@@ -1,4 +1,4 @@
-"""What a sweep costs beyond its cells: start, width, record, skipping what is up to date.
+"""The time that a sweep needs beside its cells: start, width, record, skipped cells.
 
     python -m benchmarks.sweep
 

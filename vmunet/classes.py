@@ -17,10 +17,10 @@ from vmunet.errors import InputError
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 
-LESION = ("lesion",)  # the one class of ISIC, whose manifests and weights name none
+LESION = ("lesion",)  # the only class of ISIC, whose manifests and weights name no class
 MOST = 255  # labels have 8 bits
 NAME = re.compile(r"\w([\w .-]*[\w-])?")  # part of file names and of MLflow's metric names
-# Names of what stands beside the classes in metrics.json and in the model's channels.
+# Reserved names: metrics.json and the model's channels have them beside the classes.
 RESERVED = ("background", "dsc", "miou", "iou", "images", "hd95", "hd95_organs", "cases")
 
 

@@ -31,7 +31,7 @@ def trusted(path: Path | str, content: str, again: str) -> Iterator[None]:
 
     Args:
         path: as messages name it.
-        content: what the file should hold, such as `the scores of a run`.
+        content: the expected content of the file, such as `the scores of a run`.
         again: how to make the file again, such as "run `python -m stages.figures`".
     """
     try:

@@ -34,7 +34,7 @@ def make_pdf(root: Path) -> bool:
         Whether LaTeX compiled it; without LaTeX the PDF is one page that says how to install it.
 
     Raises:
-        InputError: a table or figure is missing, or LaTeX does not accept what was made of them.
+        InputError: a table or figure is missing, or LaTeX does not accept the document.
     """
     report = read_report(root)
     figures = [

@@ -217,7 +217,7 @@ def test_a_missing_file_is_named(demo, tmp_path, lost, figure, message):
         away.rename(root / lost)
 
 
-def test_where_a_figure_fails_the_old_ones_stay(tmp_path):
+def test_if_a_figure_fails_the_old_ones_stay(tmp_path):
     params, runs = write_small(tmp_path)
     folder = tmp_path / "reports/out/figures"
     folder.mkdir(parents=True)

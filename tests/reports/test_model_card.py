@@ -73,7 +73,7 @@ def test_data_of_ones_own_get_nobody_elses_licence_or_limits(metrics, dataset):
     assert "few clinics" not in text
 
 
-def test_what_is_undefined_is_a_dash(metrics):
+def test_undefined_scores_are_dashes(metrics):
     changed = copy.deepcopy(metrics)
     changed["sound"]["native_size"]["mean_dice"] = None
     changed["sound"]["native_size"]["intervals"]["mean_dice"] = [None, None]

@@ -40,7 +40,7 @@ def test_it_names_profile_data_seeds_revision_and_both_kinds_of_phantoms(results
     assert provenance.phantom.endswith("about skin lesions or about organs in real CT.")
 
 
-def test_what_runs_do_not_record_is_said_to_be_unknown(results):
+def test_missing_records_of_runs_are_called_unknown(results):
     lines = dict(provenance_of(*results, NAMES).lines())
     assert lines["Trained on"] == UNKNOWN
     assert lines["Training time, all runs"] == UNKNOWN

@@ -306,7 +306,7 @@ def test_scores_are_the_naive_ones(tmp_path, scenes):
     assert (again.sound, again.per_image) == (scored.sound, scored.per_image)
 
 
-def test_what_no_image_has_is_undefined_and_left_out(tmp_path):
+def test_a_class_in_no_image_is_undefined_and_left_out(tmp_path):
     blank = [(np.full((30, 30, 3), 90, np.uint8), np.zeros((30, 30), np.uint8))] * 2
     blank[0][0][:15, :, 0] = 200
     blank[0][1][:15] = 1
@@ -328,7 +328,7 @@ def test_what_no_image_has_is_undefined_and_left_out(tmp_path):
     json.dumps([scored.paper, scored.sound, scored.per_image], allow_nan=False)
 
 
-def test_the_score_of_what_is_absent_can_be_chosen():
+def test_the_score_of_an_absent_class_can_be_chosen():
     counts = np.array([[0, 0, 0, 9], [2, 1, 1, 5]])
     assert per_image_scores(counts)["dice"].tolist() == [1.0, pytest.approx(2 / 3)]
     assert mean_scores(counts, np.nan)["mean_dice"] == pytest.approx(2 / 3)
@@ -341,7 +341,7 @@ def test_the_score_of_what_is_absent_can_be_chosen():
     assert 0 < np.isnan(drawn["mean_dice"]).sum() < 40
 
 
-def test_what_cannot_be_scored_is_named(tmp_path, scenes):
+def test_unusable_files_are_named_in_scoring(tmp_path, scenes):
     folder = write_class_arrays(tmp_path, SIZE, scenes[:1], scenes)
 
     def refused(message, model=None, classes=NAMES, batch_size=2):
@@ -610,7 +610,7 @@ def test_wrong_members_are_refused():
     refused("NaN", Member(broken, 32, "area", NAMES))
 
 
-def test_what_cannot_be_predicted_is_one_error_and_leaves_nothing(weights, photos, tmp_path):
+def test_unusable_inputs_are_one_error_and_leave_nothing(weights, photos, tmp_path):
     out, model = tmp_path / "out", weights / "1.safetensors"
 
     def refused(message, files=(model,), images=(photos,), **arguments):

@@ -40,7 +40,7 @@ class Augment:
     def __init__(self, protocol: Protocol, seed: int, settings: Augmentation = PUBLISHED) -> None:
         self.protocol, self.seed, self.settings = protocol, seed, settings
         self._pipeline = self._build()
-        self._unused = np.random.default_rng(0)  # none of the three draws from it
+        self._unused = np.random.default_rng(0)  # none of the three transforms draws from it
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Augment, (self.protocol, self.seed, self.settings)
@@ -84,7 +84,7 @@ class Augment:
             Image and mask, of the same shapes.
         """
         # One generator shared by the three. Compose.set_random_seed would give each of them the
-        # same seed, and so the same first draw: all three would act, or none.
+        # same seed, and so the same first draw: all three would act, or none of them.
         self._pipeline.set_random_state(self._unused, random.Random(sample_seed))
         augmented = self._pipeline(image=image, mask=mask)
         return augmented["image"], augmented["mask"]

@@ -2,7 +2,7 @@
 
 data/arrays/<view>/cases/<case>/image.npy   float32 (depth, height, width), 0..1
 data/arrays/<view>/cases/<case>/labels.npy  uint8 (depth, height, width), class indices
-data/arrays/<view>/manifest.json            what `vmunet.data.volumes` wrote
+data/arrays/<view>/manifest.json            written by `vmunet.data.volumes`
 """
 
 from collections.abc import Sequence

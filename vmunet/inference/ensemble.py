@@ -1,7 +1,7 @@
 """Trained models for images: find, load and average them, and run them on one image.
 
-An image goes through what the training images went through: min-max over all its channels to
-0..255, then squashed to the square training size (vmunet.data.resize).
+An image is prepared like the training images: min-max over all its channels to 0..255, then
+resized to the square training size (vmunet.data.resize).
 """
 
 import re

@@ -148,7 +148,7 @@ def segment_each(
 
     Args:
         segment: reads a file and segments it; a file that it refuses is left out.
-        write: writes what `segment` gave into `out`, and returns the file's rows of the table.
+        write: writes the result of `segment` into `out` and returns the file's rows of the table.
 
     Raises:
         InputError: some files could not be segmented; it names each, after all the others were

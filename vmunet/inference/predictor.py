@@ -49,7 +49,7 @@ class Segmentation:
 
 
 class Predictor:
-    """Trained models with what they were trained with; call it with an image or a volume.
+    """Trained models with their settings; call it with an image or a volume.
 
     Make one with `Predictor.from_checkpoint`.
 

@@ -1,4 +1,4 @@
-"""The rows of predictions.csv: what a segmentation says of an image, a class or an organ."""
+"""The rows of predictions.csv: the results for an image, a class or an organ."""
 
 import csv
 from collections.abc import Sequence

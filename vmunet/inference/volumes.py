@@ -257,7 +257,7 @@ def _setting(path: Path, model: VMUNet, metadata: dict[str, Any], size: int | No
         trained_at = int(metadata["size"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: its header lacks what a model of CT volumes says of itself ({error!r}); "
+            f"{path}: its header lacks the settings of a model of CT volumes ({error!r}); "
             "expected window, size and classes: train it with this project"
         ) from None
     except InputError as error:

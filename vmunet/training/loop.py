@@ -360,7 +360,7 @@ def save_state(
 def load_state(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> Progress:
-    """Restore what `save_state` wrote."""
+    """Restore the state that `save_state` wrote."""
     content = torch.load(path, map_location=device, weights_only=True)
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])

@@ -6,7 +6,7 @@ from urllib.parse import quote
 ROOT = "../.."  # from reports/out/index.html to the repository's root
 # The page's default address of MLflow; its reader can name another one.
 MLFLOW = "http://127.0.0.1:5000"
-DASH = "\u2013"  # stands for a figure that does not exist
+DASH = "\u2013"  # replaces a missing figure
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class _PaperTable:
         return [self._side_by_side(group) for group in groups]
 
     def _side_by_side(self, datasets: Sequence[str]) -> PageTable:
-        """Published, measured and difference beside one another under each metric."""
+        """Published, measured and difference next to each other under each metric."""
         rows, extra = self._rows(datasets), list(self.table.extra_columns)
         columns = [Column(text, number=False) for text in (self.spec["heading"], *extra)]
         upper, lower = [("", len(columns))], [("", len(columns))]

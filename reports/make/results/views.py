@@ -28,7 +28,7 @@ def views_by_size(params: "Params", dataset: str, base_size: int) -> dict[float,
     """The dataset's views, keyed by the published size that each stands for.
 
     A profile whose base size is s trains s, 1.5 s and 2 s for the paper's 256, 384 and 512:
-    a view stands for its size times 256 / s, `base_size` being the paper's 256 (224 on Synapse).
+    a view stands for its size times 256 / s; `base_size` is the paper's 256 (224 on Synapse).
     The base view is the one of `grid.ablation_views`; a dataset outside it (Synapse, whose views
     are `grid.volumes`) has its smallest view as base.
     """

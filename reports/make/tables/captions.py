@@ -131,7 +131,7 @@ def _models(inputs: Inputs, results: Sequence[Result]) -> str:
 
 
 def own_settings(params: "Params", results: Sequence[Result]) -> str:
-    """A sentence for each cell whose settings differ from the profile's; '' if no cell's do."""
+    """A sentence for each cell with other settings than the profile's; '' if there are none."""
     sentences = []
     for name in dict.fromkeys(result.run.cell for result in results):
         cell = params.cells[name]

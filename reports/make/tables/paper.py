@@ -75,7 +75,7 @@ def _side_lines(
 def _column(
     rows: Sequence[Row], dataset: str, metric: str, better: str, spread: bool = True
 ) -> list[tuple[SheetCell, SheetCell]]:
-    """Published and measured of each row, the best of either in bold."""
+    """Published and measured of each row, the best of each column in bold."""
     figures = [row.figures.get(dataset, {}).get(metric, Figure()) for row in rows]
     # The paper reports nothing under the sound protocol: that row only compares with it.
     published = [

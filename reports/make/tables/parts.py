@@ -1,4 +1,4 @@
-"""Every table of the report, in order: what it prints, and the same as tidy CSV."""
+"""Every table of the report, in order: its printed form, and its tidy CSV."""
 
 from collections.abc import Iterator, Sequence
 

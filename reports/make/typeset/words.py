@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-DASH = "--"  # stands for a figure that does not exist
+DASH = "--"  # replaces a missing figure
 
 
 def number(value: float | None, std: float | None = None) -> str:

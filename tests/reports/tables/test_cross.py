@@ -62,7 +62,7 @@ def test_both_models_are_scored_on_the_images_that_are_not_shared(root):
     assert "\\input{cross}" in (folder / "all.tex").read_text()
 
 
-def test_what_was_not_measured_is_left_out(root):
+def test_without_cross_tests_there_is_no_table(root):
     params = make_params(cross=(NAME,))
     runs = all_runs(params)
     write_metrics(root, params, runs)

@@ -31,7 +31,7 @@ NATIVE = [(32, 32), (90, 70), (41, 160), (20, 24), (64, 64)]  # (height, width)
 
 
 class BrightIsLesion(nn.Module):
-    """The probability is >= 0.5 exactly where the red channel is >= 128."""
+    """The probability is >= 0.5 if and only if the red channel is >= 128."""
 
     def __init__(self, gain=0.1):
         super().__init__()
@@ -252,7 +252,7 @@ def test_contact_sheet_draws_both_outlines(tmp_path):
 
 @pytest.fixture
 def project(tmp_path, masks, monkeypatch):
-    """A repository root with one trained run; gives what stages.evaluate reads and logs."""
+    """A repository root with one trained run; gives the inputs and the log of stages.evaluate."""
     monkeypatch.chdir(tmp_path)
     write_arrays(tmp_path / "data" / "arrays" / "isic17-32" / "paper", masks)
     run = Run("isic17-32", "base", "paper", 42)
@@ -324,7 +324,7 @@ def test_stage_writes_metrics_table_and_sheet(project):
     assert (folder / "metrics.json").read_bytes() == before
 
 
-def test_stage_names_what_is_missing_and_leaves_nothing(project):
+def test_stage_names_missing_files_and_leaves_nothing(project):
     with pytest.raises(InputError, match=r"runs/isic17-32/base/paper/7: no trained run"):
         stage.main([*ARGUMENTS[:3], "7"])
     model = VMUNet(dims=(8, 16, 32, 64), depths=(1, 1, 1, 1), depths_decoder=(1, 1, 1, 1))

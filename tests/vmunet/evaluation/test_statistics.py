@@ -340,7 +340,7 @@ def test_holm_example():
     assert holm([None]) == [None]
 
 
-def test_verdicts_tell_where_the_interval_lies():
+def test_verdicts_name_the_place_of_the_interval():
     assert verdict(70, 80, 75) == verdict(70, 80, 70) == verdict(70, 80, 80) == "inside"
     assert verdict(70, 80, 69.99) == "above"
     assert verdict(70, 80, 80.01) == "below"

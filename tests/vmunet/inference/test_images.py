@@ -366,7 +366,7 @@ def test_an_unreadable_image_is_named_and_the_rest_is_segmented(weights, photos,
     assert sorted(contents(out)) == ["a_mask.png", "b_mask.png", "predictions.csv"]
 
 
-def test_nothing_is_written_where_nothing_can_be(weights, photos, tmp_path):
+def test_nothing_is_written_if_the_inputs_are_unusable(weights, photos, tmp_path):
     out = tmp_path / "out"
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"not an image")
@@ -396,7 +396,7 @@ def test_nothing_is_written_where_nothing_can_be(weights, photos, tmp_path):
     refused("is a file; give a folder for the output", [photos], out=bad)
 
 
-def test_no_partial_file_stays_where_writing_fails(weights, photos, tmp_path, monkeypatch):
+def test_no_partial_file_stays_if_writing_fails(weights, photos, tmp_path, monkeypatch):
     out = tmp_path / "out"
     segment_folder([weights / "1"], [photos], out)
     before = contents(out)

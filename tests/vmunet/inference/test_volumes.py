@@ -256,7 +256,7 @@ def saved(path: Path, model: VMUNet | None = None, **metadata) -> Path:
     return path
 
 
-def test_weights_say_what_they_are_for(weights, tmp_path) -> None:
+def test_weights_name_their_settings(weights, tmp_path) -> None:
     models, setting = load_volume_models([weights])
     assert len(models) == 2
     assert (setting.size, setting.resize, setting.window) == (64, "cubic", WINDOW)
@@ -296,7 +296,7 @@ def test_weights_that_do_not_describe_themselves_are_refused(tmp_path, metadata,
         load_volume_models([path])
 
 
-def test_ensembles_share_what_they_see_and_name(weights, tmp_path) -> None:
+def test_models_of_an_ensemble_have_the_same_input_and_classes(weights, tmp_path) -> None:
     for name, value in {
         "size": 96,
         "window": [-100, 200],
@@ -385,7 +385,7 @@ def test_an_unreadable_volume_is_named_and_the_rest_is_segmented(weights, scans,
     assert sorted(contents(out)) == ["a_labels.nii.gz", "b_labels.nii.gz", "predictions.csv"]
 
 
-def test_nothing_is_written_where_nothing_can_be(weights, scans, tmp_path) -> None:
+def test_nothing_is_written_if_the_inputs_are_unusable(weights, scans, tmp_path) -> None:
     out = tmp_path / "out"
     bad = tmp_path / "bad.nii"
     bad.write_bytes(b"not a volume")

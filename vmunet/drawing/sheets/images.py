@@ -14,7 +14,7 @@ Masks = npt.NDArray[np.bool_]
 Colour = tuple[int, int, int]
 Member = TypeVar("Member")  # the type of a group's members, for example an image's index
 
-# Okabe and Ito's palette, RGB: told apart by colour-blind readers, and on skin.
+# Okabe and Ito's palette, RGB: colour-blind readers can tell it apart, also on skin.
 TRUTH: Colour = (0, 114, 178)
 PREDICTION: Colour = (230, 159, 0)
 INK: Colour = (20, 20, 20)
