@@ -112,8 +112,10 @@ def _lines(
     yield "## Limits"
     yield ""
     real = data["source"] not in ("phantom", "own")
-    own = [DATASET_LIMITS[run["dataset"]]] if real and run["dataset"] in DATASET_LIMITS else []
-    for limit in (*LIMITS, *([SLICES] if volumes else []), *own):
+    data_limits = (
+        [DATASET_LIMITS[run["dataset"]]] if real and run["dataset"] in DATASET_LIMITS else []
+    )
+    for limit in (*LIMITS, *([SLICES] if volumes else []), *data_limits):
         yield f"- {limit}"
     yield ""
     yield "## Where it comes from"
@@ -125,8 +127,8 @@ def _lines(
     yield ""
     yield "The code is under the MIT licence. To segment with it:"
     yield ""
-    thing = "ct.nii.gz" if volumes else "photo.jpg"
-    yield f"    vmunet predict {checkpoint['path']} {thing} --out masks"
+    example = "ct.nii.gz" if volumes else "photo.jpg"
+    yield f"    vmunet predict {checkpoint['path']} {example} --out masks"
 
 
 def _images(paper: Mapping[str, Any], sound: Mapping[str, Any]) -> Iterator[str]:
@@ -139,12 +141,12 @@ def _images(paper: Mapping[str, Any], sound: Mapping[str, Any]) -> Iterator[str]
     yield "|---|---:|" + "---:|" * len(SIZES)
     for key, words in SCORES.items():
         if any(key in sound[size] for size in SIZES):
-            own = [_interval(sound[size], key) for size in SIZES]
-            yield f"| {words} | {_percent(paper.get(key))} | {' | '.join(own)} |"
+            intervals = [_interval(sound[size], key) for size in SIZES]
+            yield f"| {words} | {_percent(paper.get(key))} | {' | '.join(intervals)} |"
     for name in sound["training_size"].get("classes", {}):
-        own = [_interval(sound[size]["classes"][name], "mean_dice") for size in SIZES]
+        intervals = [_interval(sound[size]["classes"][name], "mean_dice") for size in SIZES]
         words = f"{name}: Dice, mean over images"
-        yield f"| {words} | {_percent(paper.get(name))} | {' | '.join(own)} |"
+        yield f"| {words} | {_percent(paper.get(name))} | {' | '.join(intervals)} |"
 
 
 def _organs(metrics: Mapping[str, Any]) -> Iterator[str]:

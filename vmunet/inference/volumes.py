@@ -194,8 +194,8 @@ def is_volume_model(path: Path) -> bool:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                own = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-            return own["metadata"]["normalisation"] in NORMALISATIONS
+                header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            return header["metadata"]["normalisation"] in NORMALISATIONS
         config = config_of(read_tensors(path)[0], path)
         return published_settings(config)["normalisation"] in NORMALISATIONS
     except (InputError, SafetensorError, OSError, ValueError, KeyError, TypeError):

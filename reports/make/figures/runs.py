@@ -101,8 +101,8 @@ class Runs:
 
     def variants(self, view: str) -> list[Variant]:
         """Every cell and protocol that is run on a view."""
-        own = [result.run for result in self.results if result.run.view == view]
-        return list(dict.fromkeys((run.cell, run.protocol) for run in own))
+        view_runs = [result.run for result in self.results if result.run.view == view]
+        return list(dict.fromkeys((run.cell, run.protocol) for run in view_runs))
 
     def compared(self, view: str) -> list[Variant]:
         """The main cell's runs, then those from scratch; rules choose images by the first one.

@@ -41,8 +41,8 @@ def main_runs(results: Sequence[Result], view: str) -> list[Result]:
         return []
     cells = [result.run.cell for result in of_view]
     cell = MAIN if MAIN in cells else cells[0]
-    own = [result for result in of_view if result.run.cell == cell]
-    return [result for result in own if result.run.seed == own[0].run.seed]
+    cell_results = [result for result in of_view if result.run.cell == cell]
+    return [result for result in cell_results if result.run.seed == cell_results[0].run.seed]
 
 
 def image_view(

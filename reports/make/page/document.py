@@ -62,8 +62,8 @@ def render(folder: Path, **content: Any) -> str:
 
 def policy(style: str, script: str) -> str:
     """The content security policy: only the page's own style and script, and pictures inside it."""
-    own = [base64.b64encode(hashlib.sha256(part.encode()).digest()) for part in (style, script)]
-    styles, scripts = (f"'sha256-{digest.decode()}'" for digest in own)
+    digests = [base64.b64encode(hashlib.sha256(part.encode()).digest()) for part in (style, script)]
+    styles, scripts = (f"'sha256-{digest.decode()}'" for digest in digests)
     return (
         f"default-src 'none'; img-src data:; style-src {styles}; script-src {scripts}; "
         "base-uri 'none'; form-action 'none'"

@@ -81,13 +81,13 @@ def _run(
     rows = scores_of(root, result, "per_case.csv")
     cases = []
     for case, (z, depth, _, truth) in slices.items():
-        own = [row for row in rows if row["case"] == case]
-        if case not in labels or labels[case].shape != (depth, *truth.shape) or not own:
+        case_rows = [row for row in rows if row["case"] == case]
+        if case not in labels or labels[case].shape != (depth, *truth.shape) or not case_rows:
             raise InputError(
                 f"{folder}: {NAME} or per_case.csv does not fit the arrays of {case}; "
                 f"{score_again(result.run)}"
             )
-        cases.append(_case(truth, labels[case][z], own, f"{z + 1} of {depth}"))
+        cases.append(_case(truth, labels[case][z], case_rows, f"{z + 1} of {depth}"))
     return head(result) | {"cases": cases}
 
 

@@ -128,10 +128,10 @@ def _at_home(root: Path, result: ImageResult, tested: Sequence[str]) -> Scores:
 
 def _scores(rows: Mapping[str, ImageScores], tested: Sequence[str]) -> Scores:
     """The scores on the tested images. Raises KeyError if an image is missing."""
-    own = [rows[name] for name in tested]
-    tp, fp, fn = (sum(int(row[column]) for row in own) for column in COUNTS)
+    tested_rows = [rows[name] for name in tested]
+    tp, fp, fn = (sum(int(row[column]) for row in tested_rows) for column in COUNTS)
     union, sizes = tp + fp + fn, 2 * tp + fp + fn
-    dice = [float(row["native_size_dice"]) for row in own if row["native_size_dice"]]
+    dice = [float(row["native_size_dice"]) for row in tested_rows if row["native_size_dice"]]
     return Scores(
         miou=100 * tp / union if union else None,
         dsc=100 * 2 * tp / sizes if sizes else None,

@@ -12,13 +12,13 @@ BOTH = "Phantom data: these figures say nothing about skin lesions or about orga
 
 def data_sentences(results: Sequence[Result], datasets: Mapping[str, str]) -> list[str]:
     """A sentence for each dataset; datasets with the same sentence share it."""
-    said: dict[str, list[str]] = {}
+    names_by_sentence: dict[str, list[str]] = {}
     for dataset, name in datasets.items():
-        own = [result for result in results if result.dataset == dataset]
-        said.setdefault(_data(own), []).append(name)
+        dataset_results = [result for result in results if result.dataset == dataset]
+        names_by_sentence.setdefault(_data(dataset_results), []).append(name)
     return [
-        f"{listed(of)}{' (each)' if len(of) > 1 and results else ''}: {words}"
-        for words, of in said.items()
+        f"{listed(named)}{' (each)' if len(named) > 1 and results else ''}: {sentence}"
+        for sentence, named in names_by_sentence.items()
     ]
 
 

@@ -51,7 +51,7 @@ def organs_sheet(inputs: Inputs) -> Sheet:
     )
     results = [result for result in inputs.ordered if isinstance(result, VolumeResult)]
     unknown = () if all(result.spacing_known for result in results) else (UNKNOWN_SPACING,)
-    title, own = "Honest evaluation of volumes: both conventions", "each with its own block"
+    title, row_rule = "Honest evaluation of volumes: both conventions", "each with its own block"
     notes = (*NOTES, nsd, *unknown, T_MAX)
     spans, head = [], ["Organ"]
     for convention, columns in HEADINGS:
@@ -59,7 +59,7 @@ def organs_sheet(inputs: Inputs) -> Sheet:
         head += columns
     return Sheet(
         name="organs",
-        caption=runs_caption(inputs, title, notes, results, own),
+        caption=runs_caption(inputs, title, notes, results, row_rule),
         head=tuple(head),
         blocks=tuple(
             Block(

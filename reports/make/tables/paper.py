@@ -54,17 +54,17 @@ def _side_lines(
     for dataset in datasets:
         for metric in table.spec["metrics"]:
             better = declared["metrics"][metric]["better"]
-            for own, pair in zip(cells, _column(rows, dataset, metric, better), strict=True):
-                own += pair
+            for row_cells, pair in zip(cells, _column(rows, dataset, metric, better), strict=True):
+                row_cells += pair
     lines = []
-    for index, (row, own) in enumerate(zip(rows, cells, strict=True)):
+    for index, (row, row_cells) in enumerate(zip(rows, cells, strict=True)):
         # A sound row would repeat the columns of the row above; a cost has its own table.
         extra = row.extra if row.protocol == "paper" and table.extra_columns else ()
         extra = extra or ("",) * len(table.extra_columns)
         ours_begin = bool(index and row.cell and not rows[index - 1].cell)
         lines.append(
             Line(
-                (SheetCell(label(row)), *plain(extra), *own),
+                (SheetCell(label(row)), *plain(extra), *row_cells),
                 under=row.protocol == "sound",
                 apart=ours_begin,
             )

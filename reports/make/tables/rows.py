@@ -108,7 +108,9 @@ class Assembler:
             label = (
                 declared["label"] if protocol == "paper" else f"{declared['label']}, sound protocol"
             )
-            sizes = {own[0].size for own in results.values() if own}
+            sizes = {
+                dataset_results[0].size for dataset_results in results.values() if dataset_results
+            }
             rows.append(
                 Row(
                     label=label,
@@ -118,8 +120,8 @@ class Assembler:
                     reference=self.published["references"][cite]["number"] if cite else None,
                     figures=figures,
                     runs={
-                        dataset: [result.run.name for result in own]
-                        for dataset, own in results.items()
+                        dataset: [result.run.name for result in dataset_results]
+                        for dataset, dataset_results in results.items()
                     },
                     extra=self._extra(spec, cell, reported, sizes),
                 )

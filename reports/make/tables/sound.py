@@ -56,8 +56,8 @@ def sound_sheets(inputs: Inputs) -> list[Sheet]:
             for title, results in groupby(ordered, key=inputs.dataset_at_size)
         )
         notes = (NOTES[0], note, *NOTES[1:])
-        title, own = f"Honest evaluation {words}", "each with its own row"
-        table_caption = runs_caption(inputs, title, notes, ordered, own)
+        title, row_rule = f"Honest evaluation {words}", "each with its own row"
+        table_caption = runs_caption(inputs, title, notes, ordered, row_rule)
         sheets.append(Sheet(name, table_caption, head, blocks, left=2))
     return sheets
 
