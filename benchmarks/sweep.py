@@ -1,16 +1,17 @@
-"""What a sweep costs beyond its cells: start, width, record, skipping what is up to date.
+"""The time that a sweep needs beside its cells: start, width, record, skipped cells.
 
     python -m benchmarks.sweep
 
-Makes DVC projects in a temporary folder whose trainings are a line of shell, and sweeps them with
-`vmunet sweep`, with the servers of `vmunet ui` up and without them:
+Makes DVC projects in a temporary folder, whose trainings are one line of shell. Sweeps them with
+`vmunet sweep`, with the servers of `vmunet ui` and without them:
 
-- `start`: from the command to the first cell's;
-- `wide`: 64 cells of `sleep 2`, 8 at once, of which 16 s are sleep;
-- `cell`: beyond `start`, a cell that does nothing, one at a time: its process, Prefect, the record;
+- `start`: from the command's start to the first cell's;
+- `wide`: 64 cells of `sleep 2`, 8 in parallel; 16 s of it are sleep;
+- `cell`: the time of a cell that does nothing, one at a time, without `start`: its process,
+  Prefect, the record;
 - `skip`: a second sweep of 1,000 cells that are all up to date.
 
-Run it on an idle machine; the load that other programs made is in the result.
+Run it on an idle machine, because the load of other programs is in the result.
 """
 
 import os
@@ -52,7 +53,7 @@ def make_project(folder: Path, cells: int, command: str) -> Path:
 
 
 def swept(project: Path, parallel: int, servers: Path | None) -> tuple[float, float]:
-    """Seconds of a sweep, and of them those before the first cell (all, if none ran)."""
+    """Seconds of a sweep, and the seconds before its first cell (all, if no cell ran)."""
     (project / ".sweep").mkdir(exist_ok=True)
     if servers:
         shutil.copy(servers, project / ".sweep" / "ui.json")
@@ -75,7 +76,7 @@ def is_clean(project: Path) -> bool:
 
 @contextmanager
 def servers(folder: Path) -> Iterator[Path]:
-    """`vmunet ui` while the block runs; gives the file with its addresses."""
+    """Run `vmunet ui` while the block runs; yields the file with its addresses."""
     folder.mkdir()
     command = [VMUNET, "ui", "--mlflow-port", PORTS[0], "--prefect-port", PORTS[1]]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
@@ -93,7 +94,7 @@ def servers(folder: Path) -> Iterator[Path]:
 
 
 def measure(folder: Path, addresses: Path | None) -> dict[str, float | bool]:
-    """The figures with servers or without."""
+    """Measure with the servers or without them."""
     kind = "with" if addresses else "without"
     wide = make_project(folder / f"wide-{kind}", 64, "sleep 2")
     seconds, start = swept(wide, 8, addresses)

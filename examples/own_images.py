@@ -1,10 +1,10 @@
-"""An example of images of your own: 48 phantom lesions of 24 patients, as plain folders.
+"""An example of your own images: 48 phantom lesions of 24 patients, as plain folders.
 
     python examples/own_images.py [FOLDER]
 
 Writes FOLDER/images/*.jpg, FOLDER/masks/*.png and FOLDER/patients.csv (id, patient), and prints
-the lines that declare them in params.yaml. FOLDER is data/example if none is given. Phantoms
-are procedural pictures: what a model scores on them says nothing about skin.
+the lines that declare them in params.yaml. The default FOLDER is data/example. Phantoms
+are procedural pictures: a model's scores on them say nothing about skin.
 """
 
 import argparse

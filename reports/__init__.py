@@ -1,1 +1,1 @@
-"""The report: what is declared (YAML, templates), and the code that makes it."""
+"""The report: its declarations (YAML, templates), and the code that makes it."""

@@ -17,10 +17,10 @@ from vmunet.errors import InputError
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 
-LESION = ("lesion",)  # the one class of ISIC, whose manifests and weights name none
+LESION = ("lesion",)  # the only class of ISIC, whose manifests and weights name no class
 MOST = 255  # labels have 8 bits
 NAME = re.compile(r"\w([\w .-]*[\w-])?")  # part of file names and of MLflow's metric names
-# Names of what stands beside the classes in metrics.json and in the model's channels.
+# Reserved names: metrics.json and the model's channels have them beside the classes.
 RESERVED = ("background", "dsc", "miou", "iou", "images", "hd95", "hd95_organs", "cases")
 
 
@@ -32,8 +32,8 @@ def classes_of(described: Mapping[str, Any], where: Path | str) -> tuple[str, ..
         where: the file, for the error.
 
     Raises:
-        InputError: it is not a list of 1 to 255 names, two are the same but for their case, or a
-            name cannot be part of a file's name or is taken.
+        InputError: it is not a list of 1 to 255 names, two names differ only in upper and lower
+            case, or a name cannot be part of a file's name or is reserved.
     """
     names = described.get("classes", LESION)
     if (
@@ -72,7 +72,7 @@ def resized_planes(squares: Sequence[Floats], height: int, width: int) -> Iterat
         squares: of each model (classes, size, size), 0..1; sizes may differ. Their mean is taken.
 
     Yields:
-        float32 (height, width), 0..1, for each class in turn.
+        float32 (height, width), 0..1, for one class after the other.
     """
     import cv2
 
@@ -82,9 +82,9 @@ def resized_planes(squares: Sequence[Floats], height: int, width: int) -> Iterat
 
 
 def likeliest(planes: Iterable[Floats]) -> tuple[Labels, Floats]:
-    """The label of each pixel and its probability; of equal ones the lowest label.
+    """The label of each pixel and its probability; if two are equal, the lower label.
 
-    Holds two planes, however many there are: at 30 megapixels nine would be a gigabyte.
+    Only two planes are in memory at once: at 30 megapixels, nine would take a gigabyte.
 
     Args:
         planes: of each label (height, width), 0..1.

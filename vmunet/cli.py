@@ -2,8 +2,8 @@
 
 In a clone of the repository the pipeline's commands (sweep, compare, ...) join these: the folder
 `pipeline` lies beside the folder of this package there, and its own `main` takes over. It is
-imported by name, because the library knows nothing of the tools that run it. A wheel holds the
-library alone, and says of the other commands what they need.
+imported by name, because the library must not depend on the tools that run it. A wheel holds only
+the library; its other commands print what they need.
 """
 
 import argparse
@@ -37,8 +37,8 @@ EXAMPLES += f"  {', '.join(PIPELINE)}\n"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: that of `run`."""
-    # Before torch is loaded. Idle threads must sleep: when they spin, as they do by default, a
-    # machine that is busy with anything else slows a small model's step a hundredfold.
+    # Before torch is loaded. Idle threads must sleep: by default they spin, and then any other
+    # load on the machine makes a small model's step a hundred times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if in_clone():
         return import_module("pipeline.cli").main(argv)
@@ -59,10 +59,10 @@ def in_clone() -> bool:
 def parser(commands: Mapping[str, Any], about: str, examples: str) -> argparse.ArgumentParser:
     """The parser of a table of command modules: see `vmunet.commands`."""
     raw = argparse.RawDescriptionHelpFormatter
-    whole = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="vmunet", description=about, epilog=examples, formatter_class=raw
     )
-    subparsers = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, module in commands.items():
         module.add_arguments(
             subparsers.add_parser(
@@ -73,15 +73,15 @@ def parser(commands: Mapping[str, Any], about: str, examples: str) -> argparse.A
                 formatter_class=raw,
             )
         )
-    return whole
+    return parser
 
 
-def run(whole: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     """Parse the arguments, run their command and return its exit status.
 
-    0; 1 if a part of a sweep failed; 2 for a wrong input; 130 on Ctrl-C.
+    The status is 0, 1 if a part of a sweep failed, 2 for a wrong input, 130 on Ctrl-C.
     """
-    arguments = whole.parse_args(argv)
+    arguments = parser.parse_args(argv)
     from vmunet.errors import InputError
 
     status = 0
@@ -89,7 +89,7 @@ def run(whole: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         status = arguments.command(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # the reader of a pipe (head, less) has seen enough; nothing may be flushed into it
+        # the reader of the pipe (head, less) has closed it: nothing may be flushed into it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except InputError as error:
         return fail(str(error))
@@ -104,7 +104,10 @@ def run(whole: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
 
 
 def missing(error: ModuleNotFoundError) -> str:
-    """Which package is not installed; a missing module of our own is a mistake, and raised."""
+    """The message about a package that is not installed.
+
+    Raises the error again if the missing module is one of ours, because that is a bug.
+    """
     package = (error.name or "").partition(".")[0]
     if package in ("", "vmunet", "pipeline", "stages", "reports"):
         raise error

@@ -1,6 +1,6 @@
-"""Reading what other stages wrote. DVC has hashed these files, so their fields are trusted.
+"""Reading the files of other stages. DVC has hashed these files, so their fields are trusted.
 
-What can still be wrong is a file as a whole: it is missing, it cannot be read, or it is another
+Only a file as a whole can still be wrong: it is missing, it cannot be read, or it is another
 kind of file. Each of these is one error that says which command makes the file again.
 """
 
@@ -27,11 +27,11 @@ UNUSABLE = (
 
 @contextmanager
 def trusted(path: Path | str, content: str, again: str) -> Iterator[None]:
-    """Around the code that reads `path`: whatever that code stumbles over is one InputError.
+    """Turn every error of the code that reads `path` into one InputError.
 
     Args:
         path: as messages name it.
-        content: what the file should hold, such as `the scores of a run`.
+        content: the expected content of the file, such as `the scores of a run`.
         again: how to make the file again, such as "run `python -m stages.figures`".
     """
     try:
@@ -44,7 +44,7 @@ def trusted(path: Path | str, content: str, again: str) -> Iterator[None]:
 
 
 def read_json(root: Path, path: Path | str, content: str, again: str) -> Any:
-    """The content of a JSON file; `path` is relative to `root`, the others are as of `trusted`."""
+    """The content of a JSON file; `path` is relative to `root`; see `trusted` for the others."""
     with trusted(path, content, again):
         return json.loads((root / path).read_text(encoding="utf-8"))
 

@@ -1,4 +1,4 @@
-"""A run's model card: what it is, how it was measured, what it must not be."""
+"""A run's model card: what the model is, how it was measured, what it must not be used for."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -54,7 +54,7 @@ def model_card(metrics: Mapping[str, Any], record: Mapping[str, Any], weights_so
 
     Args:
         metrics: the content of its metrics.json.
-        record: the content of its run.json, which tells what it was trained with.
+        record: the content of its run.json: the settings of its training.
         weights_source: the profile's source of initial weights; `phantom` is a short pre-training
             on phantoms, whatever VMamba the cell names.
     """
@@ -112,8 +112,10 @@ def _lines(
     yield "## Limits"
     yield ""
     real = data["source"] not in ("phantom", "own")
-    own = [DATASET_LIMITS[run["dataset"]]] if real and run["dataset"] in DATASET_LIMITS else []
-    for limit in (*LIMITS, *([SLICES] if volumes else []), *own):
+    data_limits = (
+        [DATASET_LIMITS[run["dataset"]]] if real and run["dataset"] in DATASET_LIMITS else []
+    )
+    for limit in (*LIMITS, *([SLICES] if volumes else []), *data_limits):
         yield f"- {limit}"
     yield ""
     yield "## Where it comes from"
@@ -125,8 +127,8 @@ def _lines(
     yield ""
     yield "The code is under the MIT licence. To segment with it:"
     yield ""
-    thing = "ct.nii.gz" if volumes else "photo.jpg"
-    yield f"    vmunet predict {checkpoint['path']} {thing} --out masks"
+    example = "ct.nii.gz" if volumes else "photo.jpg"
+    yield f"    vmunet predict {checkpoint['path']} {example} --out masks"
 
 
 def _images(paper: Mapping[str, Any], sound: Mapping[str, Any]) -> Iterator[str]:
@@ -139,12 +141,12 @@ def _images(paper: Mapping[str, Any], sound: Mapping[str, Any]) -> Iterator[str]
     yield "|---|---:|" + "---:|" * len(SIZES)
     for key, words in SCORES.items():
         if any(key in sound[size] for size in SIZES):
-            own = [_interval(sound[size], key) for size in SIZES]
-            yield f"| {words} | {_percent(paper.get(key))} | {' | '.join(own)} |"
+            intervals = [_interval(sound[size], key) for size in SIZES]
+            yield f"| {words} | {_percent(paper.get(key))} | {' | '.join(intervals)} |"
     for name in sound["training_size"].get("classes", {}):
-        own = [_interval(sound[size]["classes"][name], "mean_dice") for size in SIZES]
+        intervals = [_interval(sound[size]["classes"][name], "mean_dice") for size in SIZES]
         words = f"{name}: Dice, mean over images"
-        yield f"| {words} | {_percent(paper.get(name))} | {' | '.join(own)} |"
+        yield f"| {words} | {_percent(paper.get(name))} | {' | '.join(intervals)} |"
 
 
 def _organs(metrics: Mapping[str, Any]) -> Iterator[str]:
@@ -168,19 +170,19 @@ def _organs(metrics: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _own(cell: Mapping[str, Any]) -> str:
-    """Loss weights and augmentation, where they are the cell's own."""
+    """The cell's loss weights and augmentation, if it has its own."""
     words = {"loss_weights": "weights of cross-entropy and Dice", "augment": "augmentation"}
-    found = ""
+    settings_text = ""
     for field, name in words.items():
         value = cell.get(field)
         if isinstance(value, Mapping):
             value = [f"{key.replace('_', ' ')} {_text(one)}" for key, one in value.items()]
-        found += f", {name} {_text(value)}" if value is not None else ""
-    return found
+        settings_text += f", {name} {_text(value)}" if value is not None else ""
+    return settings_text
 
 
 def _initial(init: Any, source: str) -> str:
-    """What the weights were before training."""
+    """The origin of the weights before training."""
     if source == "phantom" and init not in (None, "none"):
         return f"a short pre-training on phantoms in place of {init}"
     return _text(init)
@@ -211,6 +213,6 @@ def _classes(data: Mapping[str, Any]) -> str:
 
 
 def _count(data: Mapping[str, Any], name: str) -> str:
-    """Images, or cases with their slices."""
+    """The number of images, or of cases with their slices."""
     slices = data.get(name.replace("n_", "") + "_slices")
     return f"{data[name]} images" if slices is None else f"{data[name]} cases ({slices} slices)"

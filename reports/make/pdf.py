@@ -17,7 +17,7 @@ OUT = Path("reports/out")
 PDF, TEX = OUT / "report.pdf", OUT / "report.tex"
 LATEX = "pdflatex"
 SECONDS = 300  # of one pass
-PASSES = 2  # the second knows the references
+PASSES = 2  # the second pass knows the references
 MISSING = (
     f"No {LATEX} was found when this report was made.",
     "The same report as a page for a browser: reports/out/index.html",
@@ -31,10 +31,10 @@ def make_pdf(root: Path) -> bool:
     """Write reports/out/report.tex and reports/out/report.pdf under `root`.
 
     Returns:
-        Whether LaTeX compiled it; without LaTeX the PDF is a page that says how to get it.
+        Whether LaTeX compiled it; without LaTeX the PDF is one page that says how to install it.
 
     Raises:
-        InputError: a table or figure is missing, or LaTeX does not accept what was made of them.
+        InputError: a table or figure is missing, or LaTeX does not accept the document.
     """
     report = read_report(root)
     figures = [
@@ -73,7 +73,7 @@ def compile_tex(folder: Path, text: str, target: Path) -> None:
         (Path(place) / "report.tex").write_text(text, encoding="utf-8")
         for _ in range(PASSES):
             try:
-                done = subprocess.run(
+                process = subprocess.run(
                     [*command, "report.tex"],
                     cwd=place,
                     env=settings,
@@ -84,8 +84,8 @@ def compile_tex(folder: Path, text: str, target: Path) -> None:
                 )
             except subprocess.TimeoutExpired:
                 raise InputError(f"{LATEX} did not end within {SECONDS} s") from None
-            if done.returncode:
-                raise InputError(f"{TEX}: {LATEX} stopped: {first_error(done.stdout)}")
+            if process.returncode:
+                raise InputError(f"{TEX}: {LATEX} stopped: {first_error(process.stdout)}")
         shutil.copyfile(Path(place) / "report.pdf", target)
 
 

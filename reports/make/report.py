@@ -1,7 +1,7 @@
 """What the stage `tables` computes, as reports/out/tables/report.json holds it.
 
-The tables in LaTeX, CSV and Markdown, the page and the PDF show a `Report` and compute nothing of
-their own: rows with their statistics, printed cells, captions, provenance, headline scores.
+The tables in LaTeX, CSV and Markdown, the page and the PDF show a `Report` and compute nothing
+themselves: rows with their statistics, printed cells, captions, provenance, headline scores.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from reports.make.typeset.words import count, listed
 TABLES = Path("reports/out/tables")
 PATH = TABLES / "report.json"
 AGAIN = "run `python -m stages.tables`"
-LEVEL = 0.05  # a corrected p below it is significant
+LEVEL = 0.05  # a corrected p below this level is significant
 UNKNOWN = "not recorded"
 NUMERALS = ("I", "II", "III", "IV", "V", "VI")
 Bounds = tuple[float | None, float | None]
@@ -25,7 +25,7 @@ Bounds = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class Inference:
-    """What the test images (cases) say about one measured figure.
+    """How sure one measured figure is, from the test images (cases).
 
     Attributes:
         low, high: its 95% bootstrap interval over them, in the figure's own unit; None if the
@@ -34,7 +34,7 @@ class Inference:
             the paper's protocol, at the dataset's base size), corrected by Holm's method for the
             tests in this table, dataset and metric. None for that row itself, and everywhere
             if the grid has no such runs.
-        verdict: where the interval lies relative to the published value; None without one.
+        verdict: the place of the interval relative to the published value; None without one.
     """
 
     low: float | None
@@ -85,11 +85,13 @@ class Figure:
 
     @property
     def difference_interval(self) -> tuple[float, float] | None:
-        """The 95% interval of the difference: the published value is taken as exact."""
-        known = self.inference
-        if self.published is None or known is None or known.low is None or known.high is None:
+        """The 95% interval of the difference; the published value counts as exact."""
+        inference = self.inference
+        if self.published is None or inference is None:
             return None
-        return known.low - self.published, known.high - self.published
+        if inference.low is None or inference.high is None:
+            return None
+        return inference.low - self.published, inference.high - self.published
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class PaperTable:
 
     @property
     def runs(self) -> list[str]:
-        """Names of all runs that it shows."""
+        """The names of all runs that the table shows."""
         return [name for row in self.rows for names in row.runs.values() for name in names]
 
     @property
@@ -167,18 +169,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the figures come from: what stands in every output of the report.
+    """Where the figures come from; every output of the report says it.
 
     Attributes:
         profile, about: the budget's name and its own words.
         data: a sentence for each dataset: source, counts, sizes.
         phantom: one sentence for a visible band if any data are phantoms, else ''.
-        runs: how many trained and scored runs the report is made from.
-        seeds: theirs, sorted.
+        runs: the number of trained and scored runs in the report.
+        seeds: the runs' seeds, sorted.
         revisions: code revisions that they were trained with, `+changes` marking edited sources.
-        devices: what they were trained on, with how many processor threads.
+        devices: the devices of the trainings, with the number of processor threads.
         versions: package name -> version, or versions if runs differ.
-        seconds: that all trainings took together, None if a run does not say.
+        seconds: the time of all trainings together, None if a run does not record its own.
     """
 
     profile: str

@@ -13,7 +13,7 @@ Value = str | bool | int | float | None
 
 @dataclass(frozen=True)
 class Tidy:
-    """A tidy table, as its CSV file holds it: names of the columns, and rows as wide."""
+    """A tidy table, as its CSV file holds it: the columns' names, and rows of the same length."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Value, ...], ...]
@@ -29,10 +29,10 @@ class Tidy:
 
 
 def tidy(records: Sequence[Mapping[str, Any]]) -> Tidy:
-    """Records as a table: floats rounded to 6 decimals, absent and undefined values None.
+    """Make a table of records; floats have 6 decimals, absent and undefined values are None.
 
-    The columns stand in the order in which the records bring them. A column with an absent number
-    holds floats alone, whatever the others are.
+    The columns keep the order of their first appearance in the records. If a number of a column is
+    absent, all its other numbers are floats.
     """
     columns = tuple(dict.fromkeys(name for record in records for name in record))
     by_column = [_uniform([record.get(name) for record in records]) for name in columns]
@@ -40,9 +40,11 @@ def tidy(records: Sequence[Mapping[str, Any]]) -> Tidy:
 
 
 def _uniform(values: Sequence[Any]) -> list[Value]:
-    known = [value for value in values if value is not None]
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
-    if not numbers or (len(known) == len(values) and all(isinstance(v, int) for v in known)):
+    present = [value for value in values if value is not None]
+    numbers = all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in present
+    )
+    if not numbers or (len(present) == len(values) and all(isinstance(v, int) for v in present)):
         return list(values)
     return [
         None if value is None or value != value else float(np.round(float(value), 6))

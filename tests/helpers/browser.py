@@ -1,6 +1,6 @@
-"""Pages as a browser shows them: headless Chromium, where it is installed.
+"""Pages as a browser shows them: headless Chromium, if it is installed.
 
-`dom` gives a page as its scripts leave it; `Browser` uses one: it presses keys, drags and looks.
+`dom` gives a page after its scripts; `Browser` uses a page: it presses keys, drags and looks.
 """
 
 import base64
@@ -36,20 +36,20 @@ ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # WebDriver's name for a refere
 
 
 def dom(url: str, milliseconds: int = 20_000) -> str:
-    """The page's HTML after its scripts had so much (virtual) time."""
+    """The page's HTML after its scripts ran for this many (virtual) milliseconds."""
     assert CHROMIUM is not None
     with tempfile.TemporaryDirectory() as profile:
         command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}"]
         command += [f"--virtual-time-budget={milliseconds}", "--dump-dom", url]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+        process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 class Browser:
     """Chromium driven by chromedriver (W3C WebDriver over HTTP), without any network.
 
-    Whatever a page asks of another machine fails, and stands in `log()`.
+    Each request of a page to another machine fails, and `log()` shows it.
     """
 
     def __init__(self) -> None:
@@ -71,13 +71,13 @@ class Browser:
             "--force-device-scale-factor=1",
         ]
         arguments.append("--host-resolver-rules=MAP * ~NOTFOUND")
-        wanted = {
+        capabilities = {
             "goog:chromeOptions": {"binary": CHROMIUM, "args": arguments},
             "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
         }
         try:
             self._wait()
-            session = self._ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
+            session = self._ask("POST", "/session", {"capabilities": {"alwaysMatch": capabilities}})
             self.base += f"/session/{session['sessionId']}"
         except BaseException:
             self.close()
@@ -110,7 +110,7 @@ class Browser:
         self._ask("POST", "/url", {"url": url})
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """What a JavaScript function's body returns; awaited where it is a promise."""
+        """The return value of a JavaScript function's body; a promise is awaited."""
         return self._ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
     def until(self, script: str, seconds: float = 10.0) -> Any:
@@ -132,7 +132,7 @@ class Browser:
         self._ask("POST", f"/element/{self.find(css)}/value", {"text": text})
 
     def press(self, *keys: str) -> None:
-        """Press and release keys, whatever has the focus."""
+        """Press and release keys in the element that has the focus."""
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
         self._ask(
             "POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]}
@@ -147,7 +147,7 @@ class Browser:
         return base64.b64decode(self._ask("GET", "/screenshot"))
 
     def cdp(self, command: str, parameters: dict[str, Any]) -> Any:
-        """A command of the DevTools protocol."""
+        """Send a command of the DevTools protocol."""
         return self._ask("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def _wait(self) -> None:

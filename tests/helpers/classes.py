@@ -57,7 +57,7 @@ def write_class_arrays(
 
 
 def write_native(folder: Path, masks: list[np.ndarray]) -> None:
-    """The zip of native masks, which may be anything that a PNG holds."""
+    """Write the zip of native masks; a mask may be any array that a PNG can hold."""
     with zipfile.ZipFile(folder / "test" / "native_masks.zip", "w") as archive:
         for i, mask in enumerate(masks):
             archive.writestr(f"test{i}.png", cv2.imencode(".png", mask)[1].tobytes())

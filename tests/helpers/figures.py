@@ -1,4 +1,4 @@
-"""Made-up runs with all the files that the figures are drawn from, for their tests."""
+"""Made-up runs with all files that the figures are drawn from."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ class FigureRun(Run):
 
 
 def make_grid(isic=("isic17-64",), volumes=(), seeds=(42,)):
-    """Parameters whose grid has the views that the figures ask for."""
+    """Parameters whose grid has the views that the figures need."""
     params = make_params(volumes=volumes)
     params.grid.ablation_views = list(isic)
     params.grid.profiled = list(isic[:1])
@@ -84,7 +84,7 @@ def guesses(images, truth, seed):
 
 
 def write_images(root, params, runs, images, truth, source="phantom", guess=guesses, ids=None):
-    """What runs on images leave: metrics, tables, predictions, histories, arrays."""
+    """Write the files of runs on images: metrics, tables, predictions, histories, arrays."""
     ids = ids or [f"ISIC_{i:07d}" for i in range(len(images))]
     for number, run in enumerate(runs):
         probabilities = guess(images, truth, number)
@@ -128,7 +128,7 @@ def write_history(path, number, selects="test"):
 
 
 def write_volumes(root, params, runs, cases=5, side=32, seed=3):
-    """What runs on volumes leave: boxes for organs, moved a little in the predictions."""
+    """Write the files of runs on volumes: organs are boxes, moved a little in the predictions."""
     random = np.random.default_rng(seed)
     names = [f"case{i:04d}" for i in range(cases)]
     for view in {run.view for run in runs}:

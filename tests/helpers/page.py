@@ -22,7 +22,7 @@ SIDE = 32  # px of the made-up images
 NASTY = "<i>&\"'</script><script>alert(1)</script>"
 IDS = ["ISIC_0000010", "ISIC_0000002", "ISIC_0000001", f"ISIC_{NASTY}"]
 CASES = ["case0001", "case0002"]
-# A table of one's own: what a cell or a title holds must stay text on the page.
+# An additional table: the content of its cells and title must stay text on the page.
 EXTRA = Part(
     sheet=Sheet("some-extra", Caption("Some extra", "", "", (), (NASTY,)), (), ()),
     terminal=(),
@@ -50,7 +50,7 @@ def runs_of(params, run, cells=("base", "scratch"), seeds=(42,)):
 
 
 def write_all(root, params, runs, ids=IDS, source="phantom", scores=made_up):
-    """Everything that the page is made from."""
+    """Write everything that the page is made from."""
     write_metrics(root, params, runs, scores, source)
     for run in runs:
         folder = root / run.metrics_folder(params.profile_name)
@@ -62,7 +62,7 @@ def write_all(root, params, runs, ids=IDS, source="phantom", scores=made_up):
 
 
 def make_whole_page(root, params, runs, statistics=None):
-    """The page, after the tables and what it shows of every test case."""
+    """Make the page, after the tables and the pictures of every test case."""
     make_tables(root, params, runs, statistics)
     report = read_report(root)
     (root / PATH).write_text(replace(report, parts=(*report.parts, EXTRA)).json(), encoding="utf-8")
@@ -81,7 +81,7 @@ def circle(middle, radius, side=SIDE):
 
 
 def write_images(root, folder, run, ids):
-    """Masks that agree less from one image to the next."""
+    """Masks whose agreement falls from image to image."""
     test = root / "data/arrays" / run.view / run.protocol / "test"
     test.mkdir(parents=True, exist_ok=True)
     shades = np.linspace(40, 220, len(ids)).astype(np.uint8)

@@ -37,7 +37,7 @@ ORGANS = (
 
 @dataclass(frozen=True)
 class Run:
-    """What stages.tables uses of pipeline.config.runs.Run."""
+    """The part of pipeline.config.runs.Run that stages.tables uses."""
 
     view: str
     cell: str
@@ -61,7 +61,7 @@ def make_params(
     volumes=(),
     cross=(),
 ):
-    """Parameters with two datasets at sizes[0], ISIC17 alone at the others, and Synapse at
+    """Parameters with two datasets at sizes[0], only ISIC17 at the others, and Synapse at
     `volumes`, which the same settings train with another T_max; `cross` names cross tests."""
     views = {f"isic17-{s}": SimpleNamespace(dataset="isic17", size=s) for s in sizes}
     views[f"isic18-{sizes[0]}"] = SimpleNamespace(dataset="isic18", size=sizes[0])
@@ -109,7 +109,7 @@ def volume_runs(params, seeds=(42,), protocols=("paper", "sound")):
 
 
 def made_up(run: Run) -> dict[str, float]:
-    """Scores that depend on the run's fields alone."""
+    """Scores that depend only on the run's fields."""
     step = list(CELLS).index(run.cell) + 20 * (run.protocol == "sound") + run.seed % 7
     miou = 0.7 + 0.004 * step + 0.01 * ("isic18" in run.view)
     return {
@@ -180,7 +180,7 @@ def write_volume_metrics(
 
 
 def write_metrics(root, params, runs, scores=made_up, source="phantom", native=(80, 160)):
-    """Metrics files of runs on images, and of those on volumes among them."""
+    """Write metrics files of runs on images, and of the runs on volumes among them."""
     volumes = [run for run in runs if run.view in params.grid.volumes]
     write_volume_metrics(root, params, volumes)
     for run in runs:
@@ -223,7 +223,7 @@ def metrics_file(root, params, run):
 
 
 def copy_declarations(root):
-    """The repository's own reports/, without its code and without what a clone has rendered."""
+    """The repository's own reports/, without its code and without a clone's rendered files."""
     shutil.copytree(REPOSITORY / "reports/templates", root / "reports/templates")
     for path in (REPOSITORY / "reports").glob("*.yaml"):
         shutil.copy(path, root / "reports")

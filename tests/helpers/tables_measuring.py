@@ -15,17 +15,21 @@ class MadeUpStatistics:
 
     def inferences(self, rows, published, base, scales):
         inferences = [{} for _ in rows]
-        for own, said, inferred in zip(rows, published, inferences, strict=True):
+        for own, published_row, inferred in zip(rows, published, inferences, strict=True):
             for metric, scale in scales.items() if own else ():
                 mean = scale * sum(result.scores[metric] for result in own) / len(own)
                 low, high = mean - 2.5, mean + 2
                 p = 0.0123 if own[0].run.cell in ("scratch", "drop-path-03") else 0.4
-                here = verdict(low, high, said[metric]) if metric in said else None
-                inferred[metric] = Inference(low, high, None if own == list(base) else p, here)
+                inferred_verdict = (
+                    verdict(low, high, published_row[metric]) if metric in published_row else None
+                )
+                inferred[metric] = Inference(
+                    low, high, None if own == list(base) else p, inferred_verdict
+                )
         return inferences
 
     def difference(self, first, second, metric):
-        """The two protocols': as wide for every metric, p below 0.05 for two of them."""
+        """Of the protocols: the same intervals for each metric, p below 0.05 for two metrics."""
         p = 0.4 if metric == "dsc" else 0.0002
         return Difference((70.0, 75.5), (77.0, 81.25), 5.5, 9.75, p)
 
@@ -74,7 +78,7 @@ def write_per_image(path: Path, rows):
 def write_cross(root, params, runs, name="isic17-to-isic18", images=6, shared=("i4", "i5")):
     """A cross test of ISIC17's runs on ISIC18, and the per_image.csv of ISIC18's own runs.
 
-    The models trained elsewhere miss half of what those at home hit.
+    The models of the other dataset miss half of the pixels that ISIC18's own models hit.
     """
     train, test = (f"{dataset}-64" for dataset in name.split("-to-"))
     ids = [f"i{index}" for index in range(images)]
@@ -101,7 +105,7 @@ def write_cross(root, params, runs, name="isic17-to-isic18", images=6, shared=("
 
 
 def make_everything(root, seeds=(1, 2, 3)):
-    """Every table there is, from made-up files under `root`; their folder."""
+    """Make every table from made-up files under `root`; returns the tables' folder."""
     params = make_params(volumes=(64,), cross=("isic17-to-isic18",))
     runs = all_runs(params, seeds)
     write_metrics(root, params, runs)

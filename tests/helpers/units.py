@@ -20,7 +20,7 @@ def image_ids(images):
 
 
 def made_up_counts(run, size, images=24, quality=0.8):
-    """Counts (images, 4) of every comparison; a view's runs share the truth, as do its sizes."""
+    """Counts (images, 4) of every comparison; all runs and sizes of a view have the same truth."""
     truth = np.random.default_rng(len(run.view.split("-")[0])).integers(800, 12_000, images)
     rng = np.random.default_rng(seed_of(run))
     part = np.clip(rng.normal(quality, 0.15, images), 0, 1)
@@ -85,7 +85,7 @@ def write_images(root, params, run, counts, ids=None):
 
 
 def write_cases(root, params, run, rows):
-    """A run's metrics.json and per_case.csv, from the latter's rows."""
+    """Write a run's metrics.json and per_case.csv, from the rows of per_case.csv."""
     organs = {name: [row for row in rows if row["organ"] == name] for name in ORGANS}
     dice = {k: float(np.mean([row["paper_dice"] for row in of])) for k, of in organs.items()}
     far = {k: float(np.mean([row["paper_hd95_voxels"] for row in of])) for k, of in organs.items()}

@@ -217,7 +217,7 @@ def test_a_missing_file_is_named(demo, tmp_path, lost, figure, message):
         away.rename(root / lost)
 
 
-def test_where_a_figure_fails_the_old_ones_stay(tmp_path):
+def test_if_a_figure_fails_the_old_ones_stay(tmp_path):
     params, runs = write_small(tmp_path)
     folder = tmp_path / "reports/out/figures"
     folder.mkdir(parents=True)
@@ -287,7 +287,7 @@ def test_no_text_of_the_demo_is_cut_or_lies_on_another(demo, monkeypatch):
 def test_no_text_of_a_small_grid_is_cut_or_lies_on_another(tmp_path, ids, monkeypatch):
     long = [f"a-very-long-name-of-an-image-{i}" for i in range(12)]
     params, runs = write_small(tmp_path, source="phantom", ids=long if ids == "long" else None)
-    figures = (qualitative, lowest) if ids == "long" else FIGURES  # the others show no ids
+    figures = (qualitative, lowest) if ids == "long" else FIGURES  # the other figures show no ids
     for figure in figures:
         with style.settled():
             for drawn in figure(Runs(tmp_path, params, runs)):

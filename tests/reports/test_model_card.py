@@ -73,7 +73,7 @@ def test_data_of_ones_own_get_nobody_elses_licence_or_limits(metrics, dataset):
     assert "few clinics" not in text
 
 
-def test_what_is_undefined_is_a_dash(metrics):
+def test_undefined_scores_are_dashes(metrics):
     changed = copy.deepcopy(metrics)
     changed["sound"]["native_size"]["mean_dice"] = None
     changed["sound"]["native_size"]["intervals"]["mean_dice"] = [None, None]
@@ -94,7 +94,7 @@ def test_a_card_of_volumes_has_its_organs_with_intervals(tmp_path):
     dice = metrics["sound"]["organs"]["liver"]["dice"]
     text = model_card(metrics, RECORD, "http")
     assert f"| {100 * dice:.2f} [50.00, 75.00] |" in text
-    # a case counts where the organ is predicted alone too: Dice 0
+    # a case also counts if only the prediction has the organ: Dice 0
     assert "cases counted in Dice" in text
     assert "cases with the organ" not in text
     assert "18 cases (520 slices) to train" in text

@@ -1,4 +1,4 @@
-"""The page: what it holds, that nothing in it breaks out of its place, that it asks for nothing."""
+"""The page: its content, that texts stay texts, and that it requests no other file."""
 
 import base64
 import io
@@ -127,7 +127,7 @@ def test_landmarks_language_and_names(page):
 
 def test_tables_have_captions_and_every_column_a_button(page):
     tables = page.all("table")
-    # I in two, II to VI, then what the paper does not have: six, the runs, and an extra one.
+    # I in two, II to VI, then those that the paper does not have: six, the runs, and an extra one.
     assert len(tables) == len(page.all("caption")) == 7 + 6 + 2
     for attributes, _ in page.all("th"):
         assert attributes["scope"] in ("col", "colgroup", "row")
@@ -173,7 +173,7 @@ def test_a_browser_is_told_to_load_and_run_nothing_else(page):
     assert "unsafe" not in meta["content"]
 
 
-def test_what_comes_from_data_stays_text(page, text):
+def test_texts_from_data_stay_texts(page, text):
     assert not page.all("i")
     kinds = Counter(a.get("type", "own") for a, _ in page.all("script"))
     assert kinds == {"application/json": 3, "own": 1}
@@ -233,7 +233,7 @@ def test_several_seeds_are_a_list(root):
     assert len(views(page)["isic17-64"]["runs"]) == 2  # one seed of each protocol
 
 
-def test_what_no_run_produced_is_a_dash_without_a_place_in_the_order(text):
+def test_a_figure_without_runs_is_a_dash_and_is_sorted_last(text):
     dashes = re.findall(r"<td[^>]*>\u2013</td>", text)
     assert len(dashes) > 50
     assert all('none"' in cell and "data-sort" not in cell for cell in dashes)
@@ -306,8 +306,8 @@ def test_without_figures(root):
     assert not page.all("dialog")
 
 
-def test_the_page_needs_nothing_but_what_the_other_stages_wrote(root):
-    """Metrics, arrays and declarations are for the stages before it to read."""
+def test_the_page_needs_only_the_files_of_other_stages(root):
+    """Only the stages before the page read metrics, arrays and declarations."""
     root, params = root
     runs = [run for run in runs_of(params, Run) if run.view == "isic17-64"]
     write_all(root, params, runs)
@@ -322,7 +322,7 @@ def test_the_page_needs_nothing_but_what_the_other_stages_wrote(root):
 
 @pytest.mark.parametrize("stage", ["page", "pdf"])
 def test_the_stage_imports_nothing_that_computes(stage):
-    """So an edit of the statistics, or of how metrics are read, reruns the tables alone."""
+    """So an edit of the statistics, or of the reading of metrics, reruns only the tables."""
     code = f"import stages.{stage}, sys; print(*sys.modules)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
@@ -400,7 +400,7 @@ def test_a_drawing_keeps_every_label(case):
 
 
 def test_eight_hundred_cases_are_small_enough():
-    """Of 256 px; photographs apart, three drawings of a lesion take little."""
+    """At 256 px, three drawings of a lesion take little, apart from the photographs."""
     y, x = np.ogrid[:256, :256]
     wave = 60 + 12 * np.sin(9 * np.arctan2(y - 128, x - 128))
     lesion = (y - 128) ** 2 + (x - 128) ** 2 < wave**2
@@ -424,7 +424,7 @@ def broken(root, params, runs, words):
         make_whole_page(root, params, runs)
 
 
-def test_what_is_missing_is_named_and_the_old_page_stays(root):
+def test_missing_files_are_named_and_the_old_page_stays(root):
     root, params = root
     runs = runs_of(params, Run)
     write_all(root, params, runs)

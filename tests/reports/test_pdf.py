@@ -1,4 +1,4 @@
-"""The report as a PDF: compiled where LaTeX is, one page that says so where it is not."""
+"""The report as a PDF: compiled if LaTeX is installed, otherwise one page that says so."""
 
 import json
 import re
@@ -105,7 +105,7 @@ def test_a_document_cannot_run_programs_or_take_for_ever(tmp_path, monkeypatch):
         compile_tex(tmp_path, r"\def\x{\x}\x", tmp_path / "b.pdf")
 
 
-def test_what_is_missing_is_named(project):
+def test_missing_files_are_named(project):
     (project / "reports/out/figures/curves.pdf").unlink()
     with pytest.raises(InputError, match=r"curves\.pdf: no such file, though .*figures\.json"):
         make_pdf(project)

@@ -1,4 +1,4 @@
-"""What the report says of where its figures come from, and the headline scores for `dvc diff`."""
+"""The origin of the report's figures as it states it, and the headline scores for `dvc diff`."""
 
 from types import SimpleNamespace
 
@@ -40,7 +40,7 @@ def test_it_names_profile_data_seeds_revision_and_both_kinds_of_phantoms(results
     assert provenance.phantom.endswith("about skin lesions or about organs in real CT.")
 
 
-def test_what_runs_do_not_record_is_said_to_be_unknown(results):
+def test_missing_records_of_runs_are_called_unknown(results):
     lines = dict(provenance_of(*results, NAMES).lines())
     assert lines["Trained on"] == UNKNOWN
     assert lines["Training time, all runs"] == UNKNOWN
@@ -62,7 +62,7 @@ def test_runs_that_differ_are_all_named(results):
     assert lines["Trained on"] == "CPU (2 threads)"
     assert lines["Training time, all runs"] == "3 min"
     assert lines["Packages"] == "torch 2.12 or 2.13, numpy 2"
-    runs[1].checkpoint["seconds"] = None  # a sum of some would be too little
+    runs[1].checkpoint["seconds"] = None  # a sum of only some trainings would be too small
     assert dict(provenance_of(params, runs, NAMES).lines())["Training time, all runs"] == UNKNOWN
 
 

@@ -47,8 +47,8 @@ def results_of(root, params, runs):
 
 def tables(root, params, runs, with_statistics=True):
     statistics = Statistics(root) if with_statistics else None
-    made = Assembler(read_inputs(root, params, runs, statistics)).tables()
-    return {table.key: table for table in made if table.key != "V"}  # which wants torch
+    paper_tables = Assembler(read_inputs(root, params, runs, statistics)).tables()
+    return {table.key: table for table in paper_tables if table.key != "V"}  # V needs torch
 
 
 def figures(table, dataset, metric):
@@ -120,22 +120,22 @@ def test_intervals_are_percent_and_those_of_the_counts(computed):
 
 
 def test_p_is_corrected_for_the_rows_of_a_table_dataset_and_metric(computed):
-    made = figures(computed["III"], "isic18", "dsc")
+    by_run = figures(computed["III"], "isic18", "dsc")
     base = ImageSample(made_up_counts(Run("isic18-64", "base", "paper", 42), 64)["paper"][None])
     plain = {}
-    for cell, protocol, view in made:
-        of = ImageSample(made_up_counts(Run(view, cell, protocol, 42), 64)["paper"][None])
-        same = (cell, protocol) == ("base", "paper")
-        plain[cell, protocol, view] = None if same else permutation_p(base, of)["dsc"]
+    for cell, protocol, view in by_run:
+        sample = ImageSample(made_up_counts(Run(view, cell, protocol, 42), 64)["paper"][None])
+        is_base = (cell, protocol) == ("base", "paper")
+        plain[cell, protocol, view] = None if is_base else permutation_p(base, sample)["dsc"]
     assert len(plain) == 4  # the sound base is one of three tests
     corrected = dict(zip(plain, holm(list(plain.values())), strict=True))
-    assert {key: figure.inference.p for key, figure in made.items()} == corrected
+    assert {key: figure.inference.p for key, figure in by_run.items()} == corrected
 
 
 def test_other_sizes_are_tested_against_the_base_size(computed):
-    made = figures(computed["VI"], "isic17", "miou")
-    assert {view for _, _, view in made} == {"isic17-64", "isic17-96", "isic17-128"}
-    for (_, protocol, view), figure in made.items():
+    by_run = figures(computed["VI"], "isic17", "miou")
+    assert {view for _, _, view in by_run} == {"isic17-64", "isic17-96", "isic17-128"}
+    for (_, protocol, view), figure in by_run.items():
         is_base = (protocol, view) == ("paper", "isic17-64")
         assert (figure.inference.p is None) == is_base
 
@@ -144,13 +144,13 @@ def test_without_base_runs_there_is_no_test(root):
     params = make_params()
     runs = [Run("isic17-64", "scratch", protocol, 42) for protocol in ("paper", "sound")]
     write_runs(root, params, runs)
-    made = figures(tables(root, params, runs)["I"], "isic17", "miou")
-    assert [figure.inference.p for figure in made.values()] == [None, None]
-    assert all(figure.inference.low < figure.inference.high for figure in made.values())
+    by_run = figures(tables(root, params, runs)["I"], "isic17", "miou")
+    assert [figure.inference.p for figure in by_run.values()] == [None, None]
+    assert all(figure.inference.low < figure.inference.high for figure in by_run.values())
 
 
 def test_volumes_in_percent_and_voxels(computed):
-    made = computed["II"]
+    table = computed["II"]
     base, sound = (made_up_cases(run) for run in volume_runs(make_params(volumes=(64,))))
     samples = [
         {
@@ -166,7 +166,7 @@ def test_volumes_in_percent_and_voxels(computed):
         ("liver", "paper_dice", "liver", 100),
         ("hd95", "paper_hd95_voxels", "", 1),
     ):
-        of_base, of_sound = figures(made, "synapse", metric).values()
+        of_base, of_sound = figures(table, "synapse", metric).values()
         low, high = intervals(samples[0][column])[name]
         assert of_base.inference.low == pytest.approx(scale * low)
         assert of_base.inference.high == pytest.approx(scale * high)
@@ -175,11 +175,11 @@ def test_volumes_in_percent_and_voxels(computed):
 
 
 def test_verdicts_are_relative_to_the_row_of_the_paper(computed):
-    made = figures(computed["I"], "isic17", "sen")
-    assert made["base", "paper", "isic17-64"].inference.verdict == "below"  # 89.90 published
-    assert made["scratch", "paper", "isic17-64"].inference.verdict is None  # nothing published
+    by_run = figures(computed["I"], "isic17", "sen")
+    assert by_run["base", "paper", "isic17-64"].inference.verdict == "below"  # 89.90 published
+    assert by_run["scratch", "paper", "isic17-64"].inference.verdict is None  # nothing published
     hd95 = figures(computed["II"], "synapse", "hd95")
-    assert hd95["base", "paper", "synapse-64"].inference.verdict == "below"  # the better
+    assert hd95["base", "paper", "synapse-64"].inference.verdict == "below"  # lower is better
 
 
 def test_difference_has_the_interval_moved_by_the_published_value():
@@ -195,7 +195,7 @@ def test_seeds_are_one_row(root):
     params = make_params()
     runs = all_runs(params, seeds=(1, 2, 3), cells=("base", "scratch"), sound=())
     write_runs(root, params, runs)
-    made = figures(tables(root, params, runs)["I"], "isic17", "dsc")
+    by_run = figures(tables(root, params, runs)["I"], "isic17", "dsc")
     seeds = {
         cell: ImageSample(
             np.stack(
@@ -204,7 +204,7 @@ def test_seeds_are_one_row(root):
         )
         for cell in ("base", "scratch")
     }
-    inference = made["scratch", "paper", "isic17-64"].inference
+    inference = by_run["scratch", "paper", "isic17-64"].inference
     assert inference.low == pytest.approx(100 * intervals(seeds["scratch"])["dsc"][0])
     assert inference.p == permutation_p(seeds["base"], seeds["scratch"])["dsc"]
 
@@ -254,17 +254,21 @@ def test_protocols_of_a_cell_in_pairs(grid):
         [r for r in results if (r.run.view, r.run.cell, r.run.protocol) == ("isic17-64", "base", p)]
         for p in ("paper", "sound")
     )
-    one = Statistics(root).difference(paper, sound, "mean_dice")
-    back = Statistics(root).difference(sound, paper, "mean_dice")
-    assert one.low < one.high
-    assert (one.first, one.second, one.p) == (back.second, back.first, back.p)
-    assert (one.low, one.high) == pytest.approx((-back.high, -back.low))
+    forward = Statistics(root).difference(paper, sound, "mean_dice")
+    backward = Statistics(root).difference(sound, paper, "mean_dice")
+    assert forward.low < forward.high
+    assert (forward.first, forward.second, forward.p) == (
+        backward.second,
+        backward.first,
+        backward.p,
+    )
+    assert (forward.low, forward.high) == pytest.approx((-backward.high, -backward.low))
     samples = [
         ImageSample(made_up_counts(r.run, 64)["native_size"][None]) for r in (*paper, *sound)
     ]
     expected = paired(*samples)["mean_dice"]
-    shown = (one.low, one.high, one.p)
-    assert shown == pytest.approx((100 * expected.low, 100 * expected.high, expected.p))
+    interval_and_p = (forward.low, forward.high, forward.p)
+    assert interval_and_p == pytest.approx((100 * expected.low, 100 * expected.high, expected.p))
 
 
 def break_row(root, params, run, change, name="per_image.csv"):

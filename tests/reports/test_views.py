@@ -32,7 +32,7 @@ def root(tmp_path_factory):
         ("synapse-64", "base", ["II"]),
         ("synapse-96", "base", []),  # Table II shows the smallest view
         ("isic17-64", "mine", []),
-        ("polyps", "base", []),  # a dataset of one's own: no table declares it
+        ("polyps", "base", []),  # a person's own dataset: no table declares it
     ],
 )
 def test_tables_of_a_run(root, view, cell, tables):

@@ -60,7 +60,7 @@ def tiny(seed: int, num_classes: int = 4) -> VMUNet:
 
 
 class Colourful(nn.Module):
-    """Label 1, 2 or 3 where red, green or blue leads and is above mid-grey."""
+    """Label 1, 2 or 3 if red, green or blue is the largest channel and above mid-grey."""
 
     def __init__(self, channels: int = 4, left: bool = False) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def test_the_likeliest_label_is_numpy_s_argmax(seed, count):
     planes = np.random.default_rng(seed).integers(0, 3, (count, 4, 5)).astype(np.float32)
     kept = planes.copy()
     labels, best = likeliest(iter(planes))
-    np.testing.assert_array_equal(labels, planes.argmax(0))  # the lowest of equal ones
+    np.testing.assert_array_equal(labels, planes.argmax(0))  # the lowest of equal labels
     np.testing.assert_array_equal(best, planes.max(0))
     np.testing.assert_array_equal(planes, kept)
 
@@ -230,7 +230,7 @@ def test_a_manifest_of_impossible_classes_trains_nothing(tmp_path, monkeypatch):
 
 
 def naive_scores(predictions, truths, label):
-    """Pooled Dice and IoU, and per-image Dice where truth or prediction has the label."""
+    """Pooled Dice and IoU, and per-image Dice if truth or prediction has the label."""
     pooled, dice = np.zeros(3), []
     for prediction, truth in zip(predictions, truths, strict=True):
         p, t = prediction == label, truth == label
@@ -248,7 +248,7 @@ def test_scores_are_the_naive_ones(tmp_path, scenes):
         (cv2.addWeighted(image, 0.7, cv2.resize(noise, image.shape[1::-1]), 0.3, 0), labels)
         for (image, labels), noise in zip(scenes, blurred, strict=True)
     ]
-    mixed[0] = scenes[0]  # has no bar, and is clear enough that none is found
+    mixed[0] = scenes[0]  # has no bar, and is so clear that the model predicts none
     folder = write_class_arrays(tmp_path, SIZE, mixed[:1], mixed)
     model = Colourful().train()
     scored = score_class_run(model, folder, NAMES, batch_size=4, resamples=300)
@@ -281,8 +281,8 @@ def test_scores_are_the_naive_ones(tmp_path, scenes):
             label = NAMES.index(name) + 1
             assert of_class["images"] == sum((t == label).any() for t in truths[size])
             rows = [row for row in scored.per_image if row["class"] == name]
-            found = np.array([row[f"{size}_dice"] for row in rows], dtype=float)
-            np.testing.assert_allclose(found, dice)
+            row_dice = np.array([row[f"{size}_dice"] for row in rows], dtype=float)
+            np.testing.assert_allclose(row_dice, dice)
             per_draw.append([np.nanmean(dice[draw]) for draw in draws])
             low, high = np.nanquantile(per_draw[-1], [0.025, 0.975])
             assert of_class["intervals"]["mean_dice"] == pytest.approx([low, high])
@@ -306,7 +306,7 @@ def test_scores_are_the_naive_ones(tmp_path, scenes):
     assert (again.sound, again.per_image) == (scored.sound, scored.per_image)
 
 
-def test_what_no_image_has_is_undefined_and_left_out(tmp_path):
+def test_a_class_in_no_image_is_undefined_and_left_out(tmp_path):
     blank = [(np.full((30, 30, 3), 90, np.uint8), np.zeros((30, 30), np.uint8))] * 2
     blank[0][0][:15, :, 0] = 200
     blank[0][1][:15] = 1
@@ -328,7 +328,7 @@ def test_what_no_image_has_is_undefined_and_left_out(tmp_path):
     json.dumps([scored.paper, scored.sound, scored.per_image], allow_nan=False)
 
 
-def test_the_score_of_what_is_absent_can_be_chosen():
+def test_the_score_of_an_absent_class_can_be_chosen():
     counts = np.array([[0, 0, 0, 9], [2, 1, 1, 5]])
     assert per_image_scores(counts)["dice"].tolist() == [1.0, pytest.approx(2 / 3)]
     assert mean_scores(counts, np.nan)["mean_dice"] == pytest.approx(2 / 3)
@@ -341,7 +341,7 @@ def test_the_score_of_what_is_absent_can_be_chosen():
     assert 0 < np.isnan(drawn["mean_dice"]).sum() < 40
 
 
-def test_what_cannot_be_scored_is_named(tmp_path, scenes):
+def test_unusable_files_are_named_in_scoring(tmp_path, scenes):
     folder = write_class_arrays(tmp_path, SIZE, scenes[:1], scenes)
 
     def refused(message, model=None, classes=NAMES, batch_size=2):
@@ -413,12 +413,12 @@ def test_a_sheet_shows_the_truth_on_the_left_from_worst_to_best():
     dice = np.array([0.3, 0.2, 0.1, 0.0, 0.0, 0.0])
     sheet = class_sheet.draw(images, truth, prediction, NAMES, [*"abcdef"], dice, "some run")
     top, step = HEADER + 18 + GAP + LABEL, TILE + GAP
-    found = []
+    visible = []
     for i in range(6):  # four to a row
         y, x = top + i // 4 * (TILE + CAPTION + GAP), GAP + i % 4 * 2 * step
         pair = [sheet[y : y + TILE, x + s : x + s + TILE] for s in (0, step)]
-        found.append([[bool((p == PALETTE[k]).all(-1).any()) for k in (0, 1)] for p in pair])
-    assert found == 3 * [[[True, False], [False, False]]] + 3 * [[[True, False], [False, True]]]
+        visible.append([[bool((p == PALETTE[k]).all(-1).any()) for k in (0, 1)] for p in pair])
+    assert visible == 3 * [[[True, False], [False, False]]] + 3 * [[[True, False], [False, True]]]
 
 
 # --- the stages, from arrays to predictions
@@ -528,7 +528,7 @@ def test_files_agree_with_each_other_and_with_the_array_api(weights, photos, tmp
         (f"{stem}.png", name) for stem in "ab" for name in NAMES
     ]
     members, seen = load_members(files), set()
-    for stem, found in zip("ab", done.predictions, strict=True):
+    for stem, result in zip("ab", done.predictions, strict=True):
         image = read(photos / f"{stem}.png")[..., ::-1].copy()
         mask = read(out / f"{stem}_mask.png")
         labels, best = segment_classes(members, image, tta=True)
@@ -545,7 +545,7 @@ def test_files_agree_with_each_other_and_with_the_array_api(weights, photos, tmp
             (row,) = [r for r in rows if r["image"] == f"{stem}.png" and r["class"] == name]
             inside = mask == label
             assert float(row["fraction"]) == pytest.approx(inside.mean(), abs=1e-6)
-            assert found.fractions[label - 1] == pytest.approx(inside.mean())
+            assert result.fractions[label - 1] == pytest.approx(inside.mean())
             if inside.any():
                 assert float(row["mean_probability"]) == pytest.approx(
                     best[inside].mean(), abs=1e-5
@@ -584,13 +584,13 @@ def probabilities_of(member, image):
     return np.stack([cv2.resize(plane, image.shape[1::-1]) for plane in planes])
 
 
-def test_every_class_is_found_where_it_is():
+def test_every_class_is_predicted_in_its_place():
     image, labels = scene(4, 130, 170)
-    found, best = segment_classes([Member(Colourful(), 96, "area", NAMES)], image)
-    assert (found == labels).mean() > 0.97
+    predicted, probability = segment_classes([Member(Colourful(), 96, "area", NAMES)], image)
+    assert (predicted == labels).mean() > 0.97
     for label in (1, 2, 3):
-        assert ((found == label) & (labels == label)).sum() > 0.9 * (labels == label).sum()
-    assert 0.25 <= best.min() <= best.max() <= 1
+        assert ((predicted == label) & (labels == label)).sum() > 0.9 * (labels == label).sum()
+    assert 0.25 <= probability.min() <= probability.max() <= 1
 
 
 def test_wrong_members_are_refused():
@@ -610,7 +610,7 @@ def test_wrong_members_are_refused():
     refused("NaN", Member(broken, 32, "area", NAMES))
 
 
-def test_what_cannot_be_predicted_is_one_error_and_leaves_nothing(weights, photos, tmp_path):
+def test_unusable_inputs_are_one_error_and_leave_nothing(weights, photos, tmp_path):
     out, model = tmp_path / "out", weights / "1.safetensors"
 
     def refused(message, files=(model,), images=(photos,), **arguments):
@@ -644,7 +644,9 @@ def test_two_images_never_write_the_same_probability(weights, photos, tmp_path):
     with pytest.raises(InputError, match=r"would write a_b_x_probability\.png"):
         segment_folder([path], [photos], tmp_path / "out", probabilities=True)
     assert not (tmp_path / "out").exists()
-    segment_folder([path], [photos], tmp_path / "out")  # no probabilities, nothing twice
+    segment_folder(
+        [path], [photos], tmp_path / "out"
+    )  # without probabilities no two files have one name
 
 
 def test_an_unreadable_image_is_named_and_the_rest_is_segmented(weights, photos, tmp_path):

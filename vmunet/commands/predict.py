@@ -1,6 +1,6 @@
 """The subcommand `vmunet predict`: images or CT volumes, as the weights were trained for.
 
-Imports of anything heavy stand inside the functions, so that `--help` answers at once.
+Heavy imports stand inside the functions, so that `--help` answers at once.
 """
 
 import argparse
@@ -10,8 +10,8 @@ from pathlib import Path
 
 HELP = "segment images or CT volumes with trained weights"
 ABOUT = """\
-Segment images or CT volumes; the weights say which. An image gets a mask of its own size, and
-predictions.csv a row: file, width, height, the lesion's share of the image, the mean probability
+Segment images or CT volumes; the weights say which. An image gets a mask of the same size and
+a row of predictions.csv: file, width, height, the lesion's share of the image, the mean probability
 inside it. With weights of several classes the mask holds labels, 0 the background, 1 the first
 class, and the table a row for each class. A volume gets a label map on its own grid, and
 predictions.csv a row for each organ: file, organ, voxels, millilitres.
@@ -99,7 +99,7 @@ def predict(arguments: argparse.Namespace) -> None:
     """Run the subcommand.
 
     Raises:
-        InputError: wrong arguments, weights and inputs that do not fit, unreadable inputs.
+        InputError: wrong arguments, unreadable inputs, or inputs that do not fit the weights.
     """
     from vmunet.training.processor import use_processor
 
@@ -135,12 +135,12 @@ def _predict_volumes(weights: Sequence[Path], arguments: argparse.Namespace) -> 
     from vmunet.errors import InputError
     from vmunet.inference.volumes import segment_volumes
 
-    given = {
+    image_options = {
         "--tta": arguments.tta,
         "--probabilities": arguments.probabilities,
         "--threshold": arguments.threshold is not None,
     }
-    if options := [option for option, is_given in given.items() if is_given]:
+    if options := [option for option, is_given in image_options.items() if is_given]:
         raise InputError(
             f"{arguments.weights}: segments CT volumes, to which {', '.join(options)} "
             f"{'does' if len(options) == 1 else 'do'} not apply (each voxel gets its most probable "
@@ -158,16 +158,16 @@ def _predict_volumes(weights: Sequence[Path], arguments: argparse.Namespace) -> 
     _note(segmented.skipped, "label maps")
 
 
-def _say(count: int, thing: str, out: Path) -> None:
-    print(f"{count} {thing}{'' if count == 1 else 's'} segmented into {out}")
+def _say(count: int, noun: str, out: Path) -> None:
+    print(f"{count} {noun}{'' if count == 1 else 's'} segmented into {out}")
 
 
-def _note(skipped: Sequence[Path], what: str) -> None:
+def _note(skipped: Sequence[Path], kinds: str) -> None:
     if skipped:
         names = ", ".join(path.name for path in skipped[:3])
         more = ", ..." if len(skipped) > 3 else ""
         print(
-            f"note: left out by their names, as {what}: {len(skipped)} ({names}{more})",
+            f"note: left out by their names, as {kinds}: {len(skipped)} ({names}{more})",
             file=sys.stderr,
         )
 
@@ -190,10 +190,10 @@ def _for_volumes(weights: Sequence[Path]) -> bool:
 
 
 def _check_inputs(weights: Sequence[Path], inputs: Sequence[Path], for_volumes: bool) -> None:
-    """Refuse inputs of the other kind, with words that say what would fit.
+    """Refuse inputs of the other kind, with a message that says which weights would fit.
 
-    A folder may hold both kinds, and gives the one that the weights are for; files that are
-    neither are for `find_inputs` to refuse.
+    A folder may hold both kinds; only those that fit the weights are taken. `find_inputs` refuses
+    files of neither kind.
     """
     from vmunet.data.images import is_image
     from vmunet.data.nifti import is_nifti
@@ -202,11 +202,12 @@ def _check_inputs(weights: Sequence[Path], inputs: Sequence[Path], for_volumes: 
     fits, other = (is_nifti, is_image) if for_volumes else (is_image, is_nifti)
     for path in inputs:
         files = list(path.iterdir()) if path.is_dir() else [path]
-        wrong = next((file for file in files if other(file)), None)
-        if wrong is not None and not any(map(fits, files)):
-            kinds = ("an image", "CT volumes (.nii, .nii.gz)")
-            is_, needs = kinds if for_volumes else ("a CT volume", "images (.jpg, .png, ...)")
+        misfit = next((file for file in files if other(file)), None)
+        if misfit is not None and not any(map(fits, files)):
+            given, needed = ("an image", "CT volumes (.nii, .nii.gz)")
+            if not for_volumes:
+                given, needed = ("a CT volume", "images (.jpg, .png, ...)")
             raise InputError(
-                f"{wrong}: {is_}, but {weights[0]} segments {needs}; give the weights of a model "
-                f"that was trained on {'images' if for_volumes else 'CT volumes'}"
+                f"{misfit}: {given}, but {weights[0]} segments {needed}; give the weights of a "
+                f"model that was trained on {'images' if for_volumes else 'CT volumes'}"
             )

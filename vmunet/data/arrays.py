@@ -2,9 +2,9 @@
 
 data/arrays/<view>/<protocol>/{train,test}/images.npy  uint8 (n, size, size, 3), 0..255
 data/arrays/<view>/<protocol>/{train,test}/masks.npy   uint8 (n, size, size), 255 x target;
-                                                               of several classes their labels
+                                                               labels if there are several classes
 data/arrays/<view>/<protocol>/{train,test}/ids.txt     one id a line, in the arrays' order
-data/arrays/<view>/<protocol>/{train,test}/groups.txt  whose image it is, if patients are known
+data/arrays/<view>/<protocol>/{train,test}/groups.txt  the patient of each image, if known
 data/arrays/<view>/<protocol>/manifest.json
 """
 
@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from vmunet.errors import InputError
 
-STAGE = "the stage of this view (preprocess, volumes, own_images or own_volumes)"  # makes arrays
+STAGE = "the stage of this view (preprocess, volumes, own_images or own_volumes)"  # it makes arrays
 HELD_OUT_SEED = 20240204  # fixed, so that every run of every seed holds out the same images
 
 
@@ -46,11 +46,11 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
         subset: `train` or `test`.
         transform: `vmunet.data.augment.Augment`, or None to leave the samples as they are.
         seed: the run's, from which the augmentation of every sample follows.
-        classes: how many the masks tell apart, without the background.
+        classes: the number of classes in the masks, without the background.
 
     Raises:
-        InputError: the arrays are missing or do not fit one another; of a sample, if it has a label
-            of no class.
+        InputError: the arrays are missing or do not fit one another; on reading a sample: its mask
+            has a label that is not a class's.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
             )
         channels_first = image.transpose(2, 0, 1).astype(np.float32, order="C")
         if self.classes > 1:
-            # Checked here, because on a GPU the loss would end the process without a word.
+            # Checked here, because on a GPU the loss would end the process without a message.
             if (highest := int(mask.max())) > self.classes:
                 raise InputError(
                     f"{self.folder}: the mask of {self.ids[index]} has label {highest} and there "
@@ -120,10 +120,10 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 def load_manifest(folder: Path | str) -> dict[str, Any]:
-    """What the arrays in data/arrays/<view>/<protocol> were made from.
+    """The manifest of data/arrays/<view>/<protocol>: what the arrays were made from.
 
     Raises:
-        InputError: there is none, or it is not JSON.
+        InputError: the manifest is missing, or it is not JSON.
     """
     path = Path(folder) / "manifest.json"
     try:
@@ -137,10 +137,10 @@ def load_manifest(folder: Path | str) -> dict[str, Any]:
 def held_out(
     ids: Sequence[str], fraction: float = 0.1, seed: int = HELD_OUT_SEED
 ) -> tuple[list[int], list[int]]:
-    """Part of the training images set aside to select an epoch by (the `sound` protocol).
+    """Hold out a part of the training images, by which an epoch is selected (protocol `sound`).
 
-    Depends on the ids alone, not on their order nor on the run's seed. Of `Ids` with patients,
-    whole patients are held out, as many of them as `fraction` says.
+    The choice depends only on the ids, not on their order or the run's seed. If the `Ids` have
+    patients, whole patients are held out, and `fraction` is the share of the patients.
 
     Args:
         ids: of the training images, at least two.
@@ -164,8 +164,8 @@ def held_out(
     by_id = np.argsort(np.asarray(ids))
     count = min(max(1, round(fraction * len(ids))), len(ids) - 1)
     chosen = by_id[np.random.default_rng(seed).permutation(len(ids))[:count]]
-    aside = set(chosen.tolist())
-    return [i for i in range(len(ids)) if i not in aside], sorted(aside)
+    held = set(chosen.tolist())
+    return [i for i in range(len(ids)) if i not in held], sorted(held)
 
 
 def _held_out_patients(
@@ -177,11 +177,10 @@ def _held_out_patients(
             "all training images are of one patient; to hold some out (the sound protocol), at "
             "least two patients are needed"
         )
-    aside = {names[i] for i in held_out(names, fraction, seed)[1]}
-    kept, held = (
-        [i for i, name in enumerate(patients) if (name in aside) is out] for out in (False, True)
-    )
-    return kept, held
+    held_names = {names[i] for i in held_out(names, fraction, seed)[1]}
+    training = [i for i, name in enumerate(patients) if name not in held_names]
+    held = [i for i, name in enumerate(patients) if name in held_names]
+    return training, held
 
 
 def _read_ids(folder: Path) -> Ids:

@@ -1,6 +1,7 @@
 """Training-time augmentation: flips and a rotation, by albumentations.
 
-The draws for a sample are a pure function of the sample's seed: no global random state, no order.
+The draws for a sample are a pure function of the sample's seed: neither a global random state nor
+the order of the samples has any effect.
 """
 
 import os
@@ -31,21 +32,21 @@ class Augment:
     It can be pickled, because worker processes that are not forked are sent the dataset that way.
 
     Args:
-        protocol: reads `rotation` and `rotation_image`.
+        protocol: its `rotation` and `rotation_image` are used.
         seed: the run's.
-        settings: probabilities, and how far to rotate.
+        settings: the probabilities, and the largest angle.
     """
 
     def __init__(self, protocol: Protocol, seed: int, settings: Augmentation = PUBLISHED) -> None:
         self.protocol, self.seed, self.settings = protocol, seed, settings
         self._pipeline = self._build()
-        self._unused = np.random.default_rng(0)  # none of the three draws from it
+        self._unused = np.random.default_rng(0)  # none of the three transforms draws from it
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Augment, (self.protocol, self.seed, self.settings)
 
     def _build(self) -> Any:
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network
         import albumentations as A
         import cv2
 
@@ -77,18 +78,18 @@ class Augment:
         Args:
             image: uint8 (height, width, 3).
             mask: uint8 (height, width).
-            sample_seed: 0 or more; what is drawn depends on it alone.
+            sample_seed: 0 or more; the draws depend only on it.
 
         Returns:
-            The two, of the same shapes.
+            Image and mask, of the same shapes.
         """
         # One generator shared by the three. Compose.set_random_seed would give each of them the
-        # same seed, and so the same first draw: all three would act, or none.
+        # same seed, and so the same first draw: all three would act, or none of them.
         self._pipeline.set_random_state(self._unused, random.Random(sample_seed))
         augmented = self._pipeline(image=image, mask=mask)
         return augmented["image"], augmented["mask"]
 
 
 def run_angle(seed: int, angles: tuple[float, float] = (0.0, 360.0)) -> float:
-    """The one angle in degrees by which a `paper` run rotates, drawn from these."""
+    """The angle in degrees by which a `paper` run rotates all samples, drawn from its seed."""
     return float(np.random.default_rng([ROTATION_STREAM, seed]).uniform(*angles))

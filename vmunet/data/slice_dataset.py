@@ -2,7 +2,7 @@
 
 data/arrays/<view>/cases/<case>/image.npy   float32 (depth, height, width), 0..1
 data/arrays/<view>/cases/<case>/labels.npy  uint8 (depth, height, width), class indices
-data/arrays/<view>/manifest.json            what `vmunet.data.volumes` wrote
+data/arrays/<view>/manifest.json            written by `vmunet.data.volumes`
 """
 
 from collections.abc import Sequence
@@ -35,12 +35,12 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
 
     Args:
         folder: data/arrays/<view>.
-        cases: whose slices, in this order.
+        cases: the cases whose slices are taken, in this order.
         size: side of the square that the model sees, px.
-        protocol: reads `slice_resize`, `slice_turns`, `rotation_image`.
-        augmented: turn and rotate at random.
+        protocol: its `slice_resize`, `slice_turns` and `rotation_image` are used.
+        augmented: whether slices are turned and rotated at random.
         seed: the run's.
-        settings: how often, and how far.
+        settings: the probabilities, and the largest angle.
 
     Raises:
         InputError: the arrays of a case are missing or do not fit one another.
@@ -66,7 +66,8 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
     def _open(self) -> None:
         self.volumes = [open_case(self.folder, case) for case in self.cases]
         depths = [len(image) for image, _ in self.volumes]
-        self.first = np.concatenate([[0], np.cumsum(depths)])  # of each case, and one past the last
+        # The index of each case's first slice, then the number of all slices.
+        self.first = np.concatenate([[0], np.cumsum(depths)])
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker that is sent this dataset maps the files itself instead of getting a copy.
@@ -151,7 +152,7 @@ def turn(part: NDArray, quarters: int, axis: int) -> NDArray:
 def rotate(
     image: Slice, labels: Labels, degrees: float, protocol: Protocol
 ) -> tuple[Slice, Labels]:
-    """Rotate about the centre within the same frame; what comes in from outside is 0."""
+    """Rotate about the centre within the same frame; pixels from outside the frame are 0."""
     from scipy import ndimage
 
     order = {"nearest": 0, "bilinear": 1}[protocol.rotation_image]

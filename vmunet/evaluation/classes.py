@@ -7,12 +7,13 @@ training size: the likeliest label of each pixel against the native mask resized
     pixel. Pooled over all images this is the `paper` set too: labels have no soft targets.
 native size: every class's probability resized bilinearly to the mask's own size, and the likeliest
     label there. Labels enlarged to the nearest pixel would carry the steps of the training grid
-    into every border; and this is what `vmunet predict` writes, and what a threshold of 0.5 on a
-    resized probability is for one class.
+    into every border. `vmunet predict` writes the same labels, and for one class a threshold of
+    0.5 on the resized probability does the same.
 
-The `paper` set takes the published convention: a class that no image holds and none is given
-scores 0. The `sound` set leaves out what neither truth nor prediction holds and counts the rest:
-a model that never finds a rare class would otherwise be right on every image without it.
+The `paper` set takes the published convention: a class that occurs in no truth and no prediction
+scores 0. The `sound` set leaves out, image by image, the classes that neither truth nor prediction
+holds, and counts the rest: otherwise a model that never finds a rare class would be right on every
+image without it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -80,15 +81,15 @@ def score_class_run(
 
     Args:
         model: gives logits (batch, classes + 1, size, size) for float32 (batch, 3, size, size) in
-            0..255. Put into eval mode while it predicts.
+            0..255. It is in eval mode while it predicts.
         arrays: holds test/images.npy, test/ids.txt and test/native_masks.zip of labels.
         classes: names of the labels 1, 2, ...
-        batch_size: images at a time; probabilities are held for no more.
+        batch_size: images at a time; only their probabilities are in memory.
         resamples: bootstrap resamples behind the intervals.
 
     Raises:
-        InputError: a file is missing or broken, a mask has a label of no class, or the model's
-            output is unusable.
+        InputError: a file is missing or broken, a mask has a label that is not a class's, or the
+            model's output is unusable.
     """
     test, channels = load_test_images(arrays), channels_of(classes)
     shape = (len(test.ids), len(classes), len(COUNTS))
@@ -145,9 +146,9 @@ def _scores(counts: Counts) -> dict[str, Floats]:
 
 
 def _mean_defined(values: Floats) -> Floats:
-    """Mean over the last axis of what is not nan; nan if nothing is left."""
-    known = ~np.isnan(values)
-    total, n = np.where(known, values, 0.0).sum(-1), known.sum(-1)
+    """The mean over the last axis of the values that are not nan; nan if all are."""
+    valid = ~np.isnan(values)
+    total, n = np.where(valid, values, 0.0).sum(-1), valid.sum(-1)
     return np.divide(total, n, out=np.full(np.shape(n), np.nan), where=n > 0)
 
 
@@ -178,8 +179,9 @@ def _sound(counts: Counts, classes: Sequence[str], resamples: int) -> dict[str, 
         draws.append([drawn[score] for score in POOLED + MEANS])
         by_class[name] = {
             **_with_intervals(values[-1], draws[-1], ("dsc", "iou", *MEANS)),
-            "images": int((tp + fn > 0).sum()),  # in whose truth the class occurs
-            "scored": int((tp + fp + fn > 0).sum()),  # in truth or prediction: of the means
+            "images": int((tp + fn > 0).sum()),  # images whose truth holds the class
+            # Images whose truth or prediction holds the class: only these count in the means.
+            "scored": int((tp + fp + fn > 0).sum()),
         }
     over_classes = _mean_defined(np.array(values).T)  # (scores,)
     over_draws = _mean_defined(np.moveaxis(np.array(draws), 0, -1))  # (scores, resamples)

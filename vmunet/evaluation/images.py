@@ -8,7 +8,7 @@ sound, training size: the same probabilities against the native mask resized to 
 sound, native size: probabilities resized bilinearly to each mask's own size against that mask.
 
 Probability and truth are foreground at >= 0.5. Native masks have up to tens of megapixels: each is
-read, compared and dropped, and only its counts stay.
+read, compared and dropped, and only its counts are kept.
 """
 
 import math
@@ -41,7 +41,7 @@ from vmunet.evaluation.metrics import (
 )
 
 COMPARISONS = ("paper", "training_size", "native_size")
-BINARY_LEVEL = 128  # the first of the levels 0..255 that is >= 0.5
+BINARY_LEVEL = 128  # the lowest of the levels 0..255 that is >= 0.5
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def predict_probabilities(
 
     Args:
         model: gives logits (batch, 1, height, width) for float32 (batch, 3, height, width) in
-            0..255. Put into eval mode while it predicts.
+            0..255. It is in eval mode while it predicts.
         images: uint8 (images, height, width, 3), min-max normalised; may be memory-mapped.
         batch_size: images at a time, at least 1.
 
@@ -120,7 +120,7 @@ def predict_probabilities(
         float32 (images, height, width), 0..1.
 
     Raises:
-        InputError: the model does not give one class, or gives a number that is not finite.
+        InputError: the model has several classes, or gives a number that is not finite.
     """
     probabilities = np.empty(images.shape[:3], dtype=np.float32)
     for start, logits in predict_batches(model, images, 1, batch_size):
@@ -232,18 +232,18 @@ def _count(probability: npt.NDArray, truth: npt.NDArray[np.bool_]) -> npt.NDArra
 def native_masks(
     test: TestImages, labels: bool = False
 ) -> Iterator[Callable[[int], npt.NDArray[np.uint8]]]:
-    """Gives a function from an image's index to its mask (height, width), which threads may call.
+    """Give a function from an image's index to its mask (height, width); threads may call it.
 
     Args:
         labels: the masks hold labels, and must be stored as such: one channel of 8 bits. Other
             masks are turned into grey levels.
 
     Raises:
-        InputError: the zip is none, or a mask is missing in it or is no readable PNG.
+        InputError: the file is not a zip, or a mask is missing in it or is not a readable PNG.
     """
     import cv2
 
-    path, reading = test.native_masks, threading.Lock()  # a zip file has one position
+    path, reading = test.native_masks, threading.Lock()  # a zip file has only one position
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile:

@@ -1,8 +1,8 @@
-"""The predictions that an evaluation keeps beside its scores, for figures and pages made later.
+"""The predictions that an evaluation keeps beside its scores: figures and the page show them later.
 
-predictions.npz holds plain arrays (nothing is ever unpickled). Of images: `ids`, `size`, and the
+predictions.npz holds plain arrays (nothing is ever unpickled). For images: `ids`, `size`, and the
 predicted and true masks at the training size, eight pixels a byte: 650 images of 256 px take 5 MB
-before compression. Of volumes, and of images with several classes: an array of labels by name.
+before compression. For volumes, and for images with several classes: an array of labels by name.
 """
 
 import zipfile
@@ -65,7 +65,7 @@ def read_masks(path: Path) -> StoredMasks:
 
 def write_labels(path: Path, labels: Mapping[str, npt.NDArray[np.uint8]]) -> None:
     """Write arrays of labels by the name of their case or image."""
-    # `file` is savez's own first argument: no case may be called so
+    # `file` is savez's own first argument: no case may have this name
     np.savez_compressed(path, **{f"labels:{name}": array for name, array in labels.items()})  # type: ignore[arg-type]
 
 

@@ -1,8 +1,8 @@
 """Score a trained model on the test volumes of a view, under both conventions.
 
 Each slice is predicted at the training size and its labels are brought back to the volume's own
-pixels, and compared with the truth there (`vmunet.evaluation.volume_metrics` tells the two
-conventions).
+pixels, where they are compared with the truth (`vmunet.evaluation.volume_metrics` describes the
+two conventions).
 """
 
 import math
@@ -30,7 +30,7 @@ class ScoredVolumes:
 
     Attributes:
         paper, sound: the blocks of metrics.json with these names.
-        rows: one for each case and organ.
+        rows: a row for each case and organ.
         predictions: uint8 (depth, height, width) labels by case.
     """
 
@@ -55,7 +55,7 @@ def score_volumes(
         arrays: the folder.
         manifest: its manifest.json.
         size: side of the square that the model sees, px.
-        resize: how slices come to that size.
+        resize: how slices are resized to that size.
         batch_size: slices at a time.
 
     Raises:

@@ -1,7 +1,7 @@
 """Segment images with weights of several classes: labels instead of a mask.
 
-What `vmunet.inference.ensemble` says of images, sizes and ensembles holds here. Each class's
-probability comes back to the image's own size, bilinearly, and the likeliest label is taken there.
+What `vmunet.inference.ensemble` says of images, sizes and ensembles is true here too. Each class's
+probability is resized bilinearly to the image's own size, and the likeliest label is taken there.
 """
 
 from collections import Counter
@@ -35,15 +35,15 @@ def segment_classes(
         uint8 labels, 0 the background, and float32 0..1, both (height, width).
 
     Raises:
-        InputError: on another image layout, members of other classes or of one alone, or weights
-            that give no finite number.
+        InputError: another image layout, members with different classes or with only one, or
+            weights that give NaN or infinite values.
     """
     height, width = image.shape[:2]
     return likeliest(resized_planes(_squares(members, image, tta), height, width))
 
 
 def _squares(members: Sequence[Member], image: np.ndarray, tta: bool) -> list[Floats]:
-    """Of each member the probabilities (classes + 1, size, size) at its own size."""
+    """The probabilities (classes + 1, size, size) of each member, at its own size."""
     if len({m.classes for m in members}) != 1 or len(members[0].classes) == 1:
         raise InputError("members: expected models of the same classes, of several")
     channels = channels_of(members[0].classes)
@@ -98,7 +98,7 @@ def segment_class_files(
 
 
 def _written(planes: Iterator[Floats], places: Sequence[Path]) -> Iterator[Floats]:
-    """Pass the planes on, and write each but the background's: all at once may be gigabytes."""
+    """Pass the planes on and write each except the background's; all at once may be gigabytes."""
     yield next(planes)
     for plane, place in zip(planes, places, strict=True):
         pixels = np.rint(plane.clip(0, 1) * 65535).astype(np.uint16)

@@ -1,7 +1,7 @@
 """Trained models for images: find, load and average them, and run them on one image.
 
-An image goes through what the training images went through: min-max over all its channels to
-0..255, then squashed to the square training size (vmunet.data.resize).
+An image is prepared like the training images: min-max over all its channels to 0..255, then
+resized to the square training size (vmunet.data.resize).
 """
 
 import re
@@ -36,8 +36,8 @@ class Member(NamedTuple):
 def find_weights(path: Path) -> list[Path]:
     """The checkpoints that `path` names: a file, a run folder, or a folder of run folders.
 
-    A folder with `weights.safetensors` is a run; one whose subfolders hold it, such as the seeds
-    of a cell, stands for all of them. Raises InputError if there is none.
+    A folder with `weights.safetensors` is a run; a folder whose subfolders hold such files, such as
+    the seeds of a cell, stands for all of them. Raises InputError if there are no weights.
     """
     if path.is_file():
         return [path]
@@ -66,12 +66,12 @@ def load_members(
 
     Args:
         weights: files, run folders, or folders of run folders.
-        device: `cpu`, `cuda` or `cuda:N`; by default CUDA if there is one.
+        device: `cpu`, `cuda` or `cuda:N`; by default CUDA if there is a GPU.
         size: side of the square the models see, px; by default each one's training size.
 
     Raises:
-        InputError: one is missing, foreign, made for something else than RGB images, or for other
-            classes than the first.
+        InputError: a checkpoint is missing, foreign, not for RGB images, or for other classes
+            than the first.
     """
     target = choose_device(device)
     if size is not None:
@@ -109,7 +109,10 @@ def load_members(
 
 
 def choose_device(name: str | None) -> torch.device:
-    """`cpu`, `cuda` or `cuda:N`, by default CUDA if there is one; InputError if it is not there."""
+    """The device `cpu`, `cuda` or `cuda:N`, by default CUDA if there is a GPU.
+
+    Raises InputError if the machine does not have it.
+    """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
@@ -128,23 +131,23 @@ def probabilities(
     channels: int,
     tta: bool = False,
 ) -> torch.Tensor:
-    """What a model gives for an image, at the square size that the model sees.
+    """A model's probabilities for an image, at the square size that the model sees.
 
     Args:
         model: stays in the mode that it was in, and is used without dropout.
         image: uint8 (height, width, 3), RGB, 0..255, any height and width.
         size: side of the square, px, at least 32. If it is not a multiple of 32, the square is
             padded by reflection on the right and at the bottom.
-        resize: how the training images were shrunk (`Protocol.resize`).
+        resize: how the training images were resized (`Protocol.resize`).
         channels: 1 for a lesion, else the background and each class.
         tta: average over the image, its two mirror images and both mirrorings.
 
     Returns:
-        float32 (channels, size, size), 0..1: of a lesion, or of each label.
+        float32 (channels, size, size), 0..1: the probability of a lesion, or of each label.
 
     Raises:
-        InputError: on another image layout, a size below 32, a model of other channels, or
-            weights that give no finite number.
+        InputError: another image layout, a size below 32, a model with another number of
+            channels, or weights that give NaN or infinite values.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise InputError(

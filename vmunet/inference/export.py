@@ -25,7 +25,7 @@ def export_onnx(model: VMUNet, target: Path, size: int) -> None:
     the reference's recurrence in ONNX's own loop (`Scan`), one node a block.
 
     Args:
-        target: the file; it appears whole or not at all.
+        target: the file; it is written completely or not at all.
         size: height and width, divisible by 32.
 
     Raises:
@@ -45,13 +45,13 @@ def export_onnx(model: VMUNet, target: Path, size: int) -> None:
             output_names=["logits"],
             verbose=False,
         )
-        assert program is not None  # it is with dynamo=True
+        assert program is not None  # it is one with dynamo=True
         program.save(partial)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells of operators of packages that are not installed, and of its own parts."""
+    """Silence the exporter's warnings about missing packages and about its own parts."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

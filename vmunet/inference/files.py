@@ -1,4 +1,4 @@
-"""The files of a segmentation: find the inputs, segment one after the other, write the results."""
+"""The files of a segmentation: find the inputs, segment them one by one, write the results."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -25,18 +25,18 @@ AnyRow = TypeVar("AnyRow", bound=Row)
 
 @dataclass(frozen=True)
 class Kind:
-    """What the files of one kind are called.
+    """How the files of one kind are named.
 
     Attributes:
         suffixes: how their names end.
-        is_one: whether a path is such a file by its name.
+        is_one: whether a path's name is that of such a file.
         stem: a file's name without its suffix.
         is_output: whether a stem marks a mask, a label map or another file that belongs to an
             input.
         name, one, several: "volume", and "a CT volume", "CT volumes" as messages say it.
         outputs: what `is_output` recognises, for messages.
-        written: what a segmentation is called after the stem.
-        segmentations: what is written, for messages.
+        written: what follows the stem in the name of a segmentation.
+        segmentations: what the written files are called, for messages.
     """
 
     suffixes: Sequence[str]
@@ -85,15 +85,15 @@ VOLUMES = Kind(
 def find_inputs(paths: Sequence[Path], kind: Kind) -> tuple[list[Path], list[Path]]:
     """The images, or the CT volumes, that `paths` name, and the files left out.
 
-    A folder gives its own files, sorted, not those of its subfolders. Left out are files whose
-    names mark them as masks, label maps, superpixels or what an earlier segmentation wrote, so
-    that a second run over the same folder sees the same inputs.
+    A folder gives its own files, sorted, but not those of its subfolders. Files are left out if
+    their names mark them as masks, label maps, superpixels or results of an earlier segmentation,
+    so that a second run over the same folder sees the same inputs.
 
     Raises:
         InputError: a path is missing or is of another kind by its suffix, nothing is left, or two
             inputs share a stem, because both would write the same file.
     """
-    given: dict[Path, Path] = {}  # by folder and name: a file named twice counts once
+    candidates: dict[Path, Path] = {}  # by folder and name: a file named twice counts once
     for path in map(Path, paths):
         if path.is_dir():
             files = [file for file in sorted(path.iterdir()) if kind.is_one(file)]
@@ -104,10 +104,10 @@ def find_inputs(paths: Sequence[Path], kind: Kind) -> tuple[list[Path], list[Pat
             raise InputError(f"{path}: not {kind.one}; expected {', '.join(kind.suffixes)}")
         else:
             files = [path]
-        given.update((file.parent.resolve() / file.name, file) for file in files)
+        candidates.update((file.parent.resolve() / file.name, file) for file in files)
     inputs: list[Path] = []
     skipped: list[Path] = []
-    for file in given.values():
+    for file in candidates.values():
         (skipped if kind.is_output(kind.stem(file)) else inputs).append(file)
     if not inputs:
         left_out = f" ({len(skipped)} left out as {kind.outputs})" if skipped else ""
@@ -129,7 +129,7 @@ def find_inputs(paths: Sequence[Path], kind: Kind) -> tuple[list[Path], list[Pat
 def check_out(out: Path, files: Sequence[Path], kind: Kind) -> None:
     """Raise InputError if the folder `out` is a file, or holds the inputs themselves."""
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: a file is in the place of the output folder")
+        raise InputError(f"{out}: is a file; give a folder for the output")
     if any(file.parent.resolve() == out.resolve() for file in files):
         raise InputError(
             f"{out}: holds the {kind.name}s themselves; give another folder for the "
@@ -148,10 +148,11 @@ def segment_each(
 
     Args:
         segment: reads a file and segments it; a file that it refuses is left out.
-        write: writes what `segment` gave into `out`, and returns the file's rows of the table.
+        write: writes the result of `segment` into `out` and returns the file's rows of the table.
 
     Raises:
-        InputError: after all the others were segmented, if some files could not be; names each.
+        InputError: some files could not be segmented; it names each, after all the others were
+            segmented.
     """
     from tqdm import tqdm
 
@@ -165,7 +166,7 @@ def segment_each(
             failures.append(str(error) if file.name in str(error) else f"{file.name}: {error}")
             continue
         if not rows:
-            # were this run interrupted, the table would be an earlier run's
+            # if this run is interrupted, no table of an earlier run may remain
             table.unlink(missing_ok=True)
         rows += write(file, segmented)
     if rows:
@@ -180,7 +181,7 @@ def segment_each(
 
 
 def draw_overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The mask's outline and a light fill over the image.
+    """Draw the mask's outline and a light fill over the image.
 
     Args:
         image: uint8 (height, width, 3), RGB.
@@ -195,7 +196,7 @@ def draw_overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     drawn = image.copy()
     tint = np.array(OVERLAY_COLOUR, dtype=np.float32)
     drawn[mask] = np.rint(drawn[mask] + OVERLAY_OPACITY * (tint - drawn[mask]))
-    # both the outer border and that of holes
+    # the outer borders and the borders of holes
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     width = max(1, round(max(mask.shape) / 400))
     rim = max(1, width // 2)

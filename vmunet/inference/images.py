@@ -1,7 +1,7 @@
 """Segment images with trained weights: one array (`segment`) or files on disk (`segment_folder`).
 
-What a model sees of an image is told in `vmunet.inference.ensemble`. Probabilities come back to
-the image's own size, bilinearly, and are thresholded there.
+`vmunet.inference.ensemble` describes what a model sees of an image. Probabilities are resized
+bilinearly to the image's own size and thresholded there.
 
 The pixel grid is the file's as stored: an EXIF orientation tag is ignored, so that a mask's pixel
 (row, column) is the image file's pixel (row, column), whatever a viewer does with the tag.
@@ -31,7 +31,7 @@ from vmunet.inference.tables import ClassPrediction, Prediction
 
 
 class SegmentedImages(NamedTuple):
-    """What `segment_folder` did: a prediction an image, and the files it left out by name."""
+    """The result of `segment_folder`: a prediction for each image, and the files left out."""
 
     predictions: list[Prediction] | list[ClassPrediction]
     skipped: list[Path]
@@ -54,8 +54,8 @@ def segment(
         float32 (height, width), 0..1, the image's own size.
 
     Raises:
-        InputError: on another image layout, a size below 32, a model with several classes, or
-            weights that give no finite number.
+        InputError: another image layout, a size below 32, a model with several classes, or
+            weights that give NaN or infinite values.
     """
     import cv2
 
@@ -90,18 +90,18 @@ def segment_folder(
     Written for each image, at its own size, replacing what an earlier run left:
     `<stem>_mask.png` (0 or 255); with `probabilities` `<stem>_probability.png` (16 bits, the
     probability x 65535); with `overlay` `<stem>_overlay.jpg` (the mask's outline and a light fill
-    over the image). Then `predictions.csv`, a row an image (`Prediction`). With weights of several
-    classes the mask holds labels (0 the background, 1 the first class), there is a
-    `<stem>_<class>_probability.png` for each class, the overlay has a legend beneath, and the
+    over the image). Then `predictions.csv`, a row for each image (`Prediction`). With weights of
+    several classes the mask holds labels (0 the background, 1 the first class), there is a
+    `<stem>_<class>_probability.png` for each class, the overlay has a legend below it, and the
     table a row for each image and class.
 
     Args:
         weights: see `load_members`; the mean over all of them is thresholded.
         images: files and folders, see `find_inputs`.
-        out: made if it does not exist; not the folder of the images, whose own masks may have the
-            same names.
+        out: the folder is made if it does not exist; it cannot be the folder of the images, whose
+            own masks may have the same names.
         threshold: a pixel is lesion if its probability is at least this, between 0 and 1; 0.5 if
-            None. Of several classes the likeliest is taken, and none may be given.
+            None. With several classes the likeliest is taken, and no threshold may be given.
         tta, size, device: see `segment` and `load_members`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Segment arrays in Python with the weights of one checkpoint: images, classes or volumes.
+"""Segment arrays in Python with the weights of a checkpoint: images, classes or volumes.
 
 from vmunet import Predictor
 
@@ -49,7 +49,7 @@ class Segmentation:
 
 
 class Predictor:
-    """Trained models with what they were trained with; call it with an image or a volume.
+    """Trained models with their settings; call it with an image or a volume.
 
     Make one with `Predictor.from_checkpoint`.
 
@@ -83,13 +83,13 @@ class Predictor:
         Args:
             path: a `.safetensors` file of this project, a published `.pth`, a run's folder, or a
                 folder of runs, such as the seeds of a cell: their probabilities are averaged.
-            device: `cpu`, `cuda` or `cuda:N`; by default CUDA if there is one.
+            device: `cpu`, `cuda` or `cuda:N`; by default CUDA if there is a GPU.
             size: side of the square that the models see, px; by default their training size. For
                 images at least 32, for volumes a multiple of 32.
 
         Raises:
             InputError: there are no weights, they are damaged or of another architecture, two
-                models of a folder do not fit each other, or the device or the size is unusable.
+                models of a folder do not fit together, or the device or the size is unusable.
         """
         weights = [Path(path)]
         if is_volume_model(find_weights(weights[0])[0]):
@@ -114,7 +114,7 @@ class Predictor:
 
         Raises:
             InputError: another dtype or shape, an empty array, NaN in a volume, `tta` for a
-                volume, or weights that give no finite number.
+                volume, or weights that give NaN or infinite values.
         """
         image = np.asarray(image)
         if self._volume_models is not None:

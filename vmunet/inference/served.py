@@ -1,6 +1,7 @@
 """A checkpoint as a service: an encoded image or volume in, an encoded mask or label map out.
 
-What `vmunet.inference.images` and `vmunet.inference.volumes` say of sizes and values holds here.
+What `vmunet.inference.images` and `vmunet.inference.volumes` say of sizes and values is true here
+too.
 """
 
 import tempfile
@@ -49,10 +50,10 @@ class Segmenter:
         """Segment a file's content: PNG, JPEG, TIFF, BMP or WebP, or .nii or .nii.gz.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: the content cannot be read.
         """
         with tempfile.TemporaryDirectory() as folder:
-            # the readers take files, and tell .nii from .nii.gz by the name
+            # the readers need files, and their names tell .nii from .nii.gz
             suffix = ".nii.gz" if content[:2] == b"\x1f\x8b" else ".nii"
             path = Path(folder, f"volume{suffix}" if self.volumes else "image")
             path.write_bytes(content)
@@ -101,10 +102,10 @@ def example(volumes: bool) -> bytes:
 
 
 def read_input(text: str, volumes: bool) -> bytes:
-    """The content that a text stands for: base64, or, of a volume, also the path of a file.
+    """The content that a text stands for: base64, or, for a volume, also the path of a file.
 
     Raises:
-        InputError: it is neither.
+        InputError: the text is neither.
     """
     import base64
     import binascii

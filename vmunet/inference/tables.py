@@ -1,4 +1,4 @@
-"""The rows of predictions.csv: what a segmentation says of an image, a class or an organ."""
+"""The rows of predictions.csv: the results for an image, a class or an organ."""
 
 import csv
 from collections.abc import Sequence
@@ -74,7 +74,8 @@ class ClassPrediction:
         width, height: its own size, px.
         classes: their names.
         fractions: each class's share of the image's pixels, 0..1.
-        mean_probabilities: of each class inside its own region, 0..1; None if it has none.
+        mean_probabilities: each class's mean probability inside its own region, 0..1; None if the
+            class has no pixel.
     """
 
     HEADER: ClassVar[Sequence[str]] = (
@@ -128,8 +129,8 @@ class VolumePrediction:
     Attributes:
         volume: the file's name.
         organ: the class's name.
-        voxels: how many have its label; 0 if it was not found.
-        ml: what they fill, millilitres.
+        voxels: the number of voxels with its label; 0 if there are none.
+        ml: their volume, millilitres.
     """
 
     HEADER: ClassVar[Sequence[str]] = ("volume", "organ", "voxels", "ml")
@@ -148,7 +149,7 @@ class VolumePrediction:
         Args:
             labels: uint8, of any shape; label 1 is the first organ.
             organs: their names.
-            voxel_ml: what a voxel fills, ml.
+            voxel_ml: the volume of a voxel, ml.
         """
         counts = np.bincount(labels.ravel(), minlength=len(organs) + 1)[1:].tolist()
         return [
@@ -162,7 +163,7 @@ class VolumePrediction:
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
-    """Write predictions.csv, whole; a cell is empty if it has no value."""
+    """Write predictions.csv completely or not at all; a cell without a value is empty."""
     with whole_file(path) as part, open(part, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(rows[0].HEADER)

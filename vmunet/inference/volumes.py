@@ -1,6 +1,6 @@
 """Segment CT volumes: one array (`segment_volume`) or NIfTI files (`segment_volumes`).
 
-As the published test does it: the values are clipped to a window and stretched to 0..1, every
+As in the published test, the values are clipped to a window and stretched to 0..1, every
 axial slice is resized to the square that the model was trained at, its most probable label is
 taken there, and the label map is resized back without mixing labels.
 """
@@ -50,13 +50,13 @@ from vmunet.weights.checkpoints import (
     read_tensors,
 )
 
-NORMALISATIONS = ("window", "percentiles")  # what a volume model's metadata say
+NORMALISATIONS = ("window", "percentiles")  # in a volume model's metadata
 BATCH = 24  # slices that a model sees at once
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the models of an ensemble must share: what they see, and what their labels mean.
+    """What the models of an ensemble must share: their input and the meaning of their labels.
 
     size: side of the square, px. resize: how slices become it. window: low and high, HU; None for
         each volume's own percentiles (`vmunet.data.slices.percentiles`).
@@ -69,12 +69,12 @@ class Setting:
     organs: tuple[str, ...]
 
     def window_of(self, volume: NDArray) -> tuple[float, float]:
-        """Low and high of the values that are told apart in a volume, HU."""
+        """The lowest and the highest value that the models tell apart in a volume, HU."""
         return self.window or percentiles(volume)
 
 
 class SegmentedVolumes(NamedTuple):
-    """What `segment_volumes` did: a row an organ of each volume, and the files it left out."""
+    """The result of `segment_volumes`: a row for each volume's organs, and the files left out."""
 
     predictions: list[VolumePrediction]
     volumes: int
@@ -107,7 +107,7 @@ def segment_volume(
 
     Raises:
         InputError: a wrong argument, NaN in the volume, models with one class or with different
-            ones, or weights that give no finite number.
+            classes, or weights that give NaN or infinite values.
     """
     _check(models, volume, size, resize, batch_size)
     shape = volume.shape[1:]
@@ -115,7 +115,7 @@ def segment_volume(
     def small(plane: NDArray) -> NDArray[np.float32]:
         return resize_slice(window_ct(plane, *window), size, resize)
 
-    # As a whole: a slice at the models' size is small. Only probabilities are held by the batch.
+    # All slices at once: at the models' size they are small. Probabilities are kept for a batch.
     slices = in_threads(small, list(volume), "resizing")
     labels: list[NDArray[np.uint8]] = []
     modes = [model.training for model in models]
@@ -139,7 +139,7 @@ def segment_volume(
 def segment_as(
     models: Sequence[nn.Module], setting: Setting, volume: NDArray, batch_size: int = BATCH
 ) -> NDArray[np.uint8]:
-    """`segment_volume` with what the models were trained with (`load_volume_models`)."""
+    """`segment_volume` with the models' own settings (`load_volume_models`)."""
     window = setting.window_of(volume)
     return segment_volume(models, volume, setting.size, setting.resize, window, batch_size)
 
@@ -194,8 +194,8 @@ def is_volume_model(path: Path) -> bool:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                own = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-            return own["metadata"]["normalisation"] in NORMALISATIONS
+                header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            return header["metadata"]["normalisation"] in NORMALISATIONS
         config = config_of(read_tensors(path)[0], path)
         return published_settings(config)["normalisation"] in NORMALISATIONS
     except (InputError, SafetensorError, OSError, ValueError, KeyError, TypeError):
@@ -210,12 +210,12 @@ def load_volume_models(
     Args:
         weights: files, run folders, or folders of run folders
             (`vmunet.inference.ensemble.find_weights`).
-        device: `cpu`, `cuda` or `cuda:N`; by default CUDA if there is one.
+        device: `cpu`, `cuda` or `cuda:N`; by default CUDA if there is a GPU.
         size: side of the square the models see, px; by default the training size.
 
     Raises:
-        InputError: one is missing, foreign, made for something else than CT volumes, or two
-            differ in what they see or in their organs.
+        InputError: a checkpoint is missing, foreign or not for CT volumes, or two differ in their
+            input or in their organs.
     """
     target = choose_device(device)
     loaded: dict[Path, tuple[VMUNet, Setting]] = {}
@@ -257,7 +257,7 @@ def _setting(path: Path, model: VMUNet, metadata: dict[str, Any], size: int | No
         trained_at = int(metadata["size"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: its header lacks what a model of CT volumes says of itself ({error!r}); "
+            f"{path}: its header lacks the settings of a model of CT volumes ({error!r}); "
             "expected window, size and classes: train it with this project"
         ) from None
     except InputError as error:
@@ -296,7 +296,7 @@ def segment_volumes(
     Args:
         weights, device, size: see `load_volume_models`.
         volumes: files and folders, see `find_inputs`.
-        out: made if it does not exist; not the folder of the volumes.
+        out: the folder is made if it does not exist; it cannot be the folder of the volumes.
         batch_size: see `segment_volume`.
 
     Raises:

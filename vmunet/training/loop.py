@@ -1,6 +1,6 @@
 """The training loop: one function, which can resume after any epoch and gives the same bits.
 
-Everything random in an epoch is drawn from (seed, epoch) alone: the order of the images, their
+Everything random in an epoch is drawn only from (seed, epoch): the order of the images, their
 augmentation, drop path. No generator's state is saved. On a CPU, a run that was killed and resumed
 ends with the same bits as a run that was not.
 
@@ -81,7 +81,8 @@ def train(
         selection_images: the same; the epoch with the lowest mean loss on them is kept. None
             keeps the epoch with the lowest training loss, as the published Synapse code does.
         loss: the loss of a batch's logits and targets.
-        state: file to resume from and to save to. This function never deletes it.
+        state: the file with the state of training. It is read at the start, written after epochs
+            and never deleted here.
         on_start: called once, before the first epoch, with the progress that training resumes
             from.
         on_epoch: called with every new row of the history.
@@ -173,7 +174,7 @@ def train_epoch(
     label: str,
     micro_batch: int | None = None,
 ) -> float:
-    """One pass over the training images; their mean loss."""
+    """Make one pass over the training images and return their mean loss."""
     model.train()
     torch.manual_seed(mix(seed, epoch))  # drop path
     total, count = 0.0, 0
@@ -203,7 +204,7 @@ def backward(
     settings: TrainSettings,
     micro_batch: int | None = None,
 ) -> Tensor:
-    """Add the gradients of a batch to the parameters'; its mean loss, a scalar.
+    """Add a batch's gradients to the parameters' and return its mean loss, a scalar.
 
     Args:
         micro_batch: samples at once; each part is weighted by its share of the batch.
@@ -359,7 +360,7 @@ def save_state(
 def load_state(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> Progress:
-    """Restore what `save_state` wrote."""
+    """Restore the state that `save_state` wrote."""
     content = torch.load(path, map_location=device, weights_only=True)
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])

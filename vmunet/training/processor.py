@@ -11,18 +11,18 @@ TOLERANCE = 1e-5  # of the largest value; float32 products are within 2e-6, bflo
 
 
 def use_processor(threads: int = 0) -> None:
-    """Set the number of threads, 0 leaving torch's choice, and take oneDNN's matrix product.
+    """Set the number of threads (0 keeps torch's choice) and switch to oneDNN's matrix product.
 
-    `VMUNET_THREADS`, a process's share of the cores if several run side by side, is a ceiling.
+    `VMUNET_THREADS`, a process's share of the cores if several run in parallel, is a ceiling.
 
     PyTorch multiplies float32 matrices with MKL, which reaches half of the speed of oneDNN on AMD
     processors (a training step takes 1.25 s instead of 0.85 s). The only switch to oneDNN is
-    the permission to use bfloat16, which its kernels take up only if the processor multiplies
-    bfloat16 tiles. So a product is checked, and if it is not exact to float32 the permission is
-    taken back.
+    the permission to use bfloat16, which its kernels use only if the processor multiplies
+    bfloat16 tiles. So a product is checked, and if it is not exact to float32, the permission
+    is withdrawn.
 
     Raises:
-        InputError: VMUNET_THREADS is set to something else than a whole number.
+        InputError: VMUNET_THREADS is set, but not to a whole number.
     """
     if share := threads_allowed():
         threads = min(threads or torch.get_num_threads(), share)
@@ -41,7 +41,7 @@ def threads_allowed() -> int:
     """The number in VMUNET_THREADS, 0 (no ceiling) if it is unset or empty.
 
     Raises:
-        InputError: it is no whole number.
+        InputError: it is not a whole number.
     """
     text = os.environ.get(CEILING, "").strip()
     if not text:

@@ -1,1 +1,1 @@
-"""The report's figures: which there are, and what each is drawn from."""
+"""The report's figures, and the files that each is drawn from."""

@@ -1,4 +1,4 @@
-"""The figures of scores, all of them."""
+"""Draws all figures of scores."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ DRAWN = (
 
 
 def make_figures(root: Path, params: "Params", declared_runs: Sequence["Run"]) -> list[str]:
-    """Write reports/out/figures/ under `root`, whole or not at all; returns the figures' names.
+    """Write reports/out/figures/ under `root`, completely or not at all; return the figures' names.
 
     Raises InputError if a file that a run of the grid should have left is missing or foreign.
     """

@@ -58,7 +58,7 @@ def _of_view(
 
 
 def _read(path: Path, again: str) -> dict[str, np.ndarray] | None:
-    """The file's arrays; None if it says that no run was measured."""
+    """The file's arrays; None if no run was measured."""
     with trusted(path, "receptive fields", again), np.load(path, allow_pickle=False) as archive:
         if int(archive["images"]) == 0:
             return None

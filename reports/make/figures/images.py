@@ -1,4 +1,4 @@
-"""Figures that show test images: examples by rule, and failures with what was measured of them."""
+"""Figures of test images: examples chosen by rule, and failures with their measurements."""
 
 from collections.abc import Iterator
 
@@ -13,26 +13,28 @@ from vmunet.evaluation.images import TestImages, load_test_images
 from vmunet.evaluation.stored import NAME, StoredMasks, read_masks
 from vmunet.measure.image_facts import SIDE, ImageFacts, measure
 
-COLUMNS = 3  # runs side by side
+COLUMNS = 3  # runs next to each other
 
 
 def qualitative(runs: Runs) -> Iterator[Drawn]:
     """The best, median and worst images of each view, as several runs see them."""
     counts = runs.settings["qualitative"]
     for view in runs.image_views:
-        shown = [(variant, runs.of(view, variant)[0]) for variant in runs.compared(view)[:COLUMNS]]
-        main = shown[0][1]
+        compared_runs = [
+            (variant, runs.of(view, variant)[0]) for variant in runs.compared(view)[:COLUMNS]
+        ]
+        main = compared_runs[0][1]
         test, masks = _test_images(runs, main), _masks(runs, main)
         ids = masks.ids
-        predictions = [_prediction(runs, variant, result, ids) for variant, result in shown]
+        predictions = [_prediction(runs, variant, result, ids) for variant, result in compared_runs]
         groups = pictures.choose(predictions[0].dice, ids, counts)
-        results = [result for _, result in shown]
-        drawn = pictures.draw(
+        results = [result for _, result in compared_runs]
+        figure = pictures.draw(
             test.images, masks.truth, ids, predictions, groups, runs.warning(results)
         )
         numbers = {name: len(members) for name, members in groups.items()}
         ends = [predictions[0].dice[i] for members in groups.values() for i in members]
-        names = ", ".join(runs.label(variant, " (") + ")" for variant, _ in shown)
+        names = ", ".join(runs.label(variant, " (") + ")" for variant, _ in compared_runs)
         yield Drawn(
             f"qualitative-{view}",
             f"Segmentations: {runs.title(view)}",
@@ -46,12 +48,12 @@ def qualitative(runs: Runs) -> Iterator[Drawn]:
             f"of {names} and a map of agreement; Dice of the first run from {max(ends):.3f} in the "
             f"top row to {min(ends):.3f} in the bottom row.",
             results,
-            drawn,
+            figure,
         )
 
 
 def lowest(runs: Runs) -> Iterator[Drawn]:
-    """The images of the lowest Dice of each view's main run."""
+    """The images with the lowest Dice of each view's main run."""
     limits = runs.settings["failures"]
     for view in runs.image_views:
         result = runs.of(view, runs.compared(view)[0])[0]
@@ -61,7 +63,7 @@ def lowest(runs: Runs) -> Iterator[Drawn]:
         pale = [f.contrast is not None and f.contrast < limits["pale"] for f in facts]
         hairy = [f.hair > limits["hair"] for f in facts]
         members = pictures.lowest(dice, masks.ids, limits["images"])
-        shown = [
+        worst_cases = [
             failures.Failure(
                 masks.ids[i],
                 test.images[i],
@@ -83,7 +85,7 @@ def lowest(runs: Runs) -> Iterator[Drawn]:
             f"and its size, contrast and cover; {sum(pale[i] for i in members)} are called pale "
             f"and {sum(hairy[i] for i in members)} hairy.",
             [result],
-            failures.draw(shown, runs.warning([result])),
+            failures.draw(worst_cases, runs.warning([result])),
         )
 
 
@@ -119,7 +121,7 @@ def _test_images(runs: Runs, result: Result) -> TestImages:
 
 
 def _masks(runs: Runs, result: Result, ids: list[str] | None = None) -> StoredMasks:
-    """The run's predictions, which have to be of these images, in this order."""
+    """The run's predictions; they must be of these images, in this order."""
     masks = read_masks(runs.folder(result) / NAME)
     if ids is not None and masks.ids != ids:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Which figures and cases the report has, in order, and what is said of each."""
+"""The report's figures and cases: their paths, order and captions."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,10 +14,10 @@ FIELDS = ("name", "title", "caption", "data", "alt")
 
 
 def listed_figures(folder: Path) -> list[dict[str, str]]:
-    """The entries (`FIELDS`) of a folder's figures.json; none without such a file.
+    """The entries (`FIELDS`) of a folder's figures.json; an empty list without such a file.
 
     Raises:
-        InputError: it is no list of figures, or the PDF or PNG of a figure is missing.
+        InputError: the file is not a list of figures, or the PDF or PNG of a figure is missing.
     """
     path = folder / NAME
     if not path.exists():
@@ -46,10 +46,10 @@ def figure_folders(pictured: Iterable[str]) -> list[Path]:
 
 
 def read_cases(root: Path, view: str) -> dict[str, Any] | None:
-    """What the page's viewer is given of a view's test cases; None if the view has no runs.
+    """The data of a view's test cases for the page's viewer; None if the view has no runs.
 
     Raises:
-        InputError: it is not there, or not JSON.
+        InputError: the file is missing, or it is not JSON.
     """
     again = f"run `python -m stages.pictures {view}`"
     return read_json(root, PICTURES / view / CASES, "the test cases of a view", again)

@@ -1,4 +1,4 @@
-"""What the figures are drawn from: the declared grid's runs, and the files that they left."""
+"""The source of the figures: the runs of the declared grid, and their files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from pipeline.config.params import Params
     from pipeline.config.runs import Run
 
-NAMED = 4  # runs that a caption lists by name at most
+NAMED = 4  # the most runs that a caption lists by name
 MAIN, SCRATCH = "base", "scratch"
 Variant = tuple[str, str]  # a cell and a protocol
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure and what is said of it.
+    """A figure with its texts.
 
     Attributes:
         name: of its files, without suffix.
-        title, caption: for a person who reads the figure; alt: for one who cannot see it.
-        results: of the runs that it shows.
+        title, caption: for a person who sees the figure; alt: for a person who cannot see it.
+        results: the results of the runs that it shows.
         figure: a matplotlib Figure.
     """
 
@@ -62,11 +62,11 @@ class Runs:
 
     Args:
         root: of the repository.
-        params: what params.yaml and its profile say.
+        params: the content of params.yaml and its profile.
         declared_runs: of `pipeline.config.runs.runs`.
 
     Raises:
-        InputError: a metrics file is missing or broken, or reports/*.yaml are.
+        InputError: a metrics file or one of reports/*.yaml is missing or broken.
     """
 
     def __init__(self, root: Path, params: "Params", declared_runs: Sequence["Run"]) -> None:
@@ -83,7 +83,7 @@ class Runs:
 
     @property
     def image_views(self) -> list[str]:
-        """The views whose images are shown: those that every cell is run on, or else all."""
+        """The views whose images are shown: those on which every cell is run, or else all."""
         images = [v for v in self.views if v not in self.params.grid.volumes]
         return [v for v in images if v in self.params.grid.ablation_views] or images
 
@@ -92,7 +92,7 @@ class Runs:
         return [view for view in self.views if view in self.params.grid.volumes]
 
     def of(self, view: str, variant: Variant) -> list[Result]:
-        """The runs of a cell and protocol on a view, a seed each, in the declared order."""
+        """The runs of a cell and protocol on a view, one for each seed, in the declared order."""
         return [
             result
             for result in self.results
@@ -101,18 +101,18 @@ class Runs:
 
     def variants(self, view: str) -> list[Variant]:
         """Every cell and protocol that is run on a view."""
-        own = [result.run for result in self.results if result.run.view == view]
-        return list(dict.fromkeys((run.cell, run.protocol) for run in own))
+        view_runs = [result.run for result in self.results if result.run.view == view]
+        return list(dict.fromkeys((run.cell, run.protocol) for run in view_runs))
 
     def compared(self, view: str) -> list[Variant]:
-        """The main cell's runs, then those from scratch; the first is the one that rules choose by.
+        """The main cell's runs, then those from scratch; rules choose images by the first one.
 
-        The main cell is `base`, or the first of the grid's if it is not run.
+        The main cell is `base`, or the grid's first cell if `base` is not run.
         """
-        known = self.variants(view)
-        cell = MAIN if any(name == MAIN for name, _ in known) else known[0][0]
-        wanted = [(name, p) for name in (cell, SCRATCH) for p in ("paper", "sound")]
-        return [variant for variant in dict.fromkeys(wanted) if variant in known]
+        run_variants = self.variants(view)
+        cell = MAIN if any(name == MAIN for name, _ in run_variants) else run_variants[0][0]
+        preferred = [(name, p) for name in (cell, SCRATCH) for p in ("paper", "sound")]
+        return [variant for variant in dict.fromkeys(preferred) if variant in run_variants]
 
     def label(self, variant: Variant, between: str = ", ") -> str:
         """The name of a cell under a protocol."""
@@ -123,66 +123,74 @@ class Runs:
         return self.settings["cells"].get(cell, cell)
 
     def title(self, view: str) -> str:
-        """A view as a reader knows it, such as `ISIC17, 256 px`."""
+        """A view's name for a reader, such as `ISIC17, 256 px`."""
         declared = self.params.view(view)
         return f"{self.names[declared.dataset]}, {declared.size} px"
 
     def source(self, results: Sequence[Result]) -> str:
         """The end of a caption: data, profile and seeds of these runs."""
-        shown = {result.dataset for result in results}
-        names = {key: name for key, name in self.names.items() if key in shown}
+        datasets = {result.dataset for result in results}
+        names = {key: name for key, name in self.names.items() if key in datasets}
         seeds = listed([str(seed) for seed in sorted({result.run.seed for result in results})])
         plural = "s" if len({result.run.seed for result in results}) > 1 else ""
-        own = list(dict.fromkeys(result.run.name for result in results))
-        made = f"Run{'s' * (len(own) > 1)}: {', '.join(own)}." if len(own) <= NAMED else ""
-        if not made:
-            made = f"{len(own)} runs of the grid."
+        run_names = list(dict.fromkeys(result.run.name for result in results))
+        listing = (
+            f"Run{'s' * (len(run_names) > 1)}: {', '.join(run_names)}."
+            if len(run_names) <= NAMED
+            else ""
+        )
+        if not listing:
+            listing = f"{len(run_names)} runs of the grid."
         sentences = data_sentences(results, names)
         return " ".join(
-            [*sentences, made, f"Profile {self.params.profile_name}, seed{plural} {seeds}."]
+            [
+                *sentences,
+                listing,
+                f"Profile {self.params.profile_name}, seed{plural} {seeds}.",
+            ]
         )
 
     def first_seed(self) -> str:
-        """What a picture of one seed says if there are several."""
+        """The sentence below a picture of one seed if there are several seeds."""
         seeds = self.params.grid.seeds
         return f" Of {len(seeds)} seeds the first declared one, {seeds[0]}." if seeds[1:] else ""
 
     def several_seeds(self, words: str) -> str:
-        """A sentence on several seeds, if there are."""
+        """A sentence on the seeds, if there are several."""
         seeds = self.params.grid.seeds
         return f" {words} the {len(seeds)} seeds." if seeds[1:] else ""
 
     def warning(self, results: Sequence[Result]) -> str:
-        """The words of the band over a figure of phantoms, '' over one of real data."""
+        """The text of the band over a figure of phantoms; '' if the data are real."""
         phantoms = [result for result in results if _is_phantom(result)]
         if not phantoms:
             return ""
-        of = ""
+        of_datasets = ""
         if len(phantoms) < len(results):
-            of = f" ({', '.join(dict.fromkeys(self.names[r.dataset] for r in phantoms))})"
+            of_datasets = f" ({', '.join(dict.fromkeys(self.names[r.dataset] for r in phantoms))})"
         kinds = []
         if any(isinstance(result, ImageResult) for result in phantoms):
             kinds.append("lesions")
         if any(isinstance(result, VolumeResult) for result in phantoms):
             kinds.append("organs")
-        return f"phantom data{of}: says nothing about real {' or '.join(kinds)}"
+        return f"phantom data{of_datasets}: says nothing about real {' or '.join(kinds)}"
 
     def folder(self, result: Result) -> Path:
         """The run's metrics folder."""
         return (self.root / result.path).parent
 
     def table(self, result: Result, name: str, columns: Sequence[str]) -> pd.DataFrame:
-        """Columns of a run's per_image.csv or per_case.csv, as `name` says.
+        """Columns of a run's per_image.csv or per_case.csv (`name`).
 
         Raises:
-            InputError: it is missing, or lacks a column.
+            InputError: the file is missing, or lacks a column.
         """
         path = self.folder(result) / name
         with trusted(path, "the scores of each test image or case", score_again(result.run)):
             return pd.read_csv(path, dtype={"id": str, "case": str, "organ": str})[list(columns)]
 
     def mean_dice(self, results: Sequence[Result], column: str) -> pd.Series:
-        """A column of per_image.csv by id, its mean over the runs (a seed each).
+        """A column of per_image.csv by id, its mean over the runs (one for each seed).
 
         Raises:
             InputError: the runs were scored on different images.

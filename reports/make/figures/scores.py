@@ -18,16 +18,16 @@ def training_curves(runs: Runs) -> Iterator[Drawn]:
     panels, results = [], []
     looks: dict[Variant, int] = {}
     for view in runs.views:
-        own = []
+        view_curves = []
         for variant in runs.compared(view):
             place = looks.setdefault(variant, len(looks))
             for result in runs.of(view, variant):
-                own.append(_curve(runs, result, runs.label(variant), place))
+                view_curves.append(_curve(runs, result, runs.label(variant), place))
                 results.append(result)
-        panels.append((runs.title(view), own))
+        panels.append((runs.title(view), view_curves))
     if not panels:
         return
-    alone = any(curve.selection is None for _, own in panels for curve in own)
+    alone = any(curve.selection is None for _, view_curves in panels for curve in view_curves)
     yield Drawn(
         "training-curves",
         "Training curves",
@@ -39,8 +39,8 @@ def training_curves(runs: Runs) -> Iterator[Drawn]:
         f"{count(len(panels), 'panel')} with losses by epoch. Selected epochs: "
         + "; ".join(
             f"{title}, {curve.label} {curve.epoch} of {len(curve.train)}"
-            for title, own in panels
-            for curve in own
+            for title, view_curves in panels
+            for curve in view_curves
         )
         + ".",
         results,
@@ -81,15 +81,15 @@ def dice_distributions(runs: Runs) -> Iterator[Drawn]:
         rows = []
         for view in views:
             for variant in runs.variants(view):
-                own = runs.of(view, variant)
-                dice = floats(runs.mean_dice(own, DICE))
+                variant_results = runs.of(view, variant)
+                dice = floats(runs.mean_dice(variant_results, DICE))
                 label = runs.cell(variant[0])
                 if view not in main or len(main) > 1:
                     label += f", {runs.params.view(view).size} px"
                 sound = variant[1] == "sound"
                 label += ", sound" if sound else ""
                 rows.append(distributions.Row(label, sound, dice))
-                results += own
+                results += variant_results
         if rows:
             images.append(len(rows[0].dice))
             panels.append((f"{name}, {count(images[-1], 'test image')}", rows))
@@ -120,16 +120,16 @@ def reliability(runs: Runs) -> Iterator[Drawn]:
     panels, results = [], []
     looks: dict[Variant, int] = {}
     for view in runs.image_views:
-        own = []
+        view_bins = []
         for variant in runs.compared(view):
             of_variant = runs.of(view, variant)
             place = looks.setdefault(variant, len(looks))
-            own.append(_pooled(runs, of_variant, runs.label(variant), place))
+            view_bins.append(_pooled(runs, of_variant, runs.label(variant), place))
             results += of_variant
-        panels.append((runs.title(view), own))
+        panels.append((runs.title(view), view_bins))
     if not panels:
         return
-    errors = [(title, run.label, run.error) for title, own in panels for run in own]
+    errors = [(title, run.label, run.error) for title, view_bins in panels for run in view_bins]
     yield Drawn(
         "calibration",
         "Calibration",
@@ -152,7 +152,7 @@ def _width(run: calibration.Reliability) -> str:
 def _pooled(
     runs: Runs, results: Sequence[Result], label: str, place: int
 ) -> calibration.Reliability:
-    """The bins of one run, or of several seeds together."""
+    """The bins of one run, or of several seeds taken together."""
     read = [_bins(runs, result) for result in results]
     edges = read[0][0]
     pixels = np.sum([one[1] for one in read], axis=0)
@@ -178,17 +178,17 @@ def by_size(runs: Runs) -> Iterator[Drawn]:
     """Dice against the lesion's size, of each view's main run."""
     panels, results, without = [], [], 0
     for view in runs.image_views:
-        own = runs.of(view, runs.compared(view)[0])
-        dice = floats(runs.mean_dice(own, DICE))
+        main_results = runs.of(view, runs.compared(view)[0])
+        dice = floats(runs.mean_dice(main_results, DICE))
         names = [f"native_size_{kind}" for kind in ("tp", "fp", "fn", "tn")]
-        counts = runs.table(own[0], "per_image.csv", names).to_numpy(dtype=np.float64)
+        counts = runs.table(main_results[0], "per_image.csv", names).to_numpy(dtype=np.float64)
         size = (counts[:, 0] + counts[:, 2]) / counts.sum(axis=1)
-        shown = (size > 0) & ~np.isnan(dice)
-        without += int((~shown).sum())
-        if shown.any():
-            title = f"{runs.title(view)}, {count(int(shown.sum()), 'image')}"
-            panels.append((title, size[shown], dice[shown]))
-            results += own
+        with_lesion = (size > 0) & ~np.isnan(dice)
+        without += int((~with_lesion).sum())
+        if with_lesion.any():
+            title = f"{runs.title(view)}, {count(int(with_lesion.sum()), 'image')}"
+            panels.append((title, size[with_lesion], dice[with_lesion]))
+            results += main_results
     if not panels:
         return
     binned = [sizes.binned(size, dice) for _, size, dice in panels]

@@ -18,18 +18,18 @@ from vmunet.evaluation.stored import NAME, read_labels
 def by_organ(runs: Runs) -> Iterator[Drawn]:
     """Dice by organ of each view's main cell under each protocol."""
     for view in runs.volume_views:
-        results, shown = [], []
+        results, protocols = [], []
         for variant in runs.compared(view):
-            own = runs.of(view, variant)
-            classes = own[0].data["classes"]
+            variant_results = runs.of(view, variant)
+            classes = variant_results[0].data["classes"]
             paper, sound = (
-                _mean([_by_case(runs, result, column) for result in own])
+                _mean([_by_case(runs, result, column) for result in variant_results])
                 for column in ("paper_dice", "dice")
             )
-            shown.append(organs.Protocol(f"{runs.label(variant)} protocol", paper, sound))
-            results += own
+            protocols.append(organs.Protocol(f"{runs.label(variant)} protocol", paper, sound))
+            results += variant_results
         names = [runs.organs.get(name, name) for name in classes]
-        drawn = organs.draw(names, shown, runs.warning(results))
+        drawn = organs.draw(names, protocols, runs.warning(results))
         yield Drawn(
             f"organs-{view}",
             f"Dice by organ: {runs.title(view)}",
@@ -39,8 +39,8 @@ def by_organ(runs: Runs) -> Iterator[Drawn]:
             "is left out, and one of the two alone counts as 0. In brackets the cases that define "
             "the figure, the fewest of the runs. A point a case, a box from quartile to quartile."
             f"{runs.several_seeds('A case counts with its mean over')} {runs.source(results)}",
-            f"Box plots of {len(names)} organs. Median Dice under {shown[0].label} and the sound "
-            f"convention: {_medians(names, shown[0].sound)}.",
+            f"Box plots of {len(names)} organs. Median Dice under {protocols[0].label} and the "
+            f"sound convention: {_medians(names, protocols[0].sound)}.",
             results,
             drawn,
         )
@@ -63,8 +63,8 @@ def outlined_slices(runs: Runs) -> Iterator[Drawn]:
             case = names[i]
             image, truth = open_case(arrays, case)
             predicted = [
-                _labels_of(runs, result, own, case, truth.shape)
-                for result, own in zip(results, labels, strict=True)
+                _labels_of(runs, result, run_labels, case, truth.shape)
+                for result, run_labels in zip(results, labels, strict=True)
             ]
             rows.append(_slice(manifest, case, rank, image, truth, predicted, scores))
         labels_of = [f"{runs.label(variant)} protocol" for variant in variants]
@@ -87,14 +87,14 @@ def outlined_slices(runs: Runs) -> Iterator[Drawn]:
 
 
 def _sides(result: Result) -> str:
-    """On which side the patient's right is, which prepared files do not say."""
-    known = result.data["source"] != "prepared"
-    return " The patient's right is on the left." if known else ""
+    """The side of the patient's right; prepared files do not record it."""
+    sides_known = result.data["source"] != "prepared"
+    return " The patient's right is on the left." if sides_known else ""
 
 
 def _medians(names: Sequence[str], dice: np.ndarray) -> str:
     defined = [column[~np.isnan(column)] for column in dice.T]
-    medians = [float(np.median(own)) if own.size else np.nan for own in defined]
+    medians = [float(np.median(values)) if values.size else np.nan for values in defined]
     return ", ".join(f"{n} {_dice(m)}" for n, m in zip(names, medians, strict=True))
 
 
@@ -106,7 +106,7 @@ def _by_case(runs: Runs, result: Result, column: str) -> pd.DataFrame:
 
 
 def _mean(tables: Sequence[pd.DataFrame]) -> np.ndarray:
-    """The mean over seeds, of those that define a figure."""
+    """The mean over the seeds that define a figure."""
     stacked = pd.concat(tables).groupby(level=0).mean()
     return stacked.to_numpy(dtype=np.float64)
 

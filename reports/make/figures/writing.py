@@ -1,4 +1,4 @@
-"""Figures on their way into a folder: each as PDF and PNG, and figures.json."""
+"""Writing figures into a folder: each as PDF and PNG, and figures.json."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ from vmunet.drawing.figures.style import save, settled
 def write_figures(
     gathered: Runs, figures: Sequence[Callable[[Runs], Iterator[Drawn]]], folder: Path
 ) -> list[str]:
-    """Draw figures into a folder, with figures.json; their names."""
+    """Draw figures into a folder, write figures.json and return the figures' names."""
     listed = []
     with settled():
         for figure in figures:

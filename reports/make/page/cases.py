@@ -1,7 +1,7 @@
-"""The test images on the page: every one of them, with what the main cell's runs predicted.
+"""All test images on the page, with the predictions of the main cell's runs.
 
-Of each view of `grid.ablation_views` the base cell is shown, or the first one of the grid, with its
-first seed, under each protocol that it was trained with.
+For each view of `grid.ablation_views` the page shows the cell `base`, or else the first cell of the
+grid, with its first seed, under each protocol that it was trained with.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from vmunet.evaluation.images import load_test_images
 from vmunet.evaluation.stored import NAME, read_masks
 
 MAIN = "base"
-# What an agreement is drawn with: Okabe and Ito's colours, as the outlines'.
+# The colours of an agreement: Okabe and Ito's, like those of the outlines.
 BOTH, ADDED, MISSED, OTHER = (0, 158, 115), PREDICTION, TRUTH, (204, 121, 167)
 AGREEMENT = (BOTH, ADDED, MISSED)
 LEGEND = {
@@ -35,20 +35,20 @@ LEGEND = {
 
 
 def main_runs(results: Sequence[Result], view: str) -> list[Result]:
-    """The runs of a view whose cases are shown: the main cell's, of one seed."""
+    """The runs of a view whose cases are shown: those of the main cell with one seed."""
     of_view = [result for result in results if result.run.view == view]
     if not of_view:
         return []
     cells = [result.run.cell for result in of_view]
     cell = MAIN if MAIN in cells else cells[0]
-    own = [result for result in of_view if result.run.cell == cell]
-    return [result for result in own if result.run.seed == own[0].run.seed]
+    cell_results = [result for result in of_view if result.run.cell == cell]
+    return [result for result in cell_results if result.run.seed == cell_results[0].run.seed]
 
 
 def image_view(
     root: Path, results: Sequence[Result], view: str, names: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """What the page's viewer is given of a view of images; None if `results` have none of it.
+    """The data of a view of images for the page's viewer; None if `results` have no run of it.
 
     `names` are the datasets'.
 
@@ -89,7 +89,7 @@ def _run(root: Path, result: ImageResult, ids: Sequence[str]) -> dict[str, Any]:
 
 
 def head(result: Result) -> dict[str, Any]:
-    """What the viewer says of a run."""
+    """The viewer's description of a run."""
     run, links = result.run, source(result.run.name, result.path, result.mlflow_run)
     return {
         "key": f"{run.cell}-{run.protocol}-{run.seed}",
@@ -100,9 +100,9 @@ def head(result: Result) -> dict[str, Any]:
 
 
 def _case(truth: NDArray, mask: NDArray, row: Mapping[str, str]) -> dict[str, Any]:
-    """One image: its layers, the numbers it is sorted by, and the facts below it.
+    """One image: its layers, the numbers by which it is sorted, and the facts below it.
 
-    Lesion sizes are parts of the image's pixels.
+    Lesion sizes are fractions of the image's pixels.
     """
     lesion = float(truth.mean())
     width, height = row["native_width"], row["native_height"]
@@ -131,14 +131,14 @@ def _agreement(truth: NDArray, mask: NDArray) -> NDArray[np.uint8]:
 
 
 def scores_of(root: Path, result: Result, name: str) -> list[dict[str, str]]:
-    """The rows of a run's per_image.csv or per_case.csv, as `name` says."""
+    """The rows of a run's per_image.csv or per_case.csv (`name`)."""
     path = Path(result.path).with_name(name)
     with trusted(path, "the scores of each test image or case", score_again(result.run)):
         return read_rows(root / path)
 
 
 def number_of(row: Mapping[str, str], name: str) -> float | None:
-    """A field's number, None if it is empty (a score that is not defined)."""
+    """A field's number; None if the field is empty, because the score is undefined."""
     return float(row[name]) if row[name] else None
 
 

@@ -1,4 +1,4 @@
-"""The page as one HTML file that needs nothing else."""
+"""The page as one HTML file that needs no other file."""
 
 import base64
 import hashlib
@@ -21,9 +21,9 @@ TEMPLATES = Path("reports/templates/page")
 
 
 def make_page(root: Path) -> None:
-    """Write reports/out/index.html under `root`, whole or not at all.
+    """Write reports/out/index.html under `root`, completely or not at all.
 
-    Raises InputError if what the page shows is missing.
+    Raises InputError if a file that the page shows is missing.
     """
     report = read_report(root)
     folders = figure_folders(report.pictured)
@@ -41,8 +41,8 @@ def make_page(root: Path) -> None:
 
 
 def render(folder: Path, **content: Any) -> str:
-    """The page's HTML: the templates of `folder`, with all that comes from data escaped."""
-    made = jinja2.Environment(
+    """The page's HTML: the templates of `folder`; every text from data is escaped."""
+    jinja = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         trim_blocks=True,
         lstrip_blocks=True,
@@ -50,7 +50,7 @@ def render(folder: Path, **content: Any) -> str:
         undefined=jinja2.StrictUndefined,
     )
     style, script = ((folder / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    return made.get_template("page.html.j2").render(
+    return jinja.get_template("page.html.j2").render(
         **content,
         dash=DASH,
         mlflow_address=MLFLOW,
@@ -61,9 +61,9 @@ def render(folder: Path, **content: Any) -> str:
 
 
 def policy(style: str, script: str) -> str:
-    """What a browser lets the page do: its own style and script, pictures inside it, no more."""
-    own = [base64.b64encode(hashlib.sha256(part.encode()).digest()) for part in (style, script)]
-    styles, scripts = (f"'sha256-{digest.decode()}'" for digest in own)
+    """The content security policy: only the page's own style and script, and pictures inside it."""
+    digests = [base64.b64encode(hashlib.sha256(part.encode()).digest()) for part in (style, script)]
+    styles, scripts = (f"'sha256-{digest.decode()}'" for digest in digests)
     return (
         f"default-src 'none'; img-src data:; style-src {styles}; script-src {scripts}; "
         "base-uri 'none'; form-action 'none'"

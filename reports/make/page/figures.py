@@ -26,7 +26,7 @@ class Picture:
 
 
 def embedded(root: Path, folder: Path) -> list[Picture]:
-    """The figures that figures.json of `folder` (relative to `root`) lists; none without it.
+    """The figures in figures.json of `folder` (relative to `root`); none without that file.
 
     Raises:
         InputError: figures.json is malformed, or a picture that it names is missing.

@@ -1,4 +1,4 @@
-"""The further tables on the page: those that the paper does not have, as in their CSV files."""
+"""The further tables on the page: those that the paper does not have, like their CSV files."""
 
 import math
 import re
@@ -20,21 +20,21 @@ from reports.make.tidy import Tidy, Value
 from reports.make.typeset.sheet import Caption
 
 RUNS = "runs"  # runs.csv, which has no caption
-# These titles say more than the captions of the tables in LaTeX: the page shows one table for two.
+# One table of the page stands for two in LaTeX, so these titles differ from those captions'.
 TITLES = {
     "sound": "Honest evaluation at both sizes",
     RUNS: "Every run, and the way back from it",
 }
 PATHS = ("metrics_file", "metrics_files", "checkpoint_path")
-# Columns of texts, even if these look like numbers.
+# Columns of texts, even if the texts look like numbers.
 TEXTS = re.compile(r"git|.*_(id|hash|sha256)|metrics_files?|seeds?|runs")
-SHORT = 10  # letters of a hash that are shown
+SHORT = 10  # the number of a hash's letters that are shown
 HASH = re.compile(r"[0-9a-f]{20,}")
 
 
 @dataclass(frozen=True)
 class Further:
-    """A table that the paper does not have; `caption` is None if nobody wrote one."""
+    """A table that the paper does not have; `caption` is None if the table has none."""
 
     key: str
     title: str
@@ -43,8 +43,8 @@ class Further:
 
 
 def further_tables(report: Report) -> list[Further]:
-    """Every table with data that is none of the paper's, and the list of the runs."""
-    shown = [
+    """Every table with data that the paper does not have, and the list of the runs."""
+    own_parts = [
         (part.sheet.name, part.sheet.caption, part.data)
         for part in report.parts
         if part.data is not None and part.table is None
@@ -56,7 +56,7 @@ def further_tables(report: Report) -> list[Further]:
             caption=caption,
             table=page_table(name, data),
         )
-        for name, caption, data in [*shown, (RUNS, None, report.runs)]
+        for name, caption, data in [*own_parts, (RUNS, None, report.runs)]
     ]
 
 
@@ -73,8 +73,8 @@ def page_table(name: str, data: Tidy) -> PageTable:
         if numeric[column] and numeric.get(low) and numeric.get(high):
             ends = zip(cells.pop(low), cells.pop(high), strict=True)
             cells[column] = [
-                replace(cell, small=(f"[{one.text}, {other.text}]",))
-                for cell, (one, other) in zip(cells[column], ends, strict=True)
+                replace(cell, small=(f"[{lower.text}, {upper.text}]",))
+                for cell, (lower, upper) in zip(cells[column], ends, strict=True)
             ]
     return PageTable(
         key=f"csv-{name}",
@@ -87,7 +87,7 @@ def page_table(name: str, data: Tidy) -> PageTable:
 
 
 def _is_numeric(column: str, values: Sequence[Value]) -> bool:
-    """Whether every value that is there is a number, or the text of one."""
+    """Whether every value that is present is a number, or the text of a number."""
     if TEXTS.fullmatch(column) or any(isinstance(value, bool) for value in values):
         return False
     try:
@@ -100,10 +100,10 @@ def _cells(column: str, values: Sequence[Value], numeric: bool) -> list[PageCell
     if not numeric:
         return [_text(column, "" if value is None else str(value)) for value in values]
     numbers = [None if value is None else float(value) for value in values]
-    known = [value for value in numbers if value is not None]
-    # Percentages and distances to 2 places; what is all below 1, such as p, to 4.
-    digits = 2 if max(map(abs, known), default=0) > 1 else 4
-    digits = 0 if all(value % 1 == 0 for value in known) else digits
+    present = [value for value in numbers if value is not None]
+    # Percentages and distances to 2 places; columns below 1, such as p, to 4.
+    digits = 2 if max(map(abs, present), default=0) > 1 else 4
+    digits = 0 if all(value % 1 == 0 for value in present) else digits
     return [
         PageCell(DASH)
         if value is None
@@ -113,7 +113,7 @@ def _cells(column: str, values: Sequence[Value], numeric: bool) -> list[PageCell
 
 
 def _number(value: float, digits: int) -> str:
-    """A small one is not rounded to 0."""
+    """The number's text; a small number is not rounded to 0."""
     rounded = f"{value:.{digits}f}"
     return f"{value:.1e}" if value and float(rounded) == 0 else rounded
 

@@ -1,17 +1,17 @@
-"""What a table of the page is made of: headings, rows, and cells that lead to their sources."""
+"""The parts of a table of the page: headings, rows, and cells with links to their sources."""
 
 from dataclasses import dataclass
 from urllib.parse import quote
 
-ROOT = "../.."  # from reports/out/index.html to the repository's root, where a source's path starts
-# What the page takes for the address of MLflow until its reader names another one.
+ROOT = "../.."  # from reports/out/index.html to the repository's root
+# The page's default address of MLflow; its reader can name another one.
 MLFLOW = "http://127.0.0.1:5000"
-DASH = "\u2013"  # stands for a figure that does not exist
+DASH = "\u2013"  # replaces a missing figure
 
 
 @dataclass(frozen=True)
 class Source:
-    """A run behind a figure; `mlflow` is '' if none is known of it."""
+    """A run behind a figure; `mlflow` is '' if no MLflow run is known."""
 
     name: str
     metrics: str
@@ -20,14 +20,14 @@ class Source:
 
 @dataclass(frozen=True)
 class PageCell:
-    """One cell: `text` leads to `href`, or, of a measured figure, to its `sources`.
+    """One cell: `text` links to `href`, or, for a measured figure, to its `sources`.
 
     Attributes:
-        sort: the number by which its column is sorted; a cell without one is sorted by its text,
-            and an empty one (`DASH`) comes last.
-        star: what its star says, '' if it has none.
-        small: lines beneath.
-        full: the whole of a text that is shown cut.
+        sort: the number by which its column is sorted. A cell without a number is sorted by its
+            text, and an empty cell (`DASH`) comes last.
+        star: the text of its star, '' if it has none.
+        small: the lines below the text.
+        full: the full text, if only a part of it is shown.
     """
 
     text: str
@@ -42,7 +42,7 @@ class PageCell:
 
 @dataclass(frozen=True)
 class Column:
-    """The heading of one column; `of` are the headings above it, for those who cannot see them."""
+    """The heading of one column; `of` are the headings above it, for screen readers."""
 
     text: str
     of: str = ""
@@ -53,7 +53,7 @@ class Column:
 class PageTable:
     """A table that can be sorted by each column; the first cell of a row is its heading.
 
-    `groups` are the rows of headings above the columns: a text and how many columns it is over.
+    `groups` are the rows of headings above the columns: a text and the number of columns below it.
     `references[i]` is the number of the paper's reference that row i cites, or None.
     """
 
@@ -71,7 +71,7 @@ def source(name: str, metrics: str, mlflow_run: str) -> Source:
 
 
 def linked(path: str) -> str:
-    """The address, as seen from the page, of a file in the repository."""
+    """The address of a file in the repository, relative to the page."""
     return f"{ROOT}/{quote(path)}"
 
 

@@ -25,7 +25,9 @@ DRAWN = (qualitative, lowest, outlined_slices)
 def make_pictures(
     root: Path, params: "Params", declared_runs: Sequence["Run"], view: str
 ) -> list[str]:
-    """Write reports/out/pictures/<view>/ under `root`, whole or not at all; the figures' names.
+    """Write reports/out/pictures/<view>/ under `root`; return the figures' names.
+
+    The folder is written completely or not at all.
 
     A view without runs has no figures, and its cases are `null`.
 
@@ -43,7 +45,7 @@ def make_pictures(
 def cases_of(
     root: Path, results: Sequence[Result], view: str, names: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """What the page's viewer is given of a view; None if the view has no results.
+    """The data of a view for the page's viewer; None if the view has no results.
 
     `names` are the datasets'. Raises InputError as `make_pictures` does.
     """

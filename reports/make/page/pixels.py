@@ -1,4 +1,4 @@
-"""Pictures as text inside the page: photographs as WebP, masks and labels as PNG of few colours."""
+"""Pictures as text inside the page: photographs as WebP, masks and labels as small PNG."""
 
 import base64
 import io
@@ -26,7 +26,7 @@ def photograph(image: NDArray[np.uint8]) -> str:
 
 
 def drawing(labels: NDArray, colours: Sequence["Colour"]) -> str:
-    """Labels (height, width) as a PNG data: URI, as few bits a pixel as they need.
+    """Labels (height, width) as a PNG data: URI, with as few bits a pixel as possible.
 
     Label 0 is transparent, label k has colour k - 1; if there are more labels than colours, the
     colours start again.
@@ -46,17 +46,17 @@ def drawing(labels: NDArray, colours: Sequence["Colour"]) -> str:
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """The address that holds a file itself."""
+    """The data: URI of a file's content."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def css(colour: "Colour") -> str:
-    """A colour as the page writes it."""
+    """A colour in the page's notation."""
     return "#" + "".join(f"{channel:02x}" for channel in colour)
 
 
 def _reduced(pixels: NDArray, interpolation: int) -> NDArray:
-    """At most SIDE px on its longer side; a smaller picture stays as it is."""
+    """Shrink a picture to at most SIDE px on its longer side; a smaller one is not changed."""
     import cv2
 
     height, width = pixels.shape[:2]

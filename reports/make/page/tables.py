@@ -1,4 +1,4 @@
-"""The paper's tables on the page: published beside measured, each measured figure with its runs."""
+"""The paper's tables on the page: published next to measured, measured figures with their runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,7 +55,7 @@ def has_inference(report: Report) -> bool:
 
 
 class _PaperTable:
-    """One of the paper's tables, with what the report says of its datasets, metrics and runs."""
+    """One of the paper's tables, with the report's datasets, metrics and runs."""
 
     def __init__(self, table: PaperTable, report: Report) -> None:
         self.table, self.spec = table, table.spec
@@ -76,7 +76,7 @@ class _PaperTable:
         return [self._side_by_side(group) for group in groups]
 
     def _side_by_side(self, datasets: Sequence[str]) -> PageTable:
-        """Published, measured and difference beside one another under each metric."""
+        """Published, measured and difference next to each other under each metric."""
         rows, extra = self._rows(datasets), list(self.table.extra_columns)
         columns = [Column(text, number=False) for text in (self.spec["heading"], *extra)]
         upper, lower = [("", len(columns))], [("", len(columns))]
@@ -106,7 +106,7 @@ class _PaperTable:
     def _stacked(self, dataset: str) -> PageTable:
         """Many metrics: a row of published figures, and one of measured ones below it.
 
-        Sorting then ranks what was measured among what was published.
+        Sorting then ranks the measured figures among the published ones.
         """
         columns = [Column(text, number=False) for text in (self.spec["heading"], "Figures")]
         columns += [Column(self.metrics[metric]["heading"]) for metric in self.spec["metrics"]]
@@ -120,8 +120,9 @@ class _PaperTable:
                 cells.append([PageCell(row.label), PageCell("published"), *published])
                 references.append(row.reference)
             if row.cell is not None:
-                both = (_beneath(*two) for two in zip(measured, difference, strict=True))
-                cells.append([PageCell(row.label), PageCell("measured"), *both])
+                pairs = zip(measured, difference, strict=True)
+                below = (_with_difference(*pair) for pair in pairs)
+                cells.append([PageCell(row.label), PageCell("measured"), *below])
                 references.append(None)
         return PageTable(
             key=f"{self.table.name}-{dataset}",
@@ -134,7 +135,7 @@ class _PaperTable:
         )
 
     def _rows(self, datasets: Sequence[str]) -> list[Row]:
-        """The rows that say something about any of the datasets."""
+        """The rows that have a figure for any of the datasets."""
         return [row for row in self.table.rows if any(name in row.figures for name in datasets)]
 
     def _three(
@@ -162,13 +163,13 @@ class _PaperTable:
     def _measured(self, row: Row, dataset: str, figure: Figure, bold: bool) -> PageCell:
         if figure.measured is None:
             return PageCell(DASH)
-        known = figure.inference
+        inference = figure.inference
         interval: tuple[str, ...] = ()
         star = ""
-        if known is not None and known.low is not None:
-            interval = (bracketed(known.low, known.high),)
-        if known is not None and known.significant:
-            star = f"differs from VM-UNet's row, p {_p(known.p)}"
+        if inference is not None and inference.low is not None:
+            interval = (bracketed(inference.low, inference.high),)
+        if inference is not None and inference.significant:
+            star = f"differs from VM-UNet's row, p {_p(inference.p)}"
         return PageCell(
             number(figure.measured, figure.std),
             sort=figure.measured,
@@ -180,7 +181,7 @@ class _PaperTable:
 
 
 def _plain(text: str) -> PageCell:
-    """A text whose dash, if it is one, becomes the page's."""
+    """A text's cell; a dash of the tables becomes the page's dash."""
     return PageCell(DASH if text == NOTHING else text)
 
 
@@ -191,13 +192,13 @@ def _figure(value: float | None, bold: bool) -> PageCell:
 def _difference(figure: Figure) -> PageCell:
     if figure.difference is None:
         return PageCell(DASH)
-    known = figure.inference
-    small = (VERDICTS[known.verdict],) if known is not None and known.verdict else ()
+    inference = figure.inference
+    small = (VERDICTS[inference.verdict],) if inference is not None and inference.verdict else ()
     return PageCell(signed(figure.difference), sort=figure.difference, small=small)
 
 
-def _beneath(measured: PageCell, difference: PageCell) -> PageCell:
-    """A measured figure with its difference in a line beneath."""
+def _with_difference(measured: PageCell, difference: PageCell) -> PageCell:
+    """A measured figure with its difference in the line below."""
     if difference.text == DASH:
         return measured
     below = " ".join([difference.text, *difference.small])
@@ -205,7 +206,7 @@ def _beneath(measured: PageCell, difference: PageCell) -> PageCell:
 
 
 def _p(p: float | None) -> str:
-    """A probability after a sign of its own."""
+    """A probability with its sign: < or =."""
     text = probability(p)
     return text if text.startswith("<") else f"= {text}"
 

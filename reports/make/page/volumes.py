@@ -1,4 +1,4 @@
-"""The test volumes on the page: of each case the slice with the most organs."""
+"""The test volumes on the page: for each case the slice with the most organs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ from vmunet.evaluation.stored import NAME, read_labels
 def volume_view(
     root: Path, results: Sequence[Result], view: str, names: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """What the page's viewer is given of a view of volumes; None if `results` have none of it.
+    """The data of a view of volumes for the page's viewer; None if `results` have no run of it.
 
     `names` are the datasets'.
 
@@ -67,7 +67,7 @@ def _view(root: Path, view: str, runs: Sequence[VolumeResult], dataset: str) -> 
 
 
 def grey(image: NDArray) -> NDArray[np.uint8]:
-    """A slice of 0..1 as 0..255."""
+    """A slice with values 0..1, as 0..255."""
     return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
 
 
@@ -81,13 +81,13 @@ def _run(
     rows = scores_of(root, result, "per_case.csv")
     cases = []
     for case, (z, depth, _, truth) in slices.items():
-        own = [row for row in rows if row["case"] == case]
-        if case not in labels or labels[case].shape != (depth, *truth.shape) or not own:
+        case_rows = [row for row in rows if row["case"] == case]
+        if case not in labels or labels[case].shape != (depth, *truth.shape) or not case_rows:
             raise InputError(
                 f"{folder}: {NAME} or per_case.csv does not fit the arrays of {case}; "
                 f"{score_again(result.run)}"
             )
-        cases.append(_case(truth, labels[case][z], own, f"{z + 1} of {depth}"))
+        cases.append(_case(truth, labels[case][z], case_rows, f"{z + 1} of {depth}"))
     return head(result) | {"cases": cases}
 
 

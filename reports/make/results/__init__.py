@@ -1,1 +1,1 @@
-"""What the report is made from: runs, scores, statistics, provenance."""
+"""The report's sources: runs, scores, statistics, provenance."""

@@ -1,4 +1,4 @@
-"""Two cells on the same test images or cases: their scores, how sure the differences are."""
+"""Two cells on the same test images or cases: their scores, and how sure the differences are."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.config.runs import Run
 
 OWN = "data of your own"
-# What is printed of images: the line's label, the comparison and its score's name.
+# The printed lines of images: the line's label, the comparison and the score's name.
 IMAGE_LINES = (
     ("pooled mIoU", "paper", "miou"),
     ("pooled DSC", "paper", "dsc"),
@@ -59,7 +59,7 @@ class ScoreLine:
 
     @property
     def better(self) -> str:
-        """Which model's score is the better one: `a`, `b`, or nothing if they are equal."""
+        """The model with the better score: `a`, `b`, or '' if the scores are equal."""
         if not self.difference:
             return ""
         return "a" if (self.difference > 0) == self.lower else "b"
@@ -70,13 +70,13 @@ class Comparison:
     """Two models on one view.
 
     Attributes:
-        noun: what a test unit is, image or case.
-        source: where the data are from, in words.
-        units: how many there are.
+        noun: a test unit's name, image or case.
+        source: the origin of the data, in words.
+        units: the number of test units.
         lines: the scores.
-        a_ahead, b_ahead: (id, Dice of a, Dice of b) in percent of the units on which a is better,
-            and of those on which b is, the largest differences first; Dice is at native size, of
-            several classes or organs their mean.
+        a_ahead, b_ahead: (id, Dice of a, Dice of b), in percent, of the units on which a is better,
+            and of those on which b is better, the largest differences first. Dice is at native
+            size; with several classes or organs it is their mean.
     """
 
     noun: str
@@ -120,7 +120,7 @@ def compare(
 
 
 def _read(root: Path, params: "Params", run: "Run") -> tuple[RunUnits, Mapping[str, Any]]:
-    """The run's results by unit, and what its metrics file says of the data."""
+    """The run's results by unit, and the block `data` of its metrics file."""
     content, path = load_metrics(root, run, params), metrics_path(run, params)
     with trusted(path, SCORES, score_again(run)):
         data = content["data"]
@@ -129,35 +129,35 @@ def _read(root: Path, params: "Params", run: "Run") -> tuple[RunUnits, Mapping[s
 
 
 def _lines(a: Sequence[RunUnits], b: Sequence[RunUnits], volumes: bool) -> list[ScoreLine]:
-    """The scores, p is not yet corrected."""
+    """The scores; p is not corrected yet."""
     classes = a[0].classes
-    wanted: Sequence[tuple[str, str, str]]
+    score_names: Sequence[tuple[str, str, str]]
     if volumes:
-        wanted = (
+        score_names = (
             ("DSC", "paper_dice", MEAN),
             ("HD95 (voxels)", "paper_hd95_voxels", MEAN),
             *((f"DSC, {name.replace('-', ' ')}", "paper_dice", name) for name in classes),
         )
     elif classes:
-        wanted = (
+        score_names = (
             ("mean Dice, training size", "training_size_dice", MEAN),
             ("mean IoU, training size", "training_size_iou", MEAN),
             ("mean Dice, native size", "native_size_dice", MEAN),
             *((f"Dice, {name}, native size", "native_size_dice", name) for name in classes),
         )
     else:
-        wanted = IMAGE_LINES
-    samples = {key: (sample(a, key), sample(b, key)) for _, key, _ in wanted}
-    scores = {key: (one.scores(), other.scores()) for key, (one, other) in samples.items()}
+        score_names = IMAGE_LINES
+    samples = {key: (sample(a, key), sample(b, key)) for _, key, _ in score_names}
+    scores = {key: (first.scores(), second.scores()) for key, (first, second) in samples.items()}
     differences = {key: paired(*pair) for key, pair in samples.items()}
     lines = []
-    for label, key, name in wanted:
+    for label, key, name in score_names:
         pair, lower = differences[key][name], "hd95" in key
         scale = 1 if lower else 100
-        one, other = (scale * of[name] for of in scores[key])
+        first, second = (scale * by_name[name] for by_name in scores[key])
         difference, low, high = (scale * v for v in (pair.difference, pair.low, pair.high))
         p = None if np.isnan(pair.p) else pair.p
-        lines.append(ScoreLine(label, lower, one, other, difference, low, high, p))
+        lines.append(ScoreLine(label, lower, first, second, difference, low, high, p))
     return lines
 
 
@@ -172,7 +172,7 @@ def _dice(seeds: Sequence[RunUnits], volumes: bool) -> Floats:
 
 
 def _mean_defined(values: Floats) -> Floats:
-    """Mean over the classes that define each unit's score; 1 if there is none to find."""
+    """Mean over the classes that define each unit's score; 1 if there are no such classes."""
     defined = ~np.isnan(values)
     total, n = np.where(defined, values, 0.0).sum(1), defined.sum(1)
     return np.divide(total, n, out=np.ones(len(values)), where=n > 0)
@@ -181,6 +181,6 @@ def _mean_defined(values: Floats) -> Floats:
 def _ahead(
     ids: Sequence[str], a: Floats, b: Floats, lead: Floats, most: int = 3
 ) -> list[tuple[str, float, float]]:
-    """The units with the largest positive lead, largest first."""
+    """The units with the largest positive lead, the largest first."""
     order = [i for i in np.argsort(-lead, kind="stable")[:most] if lead[i] > 0]
     return [(ids[i], float(a[i]), float(b[i])) for i in order]

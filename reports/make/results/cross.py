@@ -18,7 +18,7 @@ ImageScores = Mapping[str, str]  # a row of per_image.csv
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one run, on the images that are not shared: percentages, None if undefined."""
+    """One run's scores on the images that are not shared: percentages, None if undefined."""
 
     miou: float | None
     dsc: float | None
@@ -27,7 +27,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class CrossRow:
-    """One cell under one protocol, tested on `test`, by seed: trained there, trained elsewhere."""
+    """One cell under one protocol, tested on `test`: by seed, if trained there and elsewhere."""
 
     name: str
     train: str
@@ -47,12 +47,12 @@ class CrossRow:
 
 
 def read_cross(root: Path, params: "Params", results: Sequence[Result]) -> list[CrossRow]:
-    """The cross tests that params.yaml's `grid.cross` declares and that were made.
+    """The cross tests that `grid.cross` of params.yaml declares and that have results.
 
     `results` are the grid's, in the order of the rows.
 
     Raises:
-        InputError: a file of a test is missing beside the other, or is of other images or runs.
+        InputError: one of a test's two files is missing, or a file is of other images or runs.
     """
     images = [result for result in results if isinstance(result, ImageResult)]
     rows = []
@@ -110,28 +110,28 @@ def _of(
     results: Sequence[ImageResult], view: str, cell: str, protocol: str, seeds: Mapping[int, Scores]
 ) -> list[ImageResult]:
     """A cell's results on a view, of some seeds."""
-    wanted = (view, cell, protocol)
+    identity = (view, cell, protocol)
     return [
         result
         for result in results
-        if (result.run.view, result.run.cell, result.run.protocol) == wanted
+        if (result.run.view, result.run.cell, result.run.protocol) == identity
         and result.run.seed in seeds
     ]
 
 
 def _at_home(root: Path, result: ImageResult, tested: Sequence[str]) -> Scores:
-    """The scores of a run on its own dataset, on the tested images alone."""
+    """The scores of a run on its own dataset, only on the tested images."""
     path = Path(result.path).with_name("per_image.csv")
     with trusted(path, "the scores of each tested image", score_again(result.run)):
         return _scores({row["id"]: row for row in read_rows(root / path)}, tested)
 
 
 def _scores(rows: Mapping[str, ImageScores], tested: Sequence[str]) -> Scores:
-    """Raises KeyError if an image is missing."""
-    own = [rows[name] for name in tested]
-    tp, fp, fn = (sum(int(row[column]) for row in own) for column in COUNTS)
+    """The scores on the tested images. Raises KeyError if an image is missing."""
+    tested_rows = [rows[name] for name in tested]
+    tp, fp, fn = (sum(int(row[column]) for row in tested_rows) for column in COUNTS)
     union, sizes = tp + fp + fn, 2 * tp + fp + fn
-    dice = [float(row["native_size_dice"]) for row in own if row["native_size_dice"]]
+    dice = [float(row["native_size_dice"]) for row in tested_rows if row["native_size_dice"]]
     return Scores(
         miou=100 * tp / union if union else None,
         dsc=100 * 2 * tp / sizes if sizes else None,

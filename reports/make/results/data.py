@@ -1,4 +1,4 @@
-"""What a caption says of the data: source, counts, stored sizes, and that phantoms are phantoms."""
+"""A caption's sentences on the data: source, counts, stored sizes, and a warning of phantoms."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,19 +11,19 @@ BOTH = "Phantom data: these figures say nothing about skin lesions or about orga
 
 
 def data_sentences(results: Sequence[Result], datasets: Mapping[str, str]) -> list[str]:
-    """A sentence for each dataset, or one for several that have the same to say."""
-    said: dict[str, list[str]] = {}
+    """A sentence for each dataset; datasets with the same sentence share it."""
+    names_by_sentence: dict[str, list[str]] = {}
     for dataset, name in datasets.items():
-        own = [result for result in results if result.dataset == dataset]
-        said.setdefault(_data(own), []).append(name)
+        dataset_results = [result for result in results if result.dataset == dataset]
+        names_by_sentence.setdefault(_data(dataset_results), []).append(name)
     return [
-        f"{listed(of)}{' (each)' if len(of) > 1 and results else ''}: {words}"
-        for words, of in said.items()
+        f"{listed(named)}{' (each)' if len(named) > 1 and results else ''}: {sentence}"
+        for sentence, named in names_by_sentence.items()
     ]
 
 
 def phantom_warning(results: Sequence[Result], datasets: Mapping[str, str]) -> str:
-    """That phantoms were used, and for which datasets if not for all."""
+    """The warning that phantoms were used; it names the datasets if some are real."""
     phantoms = [
         name
         for dataset, name in datasets.items()
@@ -43,7 +43,7 @@ def joined_warnings(warnings: Sequence[str]) -> str:
 
 
 def _data(results: Sequence[Result]) -> str:
-    """One dataset's source, counts and stored sizes, and what resizing does to its images."""
+    """One dataset's source, counts and stored sizes, and the effect of resizing on its images."""
     if not results:
         return "nothing measured, the grid runs none of these rows."
     data, volumes = results[0].data, isinstance(results[0], VolumeResult)
@@ -51,24 +51,24 @@ def _data(results: Sequence[Result]) -> str:
     low, high = px(width, height), px(widest, highest)
     sizes = sorted({result.size for result in results})
     used = listed([px(size, size) for size in sizes])
-    what = _volumes(results[0], low, high) if volumes else _images(results[0], low, high)
-    sentences = [f"{what}, used at {used}."]
-    same = [px(size, size) for size in sizes if low == high == px(size, size)]
+    images = _volumes(results[0], low, high) if volumes else _images(results[0], low, high)
+    sentences = [f"{images}, used at {used}."]
+    unresized = [px(size, size) for size in sizes if low == high == px(size, size)]
     larger = [
         px(size, size)
         for size in sizes
-        if max(widest, highest) <= size and px(size, size) not in same
+        if max(widest, highest) <= size and px(size, size) not in unresized
     ]
-    if same and volumes:
-        sentences.append(f"At {listed(same)} their slices are not resized.")
-    elif same:
+    if unresized and volumes:
+        sentences.append(f"At {listed(unresized)} their slices are not resized.")
+    elif unresized:
         sentences.append(
-            f"At {listed(same)} these images are not resized: the soft masks of the published "
+            f"At {listed(unresized)} these images are not resized: the soft masks of the published "
             "resizing do not arise."
         )
     if larger:
-        what = "their slices" if volumes else "they"
-        sentences.append(f"At {listed(larger)} {what} are upsampled and gain no detail.")
+        images = "their slices" if volumes else "they"
+        sentences.append(f"At {listed(larger)} {images} are upsampled and gain no detail.")
     return " ".join(sentences)
 
 
@@ -96,7 +96,7 @@ def _volumes(result: Result, low: str, high: str) -> str:
 
 
 def _between(result: Result, low: str, high: str) -> str:
-    """The stored size, or the smallest and largest of each side."""
+    """The stored size, or the smallest and largest length of each side."""
     if low == high:
         return low
     (width, height), (widest, highest) = result.data["native_min"], result.data["native_max"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SOURCES = {
     "phantom": "phantom images (synthetic)",
-    # A local copy may hold reduced images: nothing is said of the original ones.
+    # A local copy may hold reduced images, so a caption says nothing about the original ones.
     "file": "real images from local archives",
     "http": "images of the real archive (downloaded)",
     "prepared": "real images from the authors' prepared set (split as it came)",
@@ -26,7 +26,7 @@ VOLUME_SOURCES = {
     "synapse": "raw CT volumes (downloaded from synapse.org)",
     "prepared": "real CT volumes as TransUNet prepared them (without voxel spacing)",
 }
-# What a caption says of the data of a view, once for all its runs.
+# The fields that a caption prints once for a view: all its runs must have the same.
 SAID = ("source", "n_train", "n_test", "native_min", "native_max")
 SAID_OF_VOLUMES = (*SAID, "train_slices", "test_slices", "classes")
 SCORES = "the scores of a run"
@@ -34,7 +34,7 @@ SCORES = "the scores of a run"
 
 @dataclass(frozen=True)
 class Result:
-    """One run's scores and where they come from; an `ImageResult` or a `VolumeResult`.
+    """One run's scores and their origin; an `ImageResult` or a `VolumeResult`.
 
     Attributes:
         run: the declared run.
@@ -61,7 +61,7 @@ class Result:
 
 @dataclass(frozen=True)
 class ImageResult(Result):
-    """`sound` is the `sound` set, by size (`SOUND_SIZES`) and score (`SOUND_SCORES`)."""
+    """`sound` is the set `sound`, by size (`SOUND_SIZES`) and score (`SOUND_SCORES`)."""
 
     sound: Mapping[str, Mapping[str, Estimate]]
 
@@ -113,7 +113,7 @@ def metrics_path(run: "Run", params: "Params") -> str:
 
 
 def score_again(run: "Run") -> str:
-    """What to do if a run's files are missing or wrong, for the end of a message."""
+    """The end of a message about missing or wrong files of a run: how to make them again."""
     return f"run `vmunet sweep --cells {run.name}`"
 
 
@@ -121,7 +121,7 @@ def load_metrics(root: Path, run: "Run", params: "Params") -> dict[str, Any]:
     """The content of a run's metrics file.
 
     Raises:
-        InputError: it is missing, not JSON, or of another run or profile.
+        InputError: the file is missing, not JSON, or of another run or profile.
     """
     path, again = metrics_path(run, params), score_again(run)
     content = read_json(root, path, SCORES, again)
@@ -150,9 +150,9 @@ def _read(root: Path, run: "Run", metrics: Iterable[str], params: "Params") -> R
     with trusted(path, SCORES, score_again(run)):
         data, paper, sound = content["data"], content["paper"], content["sound"]
         volumes = run.view in params.grid.volumes
-        known = VOLUME_SOURCES if volumes else SOURCES
-        if data["source"] not in known:
-            raise ValueError(f"its data.source is {data['source']!r}, none of {', '.join(known)}")
+        sources = VOLUME_SOURCES if volumes else SOURCES
+        if data["source"] not in sources:
+            raise ValueError(f"its data.source is {data['source']!r}, none of {', '.join(sources)}")
         for name in SAID_OF_VOLUMES if volumes else SAID:
             data[name]  # a field that a caption needs: if it is missing, the error names this file
         scores = {name: float(paper[name]) for name in metrics}

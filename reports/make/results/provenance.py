@@ -1,4 +1,4 @@
-"""What the runs' own files say about where the figures of a report come from."""
+"""The origin of a report's figures, as the runs' own files record it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 def provenance_of(
     params: "Params", results: Sequence[Result], names: Mapping[str, str]
 ) -> Provenance:
-    """The provenance of these runs; `names` are the datasets' as tables print them."""
+    """The provenance of these runs; `names` are the datasets' names in the tables."""
     kinds: tuple[Sequence[Result], ...] = (
         [result for result in results if not isinstance(result, VolumeResult)],
         [result for result in results if isinstance(result, VolumeResult)],
     )
     data, warnings = [], []
     for kind in filter(None, kinds):
-        shown = {result.dataset for result in kind}
-        own = {key: name for key, name in names.items() if key in shown}
-        data += data_sentences(kind, own)
-        warnings.append(phantom_warning(kind, own))
+        datasets = {result.dataset for result in kind}
+        own_names = {key: name for key, name in names.items() if key in datasets}
+        data += data_sentences(kind, own_names)
+        warnings.append(phantom_warning(kind, own_names))
     checkpoints = [result.checkpoint for result in results]
     seconds = [checkpoint.get("seconds") for checkpoint in checkpoints]
-    known = [float(value) for value in seconds if value is not None]
+    known_seconds = [float(value) for value in seconds if value is not None]
     return Provenance(
         profile=params.profile_name,
         about=" ".join(params.profile.about.split()),
@@ -39,7 +39,7 @@ def provenance_of(
         revisions=_distinct(checkpoint.get("git") for checkpoint in checkpoints),
         devices=_distinct(map(_device, checkpoints)),
         versions=_versions([checkpoint.get("versions") or {} for checkpoint in checkpoints]),
-        seconds=sum(known) if results and len(known) == len(results) else None,
+        seconds=sum(known_seconds) if results and len(known_seconds) == len(results) else None,
     )
 
 
@@ -61,4 +61,4 @@ def _versions(recorded: Iterable[Mapping[str, str]]) -> dict[str, str]:
         for name, version in of_run.items():
             if version not in versions.setdefault(name, []):
                 versions[name].append(version)
-    return {name: " or ".join(sorted(own)) for name, own in versions.items()}
+    return {name: " or ".join(sorted(distinct)) for name, distinct in versions.items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 SOUND_SIZES = ("training_size", "native_size")
 SOUND_SCORES = ("miou", "mean_iou", "mean_dice", "thresholded_jaccard")
-# The sound scores of an organ, each with the field that counts the cases which define it.
+# The sound scores of an organ, each with the field that counts the cases that define it.
 ORGAN_SCORES = {"dice": "dice_n", "hd95_mm": "hd95_n", "nsd": "nsd_n"}
 
 
@@ -22,14 +22,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class OrganScores:
-    """Means over the test cases for one organ, or over the organs, under both conventions.
+    """Means over the test cases for one organ, or over all organs, under both conventions.
 
     Attributes:
         paper_dice, paper_hd95: fraction 0..1 and voxels.
         dice, nsd: fractions 0..1; None if no case defines them.
         hd95_mm: mm; None if no case defines it.
-        dice_n, hd95_n, nsd_n: how many cases define each; of the mean, how many organs.
-        absent: cases without the organ in truth and prediction; of the mean, their sum.
+        dice_n, hd95_n, nsd_n: the number of cases that define each score; for the mean, of organs.
+        absent: the number of cases without the organ in truth and prediction; for the mean, their
+            sum.
     """
 
     paper_dice: float
@@ -85,9 +86,9 @@ def organ_scores(
 def mean_and_std(values: Sequence[float | None]) -> tuple[float | None, float | None]:
     """Mean and sample standard deviation over the seeds.
 
-    Both are None if a value is; a single value has no standard deviation.
+    Both are None if any value is None; a single value has no standard deviation.
     """
-    known = [value for value in values if value is not None]
-    if not known or len(known) < len(values):
+    defined = [value for value in values if value is not None]
+    if not defined or len(defined) < len(values):
         return None, None
-    return fmean(known), stdev(known) if len(known) > 1 else None
+    return fmean(defined), stdev(defined) if len(defined) > 1 else None

@@ -18,7 +18,7 @@ from vmunet.evaluation.statistics import holm, permutation_p, verdict
 
 
 class Measured:
-    """One model's runs in one comparison: what is computed of them, each once."""
+    """One model's runs in one comparison; everything is computed of them only once."""
 
     def __init__(self, of: Sample) -> None:
         self.sample = of
@@ -37,11 +37,11 @@ class Measured:
         return {name: interval(values) for name, values in self.resampled.items()}
 
 
-Key = tuple[tuple[str, ...], str]  # metrics files of a model's runs, and the comparison
+Key = tuple[tuple[str, ...], str]  # the metrics files of a model's runs, and the comparison
 
 
 class Statistics:
-    """Inference from the files beside the runs' metrics: each file is read once, each bootstrap
+    """Inference from the files beside the runs' metrics. Each file is read once, and each bootstrap
     and each test is made once.
 
     Raises:
@@ -62,13 +62,13 @@ class Statistics:
         base: Sequence[Result],
         scales: Mapping[str, float],
     ) -> list[dict[str, Inference]]:
-        """Of each row of one table and dataset, by metric; nothing for a row without results.
+        """Each row's inference in one table and dataset, by metric; {} for a row without results.
 
         Args:
             rows: each row's results, one for each seed.
             published: each row's published figures by metric, in the figures' unit.
-            base: the results of VM-UNet's row, or none.
-            scales: the metrics, and what takes a score to its figure: 100 for percent, else 1.
+            base: the results of VM-UNet's row; may be empty.
+            scales: each metric's factor from a score to a figure: 100 for percent, else 1.
         """
         inferences: list[dict[str, Inference]] = [{} for _ in rows]
         for metric, scale in scales.items():
@@ -90,18 +90,18 @@ class Statistics:
 
         Args:
             first, second: the runs of one model each, one for each seed.
-            metric: a pooled one of the paper, or `mean_dice` at the masks' own size; of volumes
-                always the DSC.
+            metric: a pooled metric of the paper, or `mean_dice` at the masks' own size; for
+                volumes always the DSC.
         """
         if isinstance(first[0], VolumeResult):
             comparison, name = "paper_dice", MEAN
         else:
             comparison, name = ("native_size" if metric == "mean_dice" else "paper"), metric
-        one, other = (self.measured(runs, comparison) for runs in (first, second))
-        low, high = interval(other.resampled[name] - one.resampled[name])
+        first_model, second_model = (self.measured(runs, comparison) for runs in (first, second))
+        low, high = interval(second_model.resampled[name] - first_model.resampled[name])
         return Difference(
-            first=_bounds(*one.intervals[name]),
-            second=_bounds(*other.intervals[name]),
+            first=_bounds(*first_model.intervals[name]),
+            second=_bounds(*second_model.intervals[name]),
             low=_percent(low),
             high=_percent(high),
             p=self._p(first, second, comparison, name),
@@ -110,8 +110,8 @@ class Statistics:
     def measured(self, results: Sequence[Result], comparison: str) -> Measured:
         """One model's runs, one for each seed.
 
-        `comparison` is one of `reports.make.results.units.COMPARISONS`; of volumes one of
-        `CASE_SCORES`, whose scores are the organs' and `MEAN`.
+        `comparison` is one of `reports.make.results.units.COMPARISONS`; for volumes it is one of
+        `CASE_SCORES`, whose scores are those of the organs and `MEAN`.
         """
         key = _key(results, comparison)
         if key not in self._measured:
@@ -122,7 +122,7 @@ class Statistics:
     def _p_against(
         self, base: Sequence[Result], results: Sequence[Result], metric: str
     ) -> float | None:
-        """Uncorrected; None if there is nothing to test."""
+        """The uncorrected p against the base; None if there is nothing to test."""
         if not results or not base or _key(results, "") == _key(base, ""):
             return None
         return self._p(base, results, *_place(results[0], metric))
@@ -130,16 +130,18 @@ class Statistics:
     def _p(
         self, first: Sequence[Result], second: Sequence[Result], comparison: str, name: str
     ) -> float | None:
-        """Of the paired permutation test; None if the score is undefined."""
+        """The p of the paired permutation test; None if the score is undefined."""
         key = (_key(first, comparison), _key(second, comparison))
         if key not in self._p_values:
-            one, other = (self.measured(runs, comparison).sample for runs in (first, second))
-            self._p_values[key] = permutation_p(one, other)
+            first_sample, second_sample = (
+                self.measured(runs, comparison).sample for runs in (first, second)
+            )
+            self._p_values[key] = permutation_p(first_sample, second_sample)
         p = self._p_values[key][name]
         return None if math.isnan(p) else p
 
     def _read(self, result: Result) -> RunUnits:
-        """The result's units in the order of the dataset's first."""
+        """The result's units, in the order of the first result of the dataset."""
         if result.path not in self._units:
             units = read_units(self._root, result.run, result.path, result.data)
             first = self._first.setdefault(result.dataset, units)
@@ -148,7 +150,7 @@ class Statistics:
 
 
 def _place(result: Result, metric: str) -> tuple[str, str]:
-    """The comparison or column of a table's metric, and the score's name there."""
+    """The comparison or column of a table's metric, and the score's name in it."""
     if not isinstance(result, VolumeResult):
         return "paper", metric
     if metric == "hd95":

@@ -1,4 +1,4 @@
-"""What a run scored on each test image or case: per_image.csv and per_case.csv.
+"""A run's scores on each test image or case: per_image.csv and per_case.csv.
 
 An image has confusion counts in three comparisons (`vmunet.evaluation.images`), an image of several
 classes has scores for each class, and a case of CT for each organ.
@@ -35,13 +35,13 @@ class RunUnits:
     """One run's results by test unit.
 
     Attributes:
-        path: the file they are from; `unit` its column of ids.
+        path: the file of the results; `unit` is its column of ids.
         ids: of the images or cases, in the file's order.
-        classes: the organs, or the classes of images if there are several; else empty.
-        truth: (units, classes or 1), the lesion's, class's or organ's pixels in the truth at its
-            own size, the same for every model.
-        values: by comparison counts (images, 4); with classes by column (units, classes), nan
-            if undefined.
+        classes: the organs, or the classes of images if there are several; otherwise empty.
+        truth: (units, classes or 1), the number of pixels of the lesion, class or organ in the
+            truth at its own size; the same for every model.
+        values: counts (images, 4) by comparison; with classes scores (units, classes) by column,
+            nan if undefined.
     """
 
     path: str
@@ -52,17 +52,17 @@ class RunUnits:
     values: Mapping[str, npt.NDArray]
 
     def in_order_of(self, reference: "RunUnits") -> "RunUnits":
-        """The same with its units in the order of another run's.
+        """The same results, with the units in the order of another run's.
 
         Raises:
             InputError: the two do not have the same ids, classes and truth.
         """
         place = {name: i for i, name in enumerate(self.ids)}
-        other = sorted(set(reference.ids) ^ place.keys())
-        if other:
-            holder = self.path if other[0] in place else reference.path
+        unmatched = sorted(set(reference.ids) ^ place.keys())
+        if unmatched:
+            holder = self.path if unmatched[0] in place else reference.path
             raise InputError(
-                f"{self.path} has other {self.unit}s than {reference.path} ({other[0]} is in "
+                f"{self.path} has other {self.unit}s than {reference.path} ({unmatched[0]} is in "
                 f"{holder} alone); {SAME_DATA}"
             )
         order = [place[name] for name in reference.ids]
@@ -88,8 +88,8 @@ def read_units(root: Path, run: "Run", metrics: str, data: Mapping[str, Any]) ->
 
     Args:
         root, metrics: the repository and the path of metrics.json in it.
-        run: whose it is.
-        data: the block of this name in metrics.json, which tells volumes by their test slices.
+        run: the run of the file.
+        data: the block `data` of metrics.json; it counts test slices if the run is on volumes.
 
     Raises:
         InputError: the file is missing or does not hold the scores of the run.

@@ -1,4 +1,4 @@
-"""Which runs of the declared grid each table shows: its rows' cells at its datasets' views."""
+"""The runs of the declared grid that each table shows: its rows' cells at its datasets' views."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ def views_by_size(params: "Params", dataset: str, base_size: int) -> dict[float,
     """The dataset's views, keyed by the published size that each stands for.
 
     A profile whose base size is s trains s, 1.5 s and 2 s for the paper's 256, 384 and 512:
-    a view stands for its size times 256 / s, `base_size` being the paper's 256 (224 on Synapse).
+    a view stands for its size times 256 / s; `base_size` is the paper's 256 (224 on Synapse).
     The base view is the one of `grid.ablation_views`; a dataset outside it (Synapse, whose views
     are `grid.volumes`) has its smallest view as base.
     """
@@ -52,7 +52,7 @@ def views_by_size(params: "Params", dataset: str, base_size: int) -> dict[float,
 def tables_of(run: "Run", params: "Params", root: Path = Path(".")) -> list[str]:
     """Numerals of the declared tables that show a run, such as I, III and IV.
 
-    The list is empty for a run that no table shows, and if no tables are declared under `root`.
+    The list is empty if no table shows the run, or if no tables are declared under `root`.
 
     Raises:
         InputError: reports/tables.yaml, reports/published.yaml or the grid has a mistake.
@@ -63,7 +63,7 @@ def tables_of(run: "Run", params: "Params", root: Path = Path(".")) -> list[str]
 def runs_of_tables(
     runs: Iterable["Run"], params: "Params", root: Path = Path(".")
 ) -> dict[str, list[str]]:
-    """Names of those of `runs` that each declared table shows, by the table's numeral.
+    """The names of the runs among `runs` that each declared table shows, by the table's numeral.
 
     Raises:
         InputError: as `tables_of`.
@@ -100,13 +100,15 @@ class TableViews:
         """The declared rows; the size table adds a row for each size the paper did not try."""
         rows = list(spec["rows"])
         if spec.get("extra") == "size":
-            known = {row["size"] for row in rows}
+            declared_sizes = {row["size"] for row in rows}
             sizes = {size for dataset in spec["datasets"] for size in self.views[dataset]}
-            rows += [{"label": DASH, "cell": "base", "size": s} for s in sorted(sizes - known)]
+            rows += [
+                {"label": DASH, "cell": "base", "size": s} for s in sorted(sizes - declared_sizes)
+            ]
         return rows
 
     def of_row(self, spec: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, str]:
-        """The view of each dataset whose runs the row shows; none for the paper's rivals."""
+        """The view of each dataset whose runs the row shows; empty for the paper's rivals."""
         return {
             dataset: view
             for dataset in spec["datasets"]

@@ -1,1 +1,1 @@
-"""What each table of the report prints."""
+"""The content of each table of the report."""

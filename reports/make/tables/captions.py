@@ -1,8 +1,8 @@
-"""What a table says of itself: profile, data, image counts, seeds and protocols.
+"""A table's caption: profile, data, image counts, seeds and protocols.
 
 Data, runs and seeds are read from the runs' own metrics files; width, schedule and initial weights
-from the profile and the cells that they were declared with. So a demo table cannot be mistaken for
-the paper's.
+from the profile and the cells that declare them. So nobody can mistake a demo table for the
+paper's.
 """
 
 from collections.abc import Collection, Sequence
@@ -48,17 +48,18 @@ def caption(table: PaperTable, inputs: Inputs) -> Caption:
 def runs_caption(
     inputs: Inputs, title: str, notes: Sequence[str], results: Sequence[Result], own: str = ""
 ) -> Caption:
-    """The caption of a table of `results`, which means over the seeds show or, as `own` says, runs.
+    """The caption of a table of `results`: means over the seeds, or single runs if `own` is given.
 
-    Results of images and of volumes, if it has both, have sentences of their own.
+    `own` says how the table shows the runs. If the table has images and volumes, each kind has its
+    own sentences.
     """
     results = list({result.path: result for result in results}.values())
     sentences, warnings = [f"Profile {inputs.params.profile_name}."], []
     for kind in (ImageResult, VolumeResult):
         of_kind = sorted((r for r in results if isinstance(r, kind)), key=_order)
         if of_kind:
-            shown = {result.dataset for result in of_kind}
-            datasets = {key: name for key, name in inputs.names.items() if key in shown}
+            measured_datasets = {result.dataset for result in of_kind}
+            datasets = {key: name for key, name in inputs.names.items() if key in measured_datasets}
             sentences += data_sentences(of_kind, datasets)
             sentences.append(f"{_runs(of_kind)}, {own}." if own else f"{_runs(of_kind)}.")
             sentences += [] if own else [_seeds(of_kind)]
@@ -78,7 +79,7 @@ def _order(result: Result) -> tuple[str, int, str]:
 
 
 def _runs(results: Sequence[Result]) -> str:
-    """How many runs, under which protocols; without a full stop."""
+    """The number of runs under each protocol; without a full stop."""
     protocols = [
         f"{number} under the {protocol} protocol"
         for protocol in ("paper", "sound")
@@ -88,7 +89,7 @@ def _runs(results: Sequence[Result]) -> str:
 
 
 def _seeds(results: Sequence[Result]) -> str:
-    """What a figure is over the seeds."""
+    """How a figure is computed from the seeds."""
     seeds = sorted({result.run.seed for result in results})
     numbers = ", ".join(str(seed) for seed in seeds)
     if len(seeds) == 1:
@@ -97,7 +98,7 @@ def _seeds(results: Sequence[Result]) -> str:
 
 
 def _models(inputs: Inputs, results: Sequence[Result]) -> str:
-    """Width, schedule and initial weights of the trained models, beside the paper's."""
+    """Width, schedule and initial weights of the trained models, compared with the paper's."""
     params, published = inputs.params, inputs.published
     train, settings = params.profile.train, published["settings"]
     if isinstance(results[0], VolumeResult):
@@ -109,14 +110,16 @@ def _models(inputs: Inputs, results: Sequence[Result]) -> str:
         (f"learning rate {train.learning_rate:g}", train.learning_rate, settings["learning_rate"]),
         (f"T_max {train.t_max}", train.t_max, settings["t_max"]),
     )
-    if all(here == paper for _, here, paper in (width, epochs, *schedule)):
-        same = ", ".join(words for words, _, _ in schedule)
-        text = f"Models of {width[0]} trained for {epochs[0]} ({same}), as in the paper."
+    if all(value == paper for _, value, paper in (width, epochs, *schedule)):
+        settings_text = ", ".join(words for words, _, _ in schedule)
+        text = f"Models of {width[0]} trained for {epochs[0]} ({settings_text}), as in the paper."
     else:
-        shown = [f"{words} (paper: {paper:g})" for words, _, paper in (width, epochs)]
-        text = f"Models of {shown[0]} trained for {shown[1]}"
-        others = [f"{words} (paper: {paper:g})" for words, here, paper in schedule if here != paper]
-        text += f", with {listed(others)}." if others else "."
+        against_paper = [f"{words} (paper: {paper:g})" for words, _, paper in (width, epochs)]
+        text = f"Models of {against_paper[0]} trained for {against_paper[1]}"
+        differing = [
+            f"{words} (paper: {paper:g})" for words, value, paper in schedule if value != paper
+        ]
+        text += f", with {listed(differing)}." if differing else "."
     pretrained = any(params.cells[result.run.cell].init != "none" for result in results)
     if pretrained and params.profile.weights.source == "phantom":
         text += " Initial weights from a short pre-training on phantoms, not VMamba's."
@@ -128,11 +131,11 @@ def _models(inputs: Inputs, results: Sequence[Result]) -> str:
 
 
 def own_settings(params: "Params", results: Sequence[Result]) -> str:
-    """A sentence for each cell that trains with other settings than the profile's, or nothing."""
-    said = []
+    """A sentence for each cell with other settings than the profile's; '' if there are none."""
+    sentences = []
     for name in dict.fromkeys(result.run.cell for result in results):
         cell = params.cells[name]
-        own = [
+        changes = [
             f"{word} {value:g}"
             for word, field in (
                 ("learning rate", "learning_rate"),
@@ -141,11 +144,11 @@ def own_settings(params: "Params", results: Sequence[Result]) -> str:
             if (value := getattr(getattr(cell, "train", None), field, None)) is not None
         ]
         if weights := getattr(cell, "loss_weights", None):
-            own.append(f"loss weights {weights[0]:g} and {weights[1]:g}")
+            changes.append(f"loss weights {weights[0]:g} and {weights[1]:g}")
         if getattr(cell, "augment", None) is not None:
-            own.append("other augmentation")
-        said += [f" Except: cell {name} trains with {listed(own)}."] if own else []
-    return "".join(said)
+            changes.append("other augmentation")
+        sentences += [f" Except: cell {name} trains with {listed(changes)}."] if changes else []
+    return "".join(sentences)
 
 
 _SOUND = (
@@ -155,7 +158,7 @@ _SOUND = (
 
 
 def _legend(table: PaperTable, results: Sequence[Result]) -> tuple[str, ...]:
-    """What the columns and the protocols mean."""
+    """The meaning of the columns and the protocols."""
     legend = []
     if any(row.reference for row in table.rows):
         legend.append("Numbers in brackets are the paper's references.")
@@ -212,9 +215,9 @@ def volume_legend(protocols: Collection[str]) -> list[str]:
 
 
 def _micro_batches(results: Sequence[Result]) -> list[str]:
-    """Runs on volumes whose batches did not fit into memory, and what that changed.
+    """A note on runs on volumes whose batches did not fit into memory, and on the effect of it.
 
-    Of images nothing is to be said: their loss is a mean over the samples.
+    Images need no note: their loss is a mean over the samples.
     """
     taken: dict[int, list[str]] = {}
     for result in results:

@@ -1,4 +1,4 @@
-"""Every measured row beside the paper's figure: interval, difference, verdict, test."""
+"""Every measured row next to the paper's figure: interval, difference, verdict, test."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -54,7 +54,7 @@ class Compared:
 
 
 def compared(tables: Sequence[PaperTable], inputs: Inputs) -> list[Compared]:
-    """Each measured row with a published figure, by dataset and metric, a cell's runs once."""
+    """Measured rows with a published figure, by dataset and metric; a cell's runs appear once."""
     declared = inputs.declared["comparison"]
     by_run: dict[tuple[str, str, str, str, str], list[Compared]] = {}
     for table in tables:
@@ -68,55 +68,55 @@ def compared(tables: Sequence[PaperTable], inputs: Inputs) -> list[Compared]:
                     run = results[0].run
                     key = (dataset, metric, run.view, run.cell, run.protocol)
                     name = _name(table, row)
-                    one = Compared((table.key,), name, dataset, metric, row, figure, results)
-                    by_run.setdefault(key, []).append(one)
+                    entry = Compared((table.key,), name, dataset, metric, row, figure, results)
+                    by_run.setdefault(key, []).append(entry)
     order = [(dataset, metric) for dataset, metrics in declared.items() for metric in metrics]
-    rows = [_merged(shown) for shown in by_run.values()]
-    return sorted(rows, key=lambda one: order.index((one.dataset, one.metric)))
+    rows = [_merged(entries) for entries in by_run.values()]
+    return sorted(rows, key=lambda entry: order.index((entry.dataset, entry.metric)))
 
 
 def _name(table: PaperTable, row: Row) -> str:
-    """A label that stands alone: of an ablation with what it varies."""
+    """A row's label outside of its table; an ablation's label names the varied setting."""
     heading = table.spec["heading"]
     return row.label if table.spec["layout"] != "columns" else f"{heading} {row.label}"
 
 
-def _merged(shown: list[Compared]) -> Compared:
+def _merged(entries: list[Compared]) -> Compared:
     """The first row, with every table that shows it and the largest p."""
-    first = shown[0]
-    known = [one.figure.inference for one in shown if one.figure.inference is not None]
+    first = entries[0]
+    inferences = [entry.figure.inference for entry in entries if entry.figure.inference is not None]
     inference = None
-    if known:
-        tested = [one.p for one in known if one.p is not None]
-        inference = replace(known[0], p=max(tested, default=None))
-    tables = tuple(dict.fromkeys(key for one in shown for key in one.tables))
+    if inferences:
+        tested = [entry.p for entry in inferences if entry.p is not None]
+        inference = replace(inferences[0], p=max(tested, default=None))
+    tables = tuple(dict.fromkeys(key for entry in entries for key in entry.tables))
     return replace(first, tables=tables, figure=replace(first.figure, inference=inference))
 
 
 def comparison_sheet(inputs: Inputs, rows: Sequence[Compared]) -> Sheet:
     blocks: dict[str, list[Line]] = {}
-    for one in rows:
-        heading = inputs.declared["metrics"][one.metric]
-        title = f"{inputs.names[one.dataset]}, {heading['heading']}"
+    for row in rows:
+        heading = inputs.declared["metrics"][row.metric]
+        title = f"{inputs.names[row.dataset]}, {heading['heading']}"
         title += " (voxels)" if heading["unit"] == "distance" else " (%)"
-        figure, known = one.figure, one.figure.inference
-        star = known is not None and known.significant
+        figure, inference = row.figure, row.figure.inference
+        star = inference is not None and inference.significant
         cells = plain(
             (
-                one.label,
-                ", ".join(one.tables),
+                row.label,
+                ", ".join(row.tables),
                 number(figure.published),
                 number(figure.measured, figure.std),
-                bracketed(known.low, known.high) if known else DASH,
+                bracketed(inference.low, inference.high) if inference else DASH,
                 signed(figure.difference),
-                bracketed(*one.difference, sign=True),
-                one.verdict or DASH,
+                bracketed(*row.difference, sign=True),
+                row.verdict or DASH,
             )
         )
         blocks.setdefault(title, []).append(
-            Line((*cells, SheetCell(probability(one.p), star=star)))
+            Line((*cells, SheetCell(probability(row.p), star=star)))
         )
-    results = [result for one in rows for result in one.results]
+    results = [result for row in rows for result in row.results]
     notes = list(LEGEND)
     if any(isinstance(result, VolumeResult) for result in results):
         notes += volume_legend(set())
@@ -143,19 +143,19 @@ def comparison_sheet(inputs: Inputs, rows: Sequence[Compared]) -> Sheet:
 def comparison_data(rows: Sequence[Compared]) -> Tidy:
     """Tidy: a line for each row and metric; percent (HD95: voxels), rounded to 6 decimals."""
     records = []
-    for one in rows:
-        figure, run = one.figure, one.results[0].run
-        low, high = one.difference
+    for row in rows:
+        figure, run = row.figure, row.results[0].run
+        low, high = row.difference
         records.append(
             {
-                "row": one.label,
-                "tables": " ".join(one.tables),
-                "dataset": one.dataset,
-                "metric": one.metric,
+                "row": row.label,
+                "tables": " ".join(row.tables),
+                "dataset": row.dataset,
+                "metric": row.metric,
                 "view": run.view,
                 "cell": run.cell,
                 "protocol": run.protocol,
-                "published_row": one.row.published,
+                "published_row": row.row.published,
                 "published": figure.published,
                 "measured": figure.measured,
                 "std": figure.std,
@@ -164,10 +164,10 @@ def comparison_data(rows: Sequence[Compared]) -> Tidy:
                 "difference": figure.difference,
                 "difference_low": low,
                 "difference_high": high,
-                "verdict": one.verdict,
-                "p": one.p,
-                "n_seeds": len(one.results),
-                "metrics_files": ";".join(result.path for result in one.results),
+                "verdict": row.verdict,
+                "p": row.p,
+                "n_seeds": len(row.results),
+                "metrics_files": ";".join(result.path for result in row.results),
             }
         )
     return tidy(records)

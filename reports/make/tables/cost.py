@@ -1,4 +1,4 @@
-"""What each architecture of Table V costs: parameters, FLOPs, and speed and memory as measured."""
+"""The cost of each architecture of Table V: parameters, FLOPs, measured speed and memory."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,7 @@ def architecture(cell: Any) -> str:
 def _measured(
     table: PaperTable, inputs: Inputs, speed: Speed | None
 ) -> Iterator[tuple[Row, str, dict[str, float | None]]]:
-    """Each architecture of `table` once: its row, its name, and what was measured of it."""
+    """Each architecture of `table` once: its row, its name and its measurements."""
     for row in table.rows:
         if row.protocol == "paper" and row.cell:
             name = architecture(inputs.params.cells[row.cell])

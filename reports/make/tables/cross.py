@@ -1,4 +1,4 @@
-"""How models do on the other dataset's test images: cross-dataset generalisation."""
+"""Models on the other dataset's test images: cross-dataset generalisation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,8 +36,8 @@ def cross_sheet(inputs: Inputs, rows: Sequence[CrossRow]) -> Sheet:
             f"other: {inputs.names[train.dataset]}"
         )
         cells = [
-            SheetCell(number(*row.figure(which, metric)) if getattr(row, which) else DASH)
-            for which in ("same", "other")
+            SheetCell(number(*row.figure(trained_on, metric)) if getattr(row, trained_on) else DASH)
+            for trained_on in ("same", "other")
             for metric in METRICS
         ]
         blocks.setdefault(title, []).append(Line((*plain((row.cell, row.protocol)), *cells)))
@@ -66,10 +66,10 @@ def cross_data(rows: Sequence[CrossRow]) -> Tidy:
             field: getattr(row, field)
             for field in ("name", "train", "test", "cell", "protocol", "images", "left_out")
         }
-        for which in ("same", "other"):
+        for trained_on in ("same", "other"):
             for metric in METRICS:
-                mean, std = row.figure(which, metric)
-                record |= {f"{which}_{metric}": mean, f"{which}_{metric}_std": std}
-            record[f"{which}_seeds"] = " ".join(map(str, getattr(row, which)))
+                mean, std = row.figure(trained_on, metric)
+                record |= {f"{trained_on}_{metric}": mean, f"{trained_on}_{metric}_std": std}
+            record[f"{trained_on}_seeds"] = " ".join(map(str, getattr(row, trained_on)))
         records.append(record)
     return tidy(records)

@@ -1,4 +1,4 @@
-"""A run's headline scores, few enough to be read as a difference between two revisions.
+"""A run's headline scores: so few that a person can read their difference between two revisions.
 
 `dvc metrics diff` and `dvc exp show` print a line or column for every number in a metrics file,
 and a run's metrics.json holds over a hundred.
@@ -15,8 +15,8 @@ OF_VOLUMES = ("dsc", "hd95")
 def headline_scores(results: Sequence[Result]) -> dict[str, dict[str, dict[str, float]]]:
     """View -> cell, protocol and seed -> score: percent to 2 decimals, HD95 in voxels.
 
-    Of images the paper's mIoU and the sound mean Dice at the masks' own size; of volumes the
-    paper's DSC and HD95.
+    For images these are the paper's mIoU and the sound mean Dice at the masks' own size; for
+    volumes the paper's DSC and HD95.
     """
     by_view: dict[str, dict[str, dict[str, float]]] = {}
     for result in results:

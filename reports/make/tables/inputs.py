@@ -1,4 +1,4 @@
-"""What the tables are made from."""
+"""The inputs of the tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The active grid, the declarations of reports/, and what the runs scored.
+    """The active grid, the declarations of reports/, and the runs' scores.
 
     Attributes:
         declared, published: reports/tables.yaml and reports/published.yaml.
         results: of the grid's runs, in its order.
-        statistics: brings intervals and tests; without it these are dashes.
+        statistics: the intervals and tests; without it these are dashes.
     """
 
     root: Path
@@ -33,7 +33,7 @@ class Inputs:
     statistics: Statistics | None
 
     def of(self, names: Iterable[str]) -> list[Result]:
-        """The results of the runs of these names, each once."""
+        """The results of the runs with these names, each once."""
         return [self._by_name[name] for name in dict.fromkeys(names)]
 
     @cached_property
@@ -42,7 +42,7 @@ class Inputs:
 
     @cached_property
     def ordered(self) -> list[Result]:
-        """The results as reports/tables.yaml and params.yaml declare them."""
+        """The results in the order of reports/tables.yaml and params.yaml."""
         return sorted(self.results, key=run_order(self.params, self.declared))
 
     @property
@@ -71,7 +71,7 @@ def read_inputs(
     """Raises InputError if a run of the grid has no metrics, or reports/*.yaml are malformed."""
     declared = load_yaml(root / "reports/tables.yaml")
     published = load_yaml(root / "reports/published.yaml")
-    wanted: dict[str, dict[str, None]] = {}  # by dataset the metrics, each once
+    wanted: dict[str, dict[str, None]] = {}  # the metrics of each dataset, each once
     for spec in declared["tables"].values():
         for dataset in spec["datasets"]:
             wanted.setdefault(dataset, {}).update(dict.fromkeys(spec["metrics"]))

@@ -42,7 +42,7 @@ UNKNOWN_SPACING = (
 
 
 def organs_sheet(inputs: Inputs) -> Sheet:
-    """A block for each run, which its title names; a row for each organ and one for their mean."""
+    """A block for each run, under the run's name; a row for each organ and one for their mean."""
     from vmunet.evaluation.volume_metrics import TOLERANCE
 
     nsd = (
@@ -51,7 +51,7 @@ def organs_sheet(inputs: Inputs) -> Sheet:
     )
     results = [result for result in inputs.ordered if isinstance(result, VolumeResult)]
     unknown = () if all(result.spacing_known for result in results) else (UNKNOWN_SPACING,)
-    title, own = "Honest evaluation of volumes: both conventions", "each with its own block"
+    title, row_rule = "Honest evaluation of volumes: both conventions", "each with its own block"
     notes = (*NOTES, nsd, *unknown, T_MAX)
     spans, head = [], ["Organ"]
     for convention, columns in HEADINGS:
@@ -59,7 +59,7 @@ def organs_sheet(inputs: Inputs) -> Sheet:
         head += columns
     return Sheet(
         name="organs",
-        caption=runs_caption(inputs, title, notes, results, own),
+        caption=runs_caption(inputs, title, notes, results, row_rule),
         head=tuple(head),
         blocks=tuple(
             Block(
@@ -97,7 +97,7 @@ def _row(name: str, scores: OrganScores) -> list[str]:
 
 
 def organs_data(results: Sequence[VolumeResult]) -> Tidy:
-    """Tidy: a line for each run and organ, and for the organs' mean, whose counts are OrganScores'.
+    """Tidy: a line for each run and organ, and for the organs' mean (counts as in OrganScores).
 
     Dice and NSD are percentages, rounded to 6 decimals like the distances; empty if undefined.
     """

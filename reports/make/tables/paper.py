@@ -1,4 +1,4 @@
-"""Tables I to VI as they are printed: headings, lines, cells, and which figure is the best."""
+"""Tables I to VI as they are printed: headings, lines, cells, and the best figures in bold."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,14 +17,14 @@ def label(row: Row) -> str:
 def paper_sheet(
     table: PaperTable, declared: Mapping[str, Any], caption: Caption, datasets: Sequence[str] = ()
 ) -> Sheet:
-    """One of the paper's tables; of some of its datasets alone if `datasets` names them."""
-    shown = list(datasets or table.spec["datasets"])
+    """One of the paper's tables; if `datasets` is given, only the part of these datasets."""
+    shown_datasets = list(datasets or table.spec["datasets"])
     if table.spec["layout"] == "stacked":
-        return _stacked(table, declared, caption, shown)
+        return _stacked(table, declared, caption, shown_datasets)
     columns = table.spec["layout"] == "columns"
-    groups = [shown] if columns else [[name] for name in shown]
+    groups = [shown_datasets] if columns else [[name] for name in shown_datasets]
     titled = not columns and not datasets
-    spans, head = _header(table, declared, shown if columns else [""])
+    spans, head = _header(table, declared, shown_datasets if columns else [""])
     return Sheet(
         name=table.name,
         caption=caption,
@@ -41,30 +41,30 @@ def paper_sheet(
 
 
 def _shown(table: PaperTable, datasets: Sequence[str]) -> list[Row]:
-    """The rows that say something about any of `datasets`."""
+    """The rows that have a figure for any of `datasets`."""
     return [row for row in table.rows if any(dataset in row.figures for dataset in datasets)]
 
 
 def _side_lines(
     table: PaperTable, declared: Mapping[str, Any], datasets: Sequence[str]
 ) -> list[Line]:
-    """Published and measured side by side under each metric."""
+    """Published and measured next to each other under each metric."""
     rows = _shown(table, datasets)
     cells: list[list[SheetCell]] = [[] for _ in rows]
     for dataset in datasets:
         for metric in table.spec["metrics"]:
             better = declared["metrics"][metric]["better"]
-            for own, pair in zip(cells, _column(rows, dataset, metric, better), strict=True):
-                own += pair
+            for row_cells, pair in zip(cells, _column(rows, dataset, metric, better), strict=True):
+                row_cells += pair
     lines = []
-    for index, (row, own) in enumerate(zip(rows, cells, strict=True)):
-        # A sound row would repeat the columns of the row above; a cost has a table of its own.
+    for index, (row, row_cells) in enumerate(zip(rows, cells, strict=True)):
+        # A sound row would repeat the columns of the row above; a cost has its own table.
         extra = row.extra if row.protocol == "paper" and table.extra_columns else ()
         extra = extra or ("",) * len(table.extra_columns)
         ours_begin = bool(index and row.cell and not rows[index - 1].cell)
         lines.append(
             Line(
-                (SheetCell(label(row)), *plain(extra), *own),
+                (SheetCell(label(row)), *plain(extra), *row_cells),
                 under=row.protocol == "sound",
                 apart=ours_begin,
             )
@@ -75,7 +75,7 @@ def _side_lines(
 def _column(
     rows: Sequence[Row], dataset: str, metric: str, better: str, spread: bool = True
 ) -> list[tuple[SheetCell, SheetCell]]:
-    """Published and measured of each row, the best of either in bold."""
+    """Published and measured of each row, the best of each column in bold."""
     figures = [row.figures.get(dataset, {}).get(metric, Figure()) for row in rows]
     # The paper reports nothing under the sound protocol: that row only compares with it.
     published = [
@@ -100,7 +100,7 @@ def _column(
 def _header(
     table: PaperTable, declared: Mapping[str, Any], datasets: Sequence[str]
 ) -> tuple[tuple[tuple[Span, ...], ...], tuple[str, ...]]:
-    """The rows of headings, and the single columns' own."""
+    """The rows of headings, and the headings of the single columns."""
     metrics = [declared["metrics"][metric]["heading"] for metric in table.spec["metrics"]]
     extra = list(table.extra_columns)
     column = 2 + len(extra)
@@ -119,7 +119,7 @@ def _header(
 def _stacked(
     table: PaperTable, declared: Mapping[str, Any], caption: Caption, datasets: Sequence[str]
 ) -> Sheet:
-    """Published and measured one under the other, for many metrics; the spread on a line below."""
+    """Published above measured, for many metrics; the spread is on a line below."""
     metrics = table.spec["metrics"]
     blocks = []
     for dataset in datasets:

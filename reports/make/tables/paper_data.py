@@ -7,15 +7,15 @@ from reports.make.tables.inputs import Inputs
 from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.words import DASH
 
-# Of a row's cost, which stands in a table of its own: the columns in both tables' CSV.
+# The columns of a row's cost, in the CSV of both tables: the cost also has its own table.
 COST = ("published_params_M", "params_M", "published_flops_G", "macs_paper_G", "macs_complete_G")
 
 
 def paper_data(table: PaperTable, inputs: Inputs) -> Tidy:
-    """With the runs and metrics files behind each line.
+    """A table's lines, each with its runs and metrics files.
 
     Scores are percentages (HD95: published as printed, measured in voxels), rounded to 6 decimals;
-    empty if there is none. The difference is measured minus published, in points.
+    empty if there is no score. The difference is measured minus published, in points.
     """
     cost = table.spec.get("extra") == "complexity"
     extra = COST if cost else tuple(table.extra_columns.values())

@@ -1,4 +1,4 @@
-"""Every table of the report, in order: what it prints, and the same as tidy CSV."""
+"""Every table of the report, in order: its printed form, and its tidy CSV."""
 
 from collections.abc import Iterator, Sequence
 
@@ -25,7 +25,7 @@ from reports.make.typeset.sheet import Sheet
 
 
 def parts(inputs: Inputs, tables: Sequence[PaperTable]) -> Iterator[Part]:
-    """Tables I to VI, then what the paper does not have; no table without a row."""
+    """Tables I to VI, then the tables that the paper does not have; no table without a row."""
     for table in tables:
         yield _paper(inputs, table)
     speed = read_speed(inputs.root, inputs.params)
@@ -34,12 +34,12 @@ def parts(inputs: Inputs, tables: Sequence[PaperTable]) -> Iterator[Part]:
             yield _whole(cost_sheet(table, inputs, speed), cost_data(table, inputs, speed))
     if rows := compared(tables, inputs):
         yield _whole(comparison_sheet(inputs, rows), comparison_data(rows))
-    if both := pairs(inputs):
-        yield _whole(protocols_sheet(inputs, both), protocols_data(both))
+    if protocol_pairs := pairs(inputs):
+        yield _whole(protocols_sheet(inputs, protocol_pairs), protocols_data(protocol_pairs))
     if cross := read_cross(inputs.root, inputs.params, inputs.ordered):
         yield _whole(cross_sheet(inputs, cross), cross_data(cross))
-    if others := reproductions(tables, inputs.published):
-        yield _whole(reproductions_sheet(inputs, others), reproductions_data(others))
+    if reproduced := reproductions(tables, inputs.published):
+        yield _whole(reproductions_sheet(inputs, reproduced), reproductions_data(reproduced))
     if inputs.images:
         data = sound_data(inputs.images)
         for index, sheet in enumerate(sound_sheets(inputs)):
@@ -49,12 +49,12 @@ def parts(inputs: Inputs, tables: Sequence[PaperTable]) -> Iterator[Part]:
 
 
 def _paper(inputs: Inputs, table: PaperTable) -> Part:
-    """Markdown prints each dataset of one of the paper's tables apart."""
-    made = caption(table, inputs)
+    """A part of one of the paper's tables; Markdown prints its datasets one by one."""
+    table_caption = caption(table, inputs)
     return Part(
-        sheet=paper_sheet(table, inputs.declared, made),
+        sheet=paper_sheet(table, inputs.declared, table_caption),
         terminal=tuple(
-            (inputs.names[dataset], paper_sheet(table, inputs.declared, made, [dataset]))
+            (inputs.names[dataset], paper_sheet(table, inputs.declared, table_caption, [dataset]))
             for dataset in table.spec["datasets"]
         ),
         data=paper_data(table, inputs),

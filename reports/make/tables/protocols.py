@@ -71,37 +71,37 @@ def pairs(inputs: Inputs) -> list[Pair]:
         run = result.run
         protocols = by_place.setdefault((run.view, run.cell), {"paper": {}, "sound": {}})
         protocols[run.protocol][run.seed] = result
-    both = []
-    for by in by_place.values():
-        seeds = [seed for seed in by["paper"] if seed in by["sound"]]
+    metric_pairs = []
+    for by_protocol in by_place.values():
+        seeds = [seed for seed in by_protocol["paper"] if seed in by_protocol["sound"]]
         if not seeds:
             continue
-        paper, sound = ([by[p][seed] for seed in seeds] for p in ("paper", "sound"))
+        paper, sound = ([by_protocol[p][seed] for seed in seeds] for p in ("paper", "sound"))
         volumes = isinstance(paper[0], VolumeResult)
         for metric, heading in (VOLUME_METRICS if volumes else IMAGE_METRICS).items():
             inferred = UNKNOWN
             if inputs.statistics:
                 inferred = inputs.statistics.difference(paper, sound, metric)
-            both.append(Pair(metric, heading, paper, sound, inferred))
-    return both
+            metric_pairs.append(Pair(metric, heading, paper, sound, inferred))
+    return metric_pairs
 
 
 def protocols_sheet(inputs: Inputs, rows: Sequence[Pair]) -> Sheet:
     blocks: dict[str, list[Line]] = {}
     for pair in rows:
-        one, known = pair.paper[0], pair.inferred
+        first_result, inferred = pair.paper[0], pair.inferred
         texts = (
             pair.heading,
             number(*pair.mean(pair.paper)),
-            bracketed(*known.first),
+            bracketed(*inferred.first),
             number(*pair.mean(pair.sound)),
-            bracketed(*known.second),
+            bracketed(*inferred.second),
             signed(pair.difference),
-            bracketed(known.low, known.high, sign=True),
+            bracketed(inferred.low, inferred.high, sign=True),
         )
-        star = known.p is not None and known.p < LEVEL
-        cells = (*plain(texts), SheetCell(probability(known.p), star=star))
-        title = f"{inputs.dataset_at_size(one)}: {one.run.cell}"
+        star = inferred.p is not None and inferred.p < LEVEL
+        cells = (*plain(texts), SheetCell(probability(inferred.p), star=star))
+        title = f"{inputs.dataset_at_size(first_result)}: {first_result.run.cell}"
         blocks.setdefault(title, []).append(Line(cells))
     results = [result for pair in rows for result in (*pair.paper, *pair.sound)]
     return Sheet(
@@ -123,19 +123,19 @@ def protocols_data(rows: Sequence[Pair]) -> Tidy:
     """Tidy: a line for each view, cell and metric; percent, rounded to 6 decimals."""
     records = []
     for pair in rows:
-        run, known = pair.paper[0].run, pair.inferred
+        run, inferred = pair.paper[0].run, pair.inferred
         record: dict[str, Any] = {"view": run.view, "cell": run.cell, "metric": pair.metric}
         for protocol, results, (low, high) in (
-            ("paper", pair.paper, known.first),
-            ("sound", pair.sound, known.second),
+            ("paper", pair.paper, inferred.first),
+            ("sound", pair.sound, inferred.second),
         ):
             record[protocol], record[f"{protocol}_std"] = pair.mean(results)
             record |= {f"{protocol}_low": low, f"{protocol}_high": high}
         record |= {
             "difference": pair.difference,
-            "difference_low": known.low,
-            "difference_high": known.high,
-            "p": known.p,
+            "difference_low": inferred.low,
+            "difference_high": inferred.high,
+            "p": inferred.p,
             "seeds": " ".join(str(result.run.seed) for result in pair.paper),
             "metrics_files": ";".join(result.path for result in (*pair.paper, *pair.sound)),
         }

@@ -1,4 +1,4 @@
-"""What others report of the published code, beside the paper and the runs here."""
+"""Others' figures of the published code, next to those of the paper and of the runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ DECLARED = "reports/published.yaml: reproductions"
 
 @dataclass(frozen=True)
 class Reproduction:
-    """One entry: a range that others report of a published row's metric, and our rows of it."""
+    """One entry: the range that others report for a published row's metric, and our rows of it."""
 
     dataset: str
     metric: str
@@ -38,7 +38,7 @@ def reproductions(tables: Sequence[PaperTable], published: Mapping[str, Any]) ->
     """The entries of published.yaml with the rows that measure the same.
 
     Raises:
-        InputError: an entry lacks a field, or names what no table shows.
+        InputError: an entry lacks a field, or names a row, metric or dataset that no table shows.
     """
     entries = []
     for place, entry in enumerate(published.get("reproductions", []), start=1):
@@ -75,31 +75,31 @@ def reproductions(tables: Sequence[PaperTable], published: Mapping[str, Any]) ->
 
 def reproductions_sheet(inputs: Inputs, entries: Sequence[Reproduction]) -> Sheet:
     lines = []
-    for one in entries:
+    for entry in entries:
         texts = [
-            f"{inputs.names[one.dataset]}, {inputs.declared['metrics'][one.metric]['heading']}",
-            number(one.figure("paper").published),
-            f"{one.low:.1f}–{one.high:.1f}",
+            f"{inputs.names[entry.dataset]}, {inputs.declared['metrics'][entry.metric]['heading']}",
+            number(entry.figure("paper").published),
+            f"{entry.low:.1f}–{entry.high:.1f}",
         ]
         for protocol in ("paper", "sound"):
-            figure = one.figure(protocol)
-            known = figure.inference
+            figure = entry.figure(protocol)
+            inference = figure.inference
             texts.append(number(figure.measured, figure.std))
-            texts.append(bracketed(known.low, known.high) if known else DASH)
+            texts.append(bracketed(inference.low, inference.high) if inference else DASH)
         lines.append(Line(plain(texts)))
     results = inputs.of(
         name
-        for one in entries
-        for row in one.rows.values()
-        for name in row.runs.get(one.dataset, [])
+        for entry in entries
+        for row in entry.rows.values()
+        for name in row.runs.get(entry.dataset, [])
     )
-    doubtful = [one for one in entries if not one.verified]
+    doubtful = [entry for entry in entries if not entry.verified]
     notes = ["Figures are percentages. 95% intervals: bootstrap over the test images or cases."]
     if doubtful:
-        said = dict.fromkeys(one.text for one in doubtful)
+        reasons = dict.fromkeys(entry.text for entry in doubtful)
         notes.append(
-            f"Others' figures are unverified ({'; '.join(said)}): ranges without a source that we "
-            "could check, given for orientation alone."
+            f"Others' figures are unverified ({'; '.join(reasons)}): ranges without a source that "
+            "we could check, given for orientation alone."
         )
     protocols = {result.run.protocol for result in results}
     kinds = {isinstance(result, VolumeResult) for result in results}
@@ -120,25 +120,25 @@ def reproductions_sheet(inputs: Inputs, entries: Sequence[Reproduction]) -> Shee
 def reproductions_data(entries: Sequence[Reproduction]) -> Tidy:
     """Tidy: a line for each entry; percent, rounded to 6 decimals."""
     records = []
-    for one in entries:
+    for entry in entries:
         record: dict[str, Any] = {
-            "dataset": one.dataset,
-            "metric": one.metric,
-            "published_row": one.published_row,
-            "published": one.figure("paper").published,
-            "others_low": one.low,
-            "others_high": one.high,
-            "verified": one.verified,
-            "text": one.text,
+            "dataset": entry.dataset,
+            "metric": entry.metric,
+            "published_row": entry.published_row,
+            "published": entry.figure("paper").published,
+            "others_low": entry.low,
+            "others_high": entry.high,
+            "verified": entry.verified,
+            "text": entry.text,
         }
         for protocol in ("paper", "sound"):
-            figure = one.figure(protocol)
-            known = figure.inference
+            figure = entry.figure(protocol)
+            inference = figure.inference
             record |= {
                 f"{protocol}_measured": figure.measured,
                 f"{protocol}_std": figure.std,
-                f"{protocol}_low": known.low if known else None,
-                f"{protocol}_high": known.high if known else None,
+                f"{protocol}_low": inference.low if inference else None,
+                f"{protocol}_high": inference.high if inference else None,
             }
         records.append(record)
     return tidy(records)

@@ -1,4 +1,4 @@
-"""Table rows: what the paper reported beside what the declared grid measured."""
+"""Table rows: the paper's figures next to those that the declared grid measured."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -61,7 +61,7 @@ class Assembler:
         ]
 
     def _scale(self, metric: str) -> int:
-        """What takes a score to its figure."""
+        """The factor from a score to its figure."""
         return 100 if self.inputs.declared["metrics"][metric]["unit"] == "percent" else 1
 
     def _published(self, reference: str | None) -> Mapping[str, Any]:
@@ -108,7 +108,9 @@ class Assembler:
             label = (
                 declared["label"] if protocol == "paper" else f"{declared['label']}, sound protocol"
             )
-            sizes = {own[0].size for own in results.values() if own}
+            sizes = {
+                dataset_results[0].size for dataset_results in results.values() if dataset_results
+            }
             rows.append(
                 Row(
                     label=label,
@@ -118,8 +120,8 @@ class Assembler:
                     reference=self.published["references"][cite]["number"] if cite else None,
                     figures=figures,
                     runs={
-                        dataset: [result.run.name for result in own]
-                        for dataset, own in results.items()
+                        dataset: [result.run.name for result in dataset_results]
+                        for dataset, dataset_results in results.items()
                     },
                     extra=self._extra(spec, cell, reported, sizes),
                 )
@@ -158,8 +160,8 @@ class Assembler:
 def complexity_columns(
     cell: Any, reported: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Parameters (M) published and computed; FLOPs (G) published, the paper's way, complete."""
-    from vmunet.complexity import complexity  # brings torch; only Table V needs it
+    """Parameters (M): published, computed. FLOPs (G): published, as the paper counts, complete."""
+    from vmunet.complexity import complexity  # this imports torch, which only Table V needs
 
     cost = complexity(cell.depths, cell.depths_decoder, settings["dims"], settings["size"])
     columns = (

@@ -12,14 +12,14 @@ from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.sheet import Block, Line, Sheet, plain
 from reports.make.typeset.words import DASH, bracketed, number, percent
 
-# The columns: the score, its heading, with its interval or not.
+# The columns: the score, its heading, and whether its interval is printed.
 COLUMNS = (
     ("miou", "Pooled mIoU", False),
     ("mean_iou", "Mean IoU", True),
     ("mean_dice", "Mean Dice", True),
     ("thresholded_jaccard", "Thr. J", False),
 )
-# Each size has a table of its own: its file, and how its title and its notes name it.
+# Each size has its own table: the file, and the size's name in the title and in the notes.
 SIZES = {
     "training_size": (
         "sound",
@@ -56,9 +56,9 @@ def sound_sheets(inputs: Inputs) -> list[Sheet]:
             for title, results in groupby(ordered, key=inputs.dataset_at_size)
         )
         notes = (NOTES[0], note, *NOTES[1:])
-        title, own = f"Honest evaluation {words}", "each with its own row"
-        made = runs_caption(inputs, title, notes, ordered, own)
-        sheets.append(Sheet(name, made, head, blocks, left=2))
+        title, row_rule = f"Honest evaluation {words}", "each with its own row"
+        table_caption = runs_caption(inputs, title, notes, ordered, row_rule)
+        sheets.append(Sheet(name, table_caption, head, blocks, left=2))
     return sheets
 
 
@@ -70,7 +70,7 @@ def _line(result: ImageResult, size: str) -> Line:
 
 
 def estimate(score: Estimate, interval: bool) -> str:
-    """A score in percent, with its interval if one is asked for and exists."""
+    """A score in percent, with its interval if `interval` is true and the interval exists."""
     if score.value is None:
         return DASH
     text = number(100 * score.value)

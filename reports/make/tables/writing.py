@@ -29,13 +29,13 @@ def make_tables(
     declared_runs: Iterable["Run"],
     statistics: Statistics | None = None,
 ) -> None:
-    """Write reports/out/tables/ under `root`, whole or not at all.
+    """Write reports/out/tables/ under `root`, completely or not at all.
 
-    `statistics` brings intervals and tests; without it these are dashes.
+    `statistics` gives the intervals and tests; without it these are dashes.
 
     Raises:
-        InputError: a run of the grid has no metrics, a file is not what it should be, or
-            reports/*.yaml name what does not exist.
+        InputError: a run of the grid has no metrics, a file has the wrong content, or
+            reports/*.yaml name something that does not exist.
     """
     report = report_of(read_inputs(root, params, declared_runs, statistics))
     texts = {PATH.name: report.json()} | rendered(report, root / "reports/templates/tables")
@@ -48,17 +48,17 @@ def report_of(inputs: Inputs) -> Report:
     """Everything that the report shows, computed once."""
     params, paper = inputs.params, inputs.published
     tables = Assembler(inputs).tables()
-    shown = {name for table in tables for name in table.runs}
+    shown_runs = {name for table in tables for name in table.runs}
     return Report(
         provenance=provenance_of(params, inputs.results, inputs.names),
         about=params.profile.about,
         paper=paper["paper"]["text"],
-        references=sorted(paper["references"].values(), key=lambda one: one["number"]),
+        references=sorted(paper["references"].values(), key=lambda reference: reference["number"]),
         datasets=dict(inputs.names),
         metrics=inputs.declared["metrics"],
         parts=tuple(parts(inputs, tables)),
         runs=tidy([_trace(result, tables) for result in inputs.results]),
-        shown_nowhere=[r.run.name for r in inputs.results if r.run.name not in shown],
+        shown_nowhere=[r.run.name for r in inputs.results if r.run.name not in shown_runs],
         scores=headline_scores(inputs.results),
         pictured=[*params.grid.ablation_views, *params.grid.volumes],
     )
@@ -66,22 +66,22 @@ def report_of(inputs: Inputs) -> Report:
 
 def rendered(report: Report, templates: Path) -> dict[str, str]:
     """The text of every file that shows the report, by name."""
-    made = environment(templates)
-    texts = {f"{part.sheet.name}.tex": render_tex(made, part.sheet) for part in report.parts}
+    jinja = environment(templates)
+    texts = {f"{part.sheet.name}.tex": render_tex(jinja, part.sheet) for part in report.parts}
     texts |= {f"{p.sheet.name}.csv": p.data.csv() for p in report.parts if p.data is not None}
     legend = [line for part in report.parts for line in part.sheet.caption.legend]
     return texts | {
         "runs.csv": report.runs.csv(),
         "scores.json": json.dumps(report.scores, indent=2) + "\n",
-        "all.tex": made.get_template("all.tex.j2").render(report=report),
-        "index.md": made.get_template("index.md.j2").render(
+        "all.tex": jinja.get_template("all.tex.j2").render(report=report),
+        "index.md": jinja.get_template("index.md.j2").render(
             report=report, legend=list(dict.fromkeys(legend)), render=render_markdown
         ),
     }
 
 
 def _trace(result: Result, tables: Sequence[PaperTable]) -> dict[str, object]:
-    """The main sound scores of a run (percent or mm; of images at the masks' own size, of volumes
+    """The main sound scores of a run (percent or mm; for images at the masks' own size, for volumes
     over the organs), and the way from its metrics file back to the code and data that made it."""
     fields = ("path", "sha256", "epoch", "data_hash", "code_hash", "git", "mlflow_run_id")
     return (
@@ -93,7 +93,7 @@ def _trace(result: Result, tables: Sequence[PaperTable]) -> dict[str, object]:
 
 
 def _main_scores(result: Result) -> dict[str, float | None]:
-    """The columns of images and of volumes; those of the other kind are empty."""
+    """The columns of images and of volumes; the columns of the other kind are empty."""
     native = result.sound["native_size"] if isinstance(result, ImageResult) else None
     mean = result.mean if isinstance(result, VolumeResult) else None
     return {

@@ -1,4 +1,4 @@
-"""A sheet as text: LaTeX with booktabs alone, or Markdown."""
+"""A sheet as text: LaTeX that needs only booktabs, or Markdown."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def _label_tex(line: Line) -> str:
 
 
 def wrap_tex(text: str, width: str = "13em", place: str = "t") -> str:
-    r"""A text of a column of its own; in a \parbox of `width` if it is long."""
+    r"""A text in its own column; in a \parbox of `width` if it is long."""
     if len(text) <= LONG:
         return escape_tex(text)
     side = r"\centering" if place == "b" else r"\raggedright\hangindent1em"
@@ -32,13 +32,13 @@ def title_tex(text: str) -> str:
 
 
 def prose_tex(text: str) -> str:
-    """Running text, in which a word that is longer than any of ours may be broken."""
+    """Running text; words that are longer than LONG may be broken."""
     return escape_tex(breakable(text, LONG))
 
 
 def environment(folder: Path) -> jinja2.Environment:
-    """Jinja2 with delimiters that LaTeX leaves alone; the `tex` and `md` filters escape."""
-    made = jinja2.Environment(
+    """Jinja2 with delimiters that do not occur in LaTeX; the `tex` and `md` filters escape."""
+    jinja = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         block_start_string=r"\BLOCK{",
         block_end_string="}",
@@ -52,7 +52,7 @@ def environment(folder: Path) -> jinja2.Environment:
         autoescape=False,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters |= {
+    jinja.filters |= {
         "tex": escape_tex,
         "prose": prose_tex,
         "wrap": wrap_tex,
@@ -61,11 +61,11 @@ def environment(folder: Path) -> jinja2.Environment:
         "cell": _cell_tex,
         "row": _label_tex,
     }
-    return made
+    return jinja
 
 
 def render_tex(templates: jinja2.Environment, sheet: Sheet) -> str:
-    r"""One float, or several that go on from each other, to be \input by any document."""
+    r"""One float, or several that continue each other; any document can \input them."""
     return templates.get_template("sheet.tex.j2").render(
         sheet=sheet,
         pages=sheet.pages(),

@@ -1,12 +1,14 @@
-"""What a table prints, before LaTeX or Markdown: caption, headings, blocks of lines, cells."""
+"""A table's content before it is LaTeX or Markdown: caption, headings, blocks of lines, cells."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
 LONG = 34  # characters of a label beyond which LaTeX breaks it into lines
-BROKEN = 22  # characters that such a line holds at least
-LINES_PER_FLOAT = 36  # printed lines under the headings; more do not fit on a page with its notes
+BROKEN = 22  # the least number of characters that such a line holds
+LINES_PER_FLOAT = (
+    36  # printed lines under the headings; more of them and the notes do not fit on a page
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Block:
-    """Lines under a title, which may be empty; `whole` is not parted between two floats."""
+    """Lines under a title, which may be empty; a `whole` block is not split between two floats."""
 
     title: str
     lines: tuple[Line, ...]
@@ -76,11 +78,11 @@ class Sheet:
     """A table as it is printed.
 
     Attributes:
-        name: of its files, and of its label: `tab:<name>`.
-        source: where a person changes it, for the first line of its file.
+        name: the name of its files, and of its label: `tab:<name>`.
+        source: the file in which a person changes the table; the first line of its file names it.
         spans: rows of headings above the columns' own, from the top.
         head: a heading for each column.
-        left: how many columns, from the first, are set flush left.
+        left: the number of columns, from the first, that are set flush left.
     """
 
     name: str
@@ -93,17 +95,17 @@ class Sheet:
 
     @property
     def wide(self) -> set[int]:
-        """The columns, counted from 1, that more space sets apart: the first under a heading."""
+        """The columns, counted from 1, with more space before them: each heading's first one."""
         return {span.first for span in self.spans[-1]} if self.spans else set()
 
     def space(self, column: int) -> str:
-        r"""Between the column and the one before it, in parts of \tabcolsep."""
+        r"""The space between a column and the one before it, as a fraction of \tabcolsep."""
         part = "1.2" if column in self.wide else ".9" if self.stars else ".8"
         return rf"{part}\tabcolsep"
 
     @property
     def stars(self) -> bool:
-        """Whether any figure bears one, which needs a little room beside it."""
+        """Whether any figure has a star, which needs a little room."""
         return any(c.star for block in self.blocks for line in block.lines for c in line.cells)
 
     def pages(self) -> list[tuple[Block, ...]]:
@@ -121,10 +123,10 @@ def lines_of(label: str) -> int:
 
 
 def pages(blocks: Sequence[Block], limit: int) -> list[tuple[Block, ...]]:
-    """Blocks in order, in as few parts of at most `limit` lines as can be.
+    """Split the blocks, in order, into as few parts of at most `limit` lines as possible.
 
-    A block that does not fit goes on in the next part, its title repeated, unless it is `whole`:
-    then it starts there. No part is left with a title alone.
+    A block that does not fit continues in the next part under the same title. A `whole` block
+    starts in the next part. No part ends with a title.
     """
     total = sum(block.height for block in blocks)
     if total > limit:  # parts of about the same height
@@ -154,7 +156,7 @@ def pages(blocks: Sequence[Block], limit: int) -> list[tuple[Block, ...]]:
 
 
 def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Padded; the first `left` columns flush left, the others right."""
+    """Pad the cells; the first `left` columns are flush left, the others flush right."""
     # A rule needs a dash beside its colon.
     widths = [max(2, *(len(row[i]) for row in [head, *body])) for i in range(len(head))]
     rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]

@@ -1,7 +1,7 @@
-"""Plain text as LaTeX or Markdown: whatever a name or a caption holds, the document compiles.
+"""Plain text as LaTeX or Markdown: the document compiles, whatever a name or a caption holds.
 
-A bare `article` knows neither fontenc nor inputenc: the LaTeX is ASCII alone, in signs that every
-encoding prints as they are meant.
+A bare `article` loads neither fontenc nor inputenc: so the LaTeX is only ASCII, in commands that
+every encoding prints correctly.
 """
 
 import re
@@ -17,7 +17,7 @@ _TEX = {
     "{": r"\{",
     "}": r"\}",
     "[": "{[}",  # after a row end it would open an optional argument
-    "*": "{*}",  # likewise
+    "*": "{*}",  # after a row end it would be part of the command
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
@@ -44,7 +44,7 @@ _TEX = {
     "…": r"\ldots{}",
     "\u00a0": "~",
     "\u2011": "-",
-    "\u200b": r"\penalty500{}",  # a word may be broken here if there is no better place
+    "\u200b": r"\penalty500{}",  # a line may break here if there is no better place
     "ß": r"\ss{}",
     "æ": r"\ae{}",
     "Æ": r"\AE{}",
@@ -91,10 +91,10 @@ _MARKDOWN = re.compile(r"([\\`*_\[\]<>|])")
 
 
 def escape_tex(text: object) -> str:
-    """Plain text as LaTeX: its specials, accents, and the signs that pdflatex does not know.
+    """Escape plain text for LaTeX: special characters, accents, and signs unknown to pdflatex.
 
-    A character that has no form here is named by its code point, as [U+809D]; white space,
-    line ends included, is one space.
+    A character without a LaTeX form becomes its code point, such as [U+809D]; white space, line
+    ends included, becomes one space.
     """
     quoted = re.sub(r'"([^"]*)"', "“\\1”", one_line(text))
     return "".join(_character(character) for character in unicodedata.normalize("NFC", quoted))
@@ -105,12 +105,12 @@ def escape_markdown(text: object) -> str:
 
 
 def one_line(text: object) -> str:
-    """Every run of white space but the no-break space as one space, none at the ends."""
+    """Replace white space, except no-break spaces, by single spaces; none remains at the ends."""
     return re.sub(r"[^\S\u00a0]+", " ", str(text)).strip(" ")
 
 
 def breakable(text: str, longest: int) -> str:
-    """The text with a place to break at, U+200B, in every word longer than `longest`."""
+    """Put a place to break, U+200B, into every word that is longer than `longest`."""
     words = one_line(text).split(" ")
     return " ".join(
         "\u200b".join(word[i : i + 10] for i in range(0, len(word), 10))

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-DASH = "--"  # stands for a figure that does not exist
+DASH = "--"  # replaces a missing figure
 
 
 def number(value: float | None, std: float | None = None) -> str:
-    """Two decimals, with the standard deviation if there is one."""
+    """A number with two decimals, and with its standard deviation if there is one."""
     if value is None:
         return DASH
     return f"{value:.2f}" if std is None else f"{value:.2f} ± {std:.2f}"
@@ -31,7 +31,7 @@ def bracketed(low: float | None, high: float | None, sign: bool = False) -> str:
 
 
 def probability(p: float | None) -> str:
-    """Three decimals; a p just below 0.05 does not become 0.050."""
+    """A p with three decimals; one just below 0.05 does not become 0.050."""
     if p is None:
         return DASH
     if p < 0.001:
@@ -40,7 +40,7 @@ def probability(p: float | None) -> str:
 
 
 def percent(fraction: float | None) -> float | None:
-    """A fraction 0..1 in percent, not rounded: two roundings may end on another digit."""
+    """A fraction 0..1 in percent, not rounded, because rounding twice can give another digit."""
     return None if fraction is None else 100 * fraction
 
 
@@ -59,7 +59,7 @@ def listed(words: Sequence[str]) -> str:
 def best(texts: Sequence[str], better: str) -> str | None:
     """The best of a column as printed, so that ties are bold.
 
-    None below two values, and if the best of what should be high is 0: no model reached anything.
+    None for fewer than two values, and if the best of a score that should be high is 0.
     """
     values = [text for text in texts if text != DASH]
     if len(values) < 2:

@@ -6,7 +6,7 @@ const make = (name, properties = {}, ...children) => {
   return element;
 };
 
-// ---- Tables: a heading's button sorts by its column, then the other way round, then not at all.
+// ---- Tables: a heading's button sorts by its column, then in reverse, then restores the order.
 
 function value(row, column) {
   const cell = row.cells[column];
@@ -24,7 +24,7 @@ function sortable(table) {
   const original = [...body.rows];
   const headings = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
   headings.forEach((heading, column) => {
-    // What is a number starts with the largest, what is a text with the first letter.
+    // Numbers start with the largest, texts with the first letter.
     const numbers = heading.classList.contains("number");
     const orders = numbers ? ["descending", "ascending"] : ["ascending", "descending"];
     heading.setAttribute("aria-sort", "none");
@@ -52,8 +52,8 @@ document.querySelectorAll("table.sortable").forEach(sortable);
 // or `vmunet ui` does at the end of the page's own address: #mlflow=http://host:port
 
 const field = $("mlflow-address");
-const usual = field.defaultValue; // what the links were written with
-const links = new Map(); // each link to MLflow, and what follows the address in it
+const usual = field.defaultValue; // the address in the links as they were written
+const links = new Map(); // each link to MLflow, with the part after the address
 let served = usual;
 
 function leadTo(link, address) {
@@ -61,7 +61,7 @@ function leadTo(link, address) {
   link.href = served + links.get(link);
 }
 
-/** Makes every link lead to the MLflow at `address`, and keeps it; whether it is an address. */
+/** Points every link to the MLflow at `address` and keeps it; returns whether it is an address. */
 function serve(address) {
   let url;
   try { url = new URL(address); } catch { return false; }
@@ -69,7 +69,7 @@ function serve(address) {
   served = (url.origin + url.pathname).replace(/\/+$/, "");
   field.value = served;
   links.forEach((rest, link) => { link.href = served + rest; });
-  try { localStorage.setItem("vmunet-mlflow", served); } catch { /* a browser may keep nothing */ }
+  try { localStorage.setItem("vmunet-mlflow", served); } catch { /* storage may be off in the browser */ }
   return true;
 }
 
@@ -80,13 +80,13 @@ function serveAsNamed() {
 
 document.querySelectorAll(`a[href^="${usual}/"]`).forEach((a) => leadTo(a, a.getAttribute("href")));
 let kept = null;
-try { kept = localStorage.getItem("vmunet-mlflow"); } catch { /* likewise */ }
+try { kept = localStorage.getItem("vmunet-mlflow"); } catch { /* storage may be off in the browser */ }
 if (!serveAsNamed() && kept) serve(kept);
 $("mlflow-at").hidden = false;
 addEventListener("hashchange", serveAsNamed);
 field.addEventListener("change", () => { if (!serve(field.value)) field.value = served; });
 
-// ---- Figures: a dialog shows one larger.
+// ---- Figures: a dialog shows a figure larger.
 
 document.querySelectorAll(".enlarge").forEach((button) => {
   button.addEventListener("click", () => {
@@ -120,7 +120,7 @@ const view = () => viewAt(state.view);
 const run = () => view().runs[state.run];
 const percent = (score) => (score === null ? "\u2013" : (100 * score).toFixed(1));
 
-const pictures = new Map(); // decoded ones by address, the latest few
+const pictures = new Map(); // the latest decoded pictures, by address
 async function picture(address) {
   if (!pictures.has(address)) {
     const image = new Image();
@@ -186,8 +186,8 @@ function mark() {
   }
 }
 
-/** Shows case `place` of the chosen view and run; `told` writes it into the page's address. */
-function show(place, told = true) {
+/** Shows case `place` of the chosen view and run; with `named` the page's address names the case. */
+function show(place, named = true) {
   state.place = place;
   const [id, shown] = [view().ids[place], run().cases[place]];
   $("now").textContent = `${id}: Dice ${percent(shown.score)}`;
@@ -198,7 +198,7 @@ function show(place, told = true) {
   if (run().mlflow) leadTo($("mlflow"), run().mlflow);
   mark();
   draw();
-  if (told) {
+  if (named) {
     const parts = [view().view, id, run().key].map(encodeURIComponent);
     history.replaceState(null, "", `#case=${parts[0]}/${parts[1]}&run=${parts[2]}`);
   }
@@ -252,7 +252,7 @@ async function draw() {
   const wanted = { masks: [shown.truth, shown.prediction], agreement: [null, shown.agreement], plain: [null, null] }[mode];
   const sides = { masks: view().sides, agreement: ["Image", "Agreement"], plain: ["Image", "Image"] }[mode];
   const [image, ...masks] = await Promise.all([view().images[place], ...wanted].map((a) => a && picture(a)));
-  if (drawing !== state.drawing) return; // another one is on its way
+  if (drawing !== state.drawing) return; // a newer drawing has started
   const across = Math.min(1280, Math.round($("stage").clientWidth * devicePixelRatio)) || 512;
   const fill = mode === "agreement" ? 0.7 : view().legend.masks.length > 2 ? 0.55 : 0.2;
   ["left", "right"].forEach((side, k) => {
@@ -288,12 +288,12 @@ function chooseView(place, key) {
   fillList();
 }
 
-/** Goes to the case that the page's address names; whether it names one that is here. */
+/** Goes to the case that the page's address names; returns whether the page has this case. */
 function follow() {
-  const found = location.hash.match(/^#case=([^/]+)\/([^&]+)(?:&run=(.+))?$/);
-  if (!found) return false;
+  const match = location.hash.match(/^#case=([^/]+)\/([^&]+)(?:&run=(.+))?$/);
+  if (!match) return false;
   let parts;
-  try { parts = found.slice(1).map((part) => part && decodeURIComponent(part)); } catch { return false; }
+  try { parts = match.slice(1).map((part) => part && decodeURIComponent(part)); } catch { return false; }
   const place = sources.findIndex((one) => one.dataset.view === parts[0]);
   const at = place < 0 ? -1 : viewAt(place).ids.indexOf(parts[1]);
   if (at < 0) return false;
@@ -346,7 +346,7 @@ function start() {
   $("next").addEventListener("click", () => step(1));
   document.querySelectorAll("[name=mode]").forEach((radio) => radio.addEventListener("change", draw));
   $("split").addEventListener("input", split);
-  const drag = (event) => { // on a touch screen a range follows its thumb alone
+  const drag = (event) => { // on a touch screen a range input follows only its thumb
     if (event.type === "pointermove" && !event.buttons) return;
     const { left, width } = $("stage").getBoundingClientRect();
     $("split").value = Math.round(100 * (event.clientX - left) / width);

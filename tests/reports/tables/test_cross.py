@@ -1,4 +1,4 @@
-"""The table of cross-dataset tests: the same images, shared ones left out."""
+"""The table of cross-dataset tests: the same images for both models, without shared images."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from tests.helpers.tables_measuring import counts_of, write_cross
 from vmunet.errors import InputError
 
 NAME = "isic17-to-isic18"
-KEPT = range(4)  # of six images two are shared
+KEPT = range(4)  # two of the six images are shared
 
 
 def prepared(root, seeds=(1, 2)):
@@ -62,7 +62,7 @@ def test_both_models_are_scored_on_the_images_that_are_not_shared(root):
     assert "\\input{cross}" in (folder / "all.tex").read_text()
 
 
-def test_what_was_not_measured_is_left_out(root):
+def test_without_cross_tests_there_is_no_table(root):
     params = make_params(cross=(NAME,))
     runs = all_runs(params)
     write_metrics(root, params, runs)

@@ -1,4 +1,4 @@
-"""What the paper's tables do not have: stars, cost, comparison, protocols, reproductions."""
+"""Tables that the paper does not have: stars, cost, comparison, protocols, reproductions."""
 
 import json
 
@@ -279,7 +279,7 @@ def test_intervals_of_the_protocols_from_the_runs_own_files(root):
         assert float(row["difference_low"]) < float(row["difference_high"])
         assert 0 < float(row["p"]) <= 1
     rows = {r["metric"]: r for r in rows_of(folder, "protocols")}
-    # The figure lies in its own interval, and the interval is that of the comparison.
+    # The figure lies in its own interval, which is also the interval of the comparison.
     assert float(rows["miou"]["paper_low"]) < float(rows["miou"]["paper"])
     assert float(rows["miou"]["paper"]) < float(rows["miou"]["paper_high"])
     compared = next(r for r in rows_of(folder, "comparison") if r["metric"] == "miou")

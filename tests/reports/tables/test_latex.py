@@ -1,4 +1,4 @@
-"""Every table compiles in a bare article and in IEEEtran, and nothing of it is too wide."""
+"""Every table compiles in a bare article and in IEEEtran, and no line is too wide."""
 
 import re
 import shutil
@@ -39,17 +39,17 @@ LONG = NASTY + "a very long name " + "w" * 50
 
 
 def compiled(folder, name, runs=2):
-    """What pdflatex said at last, its broken lines joined."""
+    """The log of the last run of pdflatex, with broken lines joined."""
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{name}.tex"]
     for _ in range(runs):
-        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=120)
-        said = done.stdout.decode("latin-1")
-        assert done.returncode == 0, said[-2000:]
-    return re.sub(r"(?<=.{79})\n", "", said)
+        process = subprocess.run(command, cwd=folder, capture_output=True, timeout=120)
+        log = process.stdout.decode("latin-1")
+        assert process.returncode == 0, log[-2000:]
+    return re.sub(r"(?<=.{79})\n", "", log)
 
 
 def document(folder, preamble):
-    """A document of every table that refers to each; how many tables that are."""
+    """Write a document with every table and references to them; returns the number of tables."""
     names = sorted(path.stem for path in folder.glob("*.tex") if path.stem != "all")
     body = [rf"Table~\ref{{tab:{name}}}" for name in names]
     body += [rf"\input{{{name}}}" for name in names]
@@ -58,14 +58,14 @@ def document(folder, preamble):
     return len(names)
 
 
-def fine(said):
-    """No line too wide, no float too large, no reference or character that is not there."""
+def fine(log):
+    """No line too wide, no float too large, no missing reference or character."""
     complaints = ("Overfull", "too large", "undefined", "Missing character", "Warning")
-    return [line for line in said.splitlines() if any(word in line for word in complaints)]
+    return [line for line in log.splitlines() if any(word in line for word in complaints)]
 
 
 def long_names(root):
-    """Datasets, rows, cells, titles and notes with whatever a person may write; three seeds."""
+    """Datasets, rows, cells, titles and notes with any text that a person may write."""
     path = root / "reports" / "tables.yaml"
     text = path.read_text()
     quoted = LONG.replace("'", "''")

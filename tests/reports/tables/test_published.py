@@ -34,7 +34,7 @@ def test_every_row_is_there():
 def test_dsc_follows_from_iou(table, row, dataset, figures):
     """DSC = 2 IoU / (1 + IoU) of one pooled confusion matrix; on Synapse it is the organs' mean.
 
-    One printed row breaks the rule: R50 U-Net's organs average 77.91, its DSC is 74.68.
+    One printed row breaks the rule: the mean of R50 U-Net's organs is 77.91, its DSC is 74.68.
     """
     if table == "II":
         if figures.keys() >= set(ORGANS):

@@ -32,7 +32,7 @@ GOLDEN = ROOT / "tests/golden_tables"
 
 
 def golden_files(root):
-    """Every file that shows the report; report.json itself is tested apart."""
+    """Every file that shows the report; a separate test is about report.json."""
     paths = sorted(make_everything(root).iterdir())
     return {path.name: path.read_bytes() for path in paths if path.name != PATH.name}
 
@@ -44,7 +44,7 @@ def test_golden(root):
         assert content == (GOLDEN / name).read_bytes(), name
 
 
-def test_every_file_shows_what_report_json_holds(root):
+def test_every_file_shows_the_content_of_report_json(root):
     """The report read back from its file renders to the same bytes."""
     folder = make_everything(root)
     texts = rendered(read_report(root), root / "reports/templates/tables")
@@ -75,7 +75,7 @@ def test_same_bytes_twice_and_old_files_go(root):
     assert {path.name for path in folder.iterdir()} == {*first, PATH.name}
 
 
-def test_what_no_run_produced_is_a_dash(root):
+def test_a_figure_without_runs_is_a_dash(root):
     params = make_params()
     runs = all_runs(params, cells=["scratch"], sound=())
     runs = [run for run in runs if run.view == "isic17-64" and run.cell == "scratch"]
@@ -88,7 +88,7 @@ def test_what_no_run_produced_is_a_dash(root):
     ]
     tex = (folder / "table3.tex").read_text()
     assert r"VMamba-S & \textbf{80.23} & -- & \textbf{89.03} & -- &" in tex
-    # A single measured value is not the best of anything.
+    # A single measured value is not the best of a column.
     assert r"none & 77.59 & 70.40 & 87.38 & 82.63 & 78.66 & -- &" in tex
     assert "nothing measured" in (folder / "table2.tex").read_text()
 
@@ -190,7 +190,7 @@ def test_complexity_columns(root):
     assert "27.43" not in (folder / "table5.tex").read_text()
 
 
-def test_caption_says_what_the_table_was_made_from(root):
+def test_caption_names_the_sources_of_the_table(root):
     params = make_params()
     runs = all_runs(params)
     write_metrics(root, params, runs)
@@ -421,7 +421,7 @@ def test_a_cell_that_params_renamed_is_named(root):
         make_tables(root, params, runs)
 
 
-def test_the_last_section_says_where_the_figures_come_from(root):
+def test_the_last_section_names_the_origin_of_the_figures(root):
     folder = make_everything(root)
     for name, end in (("all.tex", r"\end{document}"), ("index.md", "Each table's figures")):
         text = (folder / name).read_text()
@@ -452,7 +452,9 @@ def test_numbers():
     assert [signed(x) for x in (1.005, -1.234, -0.001)] == ["+1.00", "\u22121.23", "0.00"]
 
 
-if __name__ == "__main__":  # writes the golden files anew: look at the difference before committing
+if (
+    __name__ == "__main__"
+):  # writes the golden files again: look at the difference before committing
     import tempfile
 
     with tempfile.TemporaryDirectory() as made_root:

@@ -1,4 +1,4 @@
-"""Text of the tables: escaping, Unicode, breaking, and how blocks are parted between floats."""
+"""Text of the tables: escaping, Unicode, breaking, and the split of blocks between floats."""
 
 import pytest
 from hypothesis import given
@@ -41,7 +41,7 @@ def test_any_text_is_ascii_without_a_paragraph(text):
     shown = escape_tex(text)
     assert shown.isascii()
     assert "\n" not in shown
-    # Braces balance: nothing runs out of its cell.
+    # Braces balance: no text leaves its cell.
     bare = shown.replace(r"\{", "").replace(r"\}", "")
     depth = 0
     for character in bare:

@@ -28,7 +28,7 @@ def params():
 
 
 def change(root, params, run, edit):
-    """Apply `edit` to the content of a run's metrics file; its path as messages name it."""
+    """Apply `edit` to a run's metrics file; returns the file's path as messages name it."""
     path = metrics_file(root, params, run)
     content = json.loads(path.read_text())
     edit(content)
@@ -48,13 +48,13 @@ def test_table_2_shows_the_measured_rows(root, params):
     for row, run in zip(ours, runs, strict=True):
         paper, _ = made_up_organs(run)
         assert row["published_row"] == "II.vm-unet"
-        # HD95 stays in voxels: no percentage.
+        # HD95 stays in voxels: it is not a percentage.
         assert float(row["measured_hd95"]) == pytest.approx(paper["hd95"], abs=1e-4)
         assert float(row["difference_hd95"]) == pytest.approx(paper["hd95"] - 19.21, abs=1e-4)
         for metric in ("dsc", *ORGANS):
             assert float(row[f"measured_{metric}"]) == pytest.approx(100 * paper[metric], abs=1e-4)
     tex = (folder / "table2.tex").read_text()
-    # Lower is better for HD95 alone; the sound row's better figures are bold.
+    # Lower is better only for HD95; the sound row's better figures are bold.
     assert r" & measured & 72.50 & 5.50 & 90.00 &" in tex
     assert (
         r"\quad sound protocol & measured & \textbf{74.50} & \textbf{5.30} & \textbf{92.00} &"
@@ -79,7 +79,7 @@ def test_one_protocol_alone(root, params):
     write_volume_metrics(root, params, runs)
     folder = made(root, params, runs)
     tex = (folder / "table2.tex").read_text()
-    assert r" & measured & 72.50 & 5.50 & 90.00 &" in tex  # the only one is not the best
+    assert r" & measured & 72.50 & 5.50 & 90.00 &" in tex  # a single figure is not the best
     assert "sound protocol" not in tex
     assert "| measured " in (folder / "index.md").read_text()
 
@@ -201,7 +201,7 @@ def test_organs_under_both_conventions(root, params):
 
 
 def without_spacing(run):
-    """As of prepared arrays; and a gallbladder that is absent everywhere."""
+    """Metrics as of prepared arrays, with a gallbladder that is absent everywhere."""
     paper, sound = made_up_organs(run)
     organs = sound["organs"]
     for organ in organs.values():

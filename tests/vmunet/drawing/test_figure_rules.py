@@ -85,7 +85,7 @@ def test_agreement_has_the_three_colours_of_the_legend():
 @settings(deadline=None)
 @given(st.integers(4, 64), st.floats(0, 1), st.floats(0, 1))
 def test_a_square_takes_its_share_of_the_image(size, place, share):
-    centre = round(2 * place * (size - 1)) / 2  # of a pixel, or between two
+    centre = round(2 * place * (size - 1)) / 2  # of a pixel, or between two pixels
     away = np.abs(np.arange(size) - centre)
     held = int((away <= share * size).sum())
     if held:

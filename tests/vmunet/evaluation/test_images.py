@@ -31,7 +31,7 @@ NATIVE = [(32, 32), (90, 70), (41, 160), (20, 24), (64, 64)]  # (height, width)
 
 
 class BrightIsLesion(nn.Module):
-    """The probability is >= 0.5 exactly where the red channel is >= 128."""
+    """The probability is >= 0.5 if and only if the red channel is >= 128."""
 
     def __init__(self, gain=0.1):
         super().__init__()
@@ -225,7 +225,7 @@ def test_contact_sheet_draws_both_outlines(tmp_path):
     truth = np.zeros((10, 40, 40), dtype=bool)
     prediction = np.zeros_like(truth)
     truth[:, 5:15, 5:15] = True
-    prediction[:5, 25:35, 25:35] = True  # the other five predict nothing
+    prediction[:5, 25:35, 25:35] = True  # the other five predictions are empty
     dice = np.where(np.arange(10) < 5, 0.25, 0.0)
     ids = [f"ISIC_{i}" for i in range(10)]
     sheet = contact_sheet.draw(images, truth, prediction, ids, dice, "run of something")
@@ -252,7 +252,7 @@ def test_contact_sheet_draws_both_outlines(tmp_path):
 
 @pytest.fixture
 def project(tmp_path, masks, monkeypatch):
-    """A repository root with one trained run; gives what stages.evaluate reads and logs."""
+    """A repository root with one trained run; gives the inputs and the log of stages.evaluate."""
     monkeypatch.chdir(tmp_path)
     write_arrays(tmp_path / "data" / "arrays" / "isic17-32" / "paper", masks)
     run = Run("isic17-32", "base", "paper", 42)
@@ -320,11 +320,11 @@ def test_stage_writes_metrics_table_and_sheet(project):
     assert logged == metrics
     assert all(path.is_file() for path in files)
     before = (folder / "metrics.json").read_bytes()
-    stage.main(ARGUMENTS)  # the same again, over the old files
+    stage.main(ARGUMENTS)  # the same run again, over the old files
     assert (folder / "metrics.json").read_bytes() == before
 
 
-def test_stage_names_what_is_missing_and_leaves_nothing(project):
+def test_stage_names_missing_files_and_leaves_nothing(project):
     with pytest.raises(InputError, match=r"runs/isic17-32/base/paper/7: no trained run"):
         stage.main([*ARGUMENTS[:3], "7"])
     model = VMUNet(dims=(8, 16, 32, 64), depths=(1, 1, 1, 1), depths_decoder=(1, 1, 1, 1))

@@ -1,4 +1,4 @@
-"""Intervals, permutation tests and Holm: laws, plain restatements, scipy, calibration."""
+"""Intervals, permutation tests and Holm: laws, plain implementations, scipy, calibration."""
 
 import itertools
 import math
@@ -32,7 +32,7 @@ ORGANS = ("liver", "spleen", "aorta")
 
 
 def counts(images, seeds=1, seed=0, quality=0.8, pixels=1000):
-    """Counts (seeds, images, 4): one truth, of which each seed finds about `quality`."""
+    """Counts (seeds, images, 4): one truth, of which each seed finds about the share `quality`."""
     rng = np.random.default_rng(seed)
     lesion = np.random.default_rng(99).integers(50, 400, images)
     tp = (lesion * np.clip(rng.normal(quality, 0.1, (seeds, images)), 0, 1)).astype(int)
@@ -49,28 +49,28 @@ def case_values(cases=12, seed=0, shift=0.0):
 def pairs(draw, most=6):
     """Two models' counts of the same few images, with empty truths and predictions among them."""
     n = draw(st.integers(1, most))
-    made = [
+    models = [
         draw(hnp.arrays(np.int64, (draw(st.integers(1, 3)), n, 4), elements=st.integers(0, 4)))
         for _ in range(2)
     ]
-    for of in made:
-        of[..., 3] += 1  # every image has a pixel
-    return [ImageSample(of) for of in made]
+    for model_counts in models:
+        model_counts[..., 3] += 1  # every image has a pixel
+    return [ImageSample(model_counts) for model_counts in models]
 
 
 # Samples -----------------------------------------------------------------------------------
 
 
 def test_scores_are_means_over_the_seeds():
-    of = counts(20, seeds=3)
-    scores = ImageSample(of).scores()
-    each = [pooled_scores(c) | mean_scores(c) for c in of]
+    image_counts = counts(20, seeds=3)
+    scores = ImageSample(image_counts).scores()
+    each = [pooled_scores(c) | mean_scores(c) for c in image_counts]
     assert scores == pytest.approx({k: np.mean([one[k] for one in each]) for k in each[0]})
 
 
 def test_intervals_of_one_seed_are_those_of_the_metrics_file():
-    of = counts(24)
-    assert intervals(ImageSample(of), 2500) == bootstrap_intervals(of[0], 2500)
+    image_counts = counts(24)
+    assert intervals(ImageSample(image_counts), 2500) == bootstrap_intervals(image_counts[0], 2500)
 
 
 @quick
@@ -146,33 +146,33 @@ def test_interval_is_that_of_scipy():
 
 def test_interval_of_a_paired_difference_is_that_of_scipy():
     a, b = (ImageSample(counts(40, seed=s, quality=q)) for s, q in ((1, 0.8), (2, 0.7)))
-    dice = [per_image_scores(of.counts[0])["dice"] for of in (a, b)]
+    dice = [per_image_scores(model.counts[0])["dice"] for model in (a, b)]
     measured = paired(a, b)["mean_dice"]
-    theirs = scipy.stats.bootstrap(
+    expected = scipy.stats.bootstrap(
         (dice[1] - dice[0],), np.mean, n_resamples=10_000, method="percentile", rng=1
     ).confidence_interval
-    width = theirs.high - theirs.low
+    width = expected.high - expected.low
     assert measured.difference == pytest.approx(np.mean(dice[1] - dice[0]))
-    assert measured.low == pytest.approx(theirs.low, abs=0.05 * width)
-    assert measured.high == pytest.approx(theirs.high, abs=0.05 * width)
+    assert measured.low == pytest.approx(expected.low, abs=0.05 * width)
+    assert measured.high == pytest.approx(expected.high, abs=0.05 * width)
     assert measured.n == 40
 
 
 def test_models_meet_the_same_images_in_a_resample():
-    """A model and the same with one pixel less: the difference hardly varies, the scores do."""
-    of = counts(30)
-    less = of + np.array([-1, 0, 1, 0])
-    measured = paired(ImageSample(of), ImageSample(less), 500)["dsc"]
-    low, high = intervals(ImageSample(of), 500)["dsc"]
+    """A model, and the same with one pixel less: the difference hardly varies, the scores do."""
+    image_counts = counts(30)
+    less = image_counts + np.array([-1, 0, 1, 0])
+    measured = paired(ImageSample(image_counts), ImageSample(less), 500)["dsc"]
+    low, high = intervals(ImageSample(image_counts), 500)["dsc"]
     assert measured.high < 0
     assert measured.high - measured.low < 0.1 * (high - low)
 
 
 def test_more_seeds_do_not_narrow_by_pretending_more_images():
     """Three seeds with the same results are one."""
-    of = counts(30)
-    assert intervals(ImageSample(np.repeat(of, 3, 0)), 500)["dsc"] == pytest.approx(
-        intervals(ImageSample(of), 500)["dsc"]
+    image_counts = counts(30)
+    assert intervals(ImageSample(np.repeat(image_counts, 3, 0)), 500)["dsc"] == pytest.approx(
+        intervals(ImageSample(image_counts), 500)["dsc"]
     )
 
 
@@ -206,9 +206,9 @@ def test_a_model_does_not_differ_from_itself(images):
 @quick
 @given(pairs(most=5))
 def test_exact_p_is_brute_force(samples):
-    """All swaps of one seed's counts, in whole numbers' own arithmetic."""
-    a, b = (of.counts[0] for of in samples)
-    # Counts, not parts of all pixels: as it is where both saw the same pixels.
+    """All swaps of one seed's counts, computed in whole numbers."""
+    a, b = (model.counts[0] for model in samples)
+    # Counts, not shares of all pixels: so both models must have the same number of pixels.
     b = b.copy()
     b[:, 3] += np.maximum(a.sum(1) - b.sum(1), 0)
     a = a.copy()
@@ -227,8 +227,10 @@ def test_exact_p_is_brute_force(samples):
 
 
 def _differences(a, b):
-    one, other = (pooled_scores(of) | mean_scores(of) for of in (a, b))
-    return {name: other[name] - one[name] for name in one}
+    first, second = (
+        pooled_scores(model_counts) | mean_scores(model_counts) for model_counts in (a, b)
+    )
+    return {name: second[name] - first[name] for name in first}
 
 
 def test_exact_p_of_cases_is_brute_force():
@@ -267,14 +269,14 @@ def test_p_is_that_of_scipy(images, draws):
     assert ours == pytest.approx(theirs, abs=error + 1e-12)
 
 
-def test_p_is_calibrated_where_there_is_no_difference():
+def test_p_is_calibrated_if_there_is_no_difference():
     """Of 400 pairs that differ by chance about 5% have p < 0.05, for pooled and mean scores."""
     small = {"dsc": 0, "mean_dice": 0}
     for i in range(400):
-        of = counts(20, seeds=2, seed=i)
+        image_counts = counts(20, seeds=2, seed=i)
         swapped = np.random.default_rng(i).random(20) < 0.5  # exchangeable by construction
-        of = np.where(swapped[:, None], of, of[::-1])
-        p = permutation_p(ImageSample(of[:1]), ImageSample(of[1:]), 199)
+        image_counts = np.where(swapped[:, None], image_counts, image_counts[::-1])
+        p = permutation_p(ImageSample(image_counts[:1]), ImageSample(image_counts[1:]), 199)
         for name in small:
             small[name] += p[name] <= 0.05
     for name, n in small.items():
@@ -291,8 +293,8 @@ def test_p_of_a_clear_difference_is_the_smallest_there_is():
 def test_sizes_of_the_input_do_not_decide():
     """Counts at twice the side are four times as many: the same model."""
     a, b = counts(20), counts(20, seed=1, quality=0.75)
-    one = permutation_p(ImageSample(a), ImageSample(b), 500)
-    assert permutation_p(ImageSample(a), ImageSample(4 * b), 500) == one
+    p_values = permutation_p(ImageSample(a), ImageSample(b), 500)
+    assert permutation_p(ImageSample(a), ImageSample(4 * b), 500) == p_values
     assert set(permutation_p(ImageSample(a), ImageSample(4 * a), 500).values()) == {1.0}
 
 
@@ -338,7 +340,7 @@ def test_holm_example():
     assert holm([None]) == [None]
 
 
-def test_verdicts_tell_where_the_interval_lies():
+def test_verdicts_name_the_place_of_the_interval():
     assert verdict(70, 80, 75) == verdict(70, 80, 70) == verdict(70, 80, 80) == "inside"
     assert verdict(70, 80, 69.99) == "above"
     assert verdict(70, 80, 80.01) == "below"

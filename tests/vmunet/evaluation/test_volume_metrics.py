@@ -118,7 +118,7 @@ def test_an_organ_equals_itself(seed, shape, spacing):
 @quick
 @given(seeds, shapes, spacings, st.tuples(*[st.integers(0, 5)] * 6))
 def test_background_around_changes_nothing(seed, shape, spacing, margins):
-    """So neither do translation, nor the border of the volume."""
+    """So translation and the border of the volume do not matter either."""
     prediction, truth = blobs(seed, shape)
     around = list(zip(margins[:3], margins[3:], strict=True))
     moved = np.pad(prediction, around), np.pad(truth, around)
@@ -176,7 +176,7 @@ def test_nsd_counts_surfaces_within_each_organs_tolerance():
     prediction, truth = np.zeros((2, 4, 8, 8), int)
     truth[0, 1, 1], prediction[0, 1, 3] = 1, 1  # 2 voxels, 1.5 mm apart
     truth[2:, 4:, 4:] = prediction[2:, 4:, 4:] = 2
-    prediction[2, 0, 0] = 2  # far from all, one of 33 surface voxels
+    prediction[2, 0, 0] = 2  # one of 33 surface voxels, far from all others
     spacing = (3.0, 0.75, 0.75)
     assert score_case(prediction, truth, 3, spacing).nsd.tolist() == [1, pytest.approx(64 / 65)]
     nsd = score_case(prediction, truth, 3, spacing, tolerance=(1.4, 1.5)).nsd

@@ -1,4 +1,4 @@
-"""Segmentation of arrays and of files: geometry, averaging, and what is left on disk."""
+"""Segmentation of arrays and of files: geometry, averaging, and the files on disk."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ def tiny(seed: int, **arguments) -> VMUNet:
 
 
 class Bright(nn.Module):
-    """Lesion where the red channel is above mid-grey; remembers what it was shown."""
+    """Predicts a lesion if the red channel is above mid-grey; remembers its inputs."""
 
     def __init__(self, left: bool = False) -> None:
         super().__init__()
@@ -99,12 +99,15 @@ def test_probabilities_have_the_image_s_own_size(shape, resize):
 
 @pytest.mark.parametrize("size", [64, 96, 80, 33])
 @pytest.mark.parametrize("shape", [(301, 157), (90, 211)])
-def test_what_is_found_stays_in_its_place(shape, size):
+def test_a_lesion_stays_in_its_place(shape, size):
     image, truth = with_square(*shape)
-    found = segment([Bright()], image, size, "area") >= 0.5
+    mask = segment([Bright()], image, size, "area") >= 0.5
     for axis in (0, 1):
-        edges, true_edges = (np.nonzero(m.any(axis=1 - axis))[0][[0, -1]] for m in (found, truth))
-        pixel = shape[axis] / size  # of the square, in pixels of the image
+        edges, true_edges = (
+            np.nonzero(mask_or_truth.any(axis=1 - axis))[0][[0, -1]]
+            for mask_or_truth in (mask, truth)
+        )
+        pixel = shape[axis] / size  # a pixel of the square, in pixels of the image
         assert np.abs(edges - true_edges).max() <= max(1, pixel)
 
 
@@ -214,7 +217,7 @@ def test_weights_are_a_file_a_run_or_a_folder_of_runs(weights, tmp_path):
     file = weights / "1" / "weights.safetensors"
     assert find_weights(file) == find_weights(weights / "1") == [file]
     assert find_weights(weights) == [file, weights / "2" / "weights.safetensors"]
-    # a file named twice is one member
+    # a file that is named twice is one member
     assert len(load_members([weights, file])) == 2
     with pytest.raises(InputError, match="no such weights"):
         find_weights(tmp_path / "missing")
@@ -363,7 +366,7 @@ def test_an_unreadable_image_is_named_and_the_rest_is_segmented(weights, photos,
     assert sorted(contents(out)) == ["a_mask.png", "b_mask.png", "predictions.csv"]
 
 
-def test_nothing_is_written_where_nothing_can_be(weights, photos, tmp_path):
+def test_nothing_is_written_if_the_inputs_are_unusable(weights, photos, tmp_path):
     out = tmp_path / "out"
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"not an image")
@@ -390,10 +393,10 @@ def test_nothing_is_written_where_nothing_can_be(weights, photos, tmp_path):
     before = contents(photos)
     refused("holds the images themselves", [photos], out=photos)
     assert contents(photos) == before
-    refused("in the place of the output folder", [photos], out=bad)
+    refused("is a file; give a folder for the output", [photos], out=bad)
 
 
-def test_no_partial_file_stays_where_writing_fails(weights, photos, tmp_path, monkeypatch):
+def test_no_partial_file_stays_if_writing_fails(weights, photos, tmp_path, monkeypatch):
     out = tmp_path / "out"
     segment_folder([weights / "1"], [photos], out)
     before = contents(out)
@@ -405,7 +408,7 @@ def test_no_partial_file_stays_where_writing_fails(weights, photos, tmp_path, mo
     with pytest.raises(OSError, match="No space"):
         segment_folder([weights / "2"], [photos], out)
     after = contents(out)
-    # the old masks are whole; the table that no longer describes the folder is gone
+    # the old masks are complete; the table, which no longer describes the folder, is gone
     assert after == {name: old for name, old in before.items() if name != "predictions.csv"}
 
 

@@ -1,4 +1,4 @@
-"""`Predictor`: what it gives for images, classes and volumes is what `vmunet predict` writes."""
+"""`Predictor` gives for images, classes and volumes the same results as `vmunet predict`."""
 
 import numpy as np
 import pytest

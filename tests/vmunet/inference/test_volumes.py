@@ -1,4 +1,4 @@
-"""Segmentation of CT volumes: arrays against the plain published loop, and what is left on disk."""
+"""Segmentation of CT volumes: arrays against the plain published loop, and the files on disk."""
 
 import csv
 import os
@@ -53,7 +53,7 @@ def tiny(seed: int, num_classes: int = 4, **arguments) -> VMUNet:
 
 
 class Thresholds(nn.Module):
-    """Label 1 above a third of the window, 2 above two thirds; remembers what it was shown."""
+    """Label 1 above a third of the window, 2 above two thirds; remembers its inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def scan(depth: int, height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def published(model: nn.Module, volume: np.ndarray, size: int) -> np.ndarray:
-    """The published `test_single_volume`, its clipping in front, slice by slice."""
+    """The published `test_single_volume` with its clipping before it, slice by slice."""
     prediction = np.zeros(volume.shape)
     for i, plane in enumerate((np.clip(volume, -125, 275) + 125) / 400):
         x, y = plane.shape
@@ -92,10 +92,10 @@ def published(model: nn.Module, volume: np.ndarray, size: int) -> np.ndarray:
             plane = zoom(plane, (size / x, size / y), order=3)
         batch = torch.from_numpy(plane)[None, None].float()
         with torch.no_grad():
-            found = torch.argmax(torch.softmax(model(batch), dim=1), dim=1).squeeze(0).numpy()
+            labels = torch.argmax(torch.softmax(model(batch), dim=1), dim=1).squeeze(0).numpy()
         if x != size or y != size:
-            found = zoom(found, (x / size, y / size), order=0)
-        prediction[i] = found
+            labels = zoom(labels, (x / size, y / size), order=0)
+        prediction[i] = labels
     return prediction
 
 
@@ -107,7 +107,7 @@ def test_the_window_is_clipped_and_stretched() -> None:
     windowed = window_ct(hu, *WINDOW)
     assert windowed.dtype == np.float32
     np.testing.assert_array_equal(windowed, np.float32([0, 0, 0.5, 1, 1]))
-    np.testing.assert_array_equal(hu, [-3000, -125, 75, 275, 3000])  # left as it was
+    np.testing.assert_array_equal(hu, [-3000, -125, 75, 275, 3000])  # the input is not changed
     for window in [(1, 1), (2, 1), (0, np.nan), (-np.inf, 0)]:
         with pytest.raises(InputError, match="window"):
             window_ct(hu, *window)
@@ -181,15 +181,15 @@ def test_slices_are_shown_in_batches() -> None:
 
 @pytest.mark.parametrize("resize", ["cubic", "area"])
 @pytest.mark.parametrize("shape", [(90, 61), (64, 64), (25, 40)])
-def test_what_is_found_stays_in_its_place(shape, resize) -> None:
+def test_an_organ_stays_in_its_place(shape, resize) -> None:
     volume = np.full((3, *shape), -125, np.int16)
     top, bottom, left, right = shape[0] // 5, shape[0] // 2, shape[1] // 3, shape[1] // 2
     volume[1, top:bottom, left:right] = 275
     labels = segment_volume([Thresholds()], volume, 64, resize, WINDOW)
     assert not labels[[0, 2]].any()
     for axis, edges in enumerate(((top, bottom - 1), (left, right - 1))):
-        found = np.nonzero((labels[1] == 2).any(axis=1 - axis))[0][[0, -1]]
-        assert np.abs(found - edges).max() <= max(1, shape[axis] / 64)
+        label_edges = np.nonzero((labels[1] == 2).any(axis=1 - axis))[0][[0, -1]]
+        assert np.abs(label_edges - edges).max() <= max(1, shape[axis] / 64)
 
 
 def test_probabilities_are_averaged_not_labels() -> None:
@@ -256,7 +256,7 @@ def saved(path: Path, model: VMUNet | None = None, **metadata) -> Path:
     return path
 
 
-def test_weights_say_what_they_are_for(weights, tmp_path) -> None:
+def test_weights_name_their_settings(weights, tmp_path) -> None:
     models, setting = load_volume_models([weights])
     assert len(models) == 2
     assert (setting.size, setting.resize, setting.window) == (64, "cubic", WINDOW)
@@ -296,7 +296,7 @@ def test_weights_that_do_not_describe_themselves_are_refused(tmp_path, metadata,
         load_volume_models([path])
 
 
-def test_ensembles_share_what_they_see_and_name(weights, tmp_path) -> None:
+def test_models_of_an_ensemble_have_the_same_input_and_classes(weights, tmp_path) -> None:
     for name, value in {
         "size": 96,
         "window": [-100, 200],
@@ -385,7 +385,7 @@ def test_an_unreadable_volume_is_named_and_the_rest_is_segmented(weights, scans,
     assert sorted(contents(out)) == ["a_labels.nii.gz", "b_labels.nii.gz", "predictions.csv"]
 
 
-def test_nothing_is_written_where_nothing_can_be(weights, scans, tmp_path) -> None:
+def test_nothing_is_written_if_the_inputs_are_unusable(weights, scans, tmp_path) -> None:
     out = tmp_path / "out"
     bad = tmp_path / "bad.nii"
     bad.write_bytes(b"not a volume")
@@ -409,7 +409,7 @@ def test_nothing_is_written_where_nothing_can_be(weights, scans, tmp_path) -> No
     before = contents(scans)
     refused("holds the volumes themselves", [scans], out=scans)
     assert contents(scans) == before
-    refused("in the place of the output folder", [scans], out=bad)
+    refused("is a file; give a folder for the output", [scans], out=bad)
 
 
 # --- the sheet
@@ -474,7 +474,7 @@ def test_a_published_synapse_checkpoint_is_a_volume_model(tmp_path: Path) -> Non
 
 
 def test_without_a_window_each_volume_has_its_own(scans, tmp_path) -> None:
-    """As `own_volumes` trains volumes that have no unit."""
+    """Metadata as of `own_volumes`, for volumes without a unit."""
     path = saved(tmp_path / "mr.safetensors", normalisation="percentiles", window=None)
     assert is_volume_model(path)
     (model,), setting = load_volume_models([path])

@@ -43,7 +43,7 @@ def draw(
         truth, prediction: uint8 (images, size, size), labels.
         classes: names of the labels 1, 2, ...
         ids: a name per image.
-        dice: (images,) 0..1, decides which images are shown and stands beneath them.
+        dice: (images,) 0..1, decides which images are shown and stands below them.
         title: one line that names the run and the data; ASCII.
 
     Returns:

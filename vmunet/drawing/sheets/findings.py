@@ -49,7 +49,7 @@ def dataset_groups(
     """The groups of a dataset's sheet: leaks and other copies, findings, a sample of each split.
 
     The sheet shows the first row of a finding's images. The sample has SAMPLE images of a split,
-    evenly spaced in the order of the manifest, without regard to what they show.
+    evenly spaced in the order of the manifest, whatever they show.
     """
     within = [pair for pair in pairs if not pair.across]
     groups = pair_groups("train and test show the same picture", [p for p in within if p.leak])

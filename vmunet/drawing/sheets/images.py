@@ -12,14 +12,14 @@ from vmunet.files import whole_file
 Pixels = npt.NDArray[np.uint8]
 Masks = npt.NDArray[np.bool_]
 Colour = tuple[int, int, int]
-Member = TypeVar("Member")  # what a group of a sheet shows: an image's index, for one
+Member = TypeVar("Member")  # the type of a group's members, for example an image's index
 
-# Okabe and Ito's palette, RGB: told apart by colour-blind readers, and on skin.
+# Okabe and Ito's palette, RGB: colour-blind readers can tell it apart, also on skin.
 TRUTH: Colour = (0, 114, 178)
 PREDICTION: Colour = (230, 159, 0)
 INK: Colour = (20, 20, 20)
 PAPER: Colour = (255, 255, 255)
-# The same palette for classes and organs, with white in the place of black, which is a rim's.
+# The same palette for classes and organs, with white instead of black: black is the outlines' rim.
 PALETTE: tuple[Colour, ...] = (
     (230, 159, 0),
     (86, 180, 233),
@@ -34,13 +34,13 @@ PALETTE: tuple[Colour, ...] = (
 COLUMNS = 8
 TILE = 192  # side of a tile, px: a 64 px image is enlarged until its outlines can be told apart
 GAP = 8
-CAPTION = 34  # two lines beneath a tile
+CAPTION = 34  # two lines below a tile
 HEADER = 56
-LABEL = 22  # above each group
+LABEL = 22  # the heading above each group
 
 
 def choose(dice: npt.NDArray) -> list[tuple[str, list[int]]]:
-    """Which images are shown, by rule, so that nobody picks them.
+    """Choose the images to show by a rule, not by hand.
 
     Args:
         dice: (images,) per-image Dice.
@@ -75,7 +75,7 @@ def draw(
         images: uint8 (images, size, size, 3), RGB.
         truth, prediction: bool (images, size, size).
         ids: a name per image.
-        dice: (images,) 0..1, decides which images are shown and stands beneath them.
+        dice: (images,) 0..1, decides which images are shown and stands below them.
         title: one line that names the run and the data; ASCII.
 
     Returns:
@@ -104,7 +104,7 @@ def draw(
 def blank(
     groups: Sequence[tuple[str, Sequence[Any]]], header: int, per_row: int = COLUMNS
 ) -> Pixels:
-    """An empty sheet for the groups beneath a header of this height, px; see `draw_groups`."""
+    """An empty sheet for the groups, below a header of this height, px; see `draw_groups`."""
     rows = sum(-(-len(members) // per_row) for _, members in groups)
     height = header + LABEL * len(groups) + rows * (TILE + CAPTION + GAP)
     return np.full((height, GAP + COLUMNS * (TILE + GAP), 3), PAPER, dtype=np.uint8)
@@ -120,8 +120,8 @@ def draw_groups(
     """Draw each group's heading and its members in rows, from the row of pixels `y` on.
 
     Args:
-        draw_member: draws one at (x, y), its upper left corner.
-        per_row: members side by side; each has COLUMNS / per_row tiles.
+        draw_member: draws a member at (x, y), its upper left corner.
+        per_row: the number of members in a row; each has COLUMNS / per_row tiles.
     """
     width = COLUMNS // per_row * (TILE + GAP)
     for heading, members in groups:
@@ -134,7 +134,7 @@ def draw_groups(
 
 
 def write(path: Path, sheet: Pixels) -> None:
-    """Write a drawn sheet as PNG, whole or not at all."""
+    """Write a drawn sheet as PNG, completely or not at all."""
     import cv2
 
     encoded = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
@@ -165,7 +165,7 @@ def tile(image: Pixels, outlines: Sequence[tuple[Masks, Colour, int]]) -> Pixels
 
 
 def fit(name: str) -> str:
-    """As much of a name as fits beneath a tile; its end, because ids differ there."""
+    """As much of a name as fits below a tile. The end is kept, because ids differ there."""
     return name if len(name) <= 24 else ".." + name[-22:]
 
 
@@ -175,5 +175,5 @@ def write_text(
     """Write a line of ASCII; `place` is the left end of its base line, (x, y)."""
     import cv2
 
-    plain = text.encode("ascii", "replace").decode()  # all that the built-in font holds
+    plain = text.encode("ascii", "replace").decode()  # the built-in font has only ASCII
     cv2.putText(sheet, plain, place, cv2.FONT_HERSHEY_SIMPLEX, scale, INK, thickness, cv2.LINE_AA)

@@ -10,7 +10,7 @@ from vmunet.drawing.sheets.images import INK, PALETTE, PAPER, Colour, Pixels, wr
 
 OPACITY = 0.15
 LETTER = 8  # width of a letter of the legend, px at scale 1
-LINE = 18  # height of a line of it
+LINE = 18  # height of a line of the legend, px at scale 1
 SWATCH = 22
 
 
@@ -20,10 +20,11 @@ def colour_of(label: int) -> Colour:
 
 
 def paint(image: Pixels, labels: Labels, width: int, opacity: float = OPACITY) -> Pixels:
-    """Each class's outline and a light fill over the image.
+    """Draw each class's outline and a light fill over the image.
 
-    A class's outline lies inside its own region: those of two neighbours touch and neither covers
-    the other. Towards the background there is a black rim, which stays visible on light pixels.
+    A class's outline lies inside its own region: the outlines of two neighbours touch, and neither
+    covers the other. Towards the background there is a black rim, which stays visible on light
+    pixels.
 
     Args:
         image: uint8 (height, width, 3), RGB.
@@ -53,11 +54,11 @@ def paint(image: Pixels, labels: Labels, width: int, opacity: float = OPACITY) -
 
 
 def overlay(image: Pixels, labels: Labels, classes: Sequence[str]) -> Pixels:
-    """`paint` with a legend beneath the image: each class and its share of the pixels.
+    """`paint` with a legend below the image: each class and its share of the pixels.
 
     Returns:
-        uint8 (height + legend's, width, 3), RGB; the image's own pixels are where they were, and
-        a strip on the right is added if the image is narrower than a name.
+        uint8 (height + legend's, width, 3), RGB. The image's own pixels keep their place; a strip
+        is added on the right if the image is narrower than a name.
     """
     longest = max(labels.shape)
     painted = paint(image, labels, width=max(1, round(longest / 400)))
@@ -69,23 +70,23 @@ def overlay(image: Pixels, labels: Labels, classes: Sequence[str]) -> Pixels:
 
 
 def legend(entries: Sequence[str], width: int, scale: int = 1) -> Pixels:
-    """The colours of label 1, 2, ... with a text each, in as many lines as they take.
+    """The legend: the colours of labels 1, 2, ... with a text for each, in as many lines as needed.
 
     Args:
         entries: ASCII; anything else is shown as a question mark.
-        width: px to fill; more is taken if one entry needs it.
-        scale: of everything, 1 for letters of about 10 px.
+        width: px to fill; the legend is wider if one entry needs it.
+        scale: the factor for all sizes; with 1 letters are about 10 px high.
 
     Returns:
         uint8 (height, width or more, 3), RGB.
     """
     places, x, y = [], 0, 0
     for entry in entries:
-        taken = SWATCH + LETTER * (len(entry) + 2)
-        if x and (x + taken) * scale > width:
+        entry_width = SWATCH + LETTER * (len(entry) + 2)
+        if x and (x + entry_width) * scale > width:
             x, y = 0, y + LINE
         places.append((x, y))
-        x += taken
+        x += entry_width
     widest = max(SWATCH + LETTER * (len(entry) + 1) for entry in entries) * scale
     strip = np.full(((y + LINE) * scale, max(width, widest), 3), PAPER, dtype=np.uint8)
     for label, (entry, (x, y)) in enumerate(zip(entries, places, strict=True), start=1):

@@ -11,12 +11,12 @@ from vmunet.data.slice_dataset import open_case
 from vmunet.drawing.sheets.images import GAP, PAPER, Pixels, write_text
 from vmunet.drawing.sheets.volumes import draw_legend, legend_height, tile, tile_size
 
-TILES = 6  # of each case: so many slices of the truth, or half as many beside a prediction
+TILES = 6  # slices of each case's truth; with a prediction beside it, half as many
 TILE = 210  # the longer side of a slice on the sheet, px
 HEADER = 32
 CAPTION = 22
 
-Drawn = tuple[int, str, NDArray]  # a slice's index, the words beneath it, its labels
+Drawn = tuple[int, str, NDArray]  # a slice's index, the text below it, its labels
 
 
 def draw_cases(
@@ -31,7 +31,7 @@ def draw_cases(
     Args:
         arrays: data/arrays/<view>, whose images and true labels are shown.
         manifest: its manifest.json.
-        cases: which to show.
+        cases: the cases to show.
         title: one line that names the run and the data; ASCII.
         predictions: uint8 (depth, height, width) labels by case, to be shown beside the truth.
 
@@ -62,7 +62,7 @@ def draw_cases(
 def _row(
     image: NDArray, drawn: Sequence[Drawn], spacing: Sequence[float] | None, total: int
 ) -> Pixels:
-    """Slices of a case side by side."""
+    """Slices of a case in one row."""
     size = tile_size(image.shape[1:], (spacing or (1.0, 1.0, 1.0))[1:], TILE)
     row = np.full((size[0] + CAPTION + GAP, total, 3), PAPER, dtype=np.uint8)
     for column, (z, words, labels) in enumerate(drawn):
@@ -73,7 +73,7 @@ def _row(
 
 
 def choose_slices(truth: NDArray, count: int) -> list[int]:
-    """`count` slices evenly through the part of a case that holds organs, by rule."""
+    """Choose `count` slices by rule: evenly spaced in the part of a case that holds organs."""
     held = np.flatnonzero(truth.reshape(len(truth), -1).any(axis=1))
     first, last = (int(held[0]), int(held[-1])) if held.size else (0, len(truth) - 1)
     return [first + round((last - first) * (i + 0.5) / count) for i in range(count)]

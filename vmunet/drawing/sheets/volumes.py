@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from vmunet.data.slices import window_ct
 from vmunet.drawing.sheets.images import GAP, PALETTE, PAPER, Colour, Pixels, write_text
 
-HOLLOW: Colour = (0, 0, 0)  # down the middle of the outlines of the ninth organ and further ones
+HOLLOW: Colour = (0, 0, 0)  # the line in the middle of the outlines, from the ninth organ on
 COLUMNS, ROWS = 4, 3
 TILE = 300  # the longer side of a slice on the sheet, px
 LINE = 3  # px
@@ -20,7 +20,7 @@ LETTER = 9  # width of a letter of the legend, px, at most
 
 
 def choose_slices(depth: int) -> list[int]:
-    """Up to COLUMNS x ROWS slices, evenly spaced, whatever is on them: the middles of as many
+    """Up to COLUMNS x ROWS evenly spaced slices, whatever they show: the middles of as many
     equal parts of the volume, from inferior to superior."""
     count = min(depth, COLUMNS * ROWS)
     return [int((i + 0.5) * depth / count) for i in range(count)]
@@ -76,7 +76,7 @@ def tile_size(
 
 
 def legend_height(organs: Sequence[str], width: int) -> int:
-    """What the legend takes of a sheet of this width, px."""
+    """The legend's height on a sheet of this width, px."""
     places = _legend(organs, width)
     return places[-1][1] + LEGEND if places else 0
 
@@ -122,7 +122,7 @@ def tile(grey: NDArray[np.float32], labels: NDArray, size: tuple[int, int]) -> P
 
 
 def _draw_lines(image: Pixels, lines: Sequence[NDArray], organ: int) -> None:
-    """Closed lines in the organ's colour; those of a second round of colours are hollow."""
+    """Closed lines in the organ's colour; from the ninth organ on they are hollow."""
     import cv2
 
     colour = PALETTE[organ % len(PALETTE)]
