@@ -15,11 +15,11 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from pipeline.config.params import read_yaml
+from pipeline.dvc.record import Verdict
 from pipeline.sweep.devices import Devices
 from pipeline.sweep.options import SweepOptions
 from pipeline.sweep.plan import ALONE, MEASURED, Schedule, Sweep, measured_seconds, plan_sweep
 from pipeline.sweep.processes import Processes
-from pipeline.sweep.record import Verdict
 from pipeline.sweep.selection import trains_or_evaluates
 from pipeline.sweep.stage_runner import StageOutcome, StageRunner
 from pipeline.sweep.threads import JobPool, MakePool, Threads

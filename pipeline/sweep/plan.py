@@ -1,6 +1,6 @@
 """The stages that a sweep runs, and their order.
 
-DVC decides which stages are up to date (`pipeline/sweep/record.py`); this module stores nothing
+DVC decides which stages are up to date (`pipeline/dvc/record.py`); this module stores nothing
 about it. Of the stages that can start, those that measure time (`ALONE`) come first, and no other
 stage runs meanwhile. Then come prerequisites, evaluations, trainings, and reports; among equals
 the longest comes first.
@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.dvc.record import Record
 from pipeline.sweep.options import SweepOptions
-from pipeline.sweep.record import Record
 from pipeline.sweep.selection import CELL, Selection, select
 from pipeline.sweep.stage_runner import ALONE, StageOutcome, read_json, run_json
 from vmunet.errors import InputError

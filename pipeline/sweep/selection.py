@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from pipeline.dvc.record import Record
 from pipeline.sweep.options import SweepOptions
-from pipeline.sweep.record import Record
 from vmunet.errors import InputError
 
 CELL = re.compile(r"(?P<kind>train|evaluate|model_card)\w*@(?P<run>.+)")

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from pipeline.dvc.record import InputsChangedError, Record, Verdict
+from pipeline.dvc.remote import RemoteError
 from pipeline.stage import OUT_OF_MEMORY, WRONG_INPUT
 from pipeline.sweep.devices import Devices
 from pipeline.sweep.processes import Processes, last_lines, reason
-from pipeline.sweep.record import InputsChangedError, Record, RemoteError, Verdict
 from pipeline.sweep.selection import trains_or_evaluates
 from vmunet.errors import InputError
 

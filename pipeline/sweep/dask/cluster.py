@@ -24,6 +24,8 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 from uuid import uuid4
 
+from pipeline.dvc.record import InputsChangedError, Record
+from pipeline.dvc.remote import RemoteError
 from pipeline.sweep.dask.worker import (
     OWNER,
     CellOrder,
@@ -33,7 +35,6 @@ from pipeline.sweep.dask.worker import (
     run_cell,
     state_of_clone,
 )
-from pipeline.sweep.record import InputsChangedError, Record, RemoteError
 from pipeline.sweep.stage_runner import StageError
 from vmunet.errors import InputError
 

@@ -23,9 +23,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from pipeline.dvc.record import Record, Verdict
+from pipeline.dvc.remote import NO_REMOTE, Outputs, has_remote
 from pipeline.sweep.devices import THREADS
 from pipeline.sweep.processes import Processes, tail
-from pipeline.sweep.record import NO_REMOTE, Outputs, Record, Verdict, has_remote
 from pipeline.sweep.stage_runner import log_of
 from vmunet.errors import InputError
 

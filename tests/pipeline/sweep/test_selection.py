@@ -3,9 +3,9 @@
 import pytest
 
 from pipeline import cli
+from pipeline.dvc.record import Record
 from pipeline.sweep.options import SweepOptions
 from pipeline.sweep.plan import Schedule, estimate
-from pipeline.sweep.record import Record
 from pipeline.sweep.selection import CELL, select
 from tests.helpers.paths import ROOT
 from vmunet.errors import InputError

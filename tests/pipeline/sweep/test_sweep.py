@@ -14,8 +14,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import cli
+from pipeline.dvc.record import Record
 from pipeline.sweep import threads
-from pipeline.sweep.record import Record
 from pipeline.tracking import client
 from tests.helpers.sweep import (
     NAME,

@@ -1,7 +1,5 @@
 """DVC's record of finished stages, kept by one process while many stages run at once.
 
-Only this module uses DVC, including DVC's private functions; they are those of version 3.67.
-
 `dvc repro` runs one stage after the other. Several `dvc repro` at once wait at most 3 seconds for
 DVC's repository lock (a fixed limit), and lose results when many cells end together. Here one
 process owns the record and does for each stage what `dvc repro` does, in the same order:
@@ -27,33 +25,23 @@ depend. A sweep does not plan it: it runs before each question to DVC if a Pytho
 
 import gc
 import json
-import os
-import re
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.dvc.code_stage import CODE, CodeStage, command_of
+from pipeline.dvc.lockfile import as_recorded, enter, message_of
+from pipeline.dvc.remote import Outputs, Remote
 from vmunet.errors import InputError
-from vmunet.files import whole_file
 
 if TYPE_CHECKING:
-    from dvc.output import Output
-    from dvc.repo import Repo
-    from dvc.stage import PipelineStage, Stage
+    from dvc.stage import PipelineStage
 
 BUSY_SECONDS = 0.5
-CODE = "code"
-NO_REMOTE = (
-    "no default DVC remote, through which the clones share results; add one with "
-    "`dvc remote add -d NAME URL`: URL is a folder that all clones see, or s3://bucket/folder"
-)
-Outputs = Sequence[Mapping[str, Any]]  # as in dvc.lock: path, hash, size
 T = TypeVar("T")
 
 
@@ -67,10 +55,6 @@ class Verdict(Enum):
 
 class InputsChangedError(Exception):
     """A dependency changed while the stage ran, so its outputs belong to neither state."""
-
-
-class RemoteError(Exception):
-    """A transfer from or to the remote failed; the next attempt may succeed."""
 
 
 class Record:
@@ -113,10 +97,7 @@ class Record:
             raise InputError(message_of(error)) from None
         names = {stage: stage.addressing for stage in graph}
         self._stages: dict[str, PipelineStage] = {name: stage for stage, name in names.items()}
-        self._code = self._stages.pop(CODE, None)
-        self._code_mutex = threading.Lock()
-        self._code_is_recorded = True
-        self._fingerprinted: dict[Path, tuple[int, int]] | None = None
+        self._code = CodeStage(self._stages.pop(CODE, None), self.root)
         self.stages = tuple(self._stages)
         self._needs = {
             name: {names[needed] for needed in graph.successors(stage)} - {CODE}
@@ -200,7 +181,7 @@ class Record:
 
         if not now:
             return self._inputs[name]
-        self._refresh_fingerprints()
+        self._code.refresh()
         return self._patiently(hash_inputs)
 
     def changed(self, names: Iterable[str]) -> set[str]:
@@ -229,7 +210,7 @@ class Record:
                 out.status() for out in stage.outs
             )
 
-        self._refresh_fingerprints()
+        self._code.refresh()
         with no_collection():
             return self._patiently(lambda: {n for n in names if changed(self._stages[n])})
 
@@ -240,7 +221,7 @@ class Record:
             InputError: a dependency is missing, or the stage `code` fails.
             RemoteError: results are shared and the remote does not answer.
         """
-        self._refresh_fingerprints()
+        self._code.refresh()
         return self._patiently(lambda: self._begin(name))
 
     def finish(self, name: str) -> None:
@@ -250,7 +231,7 @@ class Record:
             InputsChangedError: a dependency changed while the stage ran; nothing is recorded.
             InputError: an output is missing, the disk is full, or the stage `code` fails.
         """
-        self._refresh_fingerprints()
+        self._code.refresh()
         self._patiently(lambda: self._finish(name))
 
     def drop(self, name: str) -> None:
@@ -284,30 +265,6 @@ class Record:
                 path.unlink()
 
         self._patiently(remove_if_broken)
-
-    def _refresh_fingerprints(self) -> None:
-        """Run the stage `code` if a Python file has changed since its last run in this process.
-
-        DVC would delete its outputs first. This does not, because running stages may be hashing
-        them. Its entry of dvc.lock is written together with the next stage's entry, so that a mere
-        question, such as a dry run, does not change the file.
-        """
-        if self._code is None:
-            return
-        with self._code_mutex:
-            files = python_files(self.root)
-            if files == self._fingerprinted:
-                return
-            commands, options = command_of(self._code)
-            for command in commands:
-                done = subprocess.run(
-                    command, stdin=subprocess.DEVNULL, capture_output=True, text=True, **options
-                )
-                if done.returncode:
-                    last = (done.stderr or done.stdout).strip().rpartition("\n")[2]
-                    why = last.removeprefix("error: ") or f"exit status {done.returncode}"
-                    raise InputError(f"the stage {CODE} failed: {why}")
-            self._fingerprinted, self._code_is_recorded = files, False
 
     def _begin(self, name: str) -> Verdict:
         from dvc.dependency.base import DependencyDoesNotExistError
@@ -395,10 +352,7 @@ class Record:
             stage.save(run_cache=not uncached)
             stage.commit()
             if self._writes_lock:
-                if self._code is not None and not self._code_is_recorded:
-                    self._code.save(run_cache=False)
-                    self._code_is_recorded = True
-                    enter(self._code)
+                self._code.enter()
                 enter(stage)
             keep()
 
@@ -431,134 +385,6 @@ class Record:
             held.close()
 
 
-class Remote:
-    """The default remote of a repository, through which several clones share results.
-
-    `dvc push` and `dvc pull` read the hashes of a stage's outputs from the clone's dvc.lock. Here
-    the clone that ran the stage, or that needs it, sends the hashes. So no clone has to commit its
-    dvc.lock before another can continue.
-
-    Raises:
-        InputError: the repository has no default remote, or it cannot be used.
-    """
-
-    def __init__(self, repo: "Repo") -> None:
-        from dvc.config import ConfigError
-
-        self._repo = repo
-        if not repo.config["core"].get("remote"):
-            raise InputError(NO_REMOTE)
-        try:
-            self._files = repo.cloud.get_remote_odb()
-            self._runs = repo.cloud.get_remote_odb(hash_name="md5-dos2unix")
-        except (ConfigError, ImportError, OSError) as error:
-            raise InputError(f"the DVC remote cannot be used: {message_of(error)[:300]}") from None
-
-    def push(self, stage: "Stage") -> None:
-        """Copy the stage's outputs to the remote, and its entry in the run-cache.
-
-        Raises:
-            RemoteError: something could not be copied.
-        """
-        with remote_errors("push", stage):
-            self._transfer(self._repo.cloud.push, self._files, stage)
-            self._push_run(stage)  # last, so that an entry never appears before its outputs
-
-    def fetch(self, stage: "Stage", outputs: Outputs) -> None:
-        """Copy outputs of the stage to this clone's cache; the caller then checks them out.
-
-        Raises:
-            RemoteError: the remote does not answer, or lacks a file.
-        """
-        with remote_errors("pull", stage):
-            for out, known in zip(stage.outs, outputs, strict=True):
-                fill(out, known)
-            cached = [out for out in stage.outs if out.use_cache]
-            if any(out.changed_cache() for out in cached):
-                self._transfer(self._repo.cloud.pull, self._files, stage)
-            missing = [str(out) for out in cached if out.changed_cache()]
-            if missing:
-                raise RemoteError(f"the remote lacks {', '.join(missing)}")
-
-    def fetch_run(self, stage: "Stage") -> None:
-        """Fetch the remote's run-cache entries for the stage, whose dependencies are saved."""
-        from dvc.stage.cache import _can_hash, _get_stage_hash
-
-        if not _can_hash(stage):
-            return
-        with remote_errors("pull", stage):
-            key = _get_stage_hash(stage)
-            cache = self._repo.stage_cache
-            for value in self._copy_runs(key, self._runs, self._repo.cache.legacy):
-                entry = cache._load_cache(key, value)
-                if entry:
-                    cached_stage = cache._create_stage(entry, wdir=stage.wdir)
-                    self._transfer(self._repo.cloud.pull, self._files, cached_stage)
-
-    def _push_run(self, stage: "Stage") -> None:
-        from dvc.stage.cache import _can_hash, _get_stage_hash
-
-        if _can_hash(stage):
-            for _ in self._copy_runs(_get_stage_hash(stage), self._repo.cache.legacy, self._runs):
-                pass
-
-    def _copy_runs(self, key: str, source: Any, target: Any) -> Iterator[str]:
-        """Copy the entries of a key that the target lacks, and yield their names."""
-        from dvc.fs import generic
-
-        folder = source.fs.join(source.path, "runs", key[:2], key)
-        if not source.fs.exists(folder):
-            return
-        for path in source.fs.find(folder):
-            value = source.fs.name(path)
-            there = target.fs.join(target.path, "runs", key[:2], key, value)
-            if not target.fs.exists(there):
-                target.fs.makedirs(target.fs.parent(there), exist_ok=True)
-                generic.copy(source.fs, path, target.fs, there)
-                yield value
-
-    def _transfer(self, send: Callable[..., Any], odb: Any, stage: "Stage") -> None:
-        objects = {item for items in stage.get_used_objs().values() for item in items}
-        if objects:
-            failed = send(objects, odb=odb).failed
-            if failed:
-                raise RemoteError(f"{len(failed)} files were not copied")
-
-
-def has_remote(root: Path) -> bool:
-    """Whether the repository has a default remote."""
-    from dvc.config import Config
-
-    return bool(Config(str(root / ".dvc"))["core"].get("remote"))
-
-
-def command_of(stage: "PipelineStage") -> tuple[list[list[str] | str], dict[str, Any]]:
-    """A stage's commands and their `Popen` arguments, the same as DVC's.
-
-    The command `python` is this process's Python, also if its environment is not activated.
-    """
-    from dvc.stage.run import _enforce_cmd_list, _make_cmd, get_executable, prepare_kwargs
-
-    shell = get_executable()
-    commands = [_make_cmd(shell, line) for line in _enforce_cmd_list(stage.cmd)]
-    options = prepare_kwargs(stage)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{options['env'].get('PATH', os.defpath)}"
-    options["env"] = {**options["env"], "PATH": path}
-    return commands, options
-
-
-def python_files(root: Path) -> dict[Path, tuple[int, int]]:
-    """The time of change and the size of each Python file in the root's packages."""
-    packages = {path.parent for path in root.glob("[!.]*/*.py")}
-    files: dict[Path, tuple[int, int]] = {}
-    for package in packages:
-        for path in package.rglob("*.py"):
-            with suppress(FileNotFoundError):  # an editor may be replacing it now
-                state = path.stat()
-                files[path] = (state.st_mtime_ns, state.st_size)
-    return files
-
-
 def reachable(names: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str]:
     """These names and all names that their edges lead to, directly or not."""
     reached: set[str] = set()
@@ -571,83 +397,6 @@ def reachable(names: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[s
     return reached
 
 
-def fill(out: "Output", known: Mapping[str, Any]) -> None:
-    """Set an output's hash to the one that another clone sent."""
-    from dvc_data.hashfile.meta import Meta
-
-    out.meta = Meta.from_dict(dict(known))
-    out.hash_name, out.hash_info = out._compute_hash_info_from_meta(known.get("hash"))
-    out._compute_meta_hash_info_from_files()
-    out.obj = None
-
-
-@contextmanager
-def remote_errors(verb: str, stage: "Stage") -> Iterator[None]:
-    """Turn any error of the remote's library into a RemoteError of one line."""
-    try:
-        yield
-    except Exception as error:
-        raise RemoteError(
-            f"dvc {verb} of {stage.addressing} failed: {message_of(error)[:300]}"
-        ) from error
-
-
-@contextmanager
-def as_recorded(stage: "PipelineStage") -> Iterator[Callable[[], None]]:
-    """Reset the stage's hashes to those of dvc.lock at the end, unless the body calls `keep`.
-
-    `keep` is the function that this yields. New hashes of dependencies together with old hashes of
-    outputs would look like a result: when the stage is tried again, DVC would restore the old
-    outputs for the new dependencies.
-    """
-    names = ("hash_info", "hash_name", "meta", "obj", "files")
-    items = [*stage.deps, *stage.outs]
-    before = [
-        {name: getattr(item, name) for name in names if hasattr(item, name)} for item in items
-    ]
-    kept: list[bool] = []
-    try:
-        yield lambda: kept.append(True)
-    finally:
-        if not kept:
-            for item, values in zip(items, before, strict=True):
-                for name, value in values.items():
-                    setattr(item, name, value)
-
-
-def enter(stage: "PipelineStage") -> None:
-    """Write the stage's entry of dvc.lock."""
-    from dvc.stage.serialize import to_lockfile
-
-    write_entry(Path(stage.dvcfile._lockfile.path), stage.name, to_lockfile(stage)[stage.name])
-
-
-def write_entry(lock: Path, name: str, entry: Mapping[str, Any]) -> None:
-    """Write a stage's entry to dvc.lock in one step, byte for byte as DVC would."""
-    from dvc.utils.serialize import dumps_yaml
-
-    text = lock.read_text() if lock.exists() else "schema: '2.0'\nstages:\n"
-    lines = text.splitlines(keepends=True)
-    dumped = dumps_yaml({"schema": "2.0", "stages": {name: entry}})
-    block = dumped[dumped.index("stages:\n") + len("stages:\n") :]
-    head = block.splitlines(keepends=True)[0]
-    if "stages:\n" not in lines or head.startswith("  ?"):
-        raise InputError(f"{lock}: not in DVC's format; `dvc repro {name}` repairs it")
-    first = lines.index("stages:\n") + 1
-    end = next((i for i in range(first, len(lines)) if re.match(r"\S", lines[i])), len(lines))
-    if head in lines[first:end]:
-        start = lines.index(head, first, end)
-        heads = (i for i in range(start + 1, end) if re.match(r"  [^\s-]", lines[i]))
-        stop = next(heads, end)
-    else:
-        start = stop = end
-    lines[start:stop] = [block]
-    changed = "".join(lines)
-    if changed != text:
-        with whole_file(lock) as part:
-            part.write_text(changed)
-
-
 @contextmanager
 def no_collection() -> Iterator[None]:
     """Switch garbage collection off: it takes a third of the time that 2,000 stages need."""
@@ -656,8 +405,3 @@ def no_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def message_of(error: BaseException) -> str:
-    """An error's message on one line; the name of its class if it has no message."""
-    return " ".join(str(error).split()) or type(error).__name__
