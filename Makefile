@@ -62,7 +62,8 @@ sweep: ready
 
 # There is a process for each core, so each test uses one thread.
 test: setup-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --durations 20
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder --durations 20
 
 gpu: setup-test
 	-$(BIN)/python -m pytest -m gpu

@@ -2,8 +2,8 @@
 
 The code of a stage is every module that its script imports, directly or not. The hash is made from
 the modules' syntax trees, so formatting and comments do not change it. Docstrings, the words of a
-raised error and the modules in `WITHOUT_RESULT` do not change it either: none of them can change
-the outputs of a stage.
+raised error (unless the module is in `QUOTED`) and the modules in `WITHOUT_RESULT` do not change it
+either: none of them can change the outputs of a stage.
 """
 
 import ast
@@ -11,7 +11,9 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
+from vmunet.errors import InputError
 from vmunet.files import whole_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,6 +23,10 @@ FOLDER = Path(".fingerprints")
 # of a stage that fails, and this module.
 WITHOUT_RESULT = ("pipeline.tracking", "pipeline.stage", "pipeline.fingerprint")
 
+# Modules whose errors the stage `check` quotes in its outputs, so that the errors' words count.
+QUOTED = ("vmunet.data.images",)
+
+CHANGED = "stages/{}.py or a module that it imports changed after DVC had looked at it; start again"
 MODULE_NAME = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # Fields of a syntax tree that do not change the program, or that only some versions of Python have.
@@ -38,14 +44,31 @@ def fingerprint(script: Path, root: Path = ROOT) -> str:
 
 
 def write_fingerprints(root: Path = ROOT) -> None:
-    """Write .fingerprints/<stage> for each script in stages/ whose fingerprint has changed."""
+    """Write .fingerprints/<stage> for each script in stages/."""
     folder, fingerprints = root / FOLDER, Fingerprints(root)
     folder.mkdir(exist_ok=True)
     for stage in stage_names(root):
-        path, text = folder / stage, fingerprints.of(Path("stages", f"{stage}.py")) + "\n"
-        if not path.is_file() or path.read_text() != text:
-            with whole_file(path) as part:
-                part.write_text(text)
+        with whole_file(folder / stage) as part:
+            part.write_text(fingerprints.of(Path("stages", f"{stage}.py")) + "\n")
+
+
+def checked_fingerprint(stage: str, root: Path = ROOT) -> str:
+    """The stage's fingerprint in its file, which is compared with the code; '' if there is no file.
+
+    If the file is newer than all the code, a look at the times is enough.
+
+    Raises:
+        InputError: the code has changed since the file was written.
+    """
+    path = root / FOLDER / stage
+    if not path.is_file():
+        return ""
+    sources = (source for package in PACKAGES for source in (root / package).rglob("*.py"))
+    text, written = path.read_text(), path.stat().st_mtime_ns
+    is_older = any(source.stat().st_mtime_ns >= written for source in sources)
+    if is_older and fingerprint(Path("stages", f"{stage}.py"), root) != text.strip():
+        raise InputError(CHANGED.format(stage))
+    return text
 
 
 def stage_names(root: Path = ROOT) -> list[str]:
@@ -112,6 +135,7 @@ class Reader:
         self.text: list[str] = []
         self.imported: set[str] = set()
         self._path = path
+        self._is_quoted = module_name(path) in QUOTED
         self._is_front = path == Path("vmunet/__init__.py")
 
     def read(self, node: object) -> None:
@@ -119,8 +143,8 @@ class Reader:
         if isinstance(node, list):
             self.text.append("[")
             for item in node:
-                if not is_for_types_only(item):
-                    self.read(item)
+                for one in item.orelse if is_for_types_only(item) else [item]:
+                    self.read(one)
             self.text.append("]")
         elif isinstance(node, ast.AST):
             self._import(node)
@@ -131,7 +155,7 @@ class Reader:
                     continue
                 if field == "body" and isinstance(node, DOCUMENTED):
                     value = without_docstring(value)
-                elif field == "exc":  # of a raise
+                elif field == "exc" and not self._is_quoted:  # of a raise
                     value = without_words(value)
                 elif field == "msg":  # of an assert
                     continue
@@ -157,8 +181,13 @@ class Reader:
 
 def without_result(path: Path) -> bool:
     """Whether a module is one of `WITHOUT_RESULT`."""
-    name = ".".join(path.with_suffix("").parts)
+    name = module_name(path)
     return any(name == other or name.startswith(f"{other}.") for other in WITHOUT_RESULT)
+
+
+def module_name(path: Path) -> str:
+    """The dotted name of a module's path."""
+    return ".".join(path.with_suffix("").parts)
 
 
 def files_of(name: str, root: Path) -> Iterator[Path]:
@@ -196,6 +225,6 @@ def is_text(node: ast.AST) -> bool:
     return is_constant or isinstance(node, ast.JoinedStr)
 
 
-def is_for_types_only(node: object) -> bool:
-    """Whether a statement is `if TYPE_CHECKING:`, which never runs."""
+def is_for_types_only(node: object) -> TypeGuard[ast.If]:
+    """Whether a statement is `if TYPE_CHECKING:`, whose body never runs."""
     return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"

@@ -11,10 +11,14 @@ Any other status (1 with a traceback, or a signal's) means a mistake in the code
 tries again.
 """
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
+from pipeline.fingerprint import CHANGED, checked_fingerprint
 from vmunet.errors import InputError
 
 WRONG_INPUT = 2
@@ -36,7 +40,8 @@ class OutOfMemoryError(Exception):
 def run_stage(main: Callable[[], None]) -> None:
     """Run `main`; an error with one of this module's statuses ends in one line and this status."""
     try:
-        main()
+        with same_code():
+            main()
     except OutOfMemoryError as error:
         end(error, OUT_OF_MEMORY)
     except InputError as error:
@@ -44,6 +49,19 @@ def run_stage(main: Callable[[], None]) -> None:
     except OSError as error:
         named = isinstance(error, WRONG_PATH) and error.filename is not None
         end(error, WRONG_INPUT if named else IO_FAILED)
+
+
+@contextmanager
+def same_code() -> Iterator[None]:
+    """Refuse, in a stage that DVC runs, code that changes between its fingerprint and the end.
+
+    DVC hashes the fingerprint after the stage: the result would be recorded for other code.
+    """
+    stage = Path(sys.argv[0]).stem if os.environ.get("DVC_STAGE") else ""
+    before = checked_fingerprint(stage) if stage else ""
+    yield
+    if stage and checked_fingerprint(stage) != before:
+        raise InputError(CHANGED.format(stage))
 
 
 def end(error: Exception, status: int) -> NoReturn:

@@ -108,7 +108,9 @@ def sweep(arguments: argparse.Namespace) -> int:
     readers: dict[str, Callable[..., Iterable[Any]]]
     readers = {"tables": words, "cells": tuple, "seeds": numbers}
     for name in readers.keys() & values.keys():
-        values[name] = tuple(readers[name](values[name]))
+        text, values[name] = values[name], tuple(readers[name](values[name]))
+        if text is not None and not values[name]:  # an unset variable must not mean all cells
+            raise InputError(f"--{name} {text!r}: names nothing")
     options = SweepOptions(**values)
     stop_as_ctrl_c_does()
     if arguments.dry_run:

@@ -30,7 +30,7 @@ from pipeline.config.sources import (
     SynapseSource,
     WeightsSource,
 )
-from pipeline.config.strict import Strict
+from pipeline.config.strict import Name, Strict
 from vmunet.errors import InputError
 from vmunet.settings import PUBLISHED, Augmentation, TrainSettings
 
@@ -148,7 +148,7 @@ class Params(Strict):
     profile: Profile
     grid: Grid
     own: Own
-    cells: dict[str, Cell]
+    cells: dict[Name, Cell]
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Params":

@@ -60,7 +60,7 @@ def switch_profile(name: str, replace: bool = False, root: Path = Path(".")) -> 
     path = root / "params.yaml"
     active = read_yaml(path).get("profile")
     load_profile(name, root)  # one clear error if it has a mistake
-    if name == active:
+    if name == active and not replace:
         return
     edits = grid_edits(root)
     if edits and not replace:

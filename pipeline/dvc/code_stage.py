@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 CODE = "code"
 
 
+class CodeError(InputError):
+    """The stage `code` failed: a Python file may be half written at this moment."""
+
+
 class CodeStage:
     """Runs the stage `code`, if the repository has one, whenever a Python file has changed.
 
@@ -35,7 +39,7 @@ class CodeStage:
         """Write the fingerprints, if a Python file has changed since the last call.
 
         Raises:
-            InputError: the stage's command fails.
+            CodeError: the stage's command fails.
         """
         if self._stage is None:
             return
@@ -51,7 +55,7 @@ class CodeStage:
                 if done.returncode:
                     last = (done.stderr or done.stdout).strip().rpartition("\n")[2]
                     why = last.removeprefix("error: ") or f"exit status {done.returncode}"
-                    raise InputError(f"the stage {CODE} failed: {why}")
+                    raise CodeError(f"the stage {CODE} failed: {why}")
             self._fingerprinted, self._is_entered = files, False
 
     def enter(self) -> None:

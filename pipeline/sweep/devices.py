@@ -64,8 +64,9 @@ class Devices:
         environment: dict[str, str] = {}
         if self.width > 1:  # else each library chooses its number of threads
             for name in THREADS:
-                limit = os.environ.get(name, "")
-                threads = min(self.threads, int(limit)) if limit.isdecimal() else self.threads
+                text = os.environ.get(name, "")
+                limit = int(text) if text.isdecimal() else 0  # 0 is no limit
+                threads = min(self.threads, limit) if limit else self.threads
                 environment[name] = str(threads)
         if self._hides_gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ""

@@ -96,9 +96,17 @@ def run_stages(
         alone = any(name.startswith(ALONE) for name in running)  # the schedule gives them first
         return len(running) < runner.devices.width and not alone
 
+    def is_up_to_date(name: str) -> bool:
+        if name in sweep.out_of_date:
+            return False
+        try:
+            return not sweep.record.changed([name])
+        except InputError:  # its own attempt reports it; the others go on
+            return False
+
     def start() -> None:
         while another_may_start() and (name := schedule.next()):
-            if name not in sweep.out_of_date and not sweep.record.changed([name]):
+            if is_up_to_date(name):
                 sweep.outcomes[name] = StageOutcome(name, Verdict.UNCHANGED.value)
                 schedule.done(name)
                 continue

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from pipeline.dvc.code_stage import CodeError
 from pipeline.dvc.record import InputsChangedError, Record, Verdict
 from pipeline.dvc.remote import RemoteError
 from pipeline.stage import OUT_OF_MEMORY, WRONG_INPUT
@@ -147,10 +148,10 @@ class StageRunner:
             raise StageError("stopped", final=True)
         try:
             verdict = self.record.begin(name)
+        except (CodeError, RemoteError) as error:
+            raise StageError(str(error)) from None
         except InputError as error:
             raise StageError(str(error), final=True) from None
-        except RemoteError as error:
-            raise StageError(str(error)) from None
         if verdict is not Verdict.RUN:
             return verdict.value
         try:

@@ -40,7 +40,6 @@ REQUIREMENTS = (
     "safetensors",
     "opencv-python-headless",
     "nibabel",
-    "SimpleITK",
     "tqdm",
 )
 

@@ -65,7 +65,7 @@ def train_run(run: Run, params: Params, task: Task) -> None:
     import torch
 
     from pipeline.tracking.header import header_of
-    from pipeline.tracking.live import RunTracker
+    from pipeline.tracking.live import FINISH_SECONDS, RunTracker
     from pipeline.tracking.store import milliseconds
     from pipeline.tracking.table_names import tables_of
     from vmunet.protocols import PROTOCOLS
@@ -133,49 +133,48 @@ def train_run(run: Run, params: Params, task: Task) -> None:
             micro_batch=micro_batch,
             selection_loss=training_loss(task.classes, protocol.loss_input),
         )
+        assert tracker is not None
+        record: dict[str, Any] = {
+            **facts,
+            **provenance,
+            "epoch": progress.best_epoch,
+            "selection_loss": progress.best_loss,
+            "resumed_from": resumed_from,
+            "selection_images": 0 if selection_images is None else len(selection_images),
+            "train_images": len(train_images),
+            "filled": filled,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "mlflow_run_id": tracker.opened(FINISH_SECONDS),
+            **identity,
+            "versions": versions(),
+            "seconds": round(progress.seconds, 1),
+        }
+        if hash_inputs(task, cell) != hashes:
+            # DVC would record the present dependencies; these weights are of the old ones.
+            raise InputError(f"{run.name}: sources or data changed while it trained; run it again")
+        model.load_state_dict(progress.best_weights)
+        with whole_folder(run.folder) as part:
+            save_checkpoint(
+                part / "weights.safetensors",
+                model,
+                task.metadata
+                | {
+                    "size": task.size,
+                    "run": run.name,
+                    "protocol": run.protocol,
+                    "epoch": progress.best_epoch,
+                },
+            )
+            write_history(part / "history.csv", progress.history)
+            write_json(part / "run.json", record)
+        state.rename(finished)
     except BaseException as error:
         if tracker is not None:
             tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         if is_out_of_memory(error):
             raise OutOfMemoryError(no_memory(run, micro_batch or settings.batch_size)) from error
         raise
-    assert tracker is not None
     tracker.finish()
-
-    record: dict[str, Any] = {
-        **facts,
-        **provenance,
-        "epoch": progress.best_epoch,
-        "selection_loss": progress.best_loss,
-        "resumed_from": resumed_from,
-        "selection_images": 0 if selection_images is None else len(selection_images),
-        "train_images": len(train_images),
-        "filled": filled,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "mlflow_run_id": tracker.run_id,
-        **identity,
-        "versions": versions(),
-        "seconds": round(progress.seconds, 1),
-    }
-    if hash_inputs(task, cell) != hashes:
-        # DVC would record the present dependencies, but these weights were made from the old ones.
-        raise InputError(f"{run.name}: sources or data changed while it trained; run it again")
-    model.load_state_dict(progress.best_weights)
-    with whole_folder(run.folder) as part:
-        save_checkpoint(
-            part / "weights.safetensors",
-            model,
-            task.metadata
-            | {
-                "size": task.size,
-                "run": run.name,
-                "protocol": run.protocol,
-                "epoch": progress.best_epoch,
-            },
-        )
-        write_history(part / "history.csv", progress.history)
-        write_json(part / "run.json", record)
-    state.rename(finished)
     print(
         f"{run.name}: {progress.epoch} epochs in {progress.seconds:.0f} s, weights of epoch "
         f"{progress.best_epoch}; losses in {run.folder / 'history.csv'}"

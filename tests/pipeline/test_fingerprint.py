@@ -12,14 +12,17 @@ from pipeline.config.params import read_yaml
 from pipeline.fingerprint import (
     FOLDER,
     PACKAGES,
+    QUOTED,
     WITHOUT_RESULT,
     Fingerprints,
+    checked_fingerprint,
     fingerprint,
     stage_names,
     without_result,
     write_fingerprints,
 )
 from tests.helpers.paths import ROOT
+from vmunet.errors import InputError
 
 SCRIPT = Path("stages/train.py")
 MODULE = '''"""A module."""
@@ -130,6 +133,42 @@ def test_imports_for_types_only_are_ignored(project: Path) -> None:
     lines = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import vmunet.other\n"
     (project / "vmunet/used.py").write_text(lines)
     assert Path("vmunet/other.py") not in Fingerprints(project).modules(SCRIPT)
+
+
+def test_the_else_of_imports_for_types_runs(project: Path) -> None:
+    lines = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import vmunet.model\nelse:\n"
+    (project / "vmunet/used.py").write_text(f"{lines}    import vmunet.other\n")
+    assert Path("vmunet/other.py") in Fingerprints(project).modules(SCRIPT)
+    before = fingerprint(SCRIPT, project)
+    (project / "vmunet/used.py").write_text(
+        "from typing import TYPE_CHECKING\nimport vmunet.other\n"
+    )
+    assert fingerprint(SCRIPT, project) == before
+
+
+def test_words_of_errors_that_a_stage_quotes_count(project: Path) -> None:
+    path = "vmunet/data/images.py"
+    assert QUOTED == ("vmunet.data.images",)
+    (project / "vmunet/used.py").write_text("import vmunet.data.images\n")
+    (project / path).parent.mkdir()
+    (project / "vmunet/data/__init__.py").write_text("")
+    (project / path).write_text("raise ValueError('unreadable')\n")
+    assert changes(project, path, lambda text: text.replace("unreadable", "not readable"))
+
+
+def test_code_that_changes_after_its_fingerprint_is_refused(project: Path) -> None:
+    write_fingerprints(project)
+    before = checked_fingerprint("train", project)
+    assert before.strip() == fingerprint(SCRIPT, project)
+    loss = project / "vmunet/loss.py"
+    loss.write_text(loss.read_text() + "# a comment\n")
+    assert checked_fingerprint("train", project) == before
+    loss.write_text(loss.read_text() + "more = 1\n")
+    with pytest.raises(InputError, match=r"stages/train\.py or a module that it imports changed"):
+        checked_fingerprint("train", project)
+    write_fingerprints(project)
+    assert checked_fingerprint("train", project) != before
+    assert checked_fingerprint("by_hand", project) == ""
 
 
 def test_relative_imports_from_a_package_above(project: Path) -> None:

@@ -118,6 +118,9 @@ def test_a_grid_edited_by_hand_is_not_replaced_silently(root: Path) -> None:
     with pytest.raises(InputError, match=r"grid\.seeds: \[1, 2\] \(in profile demo: \[42\]\)"):
         switch_profile("small", root=root)
     assert path.read_bytes() == before
+    switch_profile("demo", replace=True, root=root)
+    assert grid_edits(root) == []
+    edit(path, lambda c: c["grid"].update(seeds=[1, 2]))
     switch_profile("small", replace=True, root=root)
     assert load_params(root).grid == load_params(root).profile.grid
     assert grid_edits(root) == []

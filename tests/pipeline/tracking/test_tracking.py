@@ -212,7 +212,7 @@ def test_a_server_away_from_the_start(
     evaluate(folder, scores)
     error = capfd.readouterr().err
     assert error.startswith("warning: ")
-    assert "the scores are not in MLflow, `vmunet mlflow rebuild`" in error
+    assert "not all scores, files and the model are in MLflow, `vmunet mlflow rebuild`" in error
     assert error.count("\n") == 1
     assert main(["mlflow", "rebuild"]) == 2
     assert "MLflow cannot be reached" in capfd.readouterr().err
