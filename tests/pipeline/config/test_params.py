@@ -16,6 +16,7 @@ from pipeline.config.runs import (
     parse_run,
     runs,
 )
+from tests.helpers.clone import activate_demo, demo_root
 from tests.helpers.paths import ROOT
 from vmunet import InputError
 
@@ -27,8 +28,7 @@ def root(tmp_path: Path) -> Path:
     """A copy of params.yaml and the profiles, with demo active."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
-    switch_profile("small", replace=True, root=tmp_path)
-    switch_profile("demo", root=tmp_path)
+    activate_demo(tmp_path)
     return tmp_path
 
 
@@ -76,7 +76,7 @@ def test_paper_profile_is_the_papers_settings() -> None:
 
 
 def test_base_cell_is_the_papers() -> None:
-    base = load_params(ROOT).cell("base")
+    base = load_params(demo_root()).cell("base")
     assert base.init == "vmamba-s"
     assert base.drop_path_rate == 0.2
     assert (base.depths, base.depths_decoder) == ([2, 2, 2, 2], [2, 2, 2, 1])
@@ -270,7 +270,7 @@ def test_a_file_that_is_missing_or_not_yaml(root: Path) -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    params = load_params(ROOT)
+    params = load_params(demo_root())
     with pytest.raises(InputError, match=r"unknown cell 'x'"):
         params.cell("x")
     with pytest.raises(InputError, match=r"unknown view 'x'"):

@@ -1,5 +1,7 @@
 """The stages of this project that a sweep selects, and their order."""
 
+from pathlib import Path
+
 import pytest
 
 from pipeline import cli
@@ -7,18 +9,25 @@ from pipeline.dvc.record import Record
 from pipeline.sweep.options import SweepOptions
 from pipeline.sweep.plan import Schedule, estimate
 from pipeline.sweep.selection import CELL, select
-from tests.helpers.paths import ROOT
+from tests.helpers.clone import copy_sources
 from vmunet.errors import InputError
 
 
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_sources(tmp_path_factory.mktemp("clone"))
+
+
 @pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def _here(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(clone)
 
 
 @pytest.fixture(scope="module")
-def record() -> Record:
-    return Record(ROOT)
+def record(clone: Path) -> Record:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(clone)  # before `_here`, which is each test's
+        return Record(clone)
 
 
 def runs(record: Record, **options) -> set[str]:
@@ -117,6 +126,6 @@ def test_stages_that_measure_time_come_first() -> None:
 
 def test_a_dry_run_lists_and_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["sweep", "--dry-run", "--cells", "synapse-64-base-paper-42"]) == 0
-    assert not (ROOT / ".sweep" / "logs" / "volumes@synapse-64.log").exists()
+    assert not Path(".sweep", "logs").exists()
     assert cli.main(["sweep", "--seeds", "a"]) == 2
     assert "--seeds a: expected whole numbers" in capsys.readouterr().err

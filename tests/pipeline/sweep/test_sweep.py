@@ -130,7 +130,8 @@ def test_a_comment_runs_nothing_and_an_edit_its_dependents(
     later = "  (if the outputs that it needs change)"
     evaluations = [f"evaluate@{NAME}1", f"evaluate@{NAME}2"]
     counts = "3 stages up to date"
-    assert dry_run(capsys) == [*evaluations, f"tables{later}", counts]
+    *stages, tables, counted = dry_run(capsys)
+    assert (sorted(stages), tables, counted) == (evaluations, f"tables{later}", counts)
     assert (tmp_path / "dvc.lock").read_text() == lock  # a dry run writes none
     messages: list[str] = []
     assert not sweep(messages)

@@ -18,6 +18,7 @@ from pipeline.tracking.header import header_of
 from pipeline.tracking.live import LiveRun
 from pipeline.tracking.plain import PlainRun
 from pipeline.tracking.scores import log_scores, read_json
+from tests.helpers.clone import demo_root
 from tests.helpers.paths import ROOT
 from tests.helpers.tracking import Server, losses, record, row, store_content, tracker, write_run
 
@@ -387,7 +388,7 @@ def test_tables_of_a_run() -> None:
     from pipeline.config.runs import Run
     from pipeline.tracking.table_names import tables_of
 
-    params = load_params(ROOT)
+    params = load_params(demo_root())
     isic = params.grid.ablation_views[0]
     assert tables_of(Run(isic, "base", "paper", 42), params, ROOT) == "I III IV V VI"
     assert tables_of(Run(isic, "drop-path-03", "paper", 42), params, ROOT) == "IV"

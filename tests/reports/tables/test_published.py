@@ -6,6 +6,7 @@ from pipeline.config.params import load_params, load_profile
 from pipeline.config.runs import runs
 from reports.make.results.views import load_yaml, views_by_size
 from reports.make.tables.writing import make_tables
+from tests.helpers.clone import demo_root
 from tests.helpers.paths import ROOT as REPOSITORY
 from tests.helpers.tables import ORGANS, rows_of, write_metrics
 
@@ -88,7 +89,7 @@ def test_every_published_row_is_shown():
 
 
 def test_cells_are_those_of_params():
-    params = load_params(REPOSITORY)
+    params = load_params(demo_root())
     declared = {
         row["cell"] for t in DECLARED["tables"].values() for row in t["rows"] if "cell" in row
     }
@@ -106,7 +107,7 @@ def test_cells_are_those_of_params():
 
 def test_the_real_grid_fills_the_tables(tmp_path):
     """Every table from the repository's own params.yaml, with made-up scores and the real cost."""
-    params = load_params(REPOSITORY)
+    params = load_params(demo_root())
     root = tmp_path
     (root / "reports").mkdir()
     for name in ("published.yaml", "tables.yaml", "templates"):
@@ -133,7 +134,7 @@ def test_the_real_grid_fills_the_tables(tmp_path):
 
 
 def test_views_stand_for_published_sizes():
-    params = load_params(REPOSITORY)
+    params = load_params(demo_root())
     for dataset in params.grid.datasets:
         by_size = views_by_size(params, dataset, 256)
         assert by_size[256] in params.grid.ablation_views

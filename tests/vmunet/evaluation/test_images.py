@@ -314,7 +314,8 @@ def test_stage_writes_metrics_table_and_sheet(project):
     assert sum(metrics["sound"]["calibration"]["pixels"]) == pixels
     dice = np.mean([float(row["native_size_dice"]) for row in rows])
     assert metrics["sound"]["native_size"]["mean_dice"] == pytest.approx(dice)
-    tracked, provenance, _, logged, files = project.logged[0]
+    tracked, provenance, _, logged, files, source = project.logged[0]
+    assert source == "none"
     assert tracked == project.run.folder
     assert provenance["mlflow_run_id"] == "abc"
     assert logged == metrics
@@ -342,7 +343,7 @@ def test_stage_failing_midway_leaves_the_old_metrics(project, monkeypatch):
     def full_disk(path, sheet):
         raise OSError("no space left")
 
-    monkeypatch.setattr(contact_sheet, "write", full_disk)
+    monkeypatch.setattr("stages.common.scoring.write_sheet", full_disk)
     with pytest.raises(OSError, match="no space"):
         stage.main(ARGUMENTS)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

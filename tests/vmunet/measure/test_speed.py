@@ -12,7 +12,7 @@ import torch
 
 from pipeline.config.params import load_params
 from stages import speed as stage
-from tests.helpers.paths import ROOT
+from tests.helpers.clone import demo_root
 from vmunet.complexity import complexity
 from vmunet.measure import speed
 from vmunet.measure.speed import REPEATS, ROUNDS, WARM_UP, Measured, Workload, measure, resident
@@ -208,7 +208,7 @@ def test_the_stage_measures_each_distinct_architecture(tmp_path, monkeypatch, ca
     monkeypatch.setattr(stage, "measure", measured)
     monkeypatch.setattr(stage, "use_processor", lambda threads: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    params = load_params(ROOT)
+    params = load_params(demo_root())
     stage.speed(params, "isic17-64", tmp_path / "speed.json")
     written = json.loads((tmp_path / "speed.json").read_text())
     assert list(written["architectures"]) == [
@@ -238,7 +238,7 @@ def test_the_stage_measures_each_distinct_architecture(tmp_path, monkeypatch, ca
 
 
 def test_without_cells_there_is_nothing_to_measure(tmp_path) -> None:
-    params = load_params(ROOT)
+    params = load_params(demo_root())
     grid = params.grid.model_copy(update={"ablations": []})
     without = params.model_copy(update={"grid": grid})
     stage.speed(without, "isic17-64", tmp_path / "speed.json")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.config.params import WeightsSource, load_params
 from stages import weights as stage
+from tests.helpers.clone import demo_root
 from tests.helpers.http_server import digest, serving
 from tests.helpers.paths import ROOT
 from vmunet import InputError
@@ -184,7 +185,7 @@ def test_broken_files_are_refused(tmp_path: Path, form: str) -> None:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Run the stage in an empty folder with a source of weights; returns data/weights/."""
-    params = load_params(ROOT)
+    params = load_params(demo_root())
 
     def run_stage(source: str) -> Path:
         profile = params.profile.model_copy(

@@ -10,8 +10,8 @@ from pipeline.config.params import PreparedSource, load_params
 from reports.make.results.metrics import SOURCES
 from stages import download as download_stage
 from stages.check import declared
+from tests.helpers.clone import demo_root
 from tests.helpers.data import blob, encoded, photograph, write_zip
-from tests.helpers.paths import ROOT
 from vmunet.data.archives import sha256_of
 from vmunet.data.isic.official import DATASETS, IsicDataset
 from vmunet.data.isic.prepared import find_prepared
@@ -204,7 +204,7 @@ def test_the_stage_reads_the_profiles_prepared_set(tmp_path, monkeypatch):
         members[f"{home}/images/ISIC_{index:07d}.png"] = image
         members[f"{home}/masks/ISIC_{index:07d}_segmentation.png"] = mask
     write_zip(tmp_path / "set.zip", members)
-    params = load_params(ROOT)
+    params = load_params(demo_root())
     data = {"isic17": PreparedSource(source="prepared", path="set.zip")}
     changed = params.model_copy(
         update={"profile": params.profile.model_copy(update={"data": data})}

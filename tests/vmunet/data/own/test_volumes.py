@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -148,8 +147,7 @@ def trained(project, monkeypatch):
     )
     (folder / "run.json").write_text("{}")
     (folder / "history.csv").write_text("epoch,train_loss,selection_loss\n1,1.5,1.25\n")
-    sent = SimpleNamespace(log=lambda *arguments: None)
-    monkeypatch.setattr(evaluate_volumes, "FinalScores", lambda *a: sent)
+    monkeypatch.setattr(evaluate_volumes, "log_scores", lambda *arguments: None)
     return ["mr", "scratch", "sound", "1"]
 
 
