@@ -443,7 +443,7 @@ def project(tmp_path, monkeypatch):
         view=lambda name: SimpleNamespace(dataset="shapes", size=SIZE),
         cell=lambda name: cell,
     )
-    quiet = SimpleNamespace(run_id="", log_epoch=lambda *a: None, finish=lambda *a: None)
+    quiet = SimpleNamespace(opened=lambda *a: "", log_epoch=print, finish=lambda *a: None)
     monkeypatch.setattr(pipeline.tracking.live, "RunTracker", lambda *a: quiet)
     monkeypatch.setattr(stages.evaluate, "log_scores", lambda *a: None)
     monkeypatch.setattr(stages.evaluate, "tables_of", lambda *a: "")
