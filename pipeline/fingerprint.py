@@ -10,6 +10,7 @@ import ast
 import hashlib
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeGuard
 
@@ -228,3 +229,15 @@ def is_text(node: ast.AST) -> bool:
 def is_for_types_only(node: object) -> TypeGuard[ast.If]:
     """Whether a statement is `if TYPE_CHECKING:`, whose body never runs."""
     return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+
+
+def python_files(root: Path) -> dict[Path, tuple[int, int]]:
+    """The time of change and the size of each Python file in the root's packages."""
+    packages = {path.parent for path in root.glob("[!.]*/*.py")}
+    files: dict[Path, tuple[int, int]] = {}
+    for package in packages:
+        for path in package.rglob("*.py"):
+            with suppress(FileNotFoundError):  # an editor may be replacing it now
+                state = path.stat()
+                files[path] = (state.st_mtime_ns, state.st_size)
+    return files

@@ -4,11 +4,11 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.dvc.lockfile import enter
+from pipeline.fingerprint import python_files
 from vmunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,15 +79,3 @@ def command_of(stage: "PipelineStage") -> tuple[list[list[str] | str], dict[str,
     path = f"{Path(sys.executable).parent}{os.pathsep}{options['env'].get('PATH', os.defpath)}"
     options["env"] = {**options["env"], "PATH": path}
     return commands, options
-
-
-def python_files(root: Path) -> dict[Path, tuple[int, int]]:
-    """The time of change and the size of each Python file in the root's packages."""
-    packages = {path.parent for path in root.glob("[!.]*/*.py")}
-    files: dict[Path, tuple[int, int]] = {}
-    for package in packages:
-        for path in package.rglob("*.py"):
-            with suppress(FileNotFoundError):  # an editor may be replacing it now
-                state = path.stat()
-                files[path] = (state.st_mtime_ns, state.st_size)
-    return files

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from pipeline.sweep.options import SweepOptions
 from pipeline.sweep.plan import ALONE, MEASURED, Schedule, Sweep, measured_seconds, plan_sweep
 from pipeline.sweep.processes import Processes
 from pipeline.sweep.selection import trains_or_evaluates
-from pipeline.sweep.stage_runner import StageOutcome, StageRunner
+from pipeline.sweep.stage_runner import StageOutcome, StageRunner, stage_environment
 from pipeline.sweep.threads import JobPool, MakePool, Threads
 from vmunet.errors import InputError
 from vmunet.files import whole_file
@@ -59,21 +59,29 @@ def run_sweep(
             return False
         counts = f"{len(sweep.needs)} stages to run, {sweep.up_to_date} up to date"
         shared = client is None or os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
-        with mlflow_run(sweep, root, shared), dask_cluster(client, sweep, say) as cluster:
-            if cluster is not None:
-                devices = Devices(options.parallel, options.gpus, cluster.width)
-            say(f"{counts}; {devices if cluster is None else cluster}")
-            pool = make_pool(devices.width, options.retries)
-            processes = Processes([lock])  # the commands share the clone's lock
-            runner = StageRunner(sweep.record, processes, devices, sweep.outcomes, say, cluster)
-            try:
-                run_stages(sweep, runner, pool, options.retries, say)
-            finally:
-                processes.close()
-                keep_measured(sweep)
-                sweep.record.close()
-                say(sweep_summary(sweep))
+        processes = Processes([lock])  # the commands share the clone's lock
+        with closing(processes), closing(sweep.record):
+            if client is None:
+                prepare(sweep, processes, devices)
+            with mlflow_run(sweep, root, shared), dask_cluster(client, sweep, say) as cluster:
+                if cluster is not None:
+                    devices = Devices(options.parallel, options.gpus, cluster.width)
+                say(f"{counts}; {devices if cluster is None else cluster}")
+                pool = make_pool(devices.width, options.retries)
+                runner = StageRunner(sweep.record, processes, devices, sweep.outcomes, say, cluster)
+                try:
+                    run_stages(sweep, runner, pool, options.retries, say)
+                finally:
+                    keep_measured(sweep)
+                    say(sweep_summary(sweep))
         return sweep.incomplete
+
+
+def prepare(sweep: Sweep, processes: Processes, devices: Devices) -> None:
+    """Start the imports that the stages need, while this process prepares other things."""
+    commands, options = sweep.record.command(next(iter(sweep.needs)))
+    with devices.reserve() as environment:
+        processes.prepare(commands[0], {**options, "env": stage_environment(options, environment)})
 
 
 def run_stages(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.stage import IO_FAILED, WRONG_INPUT
+from pipeline.sweep.warm.client import Warm
 
 GRACE_SECONDS = 10.0
 STATUSES = {WRONG_INPUT: "wrong input", IO_FAILED: "input or output failed"}
@@ -67,6 +68,40 @@ class Watchdog:
             self._process.stdin.flush()
 
 
+class Interpreter:
+    """A command as a new process with a group of its own.
+
+    Attributes:
+        pid: the process and its group.
+    """
+
+    def __init__(
+        self,
+        command: list[str] | str,
+        options: Mapping[str, Any],
+        log: IO[bytes],
+        inherited: Sequence[int],
+    ) -> None:
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=inherited,
+            **options,
+        )
+        self.pid = self._process.pid
+
+    def wait_for_end(self) -> None:
+        """Wait for the end of the process; its id stays its own until `status` is called."""
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+
+    def status(self) -> int:
+        """The exit status; it is negative for a signal."""
+        return self._process.wait()
+
+
 class Processes:
     """Runs commands and can stop all of them.
 
@@ -77,10 +112,15 @@ class Processes:
 
     def __init__(self, inherited: Sequence[int] = ()) -> None:
         self._inherited = tuple(inherited)
+        self._warm = Warm(inherited)
         self._running: set[int] = set()
         self._lock = threading.Lock()
         self._stopping = False
         self._watchdog = Watchdog()
+
+    def prepare(self, command: list[str] | str, options: Mapping[str, Any]) -> None:
+        """Start to import what a stage with this command needs."""
+        self._warm.prepare(command, options)
 
     def run(
         self, commands: Sequence[list[str] | str], options: Mapping[str, Any], log: IO[bytes]
@@ -107,31 +147,28 @@ class Processes:
         self._signal_all(signal.SIGKILL)
 
     def close(self) -> None:
-        """End the watchdog."""
+        """End the watchdog and the warm process."""
         self._watchdog.close()
+        self._warm.close()
 
     def _run(self, command: list[str] | str, options: Mapping[str, Any], log: IO[bytes]) -> int:
         with self._lock:
             if self._stopping:
                 return -signal.SIGTERM
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                pass_fds=self._inherited,
-                **options,
-            )
+        process = self._warm.start(command, options, log) or Interpreter(
+            command, options, log, self._inherited
+        )
+        with self._lock:
             self._running.add(process.pid)
             self._watchdog.add(process.pid)
-        # The process is not reaped yet and keeps its number, so no other group can have it.
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            if self._stopping:  # meanwhile
+                send(process.pid, signal.SIGKILL)
+        process.wait_for_end()
         with self._lock:
             send(process.pid, signal.SIGKILL)  # the processes that the command left behind
             self._running.discard(process.pid)
             self._watchdog.forget(process.pid)
-        return process.wait()
+        return process.status()
 
     def _signal_all(self, number: signal.Signals) -> None:
         with self._lock:

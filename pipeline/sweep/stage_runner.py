@@ -202,9 +202,13 @@ class StageRunner:
             with self.devices.reserve(alone=name.startswith(ALONE)) as environment:
                 gpu = environment.get("CUDA_VISIBLE_DEVICES")
                 started(f" on GPU {gpu}" if gpu else "")
-                unbuffered = {"PYTHONUNBUFFERED": "1"}
-                options["env"] = {**options["env"], **unbuffered, **environment, **more}
+                options["env"] = stage_environment(options, {**environment, **more})
                 return self._processes.run(commands, options, file)
+
+
+def stage_environment(options: Mapping[str, Any], more: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables of a stage; its log shows each line at once."""
+    return {**options["env"], "PYTHONUNBUFFERED": "1", **more}
 
 
 def log_of(root: Path, name: str) -> Path:

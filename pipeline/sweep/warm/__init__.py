@@ -1,0 +1,1 @@
+"""A process that has imported what the stages import, and forks for each stage."""
