@@ -1,56 +1,46 @@
 """Seconds that a cell costs beyond its arithmetic: processes, imports, DVC, MLflow.
 
-Run it on an idle machine, from the repository's root, after `make tables`:
-
     python -m benchmarks.cell_overhead
 
-Trains and evaluates one run of the active grid again, each by its own `dvc repro`, and subtracts
-the time that the epochs took. The rest includes the evaluation of some test images, so it is an
-upper limit. DVC's record of the run is written again.
+Trains, evaluates and describes the first cells of the demo in a temporary clone, one cell at a
+time: as forks of a sweep's warm process (`sweep`), and each stage by its own `dvc repro` (`repro`).
+The result is the median over the cells of the seconds on the clock beyond the epochs. The
+evaluation of the test images is in it, so it is an upper limit. Run it on an idle machine.
 """
 
-import json
-import shutil
 import statistics
-import subprocess
+import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.demo import beyond, copy_sources, dvc, epochs_of, vmunet
 from benchmarks.measure import arguments, write
 from pipeline.config.params import load_params
 from pipeline.config.runs import Run, runs
 
 
-def seconds_of(stage: str) -> float:
-    """Wall time of running one stage again through DVC."""
+def beyond_by_repro(folder: Path, run: Run) -> float:
+    """Seconds beyond the epochs of a run whose stages are run one by one, again."""
     began = time.perf_counter()
-    command = ["dvc", "repro", "--quiet", "--force", "--single-item", stage]
-    subprocess.run(command, check=True)
-    return time.perf_counter() - began
-
-
-def measure(run: Run) -> dict[str, float]:
-    """Seconds of training, of its epochs, and of evaluation."""
-    shutil.rmtree(".resume", ignore_errors=True)  # otherwise training would resume
-    train = seconds_of(f"train@{run.name}")
-    epochs = json.loads((run.folder / "run.json").read_text())["seconds"]
-    evaluate = seconds_of(f"evaluate@{run.name}")
-    return {"train": train, "epochs": epochs, "evaluate": evaluate}
+    for stage in ("train", "evaluate", "model_card"):
+        dvc(folder, "repro", "--quiet", "--force", "--single-item", f"{stage}@{run.name}")
+    return time.perf_counter() - began - epochs_of(folder, run)
 
 
 def main() -> None:
-    parser = arguments(__doc__, "cell_overhead.json", rounds=3)
-    options = parser.parse_args()
-    params = load_params(Path())
-    run = runs(params)[0]
-    rounds = [measure(run) for _ in range(options.rounds)]
-    median = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
-    beyond = median["train"] - median["epochs"] + median["evaluate"]
-    print(f"{run.name}: {beyond:.1f} s beyond its {median['epochs']:.1f} s of epochs")
-    write(
-        options.output,
-        {"run": run.name, "profile": params.profile_name, "seconds": median, "beyond": beyond},
-    )
+    options = arguments(__doc__, "cell_overhead.json", rounds=3, threads=False).parse_args()
+    with tempfile.TemporaryDirectory(prefix="cells-") as name:
+        folder = copy_sources(Path(name, "clone"))
+        chosen = runs(load_params(folder))[: options.rounds]
+        cells = [word for run in chosen for word in ("--cells", run.name)]
+        vmunet(folder, "sweep", "--parallel", "1", *cells)
+        seconds = {
+            "sweep": [beyond(folder, run) for run in chosen],
+            "repro": [beyond_by_repro(folder, run) for run in chosen],
+        }
+    median = {name: round(statistics.median(values), 2) for name, values in seconds.items()}
+    print(f"seconds of a cell beyond its epochs: {median}")
+    write(options.output, {"cells": [run.name for run in chosen], "beyond": median})
 
 
 if __name__ == "__main__":
