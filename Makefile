@@ -1,11 +1,13 @@
-# make tables           set up, then rebuild every table of the active profile (demo at first)
+# make tables           set up, then rebuild every table of the active profile (demo at first),
+#                       several stages at once
 # make tables PROFILE=small   the same after switching the profile
-# make sweep            the same as make tables, several cells at once (PROFILE= too)
+# make sweep            the same as make tables
 # make test             set up, then run the tests
 # make lint             set up, then check format, style, types and the order of imports
 # make gpu              set up, then run the tests and benchmarks that need a CUDA device
 # make ui               start the pages of MLflow and Prefect
 # make setup            only set up: install the pipeline's packages into .venv
+# make doctor           say what is there, what is missing and how to get it; needs no set-up
 # make clean            remove the caches of Python, of the tests and of the linters,
 #                       and the resume points of killed trainings (.resume/);
 #                       data/, runs/, .venv and DVC's cache remain
@@ -19,7 +21,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test ready tables sweep test gpu lint ui clean
+.PHONY: help setup setup-test tables sweep test gpu lint ui doctor clean
 
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
@@ -27,38 +29,23 @@ help:
 setup: .venv/.installed
 setup-test: .venv/.installed-test
 
-# $(call install,EXTRAS): install the extras into .venv, which is made if it does not exist
-define install
-	@echo "Installing into .venv (some minutes the first time) ..." >&2
-	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "error: Python 3.11 or later is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(1)]'
-endef
-
 .venv/.installed: pyproject.toml constraints.txt
-	$(call install,pipeline)
+	@$(PYTHON) pipeline/install.py pipeline
 	@touch $@
 
 # The tests' packages are separate: without a GPU, Triton's 691 MB would be useless.
 .venv/.installed-test: pyproject.toml constraints.txt
-	$(call install,pipeline$(COMMA)test)
+	@$(PYTHON) pipeline/install.py pipeline,test
 	@touch .venv/.installed $@
-COMMA := ,
 
-# Compile the kernels for the CPU once; otherwise each of several parallel stages would do it.
-ready: setup
+tables sweep: setup
 	$(if $(PROFILE),$(BIN)/vmunet profile $(PROFILE))
-	@$(BIN)/python -c 'import torch; from vmunet.scan import cpu; \
-		torch.cuda.is_available() or cpu.warm_up()'
-
-tables: ready
-	$(BIN)/dvc repro
-	@echo "Tables: reports/out/tables/index.md and reports/out/tables/*.tex"
-
-sweep: ready
 	$(BIN)/vmunet sweep
 	@echo "Tables: reports/out/tables/index.md and reports/out/tables/*.tex"
+
+doctor:
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m pipeline.commands.doctor; \
+		else $(PYTHON) -m pipeline.commands.doctor; fi
 
 # There is a process for each core, so each test uses one thread.
 test: setup-test

@@ -7,7 +7,7 @@ contents. It imports heavy modules inside its functions, so that `--help` answer
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.commands import compare, mlflow, profile, runs, search, sweep, ui
+from pipeline.commands import compare, doctor, mlflow, profile, runs, search, sweep, ui
 from vmunet import cli
 from vmunet.commands import export, predict, version
 
@@ -22,6 +22,7 @@ COMMANDS: dict[str, Any] = {
     "search": search,
     "ui": ui,
     "mlflow": mlflow,
+    "doctor": doctor,
     "version": version,
 }
 
@@ -47,6 +48,7 @@ examples:
   vmunet compare base scratch                     (is one cell better, or is it chance?)
   vmunet search isic17-64 --trials 30             (better settings, on held-out training images)
   vmunet ui                                       (the pages of MLflow and Prefect)
+  vmunet doctor                                   (what is missing here, and how to get it)
 """
 
 

@@ -95,11 +95,12 @@ def check_free(name: str, port: int) -> None:
 
 def start_mlflow(port: int) -> "subprocess.Popen[bytes]":
     from pipeline.tracking import client
+    from pipeline.tracking.store import sqlite_uri
 
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         client()  # makes the store, under its lock
-        uri = f"sqlite:///{Path('mlflow.db').absolute()}"
+        uri = sqlite_uri(Path("mlflow.db"))
     command = ["-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
     # The setting saves seven processes for jobs that our pages never start.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -107,8 +108,10 @@ def start_mlflow(port: int) -> "subprocess.Popen[bytes]":
 
 
 def start_prefect(port: int) -> "subprocess.Popen[bytes]":
+    from pipeline.tracking.store import sqlite_uri
+
     environment = {
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{Path('prefect.db').absolute()}",
+        "PREFECT_API_DATABASE_CONNECTION_URL": sqlite_uri(Path("prefect.db"), "sqlite+aiosqlite"),
         # Without it the page asks port 4200, even if the server has another port.
         "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_API_URL": "",

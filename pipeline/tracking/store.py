@@ -58,14 +58,27 @@ def client(http_seconds: int = HTTP_SECONDS) -> "MlflowClient":
             if not STORE.exists():
                 new = STORE.with_name(f"{STORE.name}.new")
                 new.unlink(missing_ok=True)
-                MlflowClient(f"sqlite:///{new.absolute()}")
+                MlflowClient(sqlite_uri(new))
                 os.replace(new, STORE)
     return MlflowClient(uri)
 
 
 def store_uri() -> str:
     """The address of the store that runs are logged to."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{STORE.absolute()}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(STORE)
+
+
+def sqlite_uri(path: Path, driver: str = "sqlite") -> str:
+    """The address of a database file, for programs that run in the working directory.
+
+    It is absolute, unless a folder's name has a % or a ?: these have a meaning in an address, and
+    MLflow and SQLAlchemy do not agree how to escape them.
+
+    Args:
+        path: the file, relative to the working directory.
+    """
+    full = str(path.absolute())
+    return f"{driver}:///{path if '%' in full or '?' in full else full}"
 
 
 def experiment_id(mlflow: "MlflowClient", name: str) -> str:

@@ -1,0 +1,171 @@
+"""Install the packages of the pipeline into .venv: `python3 pipeline/install.py EXTRAS`.
+
+`make setup` starts this file with the system's Python, so it uses the standard library alone and
+the syntax of old versions, which it must refuse in one line. uv installs; pip does it where uv
+cannot be had. On Linux the torch of the package index is a CUDA build with 5 GB of libraries that
+it cannot be imported without. uv knows PyTorch's own index and takes the build for this machine's
+GPU, or a CPU build, from there; if that index does not answer, the package index is used.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+OLDEST, NEWEST = (3, 11), (3, 14)  # as in pyproject.toml
+# pip's settings and uv's variables for the same
+SETTINGS = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "cert": "SSL_CERT_FILE",
+}
+
+
+def main(extras: str) -> int:
+    """Make .venv if it does not exist, install, and return the exit status.
+
+    Args:
+        extras: names of pyproject.toml's extras, separated by commas.
+    """
+    if not PYTHON.exists():
+        wrong = wrong_version()
+        if wrong:
+            return fail(wrong)
+        if not make_environment():
+            shutil.rmtree(VENV, ignore_errors=True)
+            return fail(
+                "a virtual environment could not be made: see above; Debian and Ubuntu have the "
+                "module venv in the package python3-venv"
+            )
+    without_git()
+    say("installing into .venv, some minutes the first time ...")
+    packages = ["-c", "constraints.txt", "-e", f".[{extras}]"]
+    uv = find_uv()
+    if uv and run_uv(uv, packages, with_triton="test" in extras.split(",") or bool(gpus())):
+        return 0
+    say("installing with pip ...")
+    if run([str(PYTHON), "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages]):
+        return 0
+    return fail("the packages could not be installed: see above; then run the same command again")
+
+
+def wrong_version() -> str:
+    """What is wrong with the running Python's version, and what to do; or an empty string."""
+    if OLDEST <= sys.version_info[:2] <= NEWEST:
+        return ""
+    names = [f"python3.{minor}" for minor in range(OLDEST[1], NEWEST[1] + 1)]
+    there = [name for name in names if shutil.which(name)] + ["/path/to/python3.11"]
+    return (
+        f"Python 3.{OLDEST[1]} to 3.{NEWEST[1]} is needed, and {sys.executable} is "
+        f"{sys.version.split()[0]}; run make setup PYTHON={there[0]}"
+    )
+
+
+def make_environment() -> bool:
+    """Make .venv with the running Python; return whether that worked."""
+    if shutil.which("uv"):
+        return run(["uv", "venv", "-q", "--clear", "--seed", "--python", sys.executable, str(VENV)])
+    return run([sys.executable, "-m", "venv", "--clear", str(VENV)])
+
+
+def without_git() -> None:
+    """Let DVC work in a folder that is not a git repository, such as an unpacked zip."""
+    config = ROOT / ".dvc" / "config.local"
+    in_git = any((folder / ".git").exists() for folder in (ROOT, *ROOT.parents))
+    if not in_git and config.parent.is_dir() and not config.exists():
+        config.write_text("[core]\n    no_scm = true\n")
+
+
+def find_uv() -> str:
+    """The path of uv, which is installed into .venv if it is missing; '' if it cannot be had."""
+    known = shutil.which("uv") or shutil.which("uv", path=str(PYTHON.parent))
+    if known:
+        return known
+    run([str(PYTHON), "-m", "pip", "install", "-q", "--disable-pip-version-check", "uv"])
+    return shutil.which("uv", path=str(PYTHON.parent)) or ""
+
+
+def run_uv(uv: str, packages: list[str], with_triton: bool) -> bool:
+    """Install with uv, and return whether that worked."""
+    environment = {**pip_settings(), **os.environ}
+    command = [uv, "pip", "install", "-q", "--python", str(PYTHON)]
+    # one attempt, without waiting: without PyTorch's index everything works as well
+    quick = {**environment, "UV_HTTP_RETRIES": "0", "UV_HTTP_TIMEOUT": "10"}
+    backend = "--torch-backend=auto"
+    probe = [*command, backend, "--dry-run", "--no-deps", "-c", "constraints.txt", "torch"]
+    if run(probe, quick, quiet=True):
+        return run([*command, backend, *packages], environment)
+    say("PyTorch's own index gives no build of torch: taking the one that the package index has")
+    if with_triton:
+        return run([*command, *packages], environment)
+    # The CUDA build asks for 691 MB of Triton, which nothing uses without a GPU.
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as unused:
+        unused.write("triton\n")
+        unused.flush()
+        return run([*command, "--excludes", unused.name, *packages], environment)
+
+
+def pip_settings() -> dict[str, str]:
+    """What pip is told about indexes, in variables and in files, as variables of uv."""
+    command = [str(PYTHON), "-m", "pip", "config", "list"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    rows = [line.partition("=") for line in done.stdout.decode(errors="replace").splitlines()]
+    told = {key: value for key, _, value in rows}
+    variables = {}
+    for name, variable in SETTINGS.items():
+        for section in ("global", "install", ":env:"):  # the later ones are stronger
+            if f"{section}.{name}" in told:
+                words = str(ast.literal_eval(told[f"{section}.{name}"])).split()
+                variables[variable] = ("," if name == "find-links" else " ").join(words)
+    if "UV_INDEX" in variables:  # pip takes the newest version of all indexes
+        variables["UV_INDEX_STRATEGY"] = "unsafe-best-match"
+    return variables
+
+
+def gpus() -> list[tuple[str, str]]:
+    """Name and compute capability ('9.0') of each NVIDIA GPU, as `nvidia-smi` tells them."""
+    command = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [line.rpartition(",") for line in done.stdout.decode(errors="replace").splitlines()]
+    return [(name.strip(), capability.strip()) for name, _, capability in rows if name]
+
+
+def run(command: list[str], environment: dict[str, str] | None = None, quiet: bool = False) -> bool:
+    """Run a command in the repository's root, and return whether it worked."""
+    output = subprocess.DEVNULL if quiet else None
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False
+        )
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def say(line: str) -> None:
+    """Print a line about the progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def fail(message: str) -> int:
+    """Print an error's one line, and return the status of a wrong input."""
+    say(f"error: {message}")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

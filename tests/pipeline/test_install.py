@@ -1,0 +1,121 @@
+"""The set-up: which installer is taken, from which index, and what is refused."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import install
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty clone; .venv is this environment."""
+    monkeypatch.setattr(install, "ROOT", tmp_path)
+    monkeypatch.setattr(install, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(install, "PYTHON", Path(sys.executable))
+    return tmp_path
+
+
+@pytest.fixture
+def uv(root: Path) -> Path:
+    """A program that writes down how it was called; PyTorch's index fails if `offline` exists."""
+    (root / "offline").touch()
+    program = root / "uv"
+    program.write_text(
+        "#!/bin/sh\n"
+        'echo "$@ retries=$UV_HTTP_RETRIES links=$UV_FIND_LINKS" >> calls\n'
+        'case "$*" in *--excludes*) cat "$8" >> excluded;; esac\n'
+        'case "$*" in *torch-backend*) ! test -e offline;; esac\n'
+    )
+    program.chmod(0o755)
+    return program
+
+
+def calls(root: Path) -> list[str]:
+    return (root / "calls").read_text().splitlines()
+
+
+def test_torch_comes_from_its_own_index(uv: Path, root: Path) -> None:
+    (root / "offline").unlink()
+    assert install.run_uv(str(uv), ["PACKAGES"], with_triton=False)
+    probe, installation = calls(root)
+    assert "--dry-run" in probe
+    assert "retries=0" in probe
+    assert "--torch-backend=auto PACKAGES retries= " in installation
+
+
+@pytest.mark.parametrize("with_triton", [True, False])
+def test_without_that_index_the_package_index_is_taken(
+    uv: Path, root: Path, with_triton: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", "/wheels /more")
+    assert install.run_uv(str(uv), ["PACKAGES"], with_triton)
+    installation = calls(root)[1]
+    assert "torch-backend" not in installation
+    assert "PACKAGES" in installation
+    assert "links=/wheels,/more" in installation
+    assert ("--excludes" in installation) == (not with_triton)
+    if not with_triton:
+        assert (root / "excluded").read_text() == "triton\n"
+
+
+@pytest.mark.parametrize("uv_works", [True, False, None])
+def test_pip_installs_where_uv_cannot(
+    root: Path, uv_works: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(install, "find_uv", lambda: "" if uv_works is None else "uv")
+    monkeypatch.setattr(install, "run_uv", lambda *_, **__: uv_works)
+    monkeypatch.setattr(install, "run", lambda command: not commands.append(command))
+    assert install.main("pipeline") == 0
+    assert len(commands) == (0 if uv_works else 1)
+    for command in commands:
+        assert command[1:4] == ["-m", "pip", "install"]
+        assert command[-4:] == ["-c", "constraints.txt", "-e", ".[pipeline]"]
+
+
+@pytest.mark.parametrize("version", [(3, 10, 13), (3, 15, 0)])
+def test_an_unsuitable_python_is_refused_in_one_line(
+    root: Path,
+    version: tuple[int, int, int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(install, "PYTHON", root / "none")
+    monkeypatch.setattr(sys, "version_info", version)
+    assert install.main("pipeline") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: Python 3.11 to 3.14 is needed")
+    assert error.count("\n") == 1
+    assert not (root / ".venv").exists()
+
+
+def test_a_half_made_environment_is_removed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "PYTHON", root / "none")
+    monkeypatch.setattr(install, "make_environment", lambda: (root / ".venv").mkdir())
+    assert install.main("pipeline") == 2
+    assert not (root / ".venv").exists()
+
+
+def test_dvc_is_told_only_if_there_is_no_repository(root: Path) -> None:
+    inner = root / "inner"
+    (inner / ".dvc").mkdir(parents=True)
+    (root / ".git").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(install, "ROOT", inner)
+        install.without_git()
+        assert not (inner / ".dvc/config.local").exists()
+        (root / ".git").rmdir()
+        install.without_git()
+    assert (inner / ".dvc/config.local").read_text() == "[core]\n    no_scm = true\n"
+
+
+def test_gpus_are_what_nvidia_smi_tells(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{root}:/usr/bin:/bin")
+    program = root / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 9.0'\necho 'Tesla T4, 7.5'\n")
+    program.chmod(0o755)
+    assert install.gpus() == [("NVIDIA H200", "9.0"), ("Tesla T4", "7.5")]
+    program.write_text("#!/bin/sh\necho 'No devices were found'; exit 6\n")
+    assert install.gpus() == []
