@@ -123,7 +123,7 @@ def sweep(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         say(f"stopped; to continue: {again(options)}")
         return 130
-    took = f"{time.monotonic() - started:.0f} s"
+    took = f"took {time.monotonic() - started:.0f} s"
     if incomplete:
         say(f"{took}; to run what is left: {again(options)}")
         return 1

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PICTURES_PER_SECOND = 2.0
 READ_SECONDS = 1.0  # between two looks into the logs
-ROOMY = 76  # columns of a terminal that has room for whole words
+ROOMY = 74  # columns of a terminal that has room for whole words
 MOST_COLUMNS = 90
 
 
@@ -77,7 +77,8 @@ class LiveDisplay:
         running = self._sweep.outcomes_in("running", "retrying")
         running.sort(key=lambda outcome: outcome.began)
         self._look(running)
-        columns = min(self._console.width, MOST_COLUMNS)
+        # The terminal writes ^C behind the last line; if it broke that line, one would remain.
+        columns = min(self._console.width - len("^C"), MOST_COLUMNS)
         room = max(1, self._console.height - 3)
         lines = [self._line(outcome, columns) for outcome in running[:room]]
         if len(running) > room:
@@ -126,9 +127,10 @@ class LiveDisplay:
 
         what = self._what(outcome, columns >= ROOMY)
         took = clock(time.monotonic() - outcome.began)
-        name = Text(f"  {outcome.name}")
-        name.truncate(max(12, columns - len(what) - len(took) - 4), overflow="ellipsis", pad=True)
-        return Text.assemble(name, "  ", (what, "cyan"), "  ", (took, "dim"), no_wrap=True)
+        room = max(12, columns - len(what) - len(took) - 6)
+        name = outcome.name if len(outcome.name) <= room else f"…{outcome.name[1 - room :]}"
+        name = f"  {name:{room}}  "
+        return Text.assemble(name, (what, "cyan"), "  ", (took, "dim"), no_wrap=True)
 
     def _what(self, outcome: StageOutcome, roomy: bool) -> str:
         """What a stage does now, in words."""

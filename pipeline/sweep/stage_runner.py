@@ -55,9 +55,10 @@ class StageOutcome:
     @property
     def cause(self) -> str:
         """Why the stage failed, with the last line that its command printed."""
-        ended_badly = self.reason.startswith(("exit status", "killed by"))  # see `reason`
+        why = self.reason.removeprefix(f"{self.name}: ")
+        ended_badly = why.startswith(("exit status", "killed by"))  # see `processes.reason`
         last = self.lines[-1].removeprefix("error: ") if self.lines and ended_badly else ""
-        return f"{self.reason}: {last}" if last and not last.startswith("--- ") else self.reason
+        return f"{why}: {last}" if last and not last.startswith("--- ") else why
 
 
 class StageError(Exception):
