@@ -131,7 +131,8 @@ def sweep(arguments: argparse.Namespace) -> int:
     if options.everything:
         from pipeline.sweep.results import results
 
-        print(results(Path(".")))
+        if text := results(Path(".")):
+            print(text)
     return 0
 
 

@@ -18,7 +18,6 @@ from pipeline.config.params import read_yaml
 from pipeline.dvc.record import Verdict
 from pipeline.sweep.console import Say
 from pipeline.sweep.devices import Devices
-from pipeline.sweep.display import display
 from pipeline.sweep.options import SweepOptions
 from pipeline.sweep.plan import ALONE, MEASURED, Schedule, Sweep, measured_seconds, plan_sweep
 from pipeline.sweep.processes import Processes
@@ -59,6 +58,8 @@ def run_sweep(
         if not sweep.needs:
             say(sweep_summary(sweep))
             return False
+        from pipeline.sweep.display import display  # its imports would slow down a sweep of nothing
+
         counts = f"{len(sweep.needs)} stages to run, {sweep.up_to_date} up to date"
         shared = client is None or os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
         with mlflow_run(sweep, root, shared), dask_cluster(client, sweep, say) as cluster:

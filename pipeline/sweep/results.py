@@ -10,7 +10,7 @@ from pipeline.sweep.stage_runner import read_json
 SHOWN = "III"
 TABLES, PAGE = Path("reports/out/tables"), Path("reports/out/index.html")
 PDF = Path("reports/out/report.pdf")
-NO_LATEX = "not made: LaTeX was missing (apt-get install texlive-latex-recommended lmodern)"
+NO_LATEX = f"not made: LaTeX is missing; {PDF} says what to install"
 
 
 def results(root: Path) -> str:
