@@ -16,8 +16,8 @@ class Remaining:
     """Estimates the seconds that are left.
 
     The plan's estimates are seconds of earlier sweeps, or costs without a unit. Each kind of stage
-    (trainings, evaluations, ...) is scaled by those of this sweep: the stages that have ended, and
-    the trainings that have printed epochs.
+    (trainings, evaluations, ...) is scaled by the stages of this sweep that have ended; before the
+    first training has ended, by the epochs of those that run.
 
     Args:
         width: the number of stages at once.
@@ -37,13 +37,13 @@ class Remaining:
         now, sweep = time.monotonic(), self._sweep
         outcomes = dict(sweep.outcomes)
         running = {n: o for n, o in outcomes.items() if o.state in ("running", "retrying")}
-        total = {name: whole(now - running[name].began, epochs[name]) for name in epochs}
-        scales = self._scales(total)
+        known = {name: whole(now - running[name].began, epochs[name]) for name in epochs}
+        scales = self._scales(known)
         left: dict[str, float] = {}
         for name in sweep.needs:
             if name in outcomes and name not in running:
                 continue
-            seconds = total.get(name) or self._estimate(name, scales)
+            seconds = self._estimate(name, scales)
             if seconds is None:
                 return None
             passed = now - running[name].began if name in running else 0.0
@@ -52,21 +52,20 @@ class Remaining:
             left[name] = max(0.0, seconds - passed)
         return simulate(sweep.needs, self._order, left, running.keys() & left.keys(), self._width)
 
-    def _scales(self, total: Mapping[str, float]) -> dict[str, float]:
+    def _scales(self, running: Mapping[str, float]) -> dict[str, float]:
         """Real seconds per estimated second, by kind."""
-        real: dict[str, list[tuple[float, float]]] = {}
-        for outcome in self._sweep.outcomes_in("done"):
-            if outcome.attempts == 1:
-                pair = outcome.seconds, self._sweep.seconds[outcome.name]
-                real.setdefault(kind(outcome.name), []).append(pair)
-        for name, seconds in total.items():
-            real.setdefault(kind(name), []).append((seconds, self._sweep.seconds[name]))
-        scales = {}
-        for of, pairs in real.items():
-            estimated = sum(pair[1] for pair in pairs)
-            if estimated:
-                scales[of] = sum(pair[0] for pair in pairs) / estimated
-        return {kind(name): 1.0 for name in self._measured} | scales
+        ended = {o.name: o.seconds for o in self._sweep.outcomes_in("done") if o.attempts == 1}
+        earlier = {kind(name): 1.0 for name in self._measured}
+        return earlier | self._ratios(running) | self._ratios(ended)
+
+    def _ratios(self, real: Mapping[str, float]) -> dict[str, float]:
+        """Seconds to estimates, by kind: the sum over the stages of `real`."""
+        sums: dict[str, list[float]] = {}
+        for name, seconds in real.items():
+            of = sums.setdefault(kind(name), [0.0, 0.0])
+            of[0] += seconds
+            of[1] += self._sweep.seconds[name]
+        return {of: seconds / estimated for of, (seconds, estimated) in sums.items() if estimated}
 
     def _estimate(self, name: str, scales: Mapping[str, float]) -> float | None:
         seconds = self._sweep.seconds[name]

@@ -63,6 +63,9 @@ def test_earlier_sweeps_are_corrected_by_this_one(tmp_path: Path) -> None:
     assert left(tmp_path, seconds, width=2) == 26
     done = StageOutcome(FIRST, "done", seconds=30.0, attempts=1)  # half as fast again
     assert left(tmp_path, seconds, [done]) == 30 + 8 + 2
+    # its epochs do not count any more than its share of the work
+    running = StageOutcome(SECOND, "running", began=time.monotonic() - 1)
+    assert left(tmp_path, seconds, [done, running], {SECOND: Epochs(5, 10, 0.5, 1)}) == 15 + 8 + 2
     failed = StageOutcome(FIRST, "failed", seconds=1.0, attempts=3)  # says nothing about the speed
     assert left(tmp_path, seconds, [failed]) == 20 + 8 + 2
 
