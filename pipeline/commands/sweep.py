@@ -1,6 +1,8 @@
 """`vmunet sweep`: the command line of a sweep."""
 
 import argparse
+import os
+import shlex
 import signal
 import threading
 import time
@@ -102,7 +104,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def sweep(arguments: argparse.Namespace) -> int:
     """Run the sweep and return its exit status."""
     from pipeline.sweep.options import SweepOptions
-    from pipeline.sweep.prefect.server import use_server
 
     values = {name: value for name, value in vars(arguments).items() if name not in NO_OPTIONS}
     readers: dict[str, Callable[..., Iterable[Any]]]
@@ -117,17 +118,45 @@ def sweep(arguments: argparse.Namespace) -> int:
         return dry_run(options)
 
     started = time.monotonic()
+    try:
+        incomplete = run(options)
+    except KeyboardInterrupt:
+        say(f"stopped; to continue: {again(options)}")
+        return 130
+    took = f"took {time.monotonic() - started:.0f} s"
+    if incomplete:
+        say(f"{took}; to run what is left: {again(options)}")
+        return 1
+    say(took)
+    if options.everything:
+        from pipeline.sweep.results import results
+
+        if text := results(Path(".")):
+            print(text)
+    return 0
+
+
+def run(options: "SweepOptions") -> bool:
+    """Run the sweep, with Prefect if a server answers; return whether it is incomplete."""
+    from pipeline.sweep.prefect.server import use_server
+
     if use_server(say):
         from pipeline.sweep.prefect.flow import sweep as flow
         from pipeline.sweep.prefect.tasks import watch
 
-        incomplete = watch(flow, options)
-    else:
-        from pipeline.sweep.execution import run_sweep
+        return watch(flow, options)
+    from pipeline.sweep.execution import run_sweep
 
-        incomplete = run_sweep(options, say)
-    say(f"{time.monotonic() - started:.0f} s")
-    return 1 if incomplete else 0
+    return run_sweep(options, say)
+
+
+def again(options: "SweepOptions") -> str:
+    """The command that continues a sweep with these options."""
+    from pipeline.sweep.options import SweepOptions
+
+    if options == SweepOptions() and os.environ.get("MAKELEVEL"):
+        return "make tables"
+    return shlex.join(options.command)
 
 
 def dry_run(options: "SweepOptions") -> int:

@@ -25,6 +25,7 @@ depend. A sweep does not plan it: it runs before each question to DVC if a Pytho
 
 import gc
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
 BUSY_SECONDS = 0.5
+PROGRESS_BARS = ("dvc.progress", "dvc_data.callbacks")  # loggers that turn DVC's bars on
 T = TypeVar("T")
 
 
@@ -83,6 +85,8 @@ class Record:
         from dvc.repo import Repo
         from dvc.repo.reproduce import get_active_graph
 
+        for name in PROGRESS_BARS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self.root, self._say, self._writes_lock = root.resolve(), say, writes_lock
         self._remote: Remote | None = None
         self._mutex = threading.Lock()

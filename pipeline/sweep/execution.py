@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from pipeline.config.params import read_yaml
 from pipeline.dvc.record import Verdict
+from pipeline.sweep.console import Say
 from pipeline.sweep.devices import Devices
 from pipeline.sweep.options import SweepOptions
 from pipeline.sweep.plan import ALONE, MEASURED, Schedule, Sweep, measured_seconds, plan_sweep
 from pipeline.sweep.processes import Processes
 from pipeline.sweep.selection import trains_or_evaluates
-from pipeline.sweep.stage_runner import StageOutcome, StageRunner, stage_environment
+from pipeline.sweep.stage_runner import StageOutcome, StageRunner, log_of, stage_environment
 from pipeline.sweep.threads import JobPool, MakePool, Threads
 from vmunet.errors import InputError
 from vmunet.files import whole_file
@@ -36,7 +37,7 @@ LOCK = Path(".sweep") / "lock"
 
 def run_sweep(
     options: SweepOptions,
-    say: Callable[[str], None],
+    say: Say,
     make_pool: MakePool = Threads,
     root: Path = Path("."),
 ) -> bool:
@@ -57,6 +58,8 @@ def run_sweep(
         if not sweep.needs:
             say(sweep_summary(sweep))
             return False
+        from pipeline.sweep.display import display  # its imports would slow down a sweep of nothing
+
         counts = f"{len(sweep.needs)} stages to run, {sweep.up_to_date} up to date"
         shared = client is None or os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
         processes = Processes([lock])  # the commands share the clone's lock
@@ -70,9 +73,12 @@ def run_sweep(
                 pool = make_pool(devices.width, options.retries)
                 runner = StageRunner(sweep.record, processes, devices, sweep.outcomes, say, cluster)
                 try:
-                    run_stages(sweep, runner, pool, options.retries, say)
+                    with display(sweep, devices.width, runner.stopping.is_set):
+                        run_stages(sweep, runner, pool, options.retries, say)
                 finally:
                     keep_measured(sweep)
+                    for outcome in sweep.outcomes_in("failed"):
+                        say(failure(outcome), passing=True)
                     say(sweep_summary(sweep))
         return sweep.incomplete
 
@@ -89,7 +95,7 @@ def run_stages(
     runner: StageRunner,
     pool: JobPool,
     retries: int,
-    say: Callable[[str], None],
+    say: Say,
 ) -> None:
     """Run the stages of a sweep and write how each of them ended to `sweep.outcomes`.
 
@@ -138,7 +144,7 @@ def run_stages(
                 sweep.outcomes[other] = StageOutcome(other, state, reason=f"needs {name}")
         else:
             schedule.done(name)
-        say(line_on(outcome, sweep))
+        say(line_on(outcome, sweep), passing=outcome.state != "failed")
 
     try:
         pool.show(sweep)
@@ -250,22 +256,27 @@ def keep_measured(sweep: Sweep) -> None:
 
 def line_on(outcome: StageOutcome, sweep: Sweep) -> str:
     """The line that reports a stage which has ended."""
-    line = f"{outcome.name}  {outcome.state}"
+    failed = outcome.state == "failed"
+    line = failure(outcome) if failed else f"{outcome.name}  {outcome.state}"
     if outcome.state == "done":
-        line += f" in {outcome.seconds:.1f} s"
+        line += f" in {outcome.seconds:.1f} s{outcome.where or ''}"
     if outcome.loss is not None:
         line += f", epoch {outcome.epoch}, loss {outcome.loss:.4f}"
-    if outcome.reason:
+    if outcome.reason and not failed:
         line += f": {outcome.reason}"
     return f"{line}  [{sweep.ended}/{len(sweep.needs)}]"
 
 
+def failure(outcome: StageOutcome) -> str:
+    """The line on a stage that failed: why, and where its output is."""
+    tries = f"after {outcome.attempts} attempt{'' if outcome.attempts == 1 else 's'}"
+    log = f"; log: {log_of(Path(), outcome.name)}" if outcome.where is not None else ""
+    return f"{outcome.name}  failed {tries}: {outcome.cause}{log}"
+
+
 def sweep_summary(sweep: Sweep) -> str:
-    """The last lines of a sweep: failed stages with the ends of their logs, and the counts."""
+    """The last lines of a sweep: its counts, and why no tables were made."""
     lines = []
-    for outcome in sweep.outcomes_in("failed"):
-        lines.append(f"{outcome.name}: failed after {outcome.attempts} attempts: {outcome.reason}")
-        lines += [f"    {line}" for line in outcome.lines]
     counts: Mapping[str, int] = {
         state: len(sweep.outcomes_in(state))
         for state in ("done", "restored", "unchanged", "failed", "not run", "stopped")

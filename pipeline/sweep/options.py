@@ -1,6 +1,6 @@
 """The options of a sweep: those of `vmunet sweep`, and the parameters of its Prefect flow."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from vmunet.errors import InputError
 
@@ -52,3 +52,18 @@ class SweepOptions:
     def everything(self) -> bool:
         """Whether no cell is left out."""
         return not (self.tables or self.cells or self.seeds)
+
+    @property
+    def command(self) -> list[str]:
+        """The words of the command line that has these options."""
+        words = ["vmunet", "sweep"]
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value == option.default:
+                continue
+            if option.name == "cells":
+                words += [word for pattern in value for word in ("--cells", pattern)]
+            else:
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                words += [f"--{option.name}", text]
+        return words

@@ -31,6 +31,8 @@ class StageOutcome:
         name: the stage's name.
         state: running, retrying, done, restored (from the run-cache), unchanged, failed, not run (a
             stage that it needs failed), stopped.
+        began: the time of the last attempt's start, of the monotonic clock, s.
+        where: the machine or the GPU in words, such as ` on GPU 0`; None before the command starts.
         seconds: the duration of the last attempt.
         attempts: the number of times that its command was started.
         epoch, loss, mlflow_run_id: values of a training's run.json.
@@ -40,6 +42,8 @@ class StageOutcome:
 
     name: str
     state: str
+    began: float = 0.0
+    where: str | None = None
     seconds: float = 0.0
     attempts: int = 0
     epoch: int | None = None
@@ -47,6 +51,14 @@ class StageOutcome:
     mlflow_run_id: str = ""
     reason: str = ""
     lines: tuple[str, ...] = ()
+
+    @property
+    def cause(self) -> str:
+        """Why the stage failed, with the last line that its command printed."""
+        why = self.reason.removeprefix(f"{self.name}: ")
+        ended_badly = why.startswith(("exit status", "killed by"))  # see `processes.reason`
+        last = self.lines[-1].removeprefix("error: ") if self.lines and ended_badly else ""
+        return f"{why}: {last}" if last and not last.startswith("--- ") else why
 
 
 class StageError(Exception):
@@ -108,26 +120,25 @@ class StageRunner:
         log, before = log_of(self.record.root, name), self.outcomes.get(name)
         started = time.monotonic()
         attempts = 1 + (before.attempts if before else 0)
-        running = StageOutcome(name, "running", attempts=attempts)
-        self.outcomes[name] = running
+        self.outcomes[name] = StageOutcome(name, "running", began=started, attempts=attempts)
         try:
             state_at_end = self._run(name, attempts)
         except BaseException as error:
             final = not isinstance(error, StageError) or error.final or attempts > retries
             state = "stopped" if self.stopping.is_set() else "failed" if final else "retrying"
-            self.outcomes[name] = replace(
-                running,
+            outcome = self.outcomes[name] = replace(
+                self.outcomes[name],
                 state=state,
                 seconds=time.monotonic() - started,
                 reason=str(error) or type(error).__name__,
                 lines=tuple(last_lines(log)) if isinstance(error, StageError) else (),
             )
             if state == "retrying":
-                self._say(f"{name}  {error}; trying again")
+                self._say(f"{name}  {outcome.cause}; trying again; log: {LOGS / log.name}")
             raise
         run = run_json(self.record, name)
         self.outcomes[name] = replace(
-            running,
+            self.outcomes[name],
             state=state_at_end,
             seconds=time.monotonic() - started,
             epoch=run.get("epoch"),
@@ -192,9 +203,9 @@ class StageRunner:
 
             def started(where: str) -> None:
                 again = f" (attempt {attempt})" if attempt > 1 else ""
-                self._say(f"{name}  started{where}{again}")
                 file.write(f"--- {time.strftime('%F %T')}{where}{again}\n".encode())
                 file.flush()
+                self.outcomes[name] = replace(self.outcomes[name], where=where)
 
             if self._machines is not None and trains_or_evaluates(name):
                 return self._machines.run(name, started, file, more)

@@ -4,12 +4,14 @@ A daemon thread sends to the store, so that a slow store, or one that does not a
 delay an epoch. After the first failure the thread warns; it tries again only once, at the end.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pipeline.tracking.epochs import epoch_line
 from pipeline.tracking.header import (
     RunHeader,
     create_run,
@@ -154,6 +156,9 @@ class LiveRun:
 class RunTracker(LiveRun):
     """The MLflow run of a training, logged while it trains.
 
+    It also prints a line for each epoch if stderr is a file or a pipe, where the training loop
+    draws no progress bar.
+
     Args:
         header: see `header_of`.
         history: see `LiveRun`.
@@ -169,4 +174,10 @@ class RunTracker(LiveRun):
         gauge: Gauge | None = None,
     ) -> None:
         tags = {**header.tags, "processor": processor_name(), **parent_tags()}
+        self._resumed_from = len(history)
         super().__init__(replace(header, tags=tags), history, system_sampler(gauge))
+
+    def log_epoch(self, row: Mapping[str, float]) -> None:
+        super().log_epoch(row)
+        if row["epoch"] > self._resumed_from and not sys.stderr.isatty():
+            print(epoch_line(row, self._header.params["train.epochs"]), flush=True)

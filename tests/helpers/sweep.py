@@ -105,7 +105,7 @@ def sweep(
     """Sweep the current folder's project in this process; return whether a stage failed."""
     lines = [] if messages is None else messages
     chosen = {"gpus": "none", "parallel": parallel, "retries": retries} | options
-    return run_sweep(SweepOptions(**chosen), lines.append)
+    return run_sweep(SweepOptions(**chosen), lambda line, passing=False: lines.append(line))
 
 
 def start(project: Path, *arguments: str, **more: str) -> "subprocess.Popen[str]":

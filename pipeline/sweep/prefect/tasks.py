@@ -20,7 +20,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 from prefect.utilities.engine import emit_task_run_state_change_event
 
-from pipeline.sweep.console import say
+from pipeline.sweep.console import Say, say
 from pipeline.sweep.plan import Sweep
 from pipeline.sweep.prefect.page import FlowPage
 from pipeline.sweep.prefect.server import still_there
@@ -38,13 +38,13 @@ class IncompleteError(Exception):
     """Stages or trials did not end well; it makes the flow's state `Failed`."""
 
 
-def start_flow() -> Callable[[str], None]:
+def start_flow() -> Say:
     """Call this in a flow: MLflow's runs then name its page. Returns the function to log lines."""
     os.environ[PAGE] = str(flow_run.ui_url or "")
     logger = get_run_logger()
 
-    def say_in_both(line: str) -> None:
-        say(line)
+    def say_in_both(line: str, passing: bool = False) -> None:
+        say(line, passing)
         logger.info(line)
 
     return say_in_both

@@ -55,6 +55,8 @@ def test_everything_is_run_once_and_recorded(tmp_path: Path) -> None:
     cells = [f"{NAME}{seed}" for seed in (1, 2, 3, 4)]
     assert ran(tmp_path) == [*cells, "preprocess"]
     assert messages[-1] == "0 stages up to date, 10 done"
+    assert sorted(line.split()[0] for line in messages[1:-1]) == sorted(Record(tmp_path).stages)
+    assert all(re.fullmatch(r"\S+  done in \S+ s  \[\d+/10\]", line) for line in messages[1:-1])
     assert tool(tmp_path, "dvc", "status") == CLEAN
     assert "Running stage" not in tool(tmp_path, "dvc", "repro")
     assert not sweep(messages)
@@ -159,8 +161,8 @@ def test_code_that_changes_while_a_cell_runs_fails_it(tmp_path: Path) -> None:
     add_code(tmp_path)
     messages: list[str] = []
     assert sweep(messages, parallel=1)
-    assert messages[-1].endswith("0 stages up to date, 3 done, 1 failed, 2 not run")
-    changed = f"train@{NAME}2: .fingerprints/train changed while it ran"
+    assert messages[-1] == "0 stages up to date, 3 done, 1 failed, 2 not run"
+    changed = f"train@{NAME}2  failed after 1 attempt: .fingerprints/train changed while it ran"
     assert any(changed in line for line in messages)
 
 
@@ -179,7 +181,8 @@ def test_wrong_input_is_not_tried_again(tmp_path: Path, status: int, attempts: i
     messages: list[str] = []
     assert sweep(messages)
     assert ran(tmp_path).count(f"{NAME}1") == attempts
-    assert f"failed after {attempts} attempts: exit status {status} (" in messages[-1]
+    tries = f"{attempts} attempt{'s' if attempts > 1 else ''}"
+    assert f"failed after {tries}: exit status {status} (" in messages[-2]
 
 
 def test_dvc_writes_the_same_lock(tmp_path: Path) -> None:
@@ -255,9 +258,8 @@ def test_inputs_that_change_while_a_cell_runs_fail_it(tmp_path: Path) -> None:
     make_project(tmp_path, seeds=3, train=change)
     messages: list[str] = []
     assert sweep(messages, parallel=1)
-    text = "\n".join(messages)
-    assert f"train@{NAME}2: arrays changed while it ran; its result is not recorded" in text
-    assert f"train@{NAME}2: failed after 1 attempts" in text
+    why = "arrays changed while it ran; its result is not recorded"
+    assert f"train@{NAME}2  failed after 1 attempt: {why}" in "\n".join(messages)
     assert ran(tmp_path).count(f"{NAME}2") == 1
     assert f"train@{NAME}2" in json.loads(tool(tmp_path, "dvc", "status", "--json"))
 
@@ -310,9 +312,13 @@ def test_a_cell_that_finally_fails_stops_only_its_dependents(tmp_path: Path) -> 
     messages: list[str] = []
     assert sweep(messages, retries=1)
     assert ran(tmp_path).count(f"{NAME}2") == 2
-    assert f"train@{NAME}2: failed after 2 attempts: exit status 1\n    --- " in messages[-1]
-    assert "    NaN in epoch 3" in messages[-1]
-    assert messages[-1].endswith("0 stages up to date, 5 done, 1 failed, 2 not run")
+    cell = f"train@{NAME}2"
+    why, log = "exit status 1: NaN in epoch 3", f"log: .sweep/logs/{cell}.log"
+    assert f"{cell}  {why}; trying again; {log}" in messages
+    assert messages[-2:] == [
+        f"{cell}  failed after 2 attempts: {why}; {log}",
+        "0 stages up to date, 5 done, 1 failed, 2 not run",
+    ]
     stale = json.loads(tool(tmp_path, "dvc", "status", "--json"))
     assert sorted(stale) == [f"evaluate@{NAME}2", "tables", f"train@{NAME}2"]
     sweep(messages, retries=0)
@@ -338,7 +344,7 @@ def test_out_of_memory_with_one_sample_is_final(tmp_path: Path) -> None:
     messages: list[str] = []
     assert sweep(messages)
     assert ran(tmp_path).count(f"{NAME}1") == 1
-    assert "failed after 1 attempts: out of memory, even with one sample at once" in messages[-1]
+    assert "failed after 1 attempt: out of memory, even with one sample at once" in messages[-2]
 
 
 def test_a_sweep_is_a_run_of_mlflow_above_its_cells(
@@ -360,7 +366,7 @@ def test_a_command_without_its_output_fails(tmp_path: Path) -> None:
     make_project(tmp_path, seeds=1, train="exit 0")
     messages: list[str] = []
     assert sweep(messages, retries=0)
-    assert f"train@{NAME}1: its command made no output 'runs/{NAME}1'" in messages[-1]
+    assert f"failed after 1 attempt: its command made no output 'runs/{NAME}1'" in messages[-2]
 
 
 def test_ctrl_c_stops_and_the_next_start_goes_on(tmp_path: Path) -> None:
@@ -371,7 +377,9 @@ def test_ctrl_c_stops_and_the_next_start_goes_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)  # it waits at most half of this for MLflow
     assert process.returncode == 130, output
-    assert "0 stages up to date, 1 done, 7 stopped" in output
+    lines = [line.partition("  ")[2] for line in output.splitlines()]
+    again = "stopped; to continue: vmunet sweep --parallel 2 --gpus none"
+    assert lines[-2:] == ["0 stages up to date, 1 done, 7 stopped", again]
     assert running("sleep 97") == []
     (tmp_path / "fast").touch()
     assert not sweep()
