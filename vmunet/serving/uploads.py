@@ -14,7 +14,7 @@ from vmunet.data.nifti import is_nifti
 from vmunet.errors import InputError
 
 MOST_BYTES = 100 * 2**20
-MOST_PIXELS = 64_000_000  # above what phones make; segmenting so many takes about 2 GB
+MOST_PIXELS = 64_000_000  # above what phones make; segmenting so many takes 1.5 GB
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # what SUFFIXES stand for
 
 
