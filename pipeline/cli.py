@@ -9,11 +9,12 @@ from typing import Any
 
 from pipeline.commands import compare, doctor, mlflow, profile, runs, search, sweep, ui
 from vmunet import cli
-from vmunet.commands import export, predict, version
+from vmunet.commands import export, predict, serve, version
 
 # In the order of `vmunet --help`.
 COMMANDS: dict[str, Any] = {
     "predict": predict,
+    "serve": serve,
     "export": export,
     "profile": profile,
     "runs": runs,
@@ -41,6 +42,7 @@ examples:
   vmunet predict runs/isic17-256/base/paper/42 photos/ --out masks --overlay --tta
   vmunet predict runs/isic17-256/base/paper photos/ --out masks     (the mean over its seeds)
   vmunet predict ct.safetensors scan.nii.gz --out labels --overlay
+  vmunet serve runs/isic17-256/base/paper/42      (a page on this machine: drop an image)
   vmunet profile                                  (list the profiles and show the active one)
   vmunet profile small                            (switch; `make tables` then uses it)
   vmunet runs                                     (the declared runs and their states)

@@ -20,7 +20,7 @@ from vmunet import cli
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Packages whose module has another name.
-DISTRIBUTIONS = {"cv2": "opencv-python-headless"}
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow"}
 # Triton comes with CUDA builds of torch, llvmlite with numba.
 BROUGHT = {"triton", "llvmlite"}
 
@@ -48,7 +48,9 @@ def imported_packages(*scripts: str) -> set[str]:
 def test_the_dependencies_are_the_imports_of_the_library_s_commands():
     scripts = [f"vmunet/commands/{name}.py" for name in cli.COMMANDS]
     used = imported_packages(*scripts, "vmunet/inference/predictor.py")
-    assert used == {name_of(entry) for entry in PROJECT["project"]["dependencies"]}
+    project = PROJECT["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["serve"]]
+    assert used == {name_of(entry) for entry in declared}
 
 
 def test_the_wheel_holds_only_the_library():
@@ -57,7 +59,9 @@ def test_the_wheel_holds_only_the_library():
     assert {package.partition(".")[0] for package in packages} == {"vmunet"}
     folders = {path.parent for path in (ROOT / "vmunet").rglob("*.py")}
     assert {".".join(folder.relative_to(ROOT).parts) for folder in folders} == set(packages)
-    assert PROJECT["tool"]["setuptools"]["package-data"] == {"vmunet": ["py.typed"]}
+    assert PROJECT["tool"]["setuptools"]["package-data"] == {
+        "vmunet": ["py.typed", "serving/page/*"]
+    }
     assert (ROOT / "vmunet" / "py.typed").is_file()
 
 

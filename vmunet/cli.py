@@ -1,4 +1,4 @@
-"""The command `vmunet`: segment with trained weights, export them.
+"""The command `vmunet`: segment with trained weights, serve a page of them, export them.
 
 In a clone of the repository the pipeline's commands (sweep, compare, ...) join these: the folder
 `pipeline` lies beside the folder of this package there, and its own `main` takes over. It is
@@ -14,9 +14,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from vmunet.commands import export, predict, version
+from vmunet.commands import export, predict, serve, version
 
-COMMANDS: dict[str, Any] = {"predict": predict, "export": export, "version": version}
+COMMANDS: dict[str, Any] = {
+    "predict": predict,
+    "serve": serve,
+    "export": export,
+    "version": version,
+}
 # The commands of pipeline/cli.py, which a wheel does not have.
 PIPELINE = ("profile", "runs", "sweep", "compare", "search", "ui", "mlflow", "doctor")
 
@@ -26,6 +31,7 @@ examples:
   vmunet predict weights.safetensors photo.jpg --out masks
   vmunet predict weights.safetensors photos/ --out masks --overlay --tta
   vmunet predict ct.safetensors scan.nii.gz --out labels --overlay
+  vmunet serve weights.safetensors
   vmunet export weights.safetensors --out model.onnx
 
 In Python: from vmunet import Predictor

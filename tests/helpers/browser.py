@@ -70,7 +70,7 @@ class Browser:
             f"--user-data-dir={self.profile.name}",
             "--force-device-scale-factor=1",
         ]
-        arguments.append("--host-resolver-rules=MAP * ~NOTFOUND")
+        arguments.append("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
         capabilities = {
             "goog:chromeOptions": {"binary": CHROMIUM, "args": arguments},
             "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
