@@ -18,7 +18,7 @@ from vmunet.commands import export, predict, version
 
 COMMANDS: dict[str, Any] = {"predict": predict, "export": export, "version": version}
 # The commands of pipeline/cli.py, which a wheel does not have.
-PIPELINE = ("profile", "runs", "sweep", "compare", "search", "ui", "mlflow")
+PIPELINE = ("profile", "runs", "sweep", "compare", "search", "publish", "ui", "mlflow")
 
 ABOUT = "VM-UNet (Vision Mamba UNet) for the segmentation of skin lesions and of organs in CT."
 EXAMPLES = """\

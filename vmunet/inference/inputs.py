@@ -63,7 +63,8 @@ def load(given: Input, name: str, volumes: bool) -> Loaded:
         raise wrong_kind(f"{name} {array.shape}", MODEL, volumes)
     if not volumes:
         check_image(array, name)
-        check_pixels(array.shape[1], array.shape[0], name)
+        height, width, _ = array.shape
+        check_pixels(width, height, name)
     return Loaded(array, (1, 1, 1), name)
 
 
@@ -85,7 +86,8 @@ def _from_file(path: Path, volumes: bool) -> Loaded:
 
 def _from_pillow(picture: Any, name: str) -> NDArray[np.uint8]:
     """By the rules of `vmunet.data.images`; the orientation tag is ignored there too."""
-    check_pixels(*picture.size, name)  # before Pillow decodes it
+    width, height = picture.size
+    check_pixels(width, height, name)  # before Pillow decodes it
     try:
         is_opaque = not picture.has_transparency_data
         if picture.mode in ("RGBA", "LA", "PA") or not is_opaque:
