@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 HELP = "write a run's model as a folder for Hugging Face's hub and for MLflow"
 ABOUT = """\
 Write a run's model as a folder: model.safetensors, config.json, README.md (the model card with the
-run's scores), example.py, and the files with which MLflow loads it. Nothing is sent anywhere. Run it
-in the repository's root.
+run's scores), example.py, and the files with which MLflow loads it. Nothing is sent anywhere. Run
+it in the repository's root.
 
 RUN is a run that `vmunet runs` lists, or its folder.
 """
@@ -138,7 +138,7 @@ def _write(
     part: Path, weights: Path, record: Mapping[str, Any], metrics: Mapping[str, Any] | None
 ) -> None:
     from pipeline.config.params import load_profile
-    from pipeline.tracking.models import write_model
+    from pipeline.tracking.models import hash_of, write_model
     from reports.make.model_card import model_card, unscored
     from vmunet.weights.checkpoints import load_checkpoint
 
@@ -148,7 +148,7 @@ def _write(
     if metrics is None:
         sources = {**profile.data, **profile.volumes}
         source = sources[run["dataset"]].source if run["dataset"] in sources else "own"
-        metrics = unscored(record, source, facts)
+        metrics = unscored({**record, "sha256": hash_of(weights)}, source, facts)
     _write_mlflow(part, weights, write_model)
     shutil.copyfile(weights, part / NAME)
     config = {"model_type": "vmunet", "architecture": model.config, "run": facts}

@@ -15,8 +15,8 @@ from ruamel.yaml import YAML
 
 from pipeline.cli import main
 from tests.helpers.clone import demo_root
-from tests.helpers.tables import make_params, metrics_file, write_metrics
 from tests.helpers.tables import Run as TableRun
+from tests.helpers.tables import make_params, metrics_file, write_metrics
 from tests.helpers.tracking import record
 from vmunet import Predictor, VMUNet
 from vmunet.weights.checkpoints import save_checkpoint
