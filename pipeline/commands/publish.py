@@ -173,4 +173,5 @@ def _write_mlflow(part: Path, weights: Path, write_model: Any) -> None:
     flavour = described.flavors["python_function"]
     flavour["artifacts"] = {"weights": {"path": NAME, "uri": NAME}}
     flavour["model_code_path"] = "pyfunc_model.py"
+    described.model_size_bytes += weights.stat().st_size
     described.save(str(part / "MLmodel"))

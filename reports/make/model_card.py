@@ -132,6 +132,7 @@ def _head(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def _result(metrics: Mapping[str, Any], made: bool) -> dict[str, Any]:
     """The scores as an entry of the hub's `model-index`; percent, so that it shows them as here."""
     dataset, paper = metrics["run"]["dataset"], metrics["paper"]
+    names = {"dsc": "DSC, mean over cases and organs"} if _is_of_volumes(metrics) else SCORES
     scores = [(key, kind, paper.get(key)) for key, kind in HUB_SCORES]
     return {
         "task": {"type": "image-segmentation"},
@@ -141,7 +142,11 @@ def _result(metrics: Mapping[str, Any], made: bool) -> dict[str, Any]:
             "split": "test",
         },
         "metrics": [
-            {"type": kind, "name": f"{key}, the paper's way (%)", "value": round(100 * value, 2)}
+            {
+                "type": kind,
+                "name": f"{names[key]}, the paper's way (%)",
+                "value": round(100 * value, 2),
+            }
             for key, kind, value in scores
             if value is not None
         ],

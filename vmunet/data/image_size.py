@@ -91,6 +91,8 @@ def _jpeg(file: BinaryIO) -> tuple[int, int]:
 
 
 def _webp(head: bytes) -> tuple[int, int] | None:
+    if len(head) < 30:
+        return None
     kind = head[12:16]
     if kind == b"VP8 ":
         width, height = struct.unpack("<HH", head[26:30])

@@ -1,7 +1,6 @@
 """`Predictor` gives for images, classes and volumes the same results as `vmunet predict`."""
 
 import struct
-import sys
 import zlib
 
 import cv2
@@ -131,9 +130,9 @@ def test_files_pictures_and_arrays_give_the_same(tmp_path, image):
         predictor(Image.fromarray(image).convert("CMYK"))
 
 
-@pytest.mark.parametrize("classes", [["lesion"], NAMES])
+@pytest.mark.parametrize("classes", [{}, {"classes": NAMES}])
 def test_a_batch_gives_what_single_calls_give(tmp_path, classes):
-    saved(tmp_path / "some.safetensors", IMAGE | {"classes": classes})
+    saved(tmp_path / "some.safetensors", IMAGE | classes)
     predictor = Predictor.from_checkpoint(tmp_path / "some.safetensors")
     rng = np.random.default_rng(2)
     images = [rng.integers(0, 256, (40 + i, 50 - i, 3), dtype=np.uint8) for i in range(10)]
@@ -143,7 +142,7 @@ def test_a_batch_gives_what_single_calls_give(tmp_path, classes):
         single = predictor(one, tta=True)
         np.testing.assert_allclose(result.probability, single.probability, atol=1e-5)
         certain = np.abs(single.probability - 0.5) > 1e-4
-        if len(classes) == 1:
+        if not classes:
             np.testing.assert_array_equal(result.labels[certain], single.labels[certain])
         else:
             assert (result.labels == single.labels).mean() > 0.999
@@ -201,8 +200,9 @@ def test_the_other_kind_is_refused_in_one_sentence(tmp_path, image):
 def huge_png(path, width=20_000, height=10_000):
     """A PNG of a few bytes whose header promises 200 megapixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    chunks = (header, b"IDAT" + zlib.compress(bytes(1000)))
+    stored = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(stored))
     return path
 
 
@@ -240,13 +240,24 @@ def test_one_model_becomes_onnx(tmp_path, monkeypatch):
 
 
 def test_mlflow_s_models_need_the_pipeline(monkeypatch):
-    for missing in ("pipeline", "mlflow"):
-        with monkeypatch.context() as patch:
-            patch.delitem(sys.modules, "pipeline.tracking.fetch", raising=False)
-            patch.setitem(sys.modules, missing, None)
-            patch.setenv("MLFLOW_TRACKING_URI", "sqlite:///none.db")
-            with pytest.raises(InputError, match=r"models:/x/1: a model of MLflow needs the pipe"):
-                Predictor.from_checkpoint("models:/x/1")
+    def without_mlflow():
+        raise ModuleNotFoundError("No module named 'mlflow'", name="mlflow.tracking")
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///none.db")
+    monkeypatch.setattr("pipeline.tracking.fetch.client", without_mlflow)
+    with pytest.raises(InputError, match=r"models:/x/1: a model of MLflow needs the pipeline"):
+        Predictor.from_checkpoint("models:/x/1")
+    monkeypatch.setattr("vmunet.weights.places.PIPELINE", "no_pipeline_in_a_wheel")
+    with pytest.raises(InputError, match=r"runs:/1: a model of MLflow needs the pipeline"):
+        Predictor.from_checkpoint("runs:/1")
+
+
+def test_without_a_store_nothing_is_made(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(InputError, match=r"models:/x/1: no mlflow.db in this folder"):
+        Predictor.from_checkpoint("models:/x/1")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_registry_names_the_model():
