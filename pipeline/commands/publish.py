@@ -146,7 +146,7 @@ def _write(
     run = record["run"]
     profile = load_profile(run["profile"])
     if metrics is None:
-        sources = {**profile.data, **profile.volumes}
+        sources: dict[str, Any] = {**profile.data, **profile.volumes}
         source = sources[run["dataset"]].source if run["dataset"] in sources else "own"
         metrics = unscored({**record, "sha256": hash_of(weights)}, source, facts)
     _write_mlflow(part, weights, write_model)
@@ -173,5 +173,5 @@ def _write_mlflow(part: Path, weights: Path, write_model: Any) -> None:
     flavour = described.flavors["python_function"]
     flavour["artifacts"] = {"weights": {"path": NAME, "uri": NAME}}
     flavour["model_code_path"] = "pyfunc_model.py"
-    described.model_size_bytes += weights.stat().st_size
+    described.model_size_bytes = (described.model_size_bytes or 0) + weights.stat().st_size
     described.save(str(part / "MLmodel"))

@@ -65,6 +65,4 @@ def _model_id(mlflow: "MlflowClient", uri: str) -> str:
             f"{uri}: expected models:/NAME/VERSION, models:/NAME@ALIAS or runs:/ID, as `vmunet ui` "
             "shows them"
         )
-    if version.model_id:
-        return version.model_id
-    return version.source.removeprefix("models:/")
+    return version.model_id or (version.source or "").removeprefix("models:/")

@@ -41,7 +41,7 @@ def executed(root):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     resources = {"metadata": {"path": str(root / "examples")}}
     nbclient.NotebookClient(
-        notebook, timeout=120, resources=resources, kernel_name="python3"
+        notebook, timeout=300, resources=resources, kernel_name="python3"
     ).execute()
     return notebook
 
