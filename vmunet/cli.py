@@ -23,7 +23,17 @@ COMMANDS: dict[str, Any] = {
     "version": version,
 }
 # The commands of pipeline/cli.py, which a wheel does not have.
-PIPELINE = ("profile", "runs", "sweep", "compare", "search", "ui", "mlflow", "doctor")
+PIPELINE = (
+    "profile",
+    "runs",
+    "sweep",
+    "compare",
+    "search",
+    "publish",
+    "ui",
+    "mlflow",
+    "doctor",
+)
 
 ABOUT = "VM-UNet (Vision Mamba UNet) for the segmentation of skin lesions and of organs in CT."
 EXAMPLES = """\

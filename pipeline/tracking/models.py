@@ -66,7 +66,8 @@ def log_model(mlflow: "MlflowClient", run_id: str, run: Mapping[str, Any], folde
     model = mlflow.create_logged_model(experiment, name=name, source_run_id=run_id, tags=tags)
     with tempfile.TemporaryDirectory() as temporary:
         model_folder = Path(temporary, "model")
-        _write_model(model_folder, weights, run_id, model.model_id)
+        write_model(model_folder, weights, run_id, model.model_id)
+        (model_folder / "artifacts" / weights.name).unlink()
         place = urlparse(model.artifact_location)
         if place.scheme in ("", "file"):
             _place(model_folder, weights, Path(unquote(place.path)))
@@ -93,8 +94,16 @@ def hash_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_model(folder: Path, weights: Path, run_id: str, model_id: str) -> None:
-    """Write the model's folder without the weights."""
+def write_model(
+    folder: Path, weights: Path, run_id: str | None = None, model_id: str | None = None
+) -> None:
+    """Write a model's folder as MLflow loads it, with an empty file in place of the weights.
+
+    Args:
+        folder: the new folder; the stand-in is `artifacts/<the weights' name>` in it.
+        weights: a checkpoint; its header says what the model takes and gives.
+        run_id, model_id: the model's ids in a store; None outside of one.
+    """
     import pandas as pd
     from mlflow.models import Model
     from mlflow.models.signature import ModelSignature
@@ -123,7 +132,6 @@ def _write_model(folder: Path, weights: Path, run_id: str, model_id: str) -> Non
             input_example=pd.DataFrame({input_name: [text]}),
             pip_requirements=list(_requirements()),
         )
-    (folder / "artifacts" / weights.name).unlink()
 
 
 def _requirements() -> Any:

@@ -1,7 +1,10 @@
 """A run's model card: what the model is, how it was measured, what it must not be used for."""
 
+import io
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from ruamel.yaml import YAML
 
 from vmunet.data.licences import licence_of
 
@@ -46,36 +49,118 @@ DATASET_LIMITS = {  # of the real data
     "synapse": "Abdominal CT of one study, in the portal venous phase: on other scanners, phases "
     "or diseases nothing was measured.",
 }
+# Licences of weights, as Hugging Face's hub names them: those of the data that they were made from.
+# Everything else is `other`, with the name of the terms.
+HUB_LICENCES = {"isic17": "mit", "isic18": "cc-by-nc-4.0"}
+HUB_TERMS = {"synapse": "synapse-terms-of-use"}
+# The scores of a card's `model-index`: their key, and the hub's name of the metric.
+HUB_SCORES = (("miou", "iou"), ("dsc", "dice"), ("acc", "accuracy"))
+TAGS = ("vm-unet", "mamba", "state-space-model", "medical-imaging", "pytorch")
 PHANTOM_LIMIT = "**Trained and tested on phantoms: it says nothing about real images.**"
 
 
-def model_card(metrics: Mapping[str, Any], record: Mapping[str, Any], weights_source: str) -> str:
-    """The card of an evaluated run, in Markdown with a YAML head.
+USAGE = "    vmunet predict {path} {example} --out masks"
+
+
+def model_card(
+    metrics: Mapping[str, Any],
+    record: Mapping[str, Any],
+    weights_source: str,
+    usage: str = USAGE,
+) -> str:
+    """The card of a run, in Markdown with the YAML head that Hugging Face's hub reads.
 
     Args:
-        metrics: the content of its metrics.json.
+        metrics: the content of its metrics.json, or what `unscored` puts in its place.
         record: the content of its run.json: the settings of its training.
         weights_source: the profile's source of initial weights; `phantom` is a short pre-training
             on phantoms, whatever VMamba the cell names.
+        usage: the last lines, how to segment with the weights; {path} and {example} are filled in.
     """
-    return "\n".join(_lines(metrics, record, weights_source)) + "\n"
+    head = io.StringIO()
+    YAML(typ="safe", pure=True).dump(_head(metrics), head)
+    lines = _lines(metrics, record, weights_source, usage)
+    return f"---\n{head.getvalue()}---\n" + "\n".join(lines) + "\n"
+
+
+def unscored(record: Mapping[str, Any], source: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What `model_card` needs of a run without metrics.json.
+
+    Args:
+        record: the content of its run.json.
+        source: the source of its data.
+        facts: the metadata of its checkpoint.
+    """
+    data = {"source": source, "n_train": record.get("train_images")}
+    if "classes" in facts:
+        data["classes"] = facts["classes"]
+    checkpoint = {**record, "path": "model.safetensors"}
+    volumes = facts.get("normalisation") != "minmax"
+    return {"run": record["run"], "data": data, "checkpoint": checkpoint, "volumes": volumes}
+
+
+def _name(run: Mapping[str, Any]) -> str:
+    return "-".join(str(run[part]) for part in ("view", "cell", "protocol", "seed"))
+
+
+def _is_of_volumes(metrics: Mapping[str, Any]) -> bool:
+    return metrics.get("volumes", "cases" in metrics.get("sound", {}))
+
+
+def _head(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The card's metadata, by the hub's keys."""
+    run, source = metrics["run"], metrics["data"]["source"]
+    dataset, volumes = run["dataset"], _is_of_volumes(metrics)
+    made = source == "phantom"
+    licence = "mit" if made else HUB_LICENCES.get(dataset, "other") if source != "own" else "other"
+    head: dict[str, Any] = {"license": licence}
+    if licence == "other":
+        head["license_name"] = HUB_TERMS.get(dataset, "terms-of-the-data")
+        head["license_link"] = "README.md"
+    head |= {
+        "library_name": "vmunet",
+        "pipeline_tag": "image-segmentation",
+        "tags": [*TAGS, *(["phantoms"] if made else [])],
+        "datasets": [dataset],
+        "metrics": ["dice", "hd95"] if volumes else ["dice", "iou"],
+    }
+    if "paper" in metrics:
+        head["model-index"] = [{"name": _name(run), "results": [_result(metrics, made)]}]
+    return head
+
+
+def _result(metrics: Mapping[str, Any], made: bool) -> dict[str, Any]:
+    """The scores as an entry of the hub's `model-index`; percent, so that it shows them as here."""
+    dataset, paper = metrics["run"]["dataset"], metrics["paper"]
+    names = {"dsc": "DSC, mean over cases and organs"} if _is_of_volumes(metrics) else SCORES
+    scores = [(key, kind, paper.get(key)) for key, kind in HUB_SCORES]
+    return {
+        "task": {"type": "image-segmentation"},
+        "dataset": {
+            "type": "phantoms" if made else dataset,
+            "name": f"phantoms in place of {dataset}" if made else dataset,
+            "split": "test",
+        },
+        "metrics": [
+            {
+                "type": kind,
+                "name": f"{names[key]}, the paper's way (%)",
+                "value": round(100 * value, 2),
+            }
+            for key, kind, value in scores
+            if value is not None
+        ],
+    }
 
 
 def _lines(
-    metrics: Mapping[str, Any], record: Mapping[str, Any], weights_source: str
+    metrics: Mapping[str, Any], record: Mapping[str, Any], weights_source: str, usage: str
 ) -> Iterator[str]:
     cell, train = record.get("cell", {}), record.get("train", {})
     initial = _initial(cell.get("init"), weights_source)
     run, data, checkpoint = (metrics[part] for part in ("run", "data", "checkpoint"))
-    volumes = "cases" in metrics["sound"]
-    name = "-".join(str(run[part]) for part in ("view", "cell", "protocol", "seed"))
-    yield "---"
-    yield "library_name: vmunet"
-    yield "pipeline_tag: image-segmentation"
-    yield f"datasets: [{run['dataset']}]"
-    yield "metrics: [dice, iou]" if not volumes else "metrics: [dice, hd95]"
-    yield "---"
-    yield f"# VM-UNet: {name}"
+    volumes = _is_of_volumes(metrics)
+    yield f"# VM-UNet: {_name(run)}"
     yield ""
     if data["source"] == "phantom":
         yield PHANTOM_LIMIT
@@ -107,7 +192,12 @@ def _lines(
     yield ""
     yield "## Scores"
     yield ""
-    yield from _organs(metrics) if volumes else _images(metrics["paper"], metrics["sound"])
+    if "paper" not in metrics:
+        yield "Not scored: there was no metrics.json."
+    elif volumes:
+        yield from _organs(metrics)
+    else:
+        yield from _images(metrics["paper"], metrics["sound"])
     yield ""
     yield "## Limits"
     yield ""
@@ -128,7 +218,7 @@ def _lines(
     yield "The code is under the MIT licence. To segment with it:"
     yield ""
     example = "ct.nii.gz" if volumes else "photo.jpg"
-    yield f"    vmunet predict {checkpoint['path']} {example} --out masks"
+    yield usage.format(path=checkpoint["path"], example=example)
 
 
 def _images(paper: Mapping[str, Any], sound: Mapping[str, Any]) -> Iterator[str]:
@@ -214,5 +304,7 @@ def _classes(data: Mapping[str, Any]) -> str:
 
 def _count(data: Mapping[str, Any], name: str) -> str:
     """The number of images, or of cases with their slices."""
+    if data.get(name) is None:
+        return "--"
     slices = data.get(name.replace("n_", "") + "_slices")
     return f"{data[name]} images" if slices is None else f"{data[name]} cases ({slices} slices)"

@@ -101,6 +101,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        if self.headers.get("If-None-Match") == server.etag:
+            self.send_response(304)
+            self.end_headers()
+            return
         content = server.files.get(self.path, server.content)
         start = 0
         validator = DATE if server.dated else server.etag

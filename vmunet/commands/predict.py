@@ -197,17 +197,11 @@ def _check_inputs(weights: Sequence[Path], inputs: Sequence[Path], for_volumes: 
     """
     from vmunet.data.images import is_image
     from vmunet.data.nifti import is_nifti
-    from vmunet.errors import InputError
+    from vmunet.inference.files import wrong_kind
 
     fits, other = (is_nifti, is_image) if for_volumes else (is_image, is_nifti)
     for path in inputs:
         files = list(path.iterdir()) if path.is_dir() else [path]
         misfit = next((file for file in files if other(file)), None)
         if misfit is not None and not any(map(fits, files)):
-            given, needed = ("an image", "CT volumes (.nii, .nii.gz)")
-            if not for_volumes:
-                given, needed = ("a CT volume", "images (.jpg, .png, ...)")
-            raise InputError(
-                f"{misfit}: {given}, but {weights[0]} segments {needed}; give the weights of a "
-                f"model that was trained on {'images' if for_volumes else 'CT volumes'}"
-            )
+            raise wrong_kind(misfit, weights[0], for_volumes)

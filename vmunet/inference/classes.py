@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from vmunet.classes import Floats, Labels, channels_of, likeliest, resized_planes
-from vmunet.data.images import read_rgb
 from vmunet.drawing.sheets import labels as label_sheet
 from vmunet.errors import InputError
 from vmunet.inference import ensemble
 from vmunet.inference.ensemble import Member
-from vmunet.inference.files import IMAGES, segment_each, write_image
+from vmunet.inference.files import IMAGES, read_photo, segment_each, write_image
 from vmunet.inference.tables import ClassPrediction
 
 
@@ -78,7 +77,7 @@ def segment_class_files(
             )
 
     def segment(file: Path) -> tuple[np.ndarray, list[Floats]]:
-        image, _ = read_rgb(file)
+        image = read_photo(file)
         return image, _squares(members, image, tta)
 
     def write(file: Path, segmented: tuple[np.ndarray, list[Floats]]) -> list[ClassPrediction]:

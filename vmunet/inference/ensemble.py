@@ -5,7 +5,7 @@ resized to the square training size (vmunet.data.resize).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,6 +22,8 @@ from vmunet.protocols import PROTOCOLS
 from vmunet.weights.checkpoints import load_checkpoint
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
+# A run's weights, and those of a folder that `vmunet publish` wrote.
+NAMES = ("weights.safetensors", "model.safetensors")
 
 
 class Member(NamedTuple):
@@ -36,15 +38,16 @@ class Member(NamedTuple):
 def find_weights(path: Path) -> list[Path]:
     """The checkpoints that `path` names: a file, a run folder, or a folder of run folders.
 
-    A folder with `weights.safetensors` is a run; a folder whose subfolders hold such files, such as
-    the seeds of a cell, stands for all of them. Raises InputError if there are no weights.
+    A folder with `weights.safetensors` is a run, and one with `model.safetensors` a published
+    model; a folder whose subfolders hold runs, such as the seeds of a cell, stands for all of them.
+    Raises InputError if there are no weights.
     """
     if path.is_file():
         return [path]
     if not path.exists():
         raise InputError(f"{path}: no such weights; give a checkpoint, a run folder or its parent")
-    inside = path / "weights.safetensors"
-    files = [inside] if inside.is_file() else sorted(path.glob("*/weights.safetensors"))
+    inside = [path / name for name in NAMES if (path / name).is_file()]
+    files = inside[:1] or sorted(path.glob("*/weights.safetensors"))
     if not files:
         raise InputError(
             f"{path}: no weights.safetensors in this folder or directly in its subfolders; give a "
@@ -131,35 +134,48 @@ def probabilities(
     channels: int,
     tta: bool = False,
 ) -> torch.Tensor:
-    """A model's probabilities for an image, at the square size that the model sees.
+    """A model's probabilities for an image: `batch_probabilities` of it alone.
+
+    Returns:
+        float32 (channels, size, size), 0..1: the probability of a lesion, or of each label.
+    """
+    return batch_probabilities(model, [image], size, resize, channels, tta)[0]
+
+
+def batch_probabilities(
+    model: nn.Module,
+    images: Sequence[np.ndarray],
+    size: int,
+    resize: Literal["bilinear", "area"],
+    channels: int,
+    tta: bool = False,
+) -> torch.Tensor:
+    """A model's probabilities for images, at the square size that the model sees.
 
     Args:
-        model: stays in the mode that it was in, and is used without dropout.
-        image: uint8 (height, width, 3), RGB, 0..255, any height and width.
+        model: stays in the mode that it was in, and is used without dropout; it sees all images at
+            once.
+        images: uint8 (height, width, 3), RGB, 0..255, any heights and widths; one or more.
         size: side of the square, px, at least 32. If it is not a multiple of 32, the square is
             padded by reflection on the right and at the bottom.
         resize: how the training images were resized (`Protocol.resize`).
         channels: 1 for a lesion, else the background and each class.
-        tta: average over the image, its two mirror images and both mirrorings.
+        tta: average over each image, its two mirror images and both mirrorings.
 
     Returns:
-        float32 (channels, size, size), 0..1: the probability of a lesion, or of each label.
+        float32 (images, channels, size, size), 0..1: the probability of a lesion, or of each label.
 
     Raises:
         InputError: another image layout, a size below 32, a model with another number of
             channels, or weights that give NaN or infinite values.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise InputError(
-            f"image: expected uint8 (height, width, 3), got {image.dtype} {image.shape}"
-        )
+    for image in images:
+        check_image(image)
     check_size(size)
-    # whole numbers, as the training arrays store them
-    square = np.rint(resize_image(min_max(image), size, resize))
-    pixels = torch.from_numpy(np.ascontiguousarray(square.transpose(2, 0, 1), dtype=np.float32))
+    pixels = torch.stack([_square(image, size, resize) for image in images])
     flips = FLIPS if tta else FLIPS[:1]
     padding = -size % SIZE_MULTIPLE
-    batch = torch.stack([torch.flip(pixels, flip) for flip in flips])  # (flips, 3, size, size)
+    batch = torch.cat([torch.flip(pixels, flip) for flip in flips])  # flip by flip
     batch = F.pad(batch, (0, padding, 0, padding), mode="reflect")
     logits = run_model(model, batch)
     if logits.shape[1] != channels:
@@ -171,10 +187,26 @@ def probabilities(
         raise InputError(f"the model has {logits.shape[1]} channels; expected {expected}")
     cropped = logits[..., :size, :size].float()
     planes = (torch.sigmoid(cropped) if channels == 1 else cropped.softmax(1)).cpu()
-    mean = torch.stack([torch.flip(p, f) for p, f in zip(planes, flips, strict=True)]).mean(0)
+    turned = planes.split(len(images))  # (images, channels, size, size) of each flip
+    mean = torch.stack([torch.flip(p, f) for p, f in zip(turned, flips, strict=True)]).mean(0)
     if not torch.isfinite(mean).all():
         raise InputError("the weights give NaN or infinite values: they cannot be used")
     return mean
+
+
+def check_image(image: np.ndarray, name: str = "image") -> None:
+    """Raise InputError if an array is no image: uint8 (height, width, 3), not empty."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise InputError(
+            f"{name}: expected uint8 (height, width, 3), got {image.dtype} {image.shape}"
+        )
+
+
+def _square(image: np.ndarray, size: int, resize: Literal["bilinear", "area"]) -> torch.Tensor:
+    """What a model sees of an image: float32 (3, size, size)."""
+    # whole numbers, as the training arrays store them
+    square = np.rint(resize_image(min_max(image), size, resize))
+    return torch.from_numpy(np.ascontiguousarray(square.transpose(2, 0, 1), dtype=np.float32))
 
 
 def check_size(size: int) -> None:

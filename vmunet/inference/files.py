@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 
 from vmunet.data import nifti
-from vmunet.data.images import NOT_IMAGES, SUFFIXES, is_image
+from vmunet.data.image_size import check_file
+from vmunet.data.images import NOT_IMAGES, SUFFIXES, is_image, read_rgb
 from vmunet.errors import InputError
 from vmunet.files import whole_file
 from vmunet.inference.tables import TABLE, Row, write_table
@@ -178,6 +179,34 @@ def segment_each(
             f"{len(failures)} of {len(files)} {kind.name}s could not be segmented{others}:{listing}"
         )
     return rows
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """An image file as uint8 (height, width, 3), RGB (`vmunet.data.images.read_rgb`).
+
+    Raises:
+        InputError: the file has more than 100 megapixels, which its header says before anything is
+            decoded; it is unreadable; or its conversion would be a guess.
+    """
+    check_file(path)
+    return read_rgb(path)[0]
+
+
+def wrong_kind(given: object, model: object, volumes: bool) -> InputError:
+    """The error of an image for a model of CT volumes, or of a CT volume for one of images.
+
+    Args:
+        given: the file, or what was given in its place.
+        model: the weights, or what stands for them.
+        volumes: whether the model takes CT volumes.
+    """
+    kind, needed, on = ("an image", "CT volumes (.nii, .nii.gz)", "images")
+    if not volumes:
+        kind, needed, on = ("a CT volume", "images (.jpg, .png, ...)", "CT volumes")
+    return InputError(
+        f"{given}: {kind}, but {model} segments {needed}; give the weights of a model that was "
+        f"trained on {on}"
+    )
 
 
 def draw_overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

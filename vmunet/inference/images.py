@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from vmunet.data.images import read_rgb
 from vmunet.errors import InputError
 from vmunet.inference.classes import segment_class_files
 from vmunet.inference.ensemble import Member, load_members, probabilities
@@ -24,6 +23,7 @@ from vmunet.inference.files import (
     check_out,
     draw_overlay,
     find_inputs,
+    read_photo,
     segment_each,
     write_image,
 )
@@ -127,7 +127,7 @@ def segment_folder(
     level = 0.5 if threshold is None else threshold
 
     def one(file: Path) -> tuple[np.ndarray, np.ndarray]:
-        image, _ = read_rgb(file)
+        image = read_photo(file)
         return image, segment_members(members, image, tta)
 
     def write(file: Path, segmented: tuple[np.ndarray, np.ndarray]) -> list[Prediction]:

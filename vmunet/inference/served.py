@@ -62,9 +62,9 @@ class Segmenter:
     def _image(self, path: Path) -> Answer:
         import cv2
 
-        from vmunet.data.images import read_rgb
+        from vmunet.inference.files import read_photo
 
-        labels = self._predictor(read_rgb(path)[0]).labels
+        labels = self._predictor(read_photo(path)).labels
         fractions = [float((labels == k).mean()) for k in range(1, len(self.amounts) + 1)]
         _, png = cv2.imencode(".png", 255 * labels if len(self.amounts) == 1 else labels)
         return Answer(png.tobytes(), dict(zip(self.amounts, fractions, strict=True)))

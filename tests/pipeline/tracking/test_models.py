@@ -18,7 +18,7 @@ from pipeline.cli import main
 from pipeline.tracking import client
 from tests.helpers.paths import ROOT
 from tests.helpers.tracking import losses, write_run
-from vmunet.errors import InputError
+from vmunet import InputError, Predictor
 from vmunet.inference.served import Segmenter, example, read_input
 from vmunet.model import VMUNet
 from vmunet.weights.checkpoints import save_checkpoint
@@ -96,6 +96,16 @@ def test_rebuild_makes_the_runs_once(place: Path, capsys: pytest.CaptureFixture)
     assert answer["lesion_fraction"] == pytest.approx((mask == 255).mean())
     assert model.metadata.signature.inputs.input_names() == ["image"]
     assert model.metadata.signature.outputs.input_names() == ["mask", "lesion_fraction"]
+    # a Predictor takes them from the store
+    expected = Predictor.from_checkpoint("runs/isic17-32/scratch/paper/1")(image).probability
+    latest = {version.tags["seed"]: version for version in versions}["1"]
+    name = "models:/isic17-32-scratch-paper"
+    for uri in (f"{name}/{latest.version}", f"{name}@seed-1", f"runs:/{latest.run_id}"):
+        found = Predictor.from_checkpoint(uri)(image).probability
+        np.testing.assert_array_equal(found, expected)
+    for uri in (f"{name}/77", "models:/none@seed-1", "runs:/77", "models:/x"):
+        with pytest.raises(InputError, match=f"{uri}: "):
+            Predictor.from_checkpoint(uri)
     # the weights need no space
     linked = list(place.glob("mlartifacts/models/*/artifacts/artifacts/weights.safetensors"))
     assert sorted(path.stat().st_nlink for path in linked) == [2, 2]
