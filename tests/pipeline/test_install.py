@@ -25,7 +25,7 @@ def uv(root: Path) -> Path:
     program.write_text(
         "#!/bin/sh\n"
         'echo "$@ retries=$UV_HTTP_RETRIES links=$UV_FIND_LINKS" >> calls\n'
-        'case "$*" in *--excludes*) cat "$8" >> excluded;; esac\n'
+        'case "$*" in *--excludes*) cat "$7" >> excluded;; esac\n'
         'case "$*" in *torch-backend*) ! test -e offline;; esac\n'
     )
     program.chmod(0o755)

@@ -30,6 +30,7 @@ def test_what_is_missing_gives_status_1(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(doctor, "MEMORY_GB", 1e6)
+    monkeypatch.setattr(doctor, "packages", lambda: doctor.Check(True, "packages", "all"))
     assert doctor.doctor() == 1
     text = capsys.readouterr().out
     assert text.endswith("The demo cannot run yet: git, memory.\n")
