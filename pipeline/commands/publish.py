@@ -138,6 +138,7 @@ def _write(
     part: Path, weights: Path, record: Mapping[str, Any], metrics: Mapping[str, Any] | None
 ) -> None:
     from pipeline.config.params import load_profile
+    from pipeline.config.runs import own_names
     from pipeline.tracking.models import hash_of, write_model
     from reports.make.model_card import model_card, unscored
     from vmunet.weights.checkpoints import load_checkpoint
@@ -146,8 +147,9 @@ def _write(
     run = record["run"]
     profile = load_profile(run["profile"])
     if metrics is None:
-        sources: dict[str, Any] = {**profile.data, **profile.volumes}
-        source = sources[run["dataset"]].source if run["dataset"] in sources else "own"
+        sources: dict[str, str] = {name: one.source for name, one in profile.data.items()}
+        sources |= {name: one.source for name, one in profile.volumes.items()}
+        source = "own" if run["view"] in own_names() else sources[run["dataset"]]
         metrics = unscored({**record, "sha256": hash_of(weights)}, source, facts)
     _write_mlflow(part, weights, write_model)
     shutil.copyfile(weights, part / NAME)

@@ -121,7 +121,7 @@ def _head(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "library_name": "vmunet",
         "pipeline_tag": "image-segmentation",
         "tags": [*TAGS, *(["phantoms"] if made else [])],
-        "datasets": [dataset],
+        **({} if made else {"datasets": [dataset]}),
         "metrics": ["dice", "hd95"] if volumes else ["dice", "iou"],
     }
     if "paper" in metrics:

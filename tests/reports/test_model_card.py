@@ -43,7 +43,11 @@ def test_a_card_tells_data_scores_limits_and_licence(metrics):
 
 def test_a_card_of_phantoms_says_so_first_and_quotes_no_licence_of_patients_data(metrics):
     metrics["data"]["source"] = "phantom"
-    body = model_card(metrics, RECORD, "http").split("---\n", 2)[2]
+    _, head, body = model_card(metrics, RECORD, "http").split("---\n", 2)
+    facts = YAML(typ="safe").load(head)
+    assert "datasets" not in facts
+    assert facts["tags"][-1] == "phantoms"
+    assert facts["model-index"][0]["results"][0]["dataset"]["type"] == "phantoms"
     assert body.index(PHANTOM_LIMIT) < body.index("## Scores")
     assert "CC-0" not in body
 
@@ -71,6 +75,23 @@ def test_data_of_ones_own_get_nobody_elses_licence_or_limits(metrics, dataset):
     assert "under whatever terms you hold it" in text
     assert "CC-BY" not in text
     assert "few clinics" not in text
+
+
+@pytest.mark.parametrize(
+    ("dataset", "source", "licence"),
+    [
+        ("isic17", "http", "mit"),
+        ("isic18", "file", "cc-by-nc-4.0"),
+        ("isic18", "phantom", "mit"),
+        ("synapse", "prepared", "other"),
+        ("isic18", "own", "other"),
+    ],
+)
+def test_the_head_has_the_licence_of_the_data(metrics, dataset, source, licence):
+    metrics["run"]["dataset"], metrics["data"]["source"] = dataset, source
+    head = YAML(typ="safe").load(model_card(metrics, RECORD, "http").split("---\n", 2)[1])
+    assert head["license"] == licence
+    assert ("license_name" in head) == (licence == "other")
 
 
 def test_undefined_scores_are_dashes(metrics):
