@@ -23,6 +23,13 @@ class PhantomSource(Strict):
         return self
 
 
+class SampleSource(Strict):
+    """The sample of ISIC 2017 in examples/isic17/; its first `n_train` sorted training ids train."""
+
+    source: Literal["sample"]
+    n_train: Annotated[int, Field(ge=1)]
+
+
 class ArchiveSource(Strict):
     """The official archives: `file` from $VMUNET_MIRROR/<dataset>/, `http` from the publisher."""
 
