@@ -24,7 +24,7 @@ class PhantomSource(Strict):
 
 
 class SampleSource(Strict):
-    """The sample of ISIC 2017 in examples/isic17/; its first `n_train` sorted training ids train."""
+    """The sample in examples/isic17/; the first `n_train` of its sorted training ids train."""
 
     source: Literal["sample"]
     n_train: Annotated[int, Field(ge=1)]
