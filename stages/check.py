@@ -11,11 +11,12 @@ import argparse
 from itertools import combinations
 from pathlib import Path
 
-from pipeline.config.params import Params, PhantomSource, load_params
+from pipeline.config.params import Params, PhantomSource, SampleSource, load_params
 from pipeline.stage import run_stage
 from vmunet.data.checks.facts import measure
 from vmunet.data.checks.findings import find, find_pairs, shared_ids
 from vmunet.data.checks.report import report, write_findings
+from vmunet.data.isic import sample
 from vmunet.data.isic.official import dataset_named
 from vmunet.drawing.sheets.findings import dataset_groups, draw, pair_groups
 from vmunet.drawing.sheets.images import write as write_sheet
@@ -66,12 +67,14 @@ def check(params: Params, target: Path) -> None:
 
 
 def declared(params: Params, name: str) -> dict[str, int]:
-    """The number of images of each split: the profile's phantoms, or the official counts."""
+    """The number of images of each split: of the profile's phantoms or sample, or the official."""
     dataset = dataset_named(name)
     source = params.profile.data[dataset.name]
     if isinstance(source, PhantomSource):
         test = source.training + source.validation - source.n_train
         return {"train": source.n_train, "test": test}
+    if isinstance(source, SampleSource):
+        return {"train": source.n_train, "test": sample.IMAGES - source.n_train}
     return {"train": dataset.n_train, "test": dataset.n_test}
 
 

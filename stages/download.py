@@ -28,9 +28,11 @@ def main(argv: list[str] | None = None) -> None:
             f"add it under data: in profiles/{params.profile_name}.yaml"
         )
     data = params.profile.data[dataset.name]
-    phantoms = prepared = None
+    phantoms = n_train = prepared = None
     if data.source == "phantom":
         phantoms = Phantoms(data.training, data.validation, data.n_train, data.seed)
+    if data.source == "sample":
+        n_train = data.n_train
     if data.source == "prepared" and data.path:
         prepared = Path(data.path).expanduser()
     with locked(Path(f"data/.{dataset.name}.lock"), dataset.name):
@@ -41,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
             internet=Internet(mirrors=mirror_urls(os.environ.get("VMUNET_MIRROR_URLS"))),
             mirror=os.environ.get("VMUNET_MIRROR"),
             phantoms=phantoms,
+            n_train=n_train,
             prepared=prepared,
         )
 

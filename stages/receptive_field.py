@@ -90,7 +90,7 @@ def measure(run: Run, params: Params) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(run.seed)
     before, _ = initial_model(
-        params.cell(run.cell), after.config["num_classes"], params.profile.train.dims
+        params.cell(run.cell), after.config["num_classes"], params.profile.train
     )
     count = min(MOST_IMAGES, len(test.ids))
     images = test.images[np.linspace(0, len(test.ids) - 1, count).round().astype(int)]

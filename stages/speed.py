@@ -64,6 +64,7 @@ def speed(params: Params, view: str, target: Path) -> None:
         "threads": torch.get_num_threads(),
         "size": size,
         "dims": list(settings.dims),
+        "states": settings.states,
         "batch_size": batches,
         "precision": {"inference": "fp32", "training": settings.precision},
         "versions": versions(),

@@ -8,7 +8,7 @@ A profile with `weights: {source: none}` gets only the manifest.
 import argparse
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pipeline.stage import run_stage
 from vmunet.data.download import Internet, Wanted, fetch_all, locked, mirror_urls
 from vmunet.errors import InputError
 from vmunet.files import whole_folder
+from vmunet.settings import TrainSettings
 
 FOLDER = Path("data/weights")
 DOWNLOADS = Path("data/downloads")
@@ -32,9 +33,9 @@ def main(argv: list[str] | None = None) -> None:
         if source.source == "phantom":
             files = pretrain_on_phantoms(part, params.profile)
         elif source.source == "http":
-            files = download_published(part, params.profile.train.dims)
+            files = download_published(part, params.profile.train)
         elif source.source == "file":
-            files = files_of_mirror(part, params.profile.train.dims)
+            files = files_of_mirror(part, params.profile.train)
         write_json(part / "manifest.json", {"source": source.source, "files": files})
 
 
@@ -51,7 +52,8 @@ def pretrain_on_phantoms(folder: Path, profile: Profile) -> dict[str, dict[str, 
     from vmunet.weights.pretraining import VMAMBA_DEPTHS, pretrain
 
     use_processor(profile.threads)
-    steps, size, dims = profile.weights.steps, profile.weights.side, profile.train.dims
+    steps, size = profile.weights.steps, profile.weights.side
+    dims, states = profile.train.dims, profile.train.states
 
     def batch(step: int, count: int = 8) -> tuple[Tensor, Tensor]:
         phantoms = [phantom(2024, step * count + i, size, size) for i in range(count)]
@@ -61,13 +63,14 @@ def pretrain_on_phantoms(folder: Path, profile: Profile) -> dict[str, dict[str, 
 
     files: dict[str, dict[str, object]] = {}
     for name, depths in VMAMBA_DEPTHS.items():
-        model = pretrain(depths, dims, batch, steps, seed=0, label=f"pre-train {name}")
+        model = pretrain(depths, dims, states, batch, steps, seed=0, label=f"pre-train {name}")
         save_file(model.state_dict(), folder / f"{name}.safetensors")
         files[name] = {"made": f"{steps} steps on phantoms at {size} px", "dims": list(dims)}
+        files[name]["states"] = states
     return files
 
 
-def download_published(folder: Path, dims: Sequence[int]) -> dict[str, dict[str, object]]:
+def download_published(folder: Path, model: TrainSettings) -> dict[str, dict[str, object]]:
     """Download VMamba-T and -S v0 from the publisher or a mirror, and convert them."""
     from vmunet.weights.initial import VMAMBA_V0
 
@@ -79,12 +82,12 @@ def download_published(folder: Path, dims: Sequence[int]) -> dict[str, dict[str,
     internet = Internet(DOWNLOADS, mirrors)
     sums = fetch_all(wanted, internet)
     paths = [DOWNLOADS / item.place for item in wanted]
-    files = convert_all(folder, dict(zip(paths, sums, strict=True)), dims)
+    files = convert_all(folder, dict(zip(paths, sums, strict=True)), model)
     urls = {item.place.rsplit("/", 1)[1]: item.url for item in wanted}
     return {name: {"url": urls[str(about["file"])]} | about for name, about in files.items()}
 
 
-def files_of_mirror(folder: Path, dims: Sequence[int]) -> dict[str, dict[str, object]]:
+def files_of_mirror(folder: Path, model: TrainSettings) -> dict[str, dict[str, object]]:
     """Convert VMamba-T and -S v0, or one of them, from $VMUNET_MIRROR/weights/*.pth."""
     from vmunet.data.archives import sha256_of
 
@@ -96,11 +99,11 @@ def files_of_mirror(folder: Path, dims: Sequence[int]) -> dict[str, dict[str, ob
             f"weights: source is 'file' but {where}; set VMUNET_MIRROR to a folder that holds "
             "weights/*.pth, the v0 release of VMamba-T and VMamba-S"
         )
-    return convert_all(folder, {path: sha256_of(path) for path in paths}, dims)
+    return convert_all(folder, {path: sha256_of(path) for path in paths}, model)
 
 
 def convert_all(
-    folder: Path, sources: Mapping[Path, str], dims: Sequence[int]
+    folder: Path, sources: Mapping[Path, str], model: TrainSettings
 ) -> dict[str, dict[str, object]]:
     """Convert published files (with SHA-256) to safetensors in `folder`; return their facts."""
     from vmunet.weights.vmamba import convert, coverage_of, describe
@@ -113,7 +116,7 @@ def convert_all(
                 f"{path}: is {converted.name}, and so is {files[converted.name]['file']} beside "
                 "it; keep one of the two"
             )
-        coverage = coverage_of(converted, dims)
+        coverage = coverage_of(converted, model.dims, model.states)
         print(describe(converted, coverage))
         shutil.copyfile(converted.path, folder / f"{converted.name}.safetensors")
         files[converted.name] = {

@@ -29,8 +29,14 @@ TINY = {
     },
     "volumes": {"synapse": {"source": "phantom", "side": 32, "slices": [8, 9], "seed": 1}},
     "weights": {"source": "phantom", "steps": 2, "side": 32},
-    "train": {"dims": [8, 16, 32, 64], "epochs": 2, "t_max": 1, "batch_size": 4},
-    "train_volumes": {"dims": [8, 16, 32, 64], "epochs": 2, "t_max": 1, "batch_size": 16},
+    "train": {"dims": [8, 16, 32, 64], "states": 4, "epochs": 2, "t_max": 1, "batch_size": 4},
+    "train_volumes": {
+        "dims": [8, 16, 32, 64],
+        "states": 4,
+        "epochs": 2,
+        "t_max": 1,
+        "batch_size": 16,
+    },
     "evaluate": {"batch_size": 4, "bootstrap": 200},
     "grid": {
         "datasets": ["isic17"],

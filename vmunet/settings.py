@@ -14,6 +14,7 @@ class TrainSettings:
         t_max: half period of the `paper` protocol's cosine, in epochs.
         batch_size: images in one step.
         dims: channels of the four stages, doubling.
+        states: state size of the scan for each channel.
         learning_rate: largest learning rate; the first epoch uses it.
         eta_min: smallest learning rate.
         weight_decay: AdamW's decoupled weight decay.
@@ -29,14 +30,15 @@ class TrainSettings:
     t_max: int = 50
     batch_size: int = 32
     dims: tuple[int, int, int, int] = (96, 192, 384, 768)
+    states: int = 16
     learning_rate: float = 1e-3
     eta_min: float = 1e-5
     weight_decay: float = 1e-2
     precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.t_max < 1 or self.batch_size < 1:
-            raise ValueError("epochs, t_max and batch_size must be at least 1")
+        if min(self.epochs, self.t_max, self.batch_size, self.states) < 1:
+            raise ValueError("epochs, t_max, batch_size and states must be at least 1")
         if not 0 < self.eta_min <= self.learning_rate < math.inf:
             raise ValueError("0 < eta_min <= learning_rate must hold")
         if not 0 <= self.weight_decay < math.inf:

@@ -27,6 +27,7 @@ from pipeline.config.sources import (
     PhantomSource,
     PhantomVolumes,
     PreparedSource,
+    SampleSource,
     SynapseSource,
     WeightsSource,
 )
@@ -128,7 +129,10 @@ class Profile(Strict):
     threads: Annotated[int, Field(ge=0)] = 0
     data: dict[
         Literal["isic17", "isic18"],
-        Annotated[PhantomSource | ArchiveSource | PreparedSource, Field(discriminator="source")],
+        Annotated[
+            PhantomSource | SampleSource | ArchiveSource | PreparedSource,
+            Field(discriminator="source"),
+        ],
     ]
     volumes: dict[
         Literal["synapse"],

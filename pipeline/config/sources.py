@@ -23,6 +23,13 @@ class PhantomSource(Strict):
         return self
 
 
+class SampleSource(Strict):
+    """The sample in examples/isic17/; the first `n_train` of its sorted training ids train."""
+
+    source: Literal["sample"]
+    n_train: Annotated[int, Field(ge=1)]
+
+
 class ArchiveSource(Strict):
     """The official archives: `file` from $VMUNET_MIRROR/<dataset>/, `http` from the publisher."""
 

@@ -1,14 +1,14 @@
 """The model that a run starts from: a cell's architecture with the cell's initial weights."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.params import Cell
+from vmunet.settings import TrainSettings
 
 
-def initial_model(cell: Cell, classes: int, dims: Sequence[int]) -> tuple[Any, dict[str, int]]:
+def initial_model(cell: Cell, classes: int, settings: TrainSettings) -> tuple[Any, dict[str, int]]:
     """The cell's model with its initial weights, and the number of tensors that those filled.
 
     The other tensors are random: after `torch.manual_seed(seed)` they equal those with which a run
@@ -16,7 +16,7 @@ def initial_model(cell: Cell, classes: int, dims: Sequence[int]) -> tuple[Any, d
 
     Args:
         classes: channels of the model's output.
-        dims: channels of the model's four stages.
+        settings: the profile's; the width of the model and the number of its states.
     """
     from vmunet.models import MODELS
     from vmunet.weights.checkpoints import read_tensors
@@ -26,7 +26,8 @@ def initial_model(cell: Cell, classes: int, dims: Sequence[int]) -> tuple[Any, d
         num_classes=classes,
         depths=cell.depths,
         depths_decoder=cell.depths_decoder,
-        dims=dims,
+        dims=settings.dims,
+        d_state=settings.states,
         drop_path_rate=cell.drop_path_rate,
     )
     if cell.init == "none":

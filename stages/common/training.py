@@ -245,7 +245,7 @@ def hash_inputs(task: Task, cell: Cell) -> dict[str, str]:
 
 def make_model(cell: Cell, task: Task) -> tuple[Any, dict[str, int]]:
     """The cell's model for the task with its initial weights; see `initial_model`."""
-    return initial_model(cell, task.classes, task.settings.dims)
+    return initial_model(cell, task.classes, task.settings)
 
 
 def forget_finished() -> None:

@@ -29,8 +29,14 @@ PROFILE = {
     "data": {"isic17": {"source": "phantom", "training": 12, "validation": 2, "n_train": 8}},
     "volumes": {"synapse": {"source": "phantom", "side": 32, "slices": [8, 9]}},
     "weights": {"source": "none"},
-    "train": {"dims": [8, 16, 32, 64], "epochs": 4, "t_max": 2, "batch_size": 4},
-    "train_volumes": {"dims": [8, 16, 32, 64], "epochs": 4, "t_max": 2, "batch_size": 8},
+    "train": {"dims": [8, 16, 32, 64], "states": 4, "epochs": 4, "t_max": 2, "batch_size": 4},
+    "train_volumes": {
+        "dims": [8, 16, 32, 64],
+        "states": 4,
+        "epochs": 4,
+        "t_max": 2,
+        "batch_size": 8,
+    },
     "evaluate": {"batch_size": 4, "bootstrap": 200},
     "grid": {
         "datasets": ["isic17"],

@@ -17,13 +17,15 @@ from stages.train import image_task
 from tests.helpers.classes import scene, write_class_arrays
 from tests.helpers.tracking import losses
 from vmunet.settings import TrainSettings
+from vmunet.weights.checkpoints import load_checkpoint
 
 RUN = Run("shapes-32", "base", "sound", 1)
 SHALLOW = {"depths": [1, 1, 1, 1], "depths_decoder": [1, 1, 1, 1]}
 PARAMS = SimpleNamespace(
     profile_name="own",
     profile=SimpleNamespace(
-        threads=0, train=TrainSettings(epochs=5, t_max=2, batch_size=2, dims=(8, 16, 32, 64))
+        threads=0,
+        train=TrainSettings(epochs=5, t_max=2, batch_size=2, dims=(8, 16, 32, 64), states=4),
     ),
     view=lambda name: SimpleNamespace(dataset="shapes", size=32),
     cell=lambda name: Cell(init="none", drop_path_rate=0.2, **SHALLOW),
@@ -69,6 +71,7 @@ def test_a_killed_run_continues_in_its_mlflow_run_and_ends_with_the_same_bits(
             trained()
     (state,) = Path(".resume").iterdir()
     resumed, content = trained()
+    assert load_checkpoint(RUN.folder / "weights.safetensors")[0].config["d_state"] == 4
     assert 1 <= resumed["resumed_from"] <= 2
     assert content == expected
     assert resumed["mlflow_key"] == whole["mlflow_key"] == state.stem

@@ -129,7 +129,10 @@ def make_step(work: Workload, device: torch.device) -> Step:
     """A function that does one step of the workload, with a new model."""
     torch.manual_seed(0)
     model = VMUNet(
-        depths=work.depths, depths_decoder=work.depths_decoder, dims=work.settings.dims
+        depths=work.depths,
+        depths_decoder=work.depths_decoder,
+        dims=work.settings.dims,
+        d_state=work.settings.states,
     ).to(device)
     shape = (work.batch_size, 1, work.size, work.size)
     images = 255 * torch.rand(work.batch_size, 3, *shape[2:], device=device)

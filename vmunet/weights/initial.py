@@ -83,6 +83,6 @@ def fill_from_vmamba(model: VMUNet, tensors: dict[str, Tensor], path: Path) -> F
     if misfits:
         raise InputError(
             f"{path}: does not fit {len(misfits)} of the model's tensors: weights of another width "
-            f"than the profile's dims (the first: {misfits[0]})"
+            f"or state size than the profile's dims and states (the first: {misfits[0]})"
         )
     return Filled(encoder, decoder, sorted(tensors.keys() - used))

@@ -41,6 +41,7 @@ class VMambaClassifier(Encoder):
 def pretrain(
     depths: tuple[int, ...],
     dims: tuple[int, ...],
+    states: int,
     batch: Callable[[int], tuple[Tensor, Tensor]],
     steps: int,
     seed: int,
@@ -49,6 +50,7 @@ def pretrain(
     """Train a VMamba classifier for a few steps, if the published weights do not fit.
 
     Args:
+        states: state size of the scan.
         batch: a function from the step's index to images `(batch, 3, h, w)` in 0..255 and labels
             `(batch, classes)`, each 0 or 1.
         label: text of the progress bar.
@@ -57,7 +59,8 @@ def pretrain(
         InputError: the loss is not finite.
     """
     torch.manual_seed(seed)
-    model = VMambaClassifier(batch(0)[1].shape[1], depths, dims).train()
+    classes = batch(0)[1].shape[1]
+    model = VMambaClassifier(classes, depths, dims, d_state=states).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
     for step in tqdm(range(steps), desc=label, unit="step", disable=None):
         images, labels = batch(step)

@@ -121,16 +121,17 @@ def _depths(names: Sequence[str]) -> tuple[int, ...]:
     )
 
 
-def coverage_of(converted: Converted, dims: Sequence[int]) -> Coverage:
+def coverage_of(converted: Converted, dims: Sequence[int], states: int = 16) -> Coverage:
     """The tensors that a converted file fills in VM-UNet with the paper's depths.
 
     Args:
         dims: the model's channels by stage.
+        states: its state size.
 
     Raises:
-        InputError: a tensor does not fit, because its width differs from `dims`.
+        InputError: a tensor does not fit, because it is of another width or state size.
     """
-    model = VMUNet(dims=tuple(dims))
+    model = VMUNet(dims=tuple(dims), d_state=states)
     tensors, _ = read_tensors(converted.path)
     filled = fill_from_vmamba(model, tensors, converted.source)
     filled_names = {*filled.encoder, *filled.decoder}

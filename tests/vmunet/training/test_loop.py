@@ -198,7 +198,13 @@ def test_bf16_autocast_trains() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"epochs": 0}, {"learning_rate": 1e-6}, {"weight_decay": -1.0}, {"dims": (8, 16, 32, 65)}],
+    [
+        {"epochs": 0},
+        {"states": 0},
+        {"learning_rate": 1e-6},
+        {"weight_decay": -1.0},
+        {"dims": (8, 16, 32, 65)},
+    ],
 )
 def test_settings_out_of_range(wrong: dict) -> None:
     with pytest.raises(ValueError, match="must"):

@@ -191,7 +191,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         profile = params.profile.model_copy(
             update={
                 "weights": WeightsSource(source=source),
-                "train": replace(params.profile.train, dims=DIMS),
+                "train": replace(params.profile.train, dims=DIMS, states=16),
             }
         )
         changed = params.model_copy(update={"profile": profile})

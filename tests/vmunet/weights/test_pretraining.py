@@ -77,7 +77,8 @@ def test_pretraining_learns_a_simple_attribute() -> None:
         labels = torch.randint(0, 2, (8, 1), generator=generator).float()
         return 255 * labels[:, :, None, None].expand(8, 3, 32, 32), labels
 
-    model = pretrain((1, 1, 1, 1), DIMS, batch, steps=40, seed=0, label="t")
+    model = pretrain((1, 1, 1, 1), DIMS, 4, batch, steps=40, seed=0, label="t")
+    assert model.layers[0].blocks[0].self_attention.d_state == 4
     images, labels = batch(1000)
     with torch.no_grad():
         assert ((model(images) > 0).float() == labels).all()

@@ -28,6 +28,7 @@ from vmunet.data.isic.official import (
     split,
 )
 from vmunet.data.isic.prepared import find_prepared, from_prepared
+from vmunet.data.isic.sample import from_sample
 from vmunet.errors import InputError
 from vmunet.files import whole_folder
 from vmunet.threads import in_threads
@@ -59,6 +60,7 @@ def write_raw(
     internet: Internet | None = None,
     mirror: str | None = None,
     phantoms: Phantoms | None = None,
+    n_train: int | None = None,
     prepared: Path | None = None,
 ) -> None:
     """Get the images, check every pair, and write `target`.
@@ -66,11 +68,12 @@ def write_raw(
     Args:
         dataset: one of the two challenges.
         target: data/raw/<dataset>, written completely or not at all.
-        source: `phantom`, `file` (archives in `mirror`), `http` (archives through `internet`) or
-            `prepared` (the authors' 7:3 set).
+        source: `phantom`, `sample` (of ISIC 2017, in the clone), `file` (archives in `mirror`),
+            `http` (archives through `internet`) or `prepared` (the authors' 7:3 set).
         internet: how archives are downloaded, and the folder for them.
         mirror: the value of VMUNET_MIRROR.
         phantoms: for the source `phantom`.
+        n_train: for the source `sample`: how many of its training ids train.
         prepared: the prepared set's zip or folder, if it is not in `mirror`.
 
     Raises:
@@ -80,7 +83,10 @@ def write_raw(
         unpacked = folder / "unpacked"
         if source == "phantom":
             archives = _make_phantoms(dataset, folder / "archives", phantoms)
-            gathered = from_archives(dataset, archives, unpacked, phantoms)
+            n_train = phantoms.n_train if phantoms else None
+            gathered = from_archives(dataset, archives, unpacked, n_train)
+        elif source == "sample":
+            gathered = from_archives(dataset, from_sample(dataset), unpacked, n_train)
         elif source == "file":
             gathered = from_archives(dataset, from_mirror(dataset, mirror), unpacked)
         elif source == "http":
@@ -90,7 +96,8 @@ def write_raw(
             gathered = from_prepared(dataset, find_prepared(prepared, mirror), unpacked)
         else:
             raise InputError(
-                f"{dataset.name}: source {source!r}; expected phantom, file, http or prepared"
+                f"{dataset.name}: source {source!r}; expected phantom, sample, file, http or "
+                "prepared"
             )
         facts = {"dataset": dataset.name, "source": source, **take_in(dataset, gathered, folder)}
         for name in ("archives", "unpacked"):
@@ -111,9 +118,14 @@ def _make_phantoms(dataset: IsicDataset, folder: Path, phantoms: Phantoms | None
 
 
 def from_archives(
-    dataset: IsicDataset, archives: list[Provided], unpacked: Path, phantoms: Phantoms | None = None
+    dataset: IsicDataset, archives: list[Provided], unpacked: Path, n_train: int | None = None
 ) -> Gathered:
-    """Unpack the four archives, pair their files, and split by the rule."""
+    """Unpack the four archives, pair their files, and split by the rule.
+
+    Args:
+        n_train: how many training ids train; None for the official archives, whose counts are then
+            checked.
+    """
     listings: dict[tuple[str, str], Listing] = {}
     for item in archives:
         place = unpacked / item.archive.folder
@@ -123,9 +135,9 @@ def from_archives(
         pair_up(listings[part, "images"].files, listings[part, "masks"].files)
         for part in ("training", "validation")
     )
-    if phantoms is None:
+    if n_train is None:
         check_counts(dataset, len(training), len(validation))
-    n_train = dataset.n_train if phantoms is None else phantoms.n_train
+        n_train = dataset.n_train
     train, test = split([p.id for p in training], [p.id for p in validation], n_train)
     about: list[dict[str, str | int]] = [
         {"name": a.archive.name, "sha256": a.sha256, "bytes": a.bytes} for a in archives

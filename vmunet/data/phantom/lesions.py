@@ -32,6 +32,7 @@ CHANCE = {
     "sticker": 0.06,
     "ink": 0.06,
 }
+FIRST_ID = 9_000_000  # above the ids of both challenges
 FIXED_DATE = (2017, 1, 1, 0, 0, 0)  # in every zip entry, so that a rerun gives the same bytes
 
 
@@ -171,9 +172,8 @@ def _photograph(rng: np.random.Generator, image: Field) -> NDArray[np.uint8]:
 def write_archives(folder: Path, dataset: str, training: int, validation: int, seed: int) -> None:
     """Write the dataset's four zips with the official names and layout, filled with phantoms.
 
-    Sizes vary and are not square (96 to 192 pixels wide). As in the official archives, ISIC 2017's
-    photographs come with superpixel maps and a table, ISIC 2018's with a licence. The same
-    arguments give the same bytes; each dataset has its own phantoms.
+    Sizes vary and are not square (96 to 192 pixels wide). The same arguments give the same bytes;
+    each dataset has its own phantoms. Their ids are no photograph's of the two challenges.
 
     Args:
         folder: existing folder to write into.
@@ -190,15 +190,6 @@ def write_archives(folder: Path, dataset: str, training: int, validation: int, s
             for index in range(training + validation):
                 if (index in validation_at) == (part == "validation"):
                     _write_pair(image_zip, mask_zip, images, masks, series, index)
-            for name in _BESIDE[dataset]:
-                text = f"{name}: made with the phantoms of {facts.title}\n"
-                _add(image_zip, f"{images.folder}/{name}", text.encode())
-
-
-_BESIDE = {
-    "isic17": ("ISIC-2017_metadata.csv",),
-    "isic18": ("LICENSE.txt", "ATTRIBUTION.txt"),
-}
 
 
 def _spread(total: int, count: int) -> set[int]:
@@ -230,19 +221,9 @@ def _write_pair(
     width = int(size_rng.integers(96, 193))
     height = round(width * size_rng.choice([0.67, 0.75, 0.75, 0.8, 1.2]))
     made = phantom(series, index, height, width)
-    key = f"ISIC_{index:07d}"
+    key = f"ISIC_{FIRST_ID + index}"
     quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
     _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(made.image, cv2.COLOR_RGB2BGR), quality)
     _add(image_zip, f"{images.folder}/{key}.jpg", jpeg.tobytes())
-    if images.name.startswith("ISIC-2017"):
-        _, cells = cv2.imencode(".png", _superpixels(height, width))
-        _add(image_zip, f"{images.folder}/{key}_superpixels.png", cells.tobytes())
     _, png = cv2.imencode(".png", made.mask)
     _add(mask_zip, f"{masks.folder}/{key}_segmentation.png", png.tobytes())
-
-
-def _superpixels(height: int, width: int) -> NDArray[np.uint8]:
-    """A grid of cells, each with its number as a colour, in the form of ISIC 2017's maps."""
-    y, x = np.mgrid[:height, :width] // 12
-    cell = y * (width // 12 + 1) + x
-    return np.stack([cell // 256, cell % 256, np.zeros_like(cell)], axis=-1).astype(np.uint8)

@@ -196,7 +196,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
 
 
 def test_an_unknown_source_is_refused(tmp_path):
-    with pytest.raises(InputError, match="source 'ftp'; expected phantom, file, http or prepared"):
+    with pytest.raises(InputError, match="source 'ftp'; expected phantom, sample, file, http or"):
         raw.write_raw(ISIC17, tmp_path / "out", "ftp")
 
 
@@ -223,13 +223,13 @@ def test_two_processes_that_make_one_dataset_both_end_well(tmp_path):
     root = ROOT
     for name in ("params.yaml", "profiles"):
         (tmp_path / name).symlink_to(root / name)
-    command = [sys.executable, "-m", "stages.download", "isic17"]
+    command = [sys.executable, "-m", "stages.download", "isic18"]
     environment = os.environ | {"PYTHONPATH": str(root)}
     both = [subprocess.Popen(command, cwd=tmp_path, env=environment) for _ in range(2)]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
-    assert [path.name for path in (tmp_path / "data" / "raw").iterdir()] == ["isic17"]
-    manifest = json.loads((tmp_path / "data/raw/isic17/manifest.json").read_text())
-    files = sorted(path.stem for path in (tmp_path / "data/raw/isic17/images").iterdir())
+    assert [path.name for path in (tmp_path / "data" / "raw").iterdir()] == ["isic18"]
+    manifest = json.loads((tmp_path / "data/raw/isic18/manifest.json").read_text())
+    files = sorted(path.stem for path in (tmp_path / "data/raw/isic18/images").iterdir())
     assert files == sorted(manifest["train"] + manifest["test"])
 
 
