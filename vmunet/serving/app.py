@@ -133,6 +133,7 @@ def make_server(app: Starlette) -> uvicorn.Server:
         log_level="warning",
         access_log=False,
         server_header=False,
+        lifespan="off",  # unused, and a second Ctrl-C would print its traceback
         headers=HEADERS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )

@@ -21,7 +21,7 @@ from vmunet.serving.uploads import plain_name, read_upload
 
 Pixels = NDArray[np.uint8]
 
-SHORTEST, LONGEST = 512, 1600  # a picture's longer side on the page, px
+SHORTEST, LONGEST = 800, 1600  # a picture's longer side on the page, px
 
 
 @dataclass(frozen=True)

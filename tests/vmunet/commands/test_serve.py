@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import requests
 
 from tests.helpers.serving import write_weights
@@ -15,7 +16,8 @@ from vmunet.serving.app import listen
 SCRIPT = Path(sys.executable).with_name("vmunet")
 
 
-def test_it_starts_answers_and_ends_quietly(tmp_path):
+@pytest.mark.parametrize("presses", [1, 2])
+def test_it_starts_answers_and_ends_quietly(tmp_path, presses):
     weights = write_weights(tmp_path / "w.safetensors")
     process = subprocess.Popen(
         [SCRIPT, "serve", weights, "--port", "0", "--device", "cpu"],
@@ -32,7 +34,8 @@ def test_it_starts_answers_and_ends_quietly(tmp_path):
         assert str(weights) in line
         about = requests.get(f"{match[0]}/about", timeout=20).json()
         assert about["weights"] == str(weights)
-        process.send_signal(signal.SIGINT)
+        for _ in range(presses):
+            process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     finally:
         process.kill()

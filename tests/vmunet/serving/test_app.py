@@ -169,7 +169,7 @@ def test_a_browser_shows_the_mask(browser, url, photo, tmp_path):
         "const sides = [...document.querySelectorAll('figure img')].map(i => i.naturalWidth);"
         "return sides.every(Boolean) && sides"
     )
-    assert sides == [512] * 3
+    assert sides == [800] * 3
     share = "return document.querySelector('#result td').textContent"
     before = browser.run(share)
     expected = post(url, PHOTO).json()["areas"][0]

@@ -50,7 +50,7 @@ def test_a_lesion(lesion, threshold):
     assert area.share == pytest.approx(mask.mean())
     # a small image is enlarged for the screen, all three pictures alike
     pictures = [pixels_of(url) for url in (answer.image, answer.overlay, answer.mask)]
-    assert {picture.shape[:2] for picture in pictures} == {(341, 512)}
+    assert {picture.shape[:2] for picture in pictures} == {(533, 800)}
     assert set(np.unique(pictures[2])) == {0, 255}
     assert np.abs(pictures[0].astype(int) - pictures[1]).max() > 50
 
