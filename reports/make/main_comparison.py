@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from reports.make.report import Figure, Report, Row
 from reports.make.typeset.sheet import Origin
+from reports.make.typeset.words import bracketed
 
 MAIN = ("I", "II")  # the tables that compare whole models
 
@@ -16,6 +17,16 @@ class MainRow:
     published: float | None
     figure: Figure
     runs: tuple[str, ...]
+
+    @property
+    def bounds(self) -> tuple[float | None, float | None]:
+        """The ends of the measured figure's 95% interval; None without statistics."""
+        inference = self.figure.inference
+        return (inference.low, inference.high) if inference else (None, None)
+
+    @property
+    def interval(self) -> str:
+        return bracketed(*self.bounds)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from reports.make.page.layout import DASH, PageCell, Source
 from reports.make.page.tables import run_sources
 from reports.make.report import Report
 from reports.make.typeset.sheet import Origin
-from reports.make.typeset.words import bracketed, number
+from reports.make.typeset.words import number
 
 # The places of the scale's ends, in percent of the width; their labels need some room.
 START, END = 5.0, 95.0
@@ -84,22 +84,17 @@ def scale_of(values: list[float]) -> Scale:
 
 
 def _values(row: MainRow) -> list[float]:
-    ends = _interval(row)
-    return [value for value in (row.published, row.figure.measured, *ends) if value is not None]
-
-
-def _interval(row: MainRow) -> tuple[float | None, float | None]:
-    inference = row.figure.inference
-    return (inference.low, inference.high) if inference else (None, None)
+    values = (row.published, row.figure.measured, *row.bounds)
+    return [value for value in values if value is not None]
 
 
 def _group(block: MainBlock, scale: Scale, links: Mapping[str, Source]) -> Group:
     lines = []
     for row in block.rows:
-        low, high = _interval(row)
+        low, high = row.bounds
         figure = PageCell(
             number(row.figure.measured, row.figure.std),
-            small=() if low is None else (bracketed(low, high),),
+            small=() if low is None else (row.interval,),
             sources=tuple(links[name] for name in row.runs),
         )
         lines.append(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-# The part of the cases, from the best down, at which each example stands.
-PLACES = {"Best third": 1 / 6, "Middle third": 1 / 2, "Worst third": 5 / 6}
+# Where each example stands among the cases, from the best down, in sixths of their number.
+PLACES = {"Best third": 1, "Middle third": 3, "Worst third": 5}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def examples(views: Sequence[Mapping[str, Any]]) -> Examples | None:
             key=lambda i: (-scores[i], view["ids"][i]),
         )
         if ranked:
-            places = {name: ranked[int(part * len(ranked))] for name, part in PLACES.items()}
+            places = {name: ranked[sixths * len(ranked) // 6] for name, sixths in PLACES.items()}
             return Examples(
                 title=view["title"],
                 run=run["title"],
