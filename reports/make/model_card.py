@@ -46,6 +46,10 @@ DATASET_LIMITS = {  # of the real data
     "synapse": "Abdominal CT of one study, in the portal venous phase: on other scanners, phases "
     "or diseases nothing was measured.",
 }
+SAMPLE_LIMIT = (
+    "**Trained and tested on a sample of the real images: its scores do not compare with the "
+    "published ones.**"
+)
 PHANTOM_LIMIT = "**Trained and tested on phantoms: it says nothing about real images.**"
 
 
@@ -77,9 +81,10 @@ def _lines(
     yield "---"
     yield f"# VM-UNet: {name}"
     yield ""
-    if data["source"] == "phantom":
-        yield PHANTOM_LIMIT
-        yield ""
+    for source, limit in (("phantom", PHANTOM_LIMIT), ("sample", SAMPLE_LIMIT)):
+        if data["source"] == source:
+            yield limit
+            yield ""
     depths, decoder = _text(cell.get("depths")), _text(cell.get("depths_decoder"))
     yield (
         f"VM-UNet (Ruan et al. 2024, arXiv:2402.02491), encoder depths {depths}, decoder "

@@ -333,7 +333,7 @@ def test_a_sample_says_that_it_does_not_compare(root):
     kinds = {kind for kind, _ in notes_of(page)} - {"origin phantom"}  # that one is the viewer's
     assert kinds == {"origin sample"}
     said = [words for kind, words in notes_of(page) if kind == "origin sample"]
-    assert all("Not the paper's 1,500 and 650: the figures do not compare" in one for one in said)
+    assert all("Not the paper's 1,500 and 650 images: the figures do not" in one for one in said)
     assert any("a sample of 80 real ISIC 2017 images (56 to train, 24 to test)" in s for s in said)
 
 

@@ -9,7 +9,7 @@ from vmunet.data.isic.official import DATASETS
 
 LESIONS = "Figures on phantoms say nothing about skin lesions."
 ORGANS = "Figures on phantoms say nothing about organs in real CT."
-SAMPLE = "Not the paper's {} and {}: the figures do not compare with the published ones."
+SAMPLE = "Not the paper's {} and {} images: the figures do not compare with the published ones."
 
 
 def origins(results: Sequence[Result], datasets: Mapping[str, str]) -> tuple[Origin, ...]:

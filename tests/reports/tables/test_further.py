@@ -75,7 +75,7 @@ def test_every_measured_row_is_compared_once(root):
     assert r"0.012\rlap{*} \\" in tex
     assert r"\textbf{ISIC17 (phantoms), mIoU (\%)}" in tex
     assert r"\textbf{Synapse (phantoms), HD95 (voxels)}" in tex
-    for words in ("Width, epochs and data", "95\\% bootstrap", "randomness of training"):
+    for words in ("Where width, epochs or data", "95\\% bootstrap", "randomness of training"):
         assert words in tex
 
 

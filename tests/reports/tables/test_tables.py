@@ -247,8 +247,8 @@ def test_each_block_says_what_it_was_made_from(root):
     ]
     assert origins["isic17"].sentences.replace("\u00d7", "x") == (
         "ISIC17: a sample of 240 real ISIC 2017 images (168 to train, 72 to test), stored at "
-        "128x128, used at 64x64, 96x96 and 128x128. Not the paper's 1,500 and 650: the figures do "
-        "not compare with the published ones."
+        "128x128, used at 64x64, 96x96 and 128x128. Not the paper's 1,500 and 650 images: the "
+        "figures do not compare with the published ones."
     )
     assert origins["isic18"].caution == "Figures on phantoms say nothing about skin lesions."
     blocks = (folder / "table1.tex").read_text().split(r"\midrule")
