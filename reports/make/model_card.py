@@ -56,6 +56,10 @@ HUB_TERMS = {"synapse": "synapse-terms-of-use"}
 # The scores of a card's `model-index`: their key, and the hub's name of the metric.
 HUB_SCORES = (("miou", "iou"), ("dsc", "dice"), ("acc", "accuracy"))
 TAGS = ("vm-unet", "mamba", "state-space-model", "medical-imaging", "pytorch")
+SAMPLE_LIMIT = (
+    "**Trained and tested on a sample of the real images: its scores do not compare with the "
+    "published ones.**"
+)
 PHANTOM_LIMIT = "**Trained and tested on phantoms: it says nothing about real images.**"
 
 
@@ -162,9 +166,10 @@ def _lines(
     volumes = _is_of_volumes(metrics)
     yield f"# VM-UNet: {_name(run)}"
     yield ""
-    if data["source"] == "phantom":
-        yield PHANTOM_LIMIT
-        yield ""
+    for source, limit in (("phantom", PHANTOM_LIMIT), ("sample", SAMPLE_LIMIT)):
+        if data["source"] == source:
+            yield limit
+            yield ""
     depths, decoder = _text(cell.get("depths")), _text(cell.get("depths_decoder"))
     yield (
         f"VM-UNet (Ruan et al. 2024, arXiv:2402.02491), encoder depths {depths}, decoder "

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from reports.make.files import trusted
 from reports.make.tidy import Tidy
-from reports.make.typeset.sheet import Sheet
+from reports.make.typeset.sheet import Origin, Sheet
 from reports.make.typeset.words import count, listed
 
 TABLES = Path("reports/out/tables")
@@ -174,7 +174,6 @@ class Provenance:
     Attributes:
         profile, about: the budget's name and its own words.
         data: a sentence for each dataset: source, counts, sizes.
-        phantom: one sentence for a visible band if any data are phantoms, else ''.
         runs: the number of trained and scored runs in the report.
         seeds: the runs' seeds, sorted.
         revisions: code revisions that they were trained with, `+changes` marking edited sources.
@@ -186,7 +185,6 @@ class Provenance:
     profile: str
     about: str
     data: list[str]
-    phantom: str
     runs: int
     seeds: list[int]
     revisions: list[str]
@@ -227,8 +225,9 @@ class Report:
     """All that the report shows.
 
     Attributes:
+        summary: what was run on what, a sentence.
         provenance: where the figures come from.
-        about: the profile's own words, as it declares them.
+        origins: what the figures of each measured dataset were made from, by key.
         paper: the reference of the paper.
         references: the paper's own, `number` and `text`, sorted by number.
         datasets: their names by key; metrics: heading, unit and better direction by key.
@@ -239,8 +238,9 @@ class Report:
         pictured: the views whose test images or cases the report shows, in order.
     """
 
+    summary: str
     provenance: Provenance
-    about: str
+    origins: dict[str, Origin]
     paper: str
     references: list[dict[str, Any]]
     datasets: dict[str, str]
@@ -250,6 +250,12 @@ class Report:
     shown_nowhere: list[str]
     scores: dict[str, dict[str, dict[str, float]]]
     pictured: list[str]
+
+    @property
+    def legend(self) -> list[str]:
+        """What is true of several tables, each sentence once."""
+        lines = (line for part in self.parts for line in part.sheet.caption.legend)
+        return list(dict.fromkeys(lines))
 
     def json(self) -> str:
         """The text of report.json."""

@@ -24,7 +24,7 @@ IDS = ["ISIC_0000010", "ISIC_0000002", "ISIC_0000001", f"ISIC_{NASTY}"]
 CASES = ["case0001", "case0002"]
 # An additional table: the content of its cells and title must stay text on the page.
 EXTRA = Part(
-    sheet=Sheet("some-extra", Caption("Some extra", "", "", (), (NASTY,)), (), ()),
+    sheet=Sheet("some-extra", Caption("Some extra", "", (), (NASTY,), ()), (), ()),
     terminal=(),
     data=tidy(
         [

@@ -7,7 +7,7 @@ import re
 import pytest
 from ruamel.yaml import YAML
 
-from reports.make.model_card import PHANTOM_LIMIT, model_card
+from reports.make.model_card import PHANTOM_LIMIT, SAMPLE_LIMIT, model_card
 from tests.helpers.tables import all_runs, make_params, metrics_file, volume_runs, write_metrics
 
 RECORD = {
@@ -50,6 +50,13 @@ def test_a_card_of_phantoms_says_so_first_and_quotes_no_licence_of_patients_data
     assert facts["model-index"][0]["results"][0]["dataset"]["type"] == "phantoms"
     assert body.index(PHANTOM_LIMIT) < body.index("## Scores")
     assert "CC-0" not in body
+
+
+def test_a_card_of_a_sample_says_that_its_scores_do_not_compare(metrics):
+    metrics["data"]["source"] = "sample"
+    body = model_card(metrics, RECORD, "http").split("---\n", 2)[2]
+    assert body.index(SAMPLE_LIMIT) < body.index("## Scores")
+    assert PHANTOM_LIMIT not in body
 
 
 def test_weights_pre_trained_on_phantoms_are_not_called_vmambas(metrics):

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from reports.make.page.cases import main_runs
+from reports.make.page.comparison import scale_of
 from reports.make.page.document import OUTPUT, TEMPLATES, make_page, policy
+from reports.make.page.examples import examples
 from reports.make.page.further import page_table
 from reports.make.page.layout import DASH
 from reports.make.page.pixels import drawing
@@ -118,7 +120,9 @@ def test_landmarks_language_and_names(page):
     ids = [a["id"] for _, a, _ in page.elements if "id" in a]
     assert [name for name, n in Counter(ids).items() if n > 1] == []
     for _, attributes, _ in page.elements:
-        if attributes.get("href", "").startswith("#"):
+        if attributes.get("href", "").startswith("#case="):
+            assert attributes["class"] == "trio"
+        elif attributes.get("href", "").startswith("#"):
             assert attributes["href"][1:] in ids
         if "aria-labelledby" in attributes:
             assert attributes["aria-labelledby"] in ids
@@ -126,18 +130,20 @@ def test_landmarks_language_and_names(page):
 
 
 def test_tables_have_captions_and_every_column_a_button(page):
-    tables = page.all("table")
+    tables = page.all("table", **{"class": "sortable"})
     # I in two, II to VI, then those that the paper does not have: six, the runs, and an extra one.
     assert len(tables) == len(page.all("caption")) == 7 + 6 + 2
     for attributes, _ in page.all("th"):
-        assert attributes["scope"] in ("col", "colgroup", "row")
+        assert attributes["scope"] in ("col", "colgroup", "row", "rowgroup")
     columns = page.all("th", scope="col")
     assert len(columns) > 100
     assert all(words.strip() for _, words in columns)  # the text of its button
+    (main,) = page.all("section", id="comparison")
+    assert main[0]["aria-labelledby"] == "comparison-title"
 
 
 def test_rows_are_as_wide_as_the_headings(text):
-    for table in re.findall(r"<table.*?</table>", text, re.S):
+    for table in re.findall(r'<table class="sortable">.*?</table>', text, re.S):
         head, body = table.split("<tbody>")
         rows = [
             sum(
@@ -277,13 +283,167 @@ def test_intervals_verdicts_and_stars(root):
     assert "paired permutation test" in text
 
 
-def test_the_band_is_there_for_phantoms_alone(root, page):
-    (band,) = [words for a, words in page.all("p", role="note")]
-    assert "Phantom data: these figures say nothing about skin lesions" in band
+def notes_of(page):
+    """The notes on what a block was made from, as (class, text)."""
+    return [(a["class"], words) for _, a, words in page.elements if a.get("role") == "note"]
+
+
+def test_a_band_stands_on_the_blocks_of_phantoms_alone(root, text):
+    root, params = root
+    runs = runs_of(params, Run)
+    write_all(root, params, runs, source="http")
+    real = metrics_of(root, "isic17-64")
+    write_all(root, params, runs)
+    for path, content in real.items():
+        path.write_text(content)
+    mixed = built(root, params, runs)
+    bands = [words for kind, words in notes_of(Page(mixed)) if kind == "origin phantom"]
+    assert len(bands) > 8
+    assert not [words for words in bands if "ISIC17" in words]
+    first, second = (
+        mixed[mixed.index(f'id="table1-{name}"') :].partition("<thead>")[0]
+        for name in ("isic17", "isic18")
+    )
+    assert 'class="origin real"><b>ISIC17:</b> 56 training and 24 test images of the real' in first
+    assert "hantom" not in first
+    assert 'class="origin phantom" role="note"><b>ISIC18:</b> 56 training' in second
+    # Columns of both datasets: a note for each, and the headings tell them apart.
+    columns = mixed[mixed.index('id="table3-isic17-isic18"') :].partition("<tbody>")[0]
+    assert columns.count('class="origin phantom"') == columns.count('class="origin real"') == 1
+    assert re.findall(r'colspan="6">(.*?)</th>', columns) == ["ISIC17", "ISIC18 (phantoms)"]
+    viewed = views(Page(mixed))
+    assert viewed["isic17-64"]["warning"] == ""
+    assert viewed["isic18-64"]["warning"].startswith("Figures on phantoms")
+    assert viewed["isic18-64"]["title"].startswith("ISIC18 (phantoms) at")
+    assert (
+        'class="origin phantom"' in text[text.index('id="table1-isic17"') :].partition("<thead>")[0]
+    )
+
+
+def metrics_of(root, view):
+    """The metrics files of a view's runs, with their content."""
+    return {path: path.read_text() for path in root.glob(f"metrics/demo/{view}/**/metrics.json")}
+
+
+def test_a_sample_says_that_it_does_not_compare(root):
     root, params = root
     runs = [run for run in runs_of(params, Run) if run.view == "isic17-64"]
-    write_all(root, params, runs, source="http")
-    assert not Page(built(root, params, runs)).all("p", role="note")
+    write_all(root, params, runs, source="sample")
+    page = Page(built(root, params, runs))
+    kinds = {kind for kind, _ in notes_of(page)} - {"origin phantom"}  # that one is the viewer's
+    assert kinds == {"origin sample"}
+    said = [words for kind, words in notes_of(page) if kind == "origin sample"]
+    assert all("Not the paper's 1,500 and 650 images: the figures do not" in one for one in said)
+    assert any("a sample of 80 real ISIC 2017 images (56 to train, 24 to test)" in s for s in said)
+
+
+def test_the_first_screen_comes_before_tables_settings_and_provenance(text):
+    places = [
+        text.index(part)
+        for part in (
+            '<p class="summary">Profile demo: 8 runs of 2 variants of VM-UNet',
+            '<a href="#tables">',
+            '<a href="#cases">',
+            '<a href="#csv-runs">',
+            '<section id="comparison"',
+            '<section id="examples"',
+            '<section id="tables"',
+            '<section id="table1"',
+            '<section id="table6"',
+            '<details class="notes" id="reading">',
+            '<section id="further"',
+            '<section id="figures"',
+            '<section id="cases"',
+            '<section id="provenance"',
+            '<section id="references"',
+        )
+    ]
+    assert places == sorted(places)
+    number = re.search(r'<td class="number"><a href="[^"]+metrics.json"', text).start()
+    before = text[text.index("<body>") : number]
+    for words in ("Code revision", "Packages", "batch size", "permutation", "Profile</dt>"):
+        assert words not in before, words
+        assert words in text[number:], words
+
+
+def test_settings_and_legends_are_folded_and_said_once(page, text):
+    shown = re.sub(r"<details.*?</details>", "", text.partition("<script")[0], flags=re.S)
+    for words in ("batch size 4", "one confusion matrix over all test pixels at the training size"):
+        assert words not in shown
+    (reading,) = [words for a, words in page.all("details", id="reading")]
+    assert reading.count("batch size 4 (paper: 32)") == 2  # images and volumes
+    assert text.count("one confusion matrix over all test pixels at the training size") <= 2
+
+
+def test_the_main_comparison_is_drawn_on_one_scale(root):
+    root, params = root
+    runs = runs_of(params, Run)
+    write_all(root, params, runs)
+    text = built(root, params, runs, Same())
+    section = text[text.index('<section id="comparison"') :].partition("</section>")[0]
+    rows = re.findall(r'<th scope="row">(.*?)</th><td class="number[^"]*">(.*?)</td>', section)
+    models = [("VM-UNet", "80.23"), ("VM-UNet, sound protocol", DASH)]
+    assert rows[:3] == [*models, ("VM-UNet (from scratch)", "77.59")]
+    assert len(rows) == 3 + 3 + 2
+    miou = 100 * made_up(Run("isic17-64", "base", "paper", 42))["miou"]
+    assert f">{miou:.2f}</a>" in section
+    assert "[61.50, 72.25]" in section
+    assert section.count('class="published" x1=') == 1 + 5  # the key, and the paper's runs
+    low, high, dot = (
+        float(re.search(pattern, section).group(1))
+        for pattern in (
+            r'class="interval" x1="([\d.]+)%"',
+            r'class="interval" x1="[\d.]+%" x2="([\d.]+)%"',
+            r'class="measured" cx="([\d.]+)%"',
+        )
+    )
+    assert (dot - low) / (high - low) == pytest.approx((miou - 61.5) / (72.25 - 61.5), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "first_and_last"),
+    [
+        ([61.5, 82.0], (60, 90, 10), (60, 90)),
+        ([80.0, 80.0], (80, 90, 10), (80, 90)),
+        ([12.0, 81.0], (0, 100, 20), (0, 100)),
+        ([0.0, 100.0], (0, 100, 20), (0, 100)),
+    ],
+)
+def test_a_scale_holds_its_values(values, scale, first_and_last):
+    made = scale_of(values)
+    assert (made.low, made.high, made.step) == scale
+    labels = [label for label, _ in made.ticks]
+    assert (labels[0], labels[-1]) == first_and_last
+    assert all(5 <= made.place(value) <= 95 for value in values)
+    assert made.place(None) is None
+
+
+def test_examples_are_the_middle_of_each_third():
+    def view(name, scores, warning=""):
+        cases = [
+            {"score": score, "truth": f"t{i}", "prediction": f"p{i}"}
+            for i, score in enumerate(scores)
+        ]
+        run = {"key": "base-paper-42", "title": "base", "cases": cases}
+        ids = [f"a/{i}" for i in range(len(scores))]
+        return {"view": name, "title": name, "noun": "image", "warning": warning, "runs": [run]} | {
+            "ids": ids,
+            "images": [f"i{i}" for i in range(len(scores))],
+        }
+
+    phantoms = view("phantoms", [0.5], "made up")
+    real = view("real", [0.1, None, 0.9, 0.8, 0.7, 0.3, 0.3])
+    chosen = examples([phantoms, real])
+    assert (chosen.title, chosen.number, chosen.warning) == ("real", 6, "")
+    assert [(case.id, case.dice) for case in chosen.cases] == [
+        ("a/3", "80.0"),
+        ("a/5", "30.0"),
+        ("a/0", "10.0"),
+    ]
+    assert chosen.cases[0].href == "#case=real/a%2F3&run=base-paper-42"
+    assert [case.id for case in examples([phantoms]).cases] == ["a/0"] * 3
+    assert examples([view("none", [None])]) is None
+    assert examples([]) is None
 
 
 def test_figures_stand_inside_with_a_way_to_their_pdf(page):
@@ -291,7 +451,7 @@ def test_figures_stand_inside_with_a_way_to_their_pdf(page):
         "../../reports/out/figures/curves.pdf",
         "../../reports/out/figures/nasty.pdf",
     }
-    first = next(a for a, _ in page.all("img") if a["src"].startswith("data:image/png"))
+    first = next(a for a, _ in page.all("img") if a["alt"].startswith('A "picture"'))
     assert (first["width"], first["height"]) == ("50", "30")
 
 
@@ -302,7 +462,7 @@ def test_without_figures(root):
     for path in (root / "reports/out/figures").iterdir():
         path.unlink()
     page = Page(built(root, params, runs))
-    assert not page.all("figure")
+    assert not page.all("section", id="figures")
     assert not page.all("dialog")
 
 

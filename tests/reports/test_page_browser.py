@@ -236,13 +236,34 @@ def test_a_narrow_page_does_not_scroll_sideways(browser, url, width):
     assert browser.run(f"return {wide}")
 
 
-def test_the_band_stays_in_sight(opened):
-    opened.run("scrollTo({top: 3000, behavior: 'instant'})")
-    top, scrolled = opened.run(
-        "return [document.querySelector('.band').getBoundingClientRect().top, scrollY]"
-    )
-    assert top == 0
-    assert scrolled == 3000
+def test_a_link_opens_what_is_folded_and_keys_open_it_too(opened):
+    is_open = "return document.getElementById('reading').open"
+    assert not opened.run(is_open)
+    opened.type("a[href='#reading']", ENTER)
+    assert opened.run(is_open)
+    opened.type("#reading > summary", ENTER)
+    assert not opened.run(is_open)
+
+
+def test_the_first_screen_holds_figures_and_images(browser, url):
+    bottom = "return document.querySelector(arguments[0]).getBoundingClientRect().bottom"
+    browser.open("about:blank")
+    browser.open(url, 1280, 900)
+    browser.until(f"return {DRAWN}")
+    for part in ("#comparison .of", ".examples figure"):
+        assert browser.run(bottom, part) < 900
+    browser.open("about:blank")
+    browser.open(url, 375, 812)
+    browser.until(f"return {DRAWN}")
+    assert browser.run(bottom, "#comparison .of") < 812
+    widths = "return [...document.querySelectorAll('#comparison .plot')].map(e => e.clientWidth)"
+    assert min(browser.run(widths)) > 300
+
+
+def test_an_example_leads_to_its_case(opened):
+    opened.type(".trio", ENTER)
+    opened.until(f"return {NOW}.startsWith('{IDS[0]}')")
+    assert not opened.run("return document.getElementById('warning').hidden")  # phantoms
 
 
 def test_links_lead_to_the_mlflow_that_the_address_or_the_field_names(browser, url):

@@ -7,7 +7,7 @@ import pytest
 from pipeline.config.runs import Run
 from reports.make.report import UNKNOWN, duration
 from reports.make.results.metrics import read_results
-from reports.make.results.provenance import provenance_of
+from reports.make.results.provenance import provenance_of, summary_of
 from reports.make.tables.headline import headline_scores
 from tests.helpers.tables import all_runs, make_params, write_metrics
 
@@ -37,7 +37,18 @@ def test_it_names_profile_data_seeds_revision_and_both_kinds_of_phantoms(results
     assert "phantom CT volumes" in lines["Data"]
     assert lines["Runs"] == f"{len(results[1])} runs, seeds 1 and 2"
     assert lines["Code revision"] == "revision"
-    assert provenance.phantom.endswith("about skin lesions or about organs in real CT.")
+    assert "Figures on phantoms say nothing about skin lesions." in lines["Data"]
+    assert "Figures on phantoms say nothing about organs in real CT." in lines["Data"]
+
+
+def test_the_summary_names_what_was_run_on_what(results):
+    assert summary_of(*results, NAMES) == (
+        f"Profile demo: {len(results[1])} runs of 1 variant of VM-UNet under the paper and sound "
+        "protocols, seeds 1 and 2, trained and tested on ISIC17 (56 training and 24 test "
+        "phantoms), ISIC18 (56 training and 24 test phantoms) and Synapse (18 training and 12 test "
+        "phantom CT volumes)."
+    )
+    assert summary_of(results[0], [], NAMES) == "Profile demo: nothing was measured."
 
 
 def test_missing_records_of_runs_are_called_unknown(results):

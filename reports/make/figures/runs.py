@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from reports.make.files import trusted
-from reports.make.results.data import data_sentences
+from reports.make.results.data import origins
 from reports.make.results.metrics import (
     ImageResult,
     Result,
@@ -141,10 +141,10 @@ class Runs:
         )
         if not listing:
             listing = f"{len(run_names)} runs of the grid."
-        sentences = data_sentences(results, names)
+        made_from = [origin.sentences for origin in origins(results, names)]
         return " ".join(
             [
-                *sentences,
+                *made_from,
                 listing,
                 f"Profile {self.params.profile_name}, seed{plural} {seeds}.",
             ]

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from reports.make.files import read_rows, trusted
 from reports.make.page.layout import DASH, source
 from reports.make.page.pixels import css, drawing, photograph
+from reports.make.results.data import origins
 from reports.make.results.metrics import ImageResult, Result, score_again
+from reports.make.typeset.sheet import Origin
 from vmunet.drawing.sheets.images import PREDICTION, TRUTH
 from vmunet.errors import InputError
 from vmunet.evaluation.images import load_test_images
@@ -56,17 +58,23 @@ def image_view(
         InputError: predictions, scores or arrays are missing, or name different images.
     """
     runs = [result for result in main_runs(results, view) if isinstance(result, ImageResult)]
-    return _view(root, view, runs, names[runs[0].dataset]) if runs else None
+    return _view(root, view, runs, origin_of(runs, names)) if runs else None
 
 
-def _view(root: Path, view: str, runs: Sequence[ImageResult], dataset: str) -> dict[str, Any]:
+def origin_of(runs: Sequence[Result], names: Mapping[str, str]) -> Origin:
+    """What the data of a view's runs are."""
+    return origins(runs, {runs[0].dataset: names[runs[0].dataset]})[0]
+
+
+def _view(root: Path, view: str, runs: Sequence[ImageResult], origin: Origin) -> dict[str, Any]:
     # Both protocols have the same test images, resized a little differently: one is shown.
     arrays = root / "data/arrays" / view / runs[0].run.protocol
     test = load_test_images(arrays)
     size = runs[0].size
     return {
         "view": view,
-        "title": f"{dataset} at {size}\u00d7{size}",
+        "title": f"{origin.tagged} at {size}\u00d7{size}",
+        "warning": origin.caution if origin.kind == "phantom" else "",
         "noun": "image",
         "sides": ["Truth", "Prediction"],
         "legend": LEGEND,

@@ -9,6 +9,8 @@ import jinja2
 from markupsafe import Markup
 
 from reports.make.figures.listing import figure_folders, read_cases
+from reports.make.page.comparison import comparison
+from reports.make.page.examples import examples
 from reports.make.page.figures import embedded
 from reports.make.page.further import further_tables
 from reports.make.page.layout import DASH, MLFLOW
@@ -27,14 +29,17 @@ def make_page(root: Path) -> None:
     """
     report = read_report(root)
     folders = figure_folders(report.pictured)
+    views = [cases for view in report.pictured if (cases := read_cases(root, view))]
     text = render(
         root / TEMPLATES,
         report=report,
+        comparison=comparison(report),
+        examples=examples(views),
         sections=sections(report),
-        legend=[LEGEND, INFERENCE] if has_inference(report) else [LEGEND],
+        legend=[LEGEND, *([INFERENCE] if has_inference(report) else []), *report.legend],
         further=further_tables(report),
         figures=[figure for folder in folders for figure in embedded(root, folder)],
-        views=[cases for view in report.pictured if (cases := read_cases(root, view))],
+        views=views,
     )
     with whole_file(root / OUTPUT) as part:
         part.write_text(text, encoding="utf-8", newline="\n")

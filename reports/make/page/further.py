@@ -17,7 +17,7 @@ from reports.make.page.layout import (
 )
 from reports.make.report import Report
 from reports.make.tidy import Tidy, Value
-from reports.make.typeset.sheet import Caption
+from reports.make.typeset.sheet import Caption, Origin
 
 RUNS = "runs"  # runs.csv, which has no caption
 # One table of the page stands for two in LaTeX, so these titles differ from those captions'.
@@ -54,13 +54,13 @@ def further_tables(report: Report) -> list[Further]:
             key=f"further-{name}",
             title=TITLES.get(name) or (caption.title if caption else name),
             caption=caption,
-            table=page_table(name, data),
+            table=page_table(name, data, caption.origins if caption else ()),
         )
         for name, caption, data in [*own_parts, (RUNS, None, report.runs)]
     ]
 
 
-def page_table(name: str, data: Tidy) -> PageTable:
+def page_table(name: str, data: Tidy, origins: tuple[Origin, ...] = ()) -> PageTable:
     """A tidy table: figures rounded as their column needs, paths as links.
 
     Columns `x_low` and `x_high` stand in brackets below the figures of their column `x`.
@@ -79,6 +79,7 @@ def page_table(name: str, data: Tidy) -> PageTable:
     return PageTable(
         key=f"csv-{name}",
         caption=f"{name}.csv",
+        origins=origins,
         groups=[],
         columns=[Column(column.replace("_", " "), number=numeric[column]) for column in cells],
         rows=[[column[i] for column in cells.values()] for i in range(len(data.rows))],

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from reports.make.typeset.sheet import Origin
+
 ROOT = "../.."  # from reports/out/index.html to the repository's root
 # The page's default address of MLflow; its reader can name another one.
 MLFLOW = "http://127.0.0.1:5000"
@@ -53,12 +55,14 @@ class Column:
 class PageTable:
     """A table that can be sorted by each column; the first cell of a row is its heading.
 
-    `groups` are the rows of headings above the columns: a text and the number of columns below it.
+    `origins` say what its figures were made from. `groups` are the rows of headings above the
+    columns: a text and the number of columns below it.
     `references[i]` is the number of the paper's reference that row i cites, or None.
     """
 
     key: str
     caption: str
+    origins: tuple[Origin, ...]
     groups: list[list[tuple[str, int]]]
     columns: list[Column]
     rows: list[list[PageCell]]

@@ -4,17 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reports.make.page.layout import DASH, Column, PageCell, PageTable, Source, source
-from reports.make.report import Figure, PaperTable, Report, Row
-from reports.make.typeset.sheet import Caption
+from reports.make.report import Figure, PaperTable, Part, Report, Row
+from reports.make.typeset.sheet import Caption, Origin
 from reports.make.typeset.words import DASH as NOTHING
 from reports.make.typeset.words import best, bracketed, number, probability, signed
 
 VERDICTS = {"inside": "\u2248 inside", "above": "\u25b2 above", "below": "\u25bc below"}
 LEGEND = (
-    "publ.: as the paper reports; meas.: measured here, a link to the metrics file; diff.: "
-    "measured minus published, in points. The arrow \u2197 opens the run on MLflow's page (make ui "
-    "starts it). The best of each column is bold. Every column can be sorted: click its "
-    "heading, or press Enter on it."
+    "diff.: measured minus published, in points. A measured figure is a link to its metrics file; "
+    "the arrow \u2197 opens the run on MLflow's page (make ui starts it). Every column can be "
+    "sorted: click its heading, or press Enter on it."
 )
 INFERENCE = (
     "In brackets: the 95% bootstrap interval of the measured figure over the test images or cases; "
@@ -41,11 +40,21 @@ def sections(report: Report) -> list[Section]:
             key=part.table.name,
             title=f"Table {part.table.key}. {part.sheet.caption.title}",
             caption=part.sheet.caption,
-            tables=_PaperTable(part.table, report).parts(),
+            tables=_PaperTable(part, part.table, report).parts(),
         )
         for part in report.parts
         if part.table
     ]
+
+
+def run_sources(report: Report) -> dict[str, Source]:
+    """The links of each run, by its name."""
+    return {
+        str(run["run"]): source(
+            str(run["run"]), str(run["metrics_file"]), str(run["mlflow_run_id"] or "")
+        )
+        for run in report.runs.records()
+    }
 
 
 def has_inference(report: Report) -> bool:
@@ -57,15 +66,12 @@ def has_inference(report: Report) -> bool:
 class _PaperTable:
     """One of the paper's tables, with the report's datasets, metrics and runs."""
 
-    def __init__(self, table: PaperTable, report: Report) -> None:
+    def __init__(self, part: Part, table: PaperTable, report: Report) -> None:
         self.table, self.spec = table, table.spec
-        self.names, self.metrics = report.datasets, report.metrics
-        self.sources: Mapping[str, Source] = {
-            str(run["run"]): source(
-                str(run["run"]), str(run["metrics_file"]), str(run["mlflow_run_id"] or "")
-            )
-            for run in report.runs.records()
-        }
+        named = zip(self.spec["datasets"], part.sheet.caption.origins, strict=True)
+        self.origins: Mapping[str, Origin] = dict(named)
+        self.metrics = report.metrics
+        self.sources = run_sources(report)
 
     def parts(self) -> list[PageTable]:
         datasets = list(self.spec["datasets"])
@@ -85,18 +91,19 @@ class _PaperTable:
             if extra:
                 of_row += [_plain(text) for text in row.extra or (DASH,) * len(extra)]
         for dataset in datasets:
-            upper.append((self.names[dataset], 3 * len(self.spec["metrics"])))
+            upper.append((self.origins[dataset].tagged, 3 * len(self.spec["metrics"])))
             for metric in self.spec["metrics"]:
                 heading = self.metrics[metric]["heading"]
                 lower.append((heading, 3))
-                of = f"{self.names[dataset]} {heading}"
+                of = f"{self.origins[dataset].name} {heading}"
                 columns += [Column(text, of=of) for text in ("publ.", "meas.", "diff.")]
                 for of_row, three in zip(cells, self._three(rows, dataset, metric), strict=True):
                     of_row += three
-        titles = " and ".join(self.names[dataset] for dataset in datasets)
+        titles = " and ".join(self.origins[dataset].tagged for dataset in datasets)
         return PageTable(
             key=f"{self.table.name}-{'-'.join(datasets)}",
             caption=f"Table {self.table.key}, {titles}",
+            origins=tuple(self.origins[dataset] for dataset in datasets),
             groups=[upper, lower] if len(datasets) > 1 else [lower],
             columns=columns,
             rows=cells,
@@ -126,8 +133,9 @@ class _PaperTable:
                 references.append(None)
         return PageTable(
             key=f"{self.table.name}-{dataset}",
-            caption=f"Table {self.table.key}, {self.names[dataset]}; below a measured figure its "
-            "difference to the published one",
+            caption=f"Table {self.table.key}, {self.origins[dataset].tagged}; below a measured "
+            "figure its difference to the published one",
+            origins=(self.origins[dataset],),
             groups=[],
             columns=columns,
             rows=cells,

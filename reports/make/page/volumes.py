@@ -14,12 +14,14 @@ from reports.make.page.cases import (
     head,
     main_runs,
     number_of,
+    origin_of,
     percent,
     scores_of,
 )
 from reports.make.page.layout import DASH
 from reports.make.page.pixels import css, drawing, photograph
 from reports.make.results.metrics import Result, VolumeResult, score_again
+from reports.make.typeset.sheet import Origin
 from vmunet.data.slice_dataset import open_case
 from vmunet.drawing.figures.slices import choose_slice
 from vmunet.drawing.sheets.images import PALETTE
@@ -38,10 +40,10 @@ def volume_view(
         InputError: predictions, scores or arrays are missing or do not fit one another.
     """
     runs = [result for result in main_runs(results, view) if isinstance(result, VolumeResult)]
-    return _view(root, view, runs, names[runs[0].dataset]) if runs else None
+    return _view(root, view, runs, origin_of(runs, names)) if runs else None
 
 
-def _view(root: Path, view: str, runs: Sequence[VolumeResult], dataset: str) -> dict[str, Any]:
+def _view(root: Path, view: str, runs: Sequence[VolumeResult], origin: Origin) -> dict[str, Any]:
     predictions = [(result, read_labels(root / Path(result.path).parent / NAME)) for result in runs]
     cases = sorted(predictions[0][1])
     slices = {}
@@ -56,7 +58,8 @@ def _view(root: Path, view: str, runs: Sequence[VolumeResult], dataset: str) -> 
     different = [*LEGEND["agreement"], ["another organ", css(OTHER)]]
     return {
         "view": view,
-        "title": f"{dataset} at {runs[0].size}\u00d7{runs[0].size}",
+        "title": f"{origin.tagged} at {runs[0].size}\u00d7{runs[0].size}",
+        "warning": origin.caution if origin.kind == "phantom" else "",
         "noun": "case",
         "sides": ["Truth", "Prediction"],
         "legend": {"masks": organs, "agreement": different},

@@ -1,103 +1,118 @@
-"""A caption's sentences on the data: source, counts, stored sizes, and a warning of phantoms."""
+"""What the figures of each dataset were made from, and how resizing changed its images."""
 
 from collections.abc import Mapping, Sequence
 
 from reports.make.results.metrics import SOURCES, VOLUME_SOURCES, Result, VolumeResult
+from reports.make.typeset.sheet import Kind, Origin
 from reports.make.typeset.words import count, listed, px
+from vmunet.data.isic.official import DATASETS
 
-LESIONS = "Phantom data: these figures say nothing about skin lesions."
-ORGANS = "Phantom data: these figures say nothing about organs in real CT."
-BOTH = "Phantom data: these figures say nothing about skin lesions or about organs in real CT."
-
-
-def data_sentences(results: Sequence[Result], datasets: Mapping[str, str]) -> list[str]:
-    """A sentence for each dataset; datasets with the same sentence share it."""
-    names_by_sentence: dict[str, list[str]] = {}
-    for dataset, name in datasets.items():
-        dataset_results = [result for result in results if result.dataset == dataset]
-        names_by_sentence.setdefault(_data(dataset_results), []).append(name)
-    return [
-        f"{listed(named)}{' (each)' if len(named) > 1 and results else ''}: {sentence}"
-        for sentence, named in names_by_sentence.items()
-    ]
+LESIONS = "Figures on phantoms say nothing about skin lesions."
+ORGANS = "Figures on phantoms say nothing about organs in real CT."
+SAMPLE = "Not the paper's {} and {} images: the figures do not compare with the published ones."
 
 
-def phantom_warning(results: Sequence[Result], datasets: Mapping[str, str]) -> str:
-    """The warning that phantoms were used; it names the datasets if some are real."""
-    phantoms = [
-        name
+def origins(results: Sequence[Result], datasets: Mapping[str, str]) -> tuple[Origin, ...]:
+    """What the figures of each dataset were made from; `datasets` are the names by key."""
+    return tuple(
+        _origin(name, [result for result in results if result.dataset == dataset])
         for dataset, name in datasets.items()
-        if any(r.dataset == dataset and r.data["source"] == "phantom" for r in results)
-    ]
-    if not phantoms:
-        return ""
-    warning = ORGANS if isinstance(results[0], VolumeResult) else LESIONS
-    if any(result.data["source"] != "phantom" for result in results):
-        return warning.replace("data:", f"data ({', '.join(phantoms)}):")
-    return warning
-
-
-def joined_warnings(warnings: Sequence[str]) -> str:
-    """The warnings of images and of volumes, in one sentence if they say the same."""
-    return BOTH if list(warnings) == [LESIONS, ORGANS] else " ".join(filter(None, warnings))
-
-
-def _data(results: Sequence[Result]) -> str:
-    """One dataset's source, counts and stored sizes, and the effect of resizing on its images."""
-    if not results:
-        return "nothing measured, the grid runs none of these rows."
-    data, volumes = results[0].data, isinstance(results[0], VolumeResult)
-    (width, height), (widest, highest) = data["native_min"], data["native_max"]
-    low, high = px(width, height), px(widest, highest)
-    sizes = sorted({result.size for result in results})
-    used = listed([px(size, size) for size in sizes])
-    images = _volumes(results[0], low, high) if volumes else _images(results[0], low, high)
-    sentences = [f"{images}, used at {used}."]
-    unresized = [px(size, size) for size in sizes if low == high == px(size, size)]
-    larger = [
-        px(size, size)
-        for size in sizes
-        if max(widest, highest) <= size and px(size, size) not in unresized
-    ]
-    if unresized and volumes:
-        sentences.append(f"At {listed(unresized)} their slices are not resized.")
-    elif unresized:
-        sentences.append(
-            f"At {listed(unresized)} these images are not resized: the soft masks of the published "
-            "resizing do not arise."
-        )
-    if larger:
-        images = "their slices" if volumes else "they"
-        sentences.append(f"At {listed(larger)} {images} are upsampled and gain no detail.")
-    return " ".join(sentences)
-
-
-def _images(result: Result, low: str, high: str) -> str:
-    data = result.data
-    # Images of a local archive, or of a prepared set, may have been reduced before.
-    stored = "stored at" if data["source"] in ("file", "prepared") else "natively"
-    return (
-        f"{data['n_train']} training and {data['n_test']} test {SOURCES[data['source']]}, "
-        f"{stored} {_between(result, low, high)}"
     )
 
 
-def _volumes(result: Result, low: str, high: str) -> str:
-    data = result.data
+def resizing(results: Sequence[Result], datasets: Mapping[str, str]) -> list[str]:
+    """What resizing does to the stored images; datasets with the same sentences share them."""
+    names_by_text: dict[str, list[str]] = {}
+    for dataset, name in datasets.items():
+        of_dataset = [result for result in results if result.dataset == dataset]
+        if of_dataset and (text := _resizing(of_dataset)):
+            names_by_text.setdefault(text, []).append(name)
+    return [f"{listed(names)}: {text}" for text, names in names_by_text.items()]
+
+
+def _origin(name: str, results: Sequence[Result]) -> Origin:
+    if not results:
+        return Origin(name, "none", "", "nothing measured.", "")
+    result = results[0]
+    source = result.data["source"]
+    kind: Kind = source if source in ("phantom", "sample") else "real"
+    sizes = listed([px(size, size) for size in sorted({one.size for one in results})])
+    if isinstance(result, VolumeResult):
+        short, text, caution = _volumes(result)
+    else:
+        short, text, caution = _images(result)
+    return Origin(name, kind, short, f"{text}, used at {sizes}.", caution)
+
+
+def _images(result: Result) -> tuple[str, str, str]:
+    """The short words, the full ones and the caution for a dataset of images."""
+    train, test, source = (result.data[name] for name in ("n_train", "n_test", "source"))
+    counts = f"{train:,} training and {test:,} test"
+    if source == "phantom":
+        return f"{counts} phantoms", f"{counts} {SOURCES[source]}", LESIONS
+    # Images of a local archive, a prepared set or the sample may have been reduced before.
+    stored = f"{'natively' if source == 'http' else 'stored at'} {_stored(result)}"
+    if source == "sample":
+        official = DATASETS[result.dataset]
+        short = f"a sample of {train + test:,} real images, {train:,} to train and {test:,} to test"
+        text = (
+            f"a sample of {train + test:,} real {official.title} images ({train:,} to train, "
+            f"{test:,} to test), {stored}"
+        )
+        return short, text, SAMPLE.format(f"{official.n_train:,}", f"{official.n_test:,}")
+    return f"{counts} images", f"{counts} {SOURCES[source]}, {stored}", ""
+
+
+def _volumes(result: Result) -> tuple[str, str, str]:
+    """The same for a dataset of CT volumes."""
+    data, source = result.data, result.data["source"]
     train, test = (
         f"{count(data[f'n_{part}'], f'{words} case')} ({count(data[f'{part}_slices'], 'slice')})"
         for part, words in (("train", "training"), ("test", "test"))
     )
-    plane = _between(result, low, high)
-    return (
-        f"{train} and {test} of {VOLUME_SOURCES[data['source']]}, "
-        f"{plane}{' px' if low == high else ''} in plane"
+    low, high = _range(result)
+    text = (
+        f"{train} and {test} of {VOLUME_SOURCES[source]}, "
+        f"{_stored(result)}{' px' if low == high else ''} in plane"
     )
+    kind = "phantom CT volumes" if source == "phantom" else "CT volumes"
+    short = f"{data['n_train']} training and {data['n_test']} test {kind}"
+    return short, text, ORGANS if source == "phantom" else ""
 
 
-def _between(result: Result, low: str, high: str) -> str:
+def _range(result: Result) -> tuple[str, str]:
+    (width, height), (widest, highest) = result.data["native_min"], result.data["native_max"]
+    return px(width, height), px(widest, highest)
+
+
+def _stored(result: Result) -> str:
     """The stored size, or the smallest and largest length of each side."""
+    low, high = _range(result)
     if low == high:
         return low
     (width, height), (widest, highest) = result.data["native_min"], result.data["native_max"]
     return f"{width} to {widest} px wide and {height} to {highest} px high"
+
+
+def _resizing(results: Sequence[Result]) -> str:
+    """The effect of resizing on one dataset's images; '' if they are reduced."""
+    volumes = isinstance(results[0], VolumeResult)
+    low, high = _range(results[0])
+    longest = max(results[0].data["native_max"])
+    sizes = sorted({result.size for result in results})
+    unresized = [px(size, size) for size in sizes if low == high == px(size, size)]
+    larger = [
+        px(size, size) for size in sizes if longest <= size and px(size, size) not in unresized
+    ]
+    sentences = []
+    if unresized and volumes:
+        sentences.append(f"At {listed(unresized)} the slices are not resized.")
+    elif unresized:
+        sentences.append(
+            f"At {listed(unresized)} the images are not resized: the soft masks of the published "
+            "resizing do not arise."
+        )
+    if larger:
+        pictures = "the slices" if volumes else "the images"
+        sentences.append(f"At {listed(larger)} {pictures} are upsampled and gain no detail.")
+    return " ".join(sentences)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SOURCES = {
     "phantom": "phantom images (synthetic)",
+    "sample": "real images, a sample of the dataset",
     # A local copy may hold reduced images, so a caption says nothing about the original ones.
     "file": "real images from local archives",
     "http": "images of the real archive (downloaded)",

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reports.make.report import UNKNOWN, Provenance
-from reports.make.results.data import data_sentences, joined_warnings, phantom_warning
-from reports.make.results.metrics import Result, VolumeResult
-from reports.make.typeset.words import count
+from reports.make.results.data import origins
+from reports.make.results.metrics import Result
+from reports.make.typeset.sheet import Origin
+from reports.make.typeset.words import count, listed
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
@@ -16,30 +17,43 @@ def provenance_of(
     params: "Params", results: Sequence[Result], names: Mapping[str, str]
 ) -> Provenance:
     """The provenance of these runs; `names` are the datasets' names in the tables."""
-    kinds: tuple[Sequence[Result], ...] = (
-        [result for result in results if not isinstance(result, VolumeResult)],
-        [result for result in results if isinstance(result, VolumeResult)],
-    )
-    data, warnings = [], []
-    for kind in filter(None, kinds):
-        datasets = {result.dataset for result in kind}
-        own_names = {key: name for key, name in names.items() if key in datasets}
-        data += data_sentences(kind, own_names)
-        warnings.append(phantom_warning(kind, own_names))
+    measured = measured_origins(results, names).values()
     checkpoints = [result.checkpoint for result in results]
     seconds = [checkpoint.get("seconds") for checkpoint in checkpoints]
     known_seconds = [float(value) for value in seconds if value is not None]
     return Provenance(
         profile=params.profile_name,
         about=" ".join(params.profile.about.split()),
-        data=data,
-        phantom=joined_warnings(warnings),
+        data=[origin.sentences for origin in measured],
         runs=len(results),
         seeds=sorted({result.run.seed for result in results}),
         revisions=_distinct(checkpoint.get("git") for checkpoint in checkpoints),
         devices=_distinct(map(_device, checkpoints)),
         versions=_versions([checkpoint.get("versions") or {} for checkpoint in checkpoints]),
         seconds=sum(known_seconds) if results and len(known_seconds) == len(results) else None,
+    )
+
+
+def measured_origins(results: Sequence[Result], names: Mapping[str, str]) -> dict[str, Origin]:
+    """What the figures of each measured dataset were made from, by key, in the order of `names`."""
+    measured = {result.dataset for result in results}
+    datasets = {key: name for key, name in names.items() if key in measured}
+    return dict(zip(datasets, origins(results, datasets), strict=True))
+
+
+def summary_of(params: "Params", results: Sequence[Result], names: Mapping[str, str]) -> str:
+    """What was run on what, in one sentence."""
+    if not results:
+        return f"Profile {params.profile_name}: nothing was measured."
+    variants = count(len({result.run.cell for result in results}), "variant")
+    protocols = sorted({result.run.protocol for result in results})
+    seeds = sorted({result.run.seed for result in results})
+    datasets = [f"{one.name} ({one.short})" for one in measured_origins(results, names).values()]
+    return (
+        f"Profile {params.profile_name}: {count(len(results), 'run')} of {variants} of VM-UNet "
+        f"under the {listed(protocols)} protocol{'s' if protocols[1:] else ''}, "
+        f"seed{'s' if seeds[1:] else ''} {listed([str(seed) for seed in seeds])}, trained and "
+        f"tested on {listed(datasets)}."
     )
 
 

@@ -1,15 +1,15 @@
-"""A table's caption: profile, data, image counts, seeds and protocols.
+"""A table's caption: profile, seeds, protocols, and what each dataset's figures were made from.
 
 Data, runs and seeds are read from the runs' own metrics files; width, schedule and initial weights
 from the profile and the cells that declare them. So nobody can mistake a demo table for the
 paper's.
 """
 
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from reports.make.report import PaperTable
-from reports.make.results.data import data_sentences, joined_warnings, phantom_warning
+from reports.make.results.data import origins, resizing
 from reports.make.results.metrics import ImageResult, Result, VolumeResult
 from reports.make.tables.inputs import Inputs
 from reports.make.typeset.sheet import Caption
@@ -33,15 +33,17 @@ def caption(table: PaperTable, inputs: Inputs) -> Caption:
     """The caption of one table. Sizes are width×height in px."""
     results = sorted(inputs.of(table.runs), key=_order)
     datasets = {dataset: inputs.names[dataset] for dataset in table.spec["datasets"]}
-    sentences = [f"Profile {inputs.params.profile_name}.", *data_sentences(results, datasets)]
-    if results:
-        sentences += [f"{_runs(results)}. {_seeds(results)}", _models(inputs, results)]
     return Caption(
         title=table.spec["title"],
-        warning=phantom_warning(results, datasets),
-        text=" ".join(sentences),
-        legend=_legend(table, results),
-        notes=(*table.spec["notes"], *_micro_batches(results)),
+        text=_text(inputs, results),
+        origins=origins(results, datasets),
+        notes=(
+            *_columns(table),
+            *table.spec["notes"],
+            *resizing(results, datasets),
+            *_micro_batches(results),
+        ),
+        legend=_legend(table, inputs, results),
     )
 
 
@@ -50,27 +52,17 @@ def runs_caption(
 ) -> Caption:
     """The caption of a table of `results`: means over the seeds, or single runs if `own` is given.
 
-    `own` says how the table shows the runs. If the table has images and volumes, each kind has its
-    own sentences.
+    `own` says how the table shows the runs.
     """
-    results = list({result.path: result for result in results}.values())
-    sentences, warnings = [f"Profile {inputs.params.profile_name}."], []
-    for kind in (ImageResult, VolumeResult):
-        of_kind = sorted((r for r in results if isinstance(r, kind)), key=_order)
-        if of_kind:
-            measured_datasets = {result.dataset for result in of_kind}
-            datasets = {key: name for key, name in inputs.names.items() if key in measured_datasets}
-            sentences += data_sentences(of_kind, datasets)
-            sentences.append(f"{_runs(of_kind)}, {own}." if own else f"{_runs(of_kind)}.")
-            sentences += [] if own else [_seeds(of_kind)]
-            sentences.append(_models(inputs, of_kind))
-            warnings.append(phantom_warning(of_kind, datasets))
+    results = sorted({result.path: result for result in results}.values(), key=_order)
+    measured = {result.dataset for result in results}
+    datasets = {key: name for key, name in inputs.names.items() if key in measured}
     return Caption(
         title=title,
-        warning=joined_warnings(warnings),
-        text=" ".join(sentences),
-        legend=(),
-        notes=(*notes, *_micro_batches(results)),
+        text=_text(inputs, results, own),
+        origins=origins(results, datasets),
+        notes=(*notes, *resizing(results, datasets), *_micro_batches(results)),
+        legend=_settings(inputs, results),
     )
 
 
@@ -78,56 +70,84 @@ def _order(result: Result) -> tuple[str, int, str]:
     return result.dataset, result.size, result.path
 
 
-def _runs(results: Sequence[Result]) -> str:
-    """The number of runs under each protocol; without a full stop."""
-    protocols = [
-        f"{number} under the {protocol} protocol"
-        for protocol in ("paper", "sound")
-        if (number := sum(result.run.protocol == protocol for result in results))
-    ]
-    return f"{count(len(results), 'run')}: {listed(protocols)}"
+def _kinds(results: Sequence[Result]) -> list[list[Result]]:
+    """The results on images, and those on volumes; without an empty list."""
+    images: list[Result] = [result for result in results if isinstance(result, ImageResult)]
+    volumes: list[Result] = [result for result in results if isinstance(result, VolumeResult)]
+    return [of_kind for of_kind in (images, volumes) if of_kind]
 
 
-def _seeds(results: Sequence[Result]) -> str:
-    """How a figure is computed from the seeds."""
+def _text(inputs: Inputs, results: Sequence[Result], own: str = "") -> str:
+    """Profile, seeds, runs, width and epochs, in one sentence."""
+    profile = f"Profile {inputs.params.profile_name}"
+    if not results:
+        return f"{profile}."
     seeds = sorted({result.run.seed for result in results})
-    numbers = ", ".join(str(seed) for seed in seeds)
-    if len(seeds) == 1:
-        return f"One seed ({numbers}): single values, without a spread."
-    return f"Mean ± sample standard deviation over {len(seeds)} seeds ({numbers})."
+    named = f"seed{'s' if seeds[1:] else ''} {listed([str(seed) for seed in seeds])}"
+    if seeds[1:] and not own:
+        named += " (mean ± sample standard deviation)"
+    rows = f", {own}" if own else ""
+    sizes = [_size(inputs, of_kind) for of_kind in _kinds(results)]
+    if len(set(sizes)) > 1:
+        sizes = [f"on images {sizes[0]}", f"on volumes {sizes[1]}"]
+    return f"{profile}, {named}; {_runs(results)}{rows}; {'; '.join(dict.fromkeys(sizes))}."
 
 
-def _models(inputs: Inputs, results: Sequence[Result]) -> str:
-    """Width, schedule and initial weights of the trained models, compared with the paper's."""
-    params, published = inputs.params, inputs.published
-    train, settings = params.profile.train, published["settings"]
-    if isinstance(results[0], VolumeResult):
-        train, settings = params.profile.train_volumes, published["settings_volumes"]
-    width = (f"width {train.dims[0]}", train.dims[0], settings["dims"][0])
-    epochs = (count(train.epochs, "epoch"), train.epochs, settings["epochs"])
-    schedule = (
-        (f"batch size {train.batch_size}", train.batch_size, settings["batch_size"]),
-        (f"learning rate {train.learning_rate:g}", train.learning_rate, settings["learning_rate"]),
-        (f"T_max {train.t_max}", train.t_max, settings["t_max"]),
+def _runs(results: Sequence[Result]) -> str:
+    """The number of runs under each protocol."""
+    numbers = {
+        protocol: sum(result.run.protocol == protocol for result in results)
+        for protocol in ("paper", "sound")
+    }
+    if not all(numbers.values()):
+        (protocol,) = (name for name, number in numbers.items() if number)
+        return f"{count(len(results), 'run')} under the {protocol} protocol"
+    return (
+        f"{count(len(results), 'run')}, {numbers['paper']} under the paper protocol and "
+        f"{numbers['sound']} under the sound one"
     )
-    if all(value == paper for _, value, paper in (width, epochs, *schedule)):
-        settings_text = ", ".join(words for words, _, _ in schedule)
-        text = f"Models of {width[0]} trained for {epochs[0]} ({settings_text}), as in the paper."
-    else:
-        against_paper = [f"{words} (paper: {paper:g})" for words, _, paper in (width, epochs)]
-        text = f"Models of {against_paper[0]} trained for {against_paper[1]}"
-        differing = [
-            f"{words} (paper: {paper:g})" for words, value, paper in schedule if value != paper
-        ]
-        text += f", with {listed(differing)}." if differing else "."
-    pretrained = any(params.cells[result.run.cell].init != "none" for result in results)
-    if pretrained and params.profile.weights.source == "phantom":
-        text += " Initial weights from a short pre-training on phantoms, not VMamba's."
-    text += own_settings(params, results)
-    size = settings["size"]
-    if isinstance(results[0], VolumeResult) and {result.size for result in results} != {size}:
-        text += f" The paper's slices were resized to {px(size, size)}."
-    return text
+
+
+def _trained(inputs: Inputs, result: Result) -> tuple[Any, Mapping[str, Any]]:
+    """The profile's settings of a training like this one, and the paper's."""
+    if isinstance(result, VolumeResult):
+        return inputs.params.profile.train_volumes, inputs.published["settings_volumes"]
+    return inputs.params.profile.train, inputs.published["settings"]
+
+
+def _against(words: str, value: float, paper: float) -> str:
+    return words if value == paper else f"{words} (paper: {paper:g})"
+
+
+def _size(inputs: Inputs, results: Sequence[Result]) -> str:
+    """Width and epochs, each with the paper's if that is another one."""
+    train, paper = _trained(inputs, results[0])
+    width = _against(f"width {train.dims[0]}", train.dims[0], paper["dims"][0])
+    return f"{width}, {_against(count(train.epochs, 'epoch'), train.epochs, paper['epochs'])}"
+
+
+def _settings(inputs: Inputs, results: Sequence[Result]) -> tuple[str, ...]:
+    """Width, schedule and initial weights of the trained models, compared with the paper's."""
+    sentences = []
+    for of_kind in _kinds(results):
+        volumes = isinstance(of_kind[0], VolumeResult)
+        train, paper = _trained(inputs, of_kind[0])
+        schedule = (
+            (f"batch size {train.batch_size}", train.batch_size, paper["batch_size"]),
+            (f"learning rate {train.learning_rate:g}", train.learning_rate, paper["learning_rate"]),
+            (f"T_max {train.t_max}", train.t_max, paper["t_max"]),
+        )
+        words = ", ".join(_against(*setting) for setting in schedule)
+        text = f"On {'volumes' if volumes else 'images'}: {_size(inputs, of_kind)}, {words}."
+        text += "" if "(paper:" in text else " All are the paper's."
+        text += own_settings(inputs.params, of_kind)
+        if volumes and {result.size for result in of_kind} != {paper["size"]}:
+            text += f" The paper's slices were resized to {px(paper['size'], paper['size'])}."
+        sentences.append(text)
+    pretrained = any(inputs.params.cells[result.run.cell].init != "none" for result in results)
+    if pretrained and inputs.params.profile.weights.source == "phantom":
+        sentences.append("Initial weights: a short pre-training on phantoms, not VMamba's.")
+    return tuple(sentences)
 
 
 def own_settings(params: "Params", results: Sequence[Result]) -> str:
@@ -157,21 +177,25 @@ _SOUND = (
 )
 
 
-def _legend(table: PaperTable, results: Sequence[Result]) -> tuple[str, ...]:
-    """The meaning of the columns and the protocols."""
+def _columns(table: PaperTable) -> list[str]:
+    """The meaning of this table's own signs."""
+    cited = any(row.reference for row in table.rows)
+    return ["Numbers in brackets are the paper's references."] if cited else []
+
+
+def _legend(table: PaperTable, inputs: Inputs, results: Sequence[Result]) -> tuple[str, ...]:
+    """The meaning of the columns, the protocols and the settings."""
     legend = []
-    if any(row.reference for row in table.rows):
-        legend.append("Numbers in brackets are the paper's references.")
     if table.spec["layout"] != "stacked":
         legend.append("publ.: as the paper reports; meas.: measured here.")
     legend.append("Bold: the best of the column as printed, published and measured apart.")
     if any(figure.inference and figure.inference.p is not None for figure in table.figures):
         legend.append(STAR)
-    if results:
-        volumes = isinstance(results[0], VolumeResult)
-        protocols = {result.run.protocol for result in results}
+    for of_kind in _kinds(results):
+        volumes = isinstance(of_kind[0], VolumeResult)
+        protocols = {result.run.protocol for result in of_kind}
         legend += volume_legend(protocols) if volumes else image_legend(protocols)
-    return tuple(legend)
+    return (*legend, *_settings(inputs, results))
 
 
 def image_legend(protocols: Collection[str]) -> list[str]:

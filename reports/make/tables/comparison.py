@@ -20,8 +20,8 @@ LEGEND = (
     "p: paired permutation test against VM-UNet's row under the paper protocol, corrected by Holm "
     "within the table, dataset and metric; of a row in several tables the largest. A dash where "
     "there is nothing to test. A star: p < 0.05.",
-    "Width, epochs and data are the caption's, not the paper's, where the two differ: then neither "
-    "difference nor verdict tells whether the paper's figure can be reproduced.",
+    "Where width, epochs or data are not the paper's, neither difference nor verdict tells whether "
+    "the paper's figure can be reproduced.",
     "A row of several tables stands here once; the paper reports no run under the sound protocol, "
     "which is compared with the figure of its row.",
 )
@@ -97,7 +97,7 @@ def comparison_sheet(inputs: Inputs, rows: Sequence[Compared]) -> Sheet:
     blocks: dict[str, list[Line]] = {}
     for row in rows:
         heading = inputs.declared["metrics"][row.metric]
-        title = f"{inputs.names[row.dataset]}, {heading['heading']}"
+        title = f"{inputs.heading(row.dataset)}, {heading['heading']}"
         title += " (voxels)" if heading["unit"] == "distance" else " (%)"
         figure, inference = row.figure, row.figure.inference
         star = inference is not None and inference.significant

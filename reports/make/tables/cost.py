@@ -77,11 +77,11 @@ def _caption(table: PaperTable, inputs: Inputs, speed: Speed | None) -> Caption:
         )
     return Caption(
         title=f"{table.spec['title']}: cost",
-        warning="",
         text=f"Profile {params.profile_name}. #Params and FLOPs are computed at the paper's width "
         f"{width} and {px(size, size)}; the models trained here have width {trained}.",
-        legend=("publ.: as the paper reports; comp.: computed here.",),
-        notes=tuple(notes),
+        origins=(),
+        notes=("publ.: as the paper reports; comp.: computed here.", *notes),
+        legend=(),
     )
 
 

@@ -31,9 +31,9 @@ def cross_sheet(inputs: Inputs, rows: Sequence[CrossRow]) -> Sheet:
     for row in rows:
         test, train = inputs.params.view(row.test), inputs.params.view(row.train)
         title = (
-            f"Tested on {inputs.names[test.dataset]} at {test.size}×{test.size}, "
+            f"Tested on {inputs.heading(test.dataset)} at {test.size}×{test.size}, "
             f"{row.images} images ({row.left_out} shared ones left out); "
-            f"other: {inputs.names[train.dataset]}"
+            f"other: {inputs.heading(train.dataset)}"
         )
         cells = [
             SheetCell(number(*row.figure(trained_on, metric)) if getattr(row, trained_on) else DASH)

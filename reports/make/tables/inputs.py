@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports.make.results.metrics import ImageResult, Result, VolumeResult, read_results, run_order
+from reports.make.results.provenance import measured_origins
 from reports.make.results.statistics import Statistics
 from reports.make.results.views import load_yaml
+from reports.make.typeset.sheet import Origin
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
@@ -58,8 +60,18 @@ class Inputs:
         """The datasets' names, as the tables print them."""
         return self.declared["datasets"]
 
+    @cached_property
+    def origins(self) -> dict[str, Origin]:
+        """What the figures of each measured dataset were made from."""
+        return measured_origins(self.results, self.names)
+
+    def heading(self, dataset: str) -> str:
+        """A dataset's name over its block; it says so if the data are not the whole real ones."""
+        origin = self.origins.get(dataset)
+        return origin.tagged if origin else self.names[dataset]
+
     def dataset_at_size(self, result: Result) -> str:
-        return f"{self.names[result.dataset]} at {result.size}×{result.size}"
+        return f"{self.heading(result.dataset)} at {result.size}×{result.size}"
 
 
 def read_inputs(

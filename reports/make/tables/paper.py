@@ -18,20 +18,24 @@ def paper_sheet(
     table: PaperTable, declared: Mapping[str, Any], caption: Caption, datasets: Sequence[str] = ()
 ) -> Sheet:
     """One of the paper's tables; if `datasets` is given, only the part of these datasets."""
+    named = zip(table.spec["datasets"], caption.origins, strict=True)
+    names = {dataset: origin.tagged for dataset, origin in named}
     shown_datasets = list(datasets or table.spec["datasets"])
     if table.spec["layout"] == "stacked":
-        return _stacked(table, declared, caption, shown_datasets)
+        return _stacked(table, declared, caption, {key: names[key] for key in shown_datasets})
     columns = table.spec["layout"] == "columns"
     groups = [shown_datasets] if columns else [[name] for name in shown_datasets]
     titled = not columns and not datasets
-    spans, head = _header(table, declared, shown_datasets if columns else [""])
+    spans, head = _header(
+        table, declared, [names[key] for key in shown_datasets] if columns else [""]
+    )
     return Sheet(
         name=table.name,
         caption=caption,
         head=head,
         blocks=tuple(
             Block(
-                declared["datasets"][group[0]] if titled else "",
+                names[group[0]] if titled else "",
                 tuple(_side_lines(table, declared, group)),
             )
             for group in groups
@@ -98,31 +102,33 @@ def _column(
 
 
 def _header(
-    table: PaperTable, declared: Mapping[str, Any], datasets: Sequence[str]
+    table: PaperTable, declared: Mapping[str, Any], names: Sequence[str]
 ) -> tuple[tuple[tuple[Span, ...], ...], tuple[str, ...]]:
     """The rows of headings, and the headings of the single columns."""
     metrics = [declared["metrics"][metric]["heading"] for metric in table.spec["metrics"]]
     extra = list(table.extra_columns)
     column = 2 + len(extra)
     upper, lower = [], []
-    for dataset in datasets:
-        name = declared["datasets"].get(dataset, "")
+    for name in names:
         upper.append(Span(name, column, column + 2 * len(metrics) - 1))
         for metric in metrics:
             lower.append(Span(metric, column, column + 1))
             column += 2
     head = (table.spec["heading"], *extra, *((PUBLISHED, MEASURED) * len(lower)))
-    spans = (tuple(upper), tuple(lower)) if any(datasets) else (tuple(lower),)
+    spans = (tuple(upper), tuple(lower)) if any(names) else (tuple(lower),)
     return spans, head
 
 
 def _stacked(
-    table: PaperTable, declared: Mapping[str, Any], caption: Caption, datasets: Sequence[str]
+    table: PaperTable, declared: Mapping[str, Any], caption: Caption, names: Mapping[str, str]
 ) -> Sheet:
-    """Published above measured, for many metrics; the spread is on a line below."""
+    """Published above measured, for many metrics; the spread is on a line below.
+
+    `names` are the headings of the shown datasets.
+    """
     metrics = table.spec["metrics"]
     blocks = []
-    for dataset in datasets:
+    for dataset, name in names.items():
         rows = _shown(table, [dataset])
         columns = [
             _column(rows, dataset, metric, declared["metrics"][metric]["better"], spread=False)
@@ -140,16 +146,15 @@ def _stacked(
             if row.protocol == "sound":
                 parts = parts[1:]  # the paper reports no such run
             for place, (part, cells) in enumerate(parts):
-                name = label(row) if place == 0 else ""
+                first = label(row) if place == 0 else ""
                 lines.append(
                     Line(
-                        (SheetCell(name), SheetCell(part), *cells),
+                        (SheetCell(first), SheetCell(part), *cells),
                         under=row.protocol == "sound" and place == 0,
                         apart=bool(row.cell) and place == 0,
                     )
                 )
-        title = declared["datasets"][dataset] if len(datasets) > 1 else ""
-        blocks.append(Block(title, tuple(lines)))
+        blocks.append(Block(name if len(names) > 1 else "", tuple(lines)))
     return Sheet(
         name=table.name,
         caption=caption,

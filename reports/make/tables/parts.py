@@ -54,8 +54,8 @@ def _paper(inputs: Inputs, table: PaperTable) -> Part:
     return Part(
         sheet=paper_sheet(table, inputs.declared, table_caption),
         terminal=tuple(
-            (inputs.names[dataset], paper_sheet(table, inputs.declared, table_caption, [dataset]))
-            for dataset in table.spec["datasets"]
+            (origin.tagged, paper_sheet(table, inputs.declared, table_caption, [dataset]))
+            for dataset, origin in zip(table.spec["datasets"], table_caption.origins, strict=True)
         ),
         data=paper_data(table, inputs),
         table=table,

@@ -76,8 +76,9 @@ def reproductions(tables: Sequence[PaperTable], published: Mapping[str, Any]) ->
 def reproductions_sheet(inputs: Inputs, entries: Sequence[Reproduction]) -> Sheet:
     lines = []
     for entry in entries:
+        metric = inputs.declared["metrics"][entry.metric]["heading"]
         texts = [
-            f"{inputs.names[entry.dataset]}, {inputs.declared['metrics'][entry.metric]['heading']}",
+            f"{inputs.heading(entry.dataset)}, {metric}",
             number(entry.figure("paper").published),
             f"{entry.low:.1f}–{entry.high:.1f}",
         ]

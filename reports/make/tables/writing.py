@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from reports.make.report import PATH, TABLES, PaperTable, Report
 from reports.make.results.metrics import ImageResult, Result, VolumeResult
-from reports.make.results.provenance import provenance_of
+from reports.make.results.provenance import provenance_of, summary_of
 from reports.make.results.statistics import Statistics
 from reports.make.tables.headline import headline_scores
 from reports.make.tables.inputs import Inputs, read_inputs
@@ -50,8 +50,9 @@ def report_of(inputs: Inputs) -> Report:
     tables = Assembler(inputs).tables()
     shown_runs = {name for table in tables for name in table.runs}
     return Report(
+        summary=summary_of(params, inputs.results, inputs.names),
         provenance=provenance_of(params, inputs.results, inputs.names),
-        about=params.profile.about,
+        origins=inputs.origins,
         paper=paper["paper"]["text"],
         references=sorted(paper["references"].values(), key=lambda reference: reference["number"]),
         datasets=dict(inputs.names),
@@ -69,13 +70,12 @@ def rendered(report: Report, templates: Path) -> dict[str, str]:
     jinja = environment(templates)
     texts = {f"{part.sheet.name}.tex": render_tex(jinja, part.sheet) for part in report.parts}
     texts |= {f"{p.sheet.name}.csv": p.data.csv() for p in report.parts if p.data is not None}
-    legend = [line for part in report.parts for line in part.sheet.caption.legend]
     return texts | {
         "runs.csv": report.runs.csv(),
         "scores.json": json.dumps(report.scores, indent=2) + "\n",
         "all.tex": jinja.get_template("all.tex.j2").render(report=report),
         "index.md": jinja.get_template("index.md.j2").render(
-            report=report, legend=list(dict.fromkeys(legend)), render=render_markdown
+            report=report, legend=report.legend, render=render_markdown
         ),
     }
 

@@ -6,6 +6,7 @@ import jinja2
 
 from reports.make.typeset.sheet import LONG, Line, Sheet, SheetCell, markdown_table
 from reports.make.typeset.text import breakable, escape_markdown, escape_tex
+from reports.make.typeset.words import number
 
 
 def _cell_tex(cell: SheetCell) -> str:
@@ -60,6 +61,7 @@ def environment(folder: Path) -> jinja2.Environment:
         "md": escape_markdown,
         "cell": _cell_tex,
         "row": _label_tex,
+        "number": number,
     }
     return jinja
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Literal
 
 LONG = 34  # characters of a label beyond which LaTeX breaks it into lines
 BROKEN = 22  # the least number of characters that such a line holds
@@ -11,15 +12,55 @@ LINES_PER_FLOAT = (
 )
 
 
+Kind = Literal["phantom", "sample", "real", "none"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the figures of one dataset were made from.
+
+    Attributes:
+        name: the dataset's, such as ISIC17.
+        kind: `phantom`, `sample` (a part of the real data), `real`, or `none` if nothing was
+            measured.
+        short: the counts, in words within a sentence; '' if nothing was measured.
+        text: counts, source and sizes; the end of a sentence that starts with the name.
+        caution: what such figures do not say, a sentence; '' for the real data.
+    """
+
+    name: str
+    kind: Kind
+    short: str
+    text: str
+    caution: str
+
+    @property
+    def sentences(self) -> str:
+        return f"{self.name}: {self.text} {self.caution}".strip()
+
+    @property
+    def tagged(self) -> str:
+        """The dataset's name as a heading; it says so if the data are not the whole real ones."""
+        tag = {"phantom": " (phantoms)", "sample": " (sample)"}.get(self.kind, "")
+        return self.name + tag
+
+
 @dataclass(frozen=True)
 class Caption:
-    """`warning` is set in bold, `text` follows it; `legend` and `notes` stand below the table."""
+    """A table's words.
+
+    Attributes:
+        text: profile, seeds, runs and size of the models, one sentence.
+        origins: what each dataset's figures were made from, in the order of the table.
+        notes: what is true of this table.
+        legend: what is true of several tables, so that a document can say it once.
+    """
 
     title: str
-    warning: str
     text: str
-    legend: tuple[str, ...]
+    origins: tuple[Origin, ...]
     notes: tuple[str, ...]
+    legend: tuple[str, ...]
 
 
 @dataclass(frozen=True)

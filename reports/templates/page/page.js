@@ -48,6 +48,14 @@ function sortable(table) {
 
 document.querySelectorAll("table.sortable").forEach(sortable);
 
+// ---- A link to something that is folded away opens it first.
+
+addEventListener("click", (event) => {
+  const href = event.target.closest?.("a")?.getAttribute("href") ?? "";
+  let folded = /^#[\w-]+$/.test(href) ? $(href.slice(1)) : null;
+  while ((folded = folded?.closest("details:not([open])"))) folded.open = true;
+});
+
 // ---- MLflow: this file cannot know where it is served. Its reader names the address in the field,
 // or `vmunet ui` does at the end of the page's own address: #mlflow=http://host:port
 
@@ -283,6 +291,7 @@ function chooseView(place, key) {
   const runs = view().runs;
   state.run = Math.max(0, runs.findIndex((one) => one.key === key));
   $("view").value = place;
+  Object.assign($("warning"), { textContent: view().warning, hidden: !view().warning });
   $("run").replaceChildren(...runs.map((one, i) => make("option", { value: i, textContent: one.title })));
   $("run").value = state.run;
   fillList();

@@ -56,8 +56,8 @@ def test_both_models_are_scored_on_the_images_that_are_not_shared(root):
     ]
     assert float(row["same_mean_dice"]) == pytest.approx(100 * statistics.mean(dice), abs=1e-4)
     tex = (folder / "cross.tex").read_text()
-    assert r"Tested on ISIC18 at 64$\times$64, 4 images (2 shared ones left out)" in tex
-    assert "other: ISIC17" in tex
+    assert r"Tested on ISIC18 (phantoms) at 64$\times$64, 4 images (2 shared ones left out)" in tex
+    assert "other: ISIC17 (phantoms)" in tex
     assert "like with like" in tex
     assert "\\input{cross}" in (folder / "all.tex").read_text()
 

@@ -121,7 +121,10 @@ def test_seeds_give_mean_and_sample_deviation(root):
     assert row["n_seeds"] == "3"
     shown = f"{statistics.mean(scores):.2f}\\,$\\pm$\\,{statistics.stdev(scores):.2f}"
     assert shown in (folder / "table1.tex").read_text()
-    assert "over 3 seeds (1, 2, 5)" in (folder / "table1.tex").read_text()
+    assert (
+        "seeds 1, 2 and 5 (mean $\\pm$ sample standard deviation)"
+        in (folder / "table1.tex").read_text()
+    )
 
 
 def test_one_seed_says_so(root):
@@ -129,7 +132,7 @@ def test_one_seed_says_so(root):
     runs = all_runs(params)
     write_metrics(root, params, runs)
     tex = (made(root, params, runs) / "table4.tex").read_text()
-    assert "One seed (42)" in tex
+    assert "seed 42; " in tex
     assert r"\pm" not in tex
 
 
@@ -150,8 +153,7 @@ def test_sound_rows_follow_their_cell(root):
     tex = (folder / "table3.tex").read_text()
     # The paper reports no such run: a dash, though the CSV compares it with the row above.
     assert tex.count("\\quad sound protocol & --") == 2
-    assert "8 under the paper protocol" not in tex
-    assert "6 under the paper protocol and 4 under the sound protocol" in tex
+    assert "10 runs, 6 under the paper protocol and 4 under the sound one" in tex
 
 
 def test_input_sizes_match_by_ratio(root):
@@ -197,15 +199,15 @@ def test_caption_names_the_sources_of_the_table(root):
     folder = made(root, params, runs)
     for name in ("table1.tex", "table3.tex", "table4.tex", "table5.tex", "table6.tex"):
         text = (folder / name).read_text()
-        assert r"\textbf{Phantom data: these figures say nothing about skin lesions.}" in text
-        for part in ("Profile demo", "56 training and 24 test", "80 to 160 px wide", "seed (42)"):
-            assert part in text, (name, part)
-        assert (
-            "width 8 (paper: 96) trained for 12 epochs (paper: 300), with batch size 4 (paper: 32)."
-            in text
-        )
+        for dataset in ("ISIC17", "ISIC18"):
+            made_from = f"{dataset}: 56 training and 24 test phantom images (synthetic), used at 64"
+            assert made_from in text, (name, dataset)
+            assert f"{dataset} (phantoms)" in text
+        assert r"\textbf{Figures on phantoms say nothing about skin lesions.}" in text
+        assert "Profile demo, seed 42; " in text
+        assert "width 8 (paper: 96), 12 epochs (paper: 300), batch size 4 (paper: 32)," in text
         assert "short pre-training on phantoms" in text
-    assert "Phantom" not in (folder / "table2.tex").read_text()
+    assert "hantom" not in (folder / "table2.tex").read_text()
     assert "drop\\_path\\_rate" in (folder / "table4.tex").read_text()
 
 
@@ -215,23 +217,62 @@ def test_caption_of_real_images_that_are_no_larger_than_the_views(root):
     write_metrics(root, params, runs, source="file", native=(256, 256))
     folder = made(root, params, runs)
     text = (folder / "table6.tex").read_text().replace("$\\times$", "x")
-    assert "Phantom" not in text
+    assert "hantom" not in text
     assert "24 test real images from local archives, stored at 256x256, used at" in text
-    assert "At 256x256 these images are not resized: the soft masks" in text
-    assert "At 384x384 and 512x512 they are upsampled" in text
+    assert "ISIC17: At 256x256 the images are not resized: the soft masks" in text
+    assert "At 384x384 and 512x512 the images are upsampled" in text
     assert (
-        "width 96 trained for 300 epochs (batch size 32, learning rate 0.001, T\\_max 50), as in "
-        "the paper."
+        "On images: width 96, 300 epochs, batch size 32, learning rate 0.001, T\\_max 50. All are "
+        "the paper's."
     ) in text
+
+
+def test_each_block_says_what_it_was_made_from(root):
+    """A sample of real images beside phantoms: only the phantoms' block is called phantoms."""
+    params = make_params()
+    runs = all_runs(params)
+    write_metrics(root, params, runs)
+    for run in runs:
+        if run.view.startswith("isic17"):
+            path = metrics_file(root, params, run)
+            content = json.loads(path.read_text())
+            counts = {"source": "sample", "n_train": 168, "n_test": 72}
+            content["data"] |= counts | {"native_min": [128, 128], "native_max": [128, 128]}
+            path.write_text(json.dumps(content))
+    folder = made(root, params, runs)
+    origins = read_report(root).origins
+    assert [(one.tagged, one.kind) for one in origins.values()] == [
+        ("ISIC17 (sample)", "sample"),
+        ("ISIC18 (phantoms)", "phantom"),
+    ]
+    assert origins["isic17"].sentences.replace("\u00d7", "x") == (
+        "ISIC17: a sample of 240 real ISIC 2017 images (168 to train, 72 to test), stored at "
+        "128x128, used at 64x64, 96x96 and 128x128. Not the paper's 1,500 and 650 images: the "
+        "figures do not compare with the published ones."
+    )
+    assert origins["isic18"].caution == "Figures on phantoms say nothing about skin lesions."
+    blocks = (folder / "table1.tex").read_text().split(r"\midrule")
+    assert r"\textbf{ISIC17 (sample)}" in blocks[1]
+    assert r"\textbf{ISIC18 (phantoms)}" in blocks[2]
+    for name in ("table3", "comparison", "sound", "protocols"):
+        text = (folder / f"{name}.tex").read_text()
+        assert "ISIC17 (sample)" in text
+        assert "ISIC18 (phantoms)" in text
+        assert "ISIC17 (phantoms)" not in text
+    assert read_report(root).summary == (
+        f"Profile demo: {len(runs)} runs of 10 variants of VM-UNet under the paper and sound "
+        "protocols, seed 42, trained and tested on ISIC17 (a sample of 240 real images, 168 to "
+        "train and 72 to test) and ISIC18 (56 training and 24 test phantoms)."
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("epochs", 299, "width 96 (paper: 96) trained for 299 epochs (paper: 300)."),
-        ("batch_size", 16, "300 epochs (paper: 300), with batch size 16 (paper: 32)."),
-        ("learning_rate", 5e-3, "with learning rate 0.005 (paper: 0.001)."),
-        ("t_max", 2, "with T_max 2 (paper: 50)."),
+        ("epochs", 299, "width 96, 299 epochs (paper: 300), batch size 32,"),
+        ("batch_size", 16, "300 epochs, batch size 16 (paper: 32), learning rate 0.001,"),
+        ("learning_rate", 5e-3, "batch size 32, learning rate 0.005 (paper: 0.001), T_max 50."),
+        ("t_max", 2, "learning rate 0.001, T_max 2 (paper: 50)."),
     ],
 )
 def test_one_other_setting_is_not_as_in_the_paper(root, name, value, words):
@@ -241,7 +282,7 @@ def test_one_other_setting_is_not_as_in_the_paper(root, name, value, words):
     write_metrics(root, params, runs, source="http")
     text = (made(root, params, runs) / "index.md").read_text()
     assert words in text.replace("\\_", "_")
-    assert "as in the paper." not in text
+    assert "All are the paper's" not in text
     assert "images of the real archive (downloaded), natively 80 to 160 px wide" in text
 
 
@@ -253,8 +294,8 @@ def test_a_cell_with_settings_of_its_own_is_an_exception(root):
     write_metrics(root, params, runs, source="http")
     text = (made(root, params, runs) / "index.md").read_text()
     assert (
-        "as in the paper. Except: cell base trains with learning rate 0.0005 and loss weights 1 "
-        "and 2." in text.replace("\\_", "_")
+        "All are the paper's. Except: cell base trains with learning rate 0.0005 and loss weights "
+        "1 and 2." in text.replace("\\_", "_")
     )
 
 
@@ -280,8 +321,8 @@ def test_the_sound_metrics_of_every_run(root):
     assert line in tex
     line = "base & sound & 2 & 79.80 & 79.90 & 80.90 [79.40, 82.90] & 88.90 [87.40, 90.90]"
     assert line in (folder / "sound-native.tex").read_text().replace("{[}", "[")
-    assert r"\textbf{Phantom data: these figures say nothing about skin lesions.}" in tex
-    assert "\n### ISIC18 at 64×64\n" in (folder / "index.md").read_text()
+    assert r"\textbf{Figures on phantoms say nothing about skin lesions.}" in tex
+    assert "\n### ISIC18 (phantoms) at 64×64\n" in (folder / "index.md").read_text()
 
 
 def test_undefined_sound_metrics_are_dashes(root):

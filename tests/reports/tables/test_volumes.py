@@ -105,19 +105,20 @@ def test_caption_of_phantoms(root, params):
     folder = made(root, params, runs)
     for name in ("table2.tex", "organs.tex"):
         text = (folder / name).read_text().replace("$\\times$", "x")
-        assert r"\textbf{Phantom data: these figures say nothing about organs in real CT.}" in text
+        assert r"\textbf{Figures on phantoms say nothing about organs in real CT.}" in text
         for part in (
-            "18 training cases (520 slices) and 12 test cases (336 slices) of phantom CT volumes "
-            "(synthetic), 64x64 px in plane, used at 64x64. At 64x64 their slices are not resized.",
-            "4 runs: 2 under the paper protocol and 2 under the sound protocol",
-            "trained for 12 epochs (paper: 300), with batch size 4 (paper: 32).",
+            "Synapse: 18 training cases (520 slices) and 12 test cases (336 slices) of phantom CT "
+            "volumes (synthetic), 64x64 px in plane, used at 64x64. ",
+            "Synapse: At 64x64 the slices are not resized.",
+            "4 runs, 2 under the paper protocol and 2 under the sound one",
+            "12 epochs (paper: 300), batch size 4 (paper: 32),",
             "The paper's slices were resized to 224x224.",
         ):
             assert part in text, (name, part)
         assert "skin" not in text
         assert "images" not in text
     text = (folder / "table2.tex").read_text()
-    assert "over 2 seeds (1, 2)" in text
+    assert "seeds 1 and 2 (mean $\\pm$ sample standard deviation);" in text
     for part in ("HD95 is in voxels", "text says mm", "lowest training loss", "held-out sixth"):
         assert part in text
     assert "confusion matrix" not in text
@@ -150,11 +151,11 @@ def test_real_volumes_by_the_papers_settings(root, source, words):
     folder = made(root, params, runs)
     text = (folder / "table2.tex").read_text().replace("$\\times$", "x")
     assert words in text
-    assert "Phantom" not in text
+    assert "hantom" not in text
     assert "not resized" not in text
     assert (
-        "Models of width 96 trained for 300 epochs (batch size 32, learning rate 0.001, "
-        "T\\_max 100), as in the paper."
+        "On volumes: width 96, 300 epochs, batch size 32, learning rate 0.001, T\\_max 100. All "
+        "are the paper's."
     ) in text
     assert "were resized" not in text
 
@@ -164,8 +165,8 @@ def test_upsampled_slices(root):
     runs = volume_runs(params)
     write_volume_metrics(root, params, runs, native=(48, 56))
     text = (made(root, params, runs) / "index.md").read_text()
-    assert "48 to 56 px wide and 48 to 56 px high in plane, used at 64×64. At 64×64 their" in text
-    assert "their slices are upsampled and gain no detail." in text
+    assert "48 to 56 px wide and 48 to 56 px high in plane, used at 64×64." in text
+    assert "At 64×64 the slices are upsampled and gain no detail." in text
 
 
 def test_organs_under_both_conventions(root, params):
@@ -186,7 +187,7 @@ def test_organs_under_both_conventions(root, params):
     counts = [row[name] for name in ("dice_n", "hd95_n", "nsd_n", "absent")]
     assert counts == ["11", "10", "11", "1"]
     tex = (folder / "organs.tex").read_text()
-    assert "Synapse at 64$\\times$64: base, sound protocol, seed 2" in tex
+    assert "Synapse (phantoms) at 64$\\times$64: base, sound protocol, seed 2" in tex
     assert r"gallbladder & 87.20 & 2.78 & 86.20 & 11 & 3.78 & 10 & 67.20 & 11 & 1 \\" in tex
     assert r"mean & 74.70 & 5.28 & 73.70 & 8 & 6.28 & 8 & 54.70 & 8 & 1 \\" in tex
     assert "within 2 mm of the other" in tex
