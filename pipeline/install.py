@@ -99,12 +99,14 @@ def run_uv(uv: str, packages: list[str], with_triton: bool) -> bool:
     """Install with uv, and return whether that worked."""
     environment = {**pip_settings(), **os.environ}
     command = [uv, "pip", "install", "-q", "--python", str(PYTHON)]
-    # one attempt, without waiting: without PyTorch's index everything works as well
+    # One attempt, without waiting: without PyTorch's index everything works as well. `--reinstall`
+    # because the index is not asked for a torch that is there.
     quick = {**environment, "UV_HTTP_RETRIES": "0", "UV_HTTP_TIMEOUT": "10"}
     backend = "--torch-backend=auto"
-    probe = [*command, backend, "--dry-run", "--no-deps", "-c", "constraints.txt", "torch"]
-    if run(probe, quick, quiet=True):
-        return run([*command, backend, *packages], environment)
+    probe = [*command, backend, "--dry-run", "--reinstall", "--no-deps"]
+    probe += ["-c", "constraints.txt", "torch"]
+    if run(probe, quick, quiet=True) and run([*command, backend, *packages], environment):
+        return True
     say("PyTorch's own index gives no build of torch: taking the one that the package index has")
     if with_triton:
         return run([*command, *packages], environment)

@@ -32,17 +32,21 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def tool(folder: Path, *command: str) -> str:
+def tool(folder: Path, *command: str, status: int = 0) -> str:
     # the copy's code, not the clone's
     variables = environment() | {"PYTHONPATH": str(folder)}
     done = subprocess.run(
         command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stderr if status else done.stdout
 
 
 def test_stages_run_and_are_recorded(unpacked: Path) -> None:
+    error = tool(unpacked, "vmunet", "sweep", "--dry-run", status=2)
+    assert error.endswith(
+        "is not a git repository: run make setup, or dvc config --local core.no_scm true\n"
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(install, "ROOT", unpacked)
         install.without_git()

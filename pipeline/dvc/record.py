@@ -98,7 +98,10 @@ class Record:
             with no_collection():
                 graph = get_active_graph(self._repo.index.graph)
         except DvcException as error:
-            raise InputError(message_of(error)) from None
+            # of an unpacked zip whose set-up was not made by make
+            zipped = "is not a git repository" in str(error)
+            cure = ": run make setup, or dvc config --local core.no_scm true" if zipped else ""
+            raise InputError(message_of(error) + cure) from None
         names = {stage: stage.addressing for stage in graph}
         self._stages: dict[str, PipelineStage] = {name: stage for stage, name in names.items()}
         self._code = CodeStage(self._stages.pop(CODE, None), self.root)
