@@ -6,10 +6,14 @@ The rule, for each of the challenge's two parts (training and validation) alone:
 
 1. Of photographs that show the same picture (the repository's own check), one remains: that with
    the lowest id.
-2. All others are put in the order of their lesion's share of the image, and cut into as many equal
+2. Only the first series of ids remains: up to ISIC_0000999 in training, and as validation has none
+   of these, up to ISIC_0009999 there. The ids are in the order of the challenge's sources. By the
+   paper's split the last ids test, so that a small sample of all ids would train on the pictures of
+   one source and test on those of others, which 168 images are too few for.
+3. All others are put in the order of their lesion's share of the image, and cut into as many equal
    groups as the sample has images. One image of each group is drawn, with a fixed seed. So lesions
    of all sizes are in the sample, as often as they occur.
-3. Photographs and masks are resized to 128x128 and written as archives with the official names and
+4. Photographs and masks are resized to 128x128 and written as archives with the official names and
    layout.
 
 Reads  $VMUNET_MIRROR/isic17/: the four archives of the whole challenge. The committed sample was
@@ -38,7 +42,9 @@ from vmunet.data.isic.official import ISIC17, MASK_SUFFIX, Archive, Pair
 from vmunet.data.isic.raw import from_archives
 from vmunet.threads import in_threads
 
-TRAINING, VALIDATION = 223, 17  # images of the two parts: about 2000 to 150, as in the challenge
+# Images of the two parts, and the first id that is not in their series.
+COUNTS = {"training": 228, "validation": 12}
+SERIES = {"training": "ISIC_0001000", "validation": "ISIC_0010000"}
 SEED, SIDE, QUALITY = 2017, 128, 84  # SIDE in px; QUALITY of JPEG: about 3.5 KB a photograph
 FIXED_DATE = (2017, 1, 1, 0, 0, 0)  # in every zip entry, so that a rerun gives the same bytes
 
@@ -50,9 +56,10 @@ def main(folder: Path) -> None:
         archives = from_mirror(ISIC17, os.environ.get("VMUNET_MIRROR"))
         whole = from_archives(ISIC17, archives, Path(temporary) / "unpacked")
         copies = copies_of(whole.training + whole.validation)
+        parts = {"training": whole.training, "validation": whole.validation}
         drawn = {
-            "training": draw([p for p in whole.training if p.id not in copies], TRAINING),
-            "validation": draw([p for p in whole.validation if p.id not in copies], VALIDATION),
+            part: draw([p for p in pairs if p.id not in copies and p.id < SERIES[part]], COUNTS[part])
+            for part, pairs in parts.items()
         }
         for archive in ISIC17.archives:
             write_archive(folder / archive.name, archive, drawn[archive.part])

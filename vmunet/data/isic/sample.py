@@ -10,16 +10,16 @@ FOLDER = Path("examples/isic17")  # from the repository's root, where stages run
 IMAGES = 240  # training and validation
 SHA256 = {  # printed by examples/isic17_sample.py
     "ISIC-2017_Training_Data.zip": (
-        "a12dd458585e7f3bbc76ca7fe53aacd25002f5dec967f94a6809e99dbad1f13d"
+        "8a0c21d91663263657a4caeb8ee890de8a6a3fb7830318204f435f4353574a7a"
     ),
     "ISIC-2017_Training_Part1_GroundTruth.zip": (
-        "d0e9c3f526afe0a893b3a69302647c687de0b407a43792adce6a8baccf409554"
+        "2a5993a20a0c86f4fe51caffcbadd18ffb5058e12a47d9f67a0ba9775fe76e1f"
     ),
     "ISIC-2017_Validation_Data.zip": (
-        "85dd85baca4fcda18230f9e717dc9f8e5b51ccd17085b874696ea9a8f68611cc"
+        "c2b42dc5e13a1f7077847dd64f8c3e5f9d84d5f6b9fd3a4386d7c9b734577eef"
     ),
     "ISIC-2017_Validation_Part1_GroundTruth.zip": (
-        "eca0a941e2edb6d4b88e65b39712c29958f079cea95f11d53b1df8b0ea4be3d8"
+        "c86822c97c3a6eb63ea3727931504c49b76ec51df6f7e5a8d588172ae0716440"
     ),
 }
 

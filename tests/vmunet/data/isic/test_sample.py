@@ -107,8 +107,8 @@ def test_another_dataset_has_no_sample(tmp_path):
 
 def test_more_training_images_than_the_sample_has_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(InputError, match="n_train is 224, with 223 training and 17 validation"):
-        write_raw(ISIC17, tmp_path / "isic17", "sample", n_train=224)
+    with pytest.raises(InputError, match="n_train is 229, with 228 training and 12 validation"):
+        write_raw(ISIC17, tmp_path / "isic17", "sample", n_train=229)
     assert list(tmp_path.iterdir()) == []
 
 
