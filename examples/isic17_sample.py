@@ -57,10 +57,10 @@ def main(folder: Path) -> None:
         whole = from_archives(ISIC17, archives, Path(temporary) / "unpacked")
         copies = copies_of(whole.training + whole.validation)
         parts = {"training": whole.training, "validation": whole.validation}
-        drawn = {
-            part: draw([p for p in pairs if p.id not in copies and p.id < SERIES[part]], COUNTS[part])
-            for part, pairs in parts.items()
-        }
+        drawn = {}
+        for part, pairs in parts.items():
+            series = [p for p in pairs if p.id not in copies and p.id < SERIES[part]]
+            drawn[part] = draw(series, COUNTS[part])
         for archive in ISIC17.archives:
             write_archive(folder / archive.name, archive, drawn[archive.part])
             print(f'"{archive.name}": "{sha256_of(folder / archive.name)}",')
