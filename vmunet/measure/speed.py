@@ -45,7 +45,7 @@ WARM_UP = 1  # steps: the first one compiles kernels and claims memory
 REPEATS = 3  # timed steps of a model in a round
 ROUNDS = 4
 FEWEST_ROUNDS = 2
-SECONDS = 60.0  # after these no further round begins
+SECONDS = 15.0  # after these no further round begins
 MEMORY_STEPS = 2  # AdamW makes its state in the first step
 IMPORTED_BY_STEPS = ("vmunet.scan.cpu_kernels", "torch._dynamo")
 

@@ -1,4 +1,4 @@
-"""Objects over the skin in a dermoscopic photograph: hair, rulers, bubbles, ink, the lens.
+"""Objects over the skin in a dermoscopic photograph: hair, rulers, the lens.
 
 Every function takes a float32 image (height, width, 3) in 0..1, RGB, and changes it in place.
 Lengths are in pixels of that image; `unit` is its shorter side.
@@ -82,55 +82,6 @@ def add_ruler(image: Image, rng: np.random.Generator) -> None:
         curves.append(np.stack([foot, foot + across * reach]))
     alpha = strokes((height, width), curves, [1] * len(curves)) * rng.uniform(0.45, 0.85)
     blend(image, alpha, np.full(3, rng.uniform(0.12, 0.3), np.float32))
-
-
-def add_ink(image: Image, rng: np.random.Generator) -> None:
-    """Purple surgical marker: a few scribbles, mostly towards the corners."""
-    height, width = image.shape[:2]
-    unit = min(height, width)
-    curves = []
-    for _ in range(int(rng.integers(1, 4))):
-        corner = np.where(
-            rng.random(2) < 0.5, rng.uniform(0.06, 0.24, 2), rng.uniform(0.76, 0.94, 2)
-        )
-        steps = rng.normal(0, unit * 0.02, (26, 2)).cumsum(0) * 0.7
-        curves.append((corner * (width, height) + steps).astype(np.float32))
-    alpha = strokes((height, width), curves, [2] * len(curves))
-    alpha *= rng.uniform(0.3, 1.0, alpha.shape).astype(np.float32) * rng.uniform(0.5, 0.85)
-    blend(image, alpha, np.array([0.36, 0.22, 0.55], np.float32))
-
-
-def add_sticker(image: Image, rng: np.random.Generator) -> None:
-    """A coloured calibration sticker that covers a part of one side."""
-    height, width = image.shape[:2]
-    colours = ([0.35, 0.82, 0.8], [0.95, 0.52, 0.1], [0.25, 0.5, 0.85], [0.93, 0.85, 0.25])
-    colour = np.array(colours[int(rng.integers(4))], np.float32)
-    centre = (int(width * rng.choice([-0.04, 1.04])), int(height * rng.uniform(0.2, 0.8)))
-    radius = int(min(height, width) * rng.uniform(0.16, 0.26))
-    for share, shade in ((1.0, 1.0), (0.62, 0.8)):
-        disc = np.zeros((height, width), np.uint8)
-        axes = (int(radius * share), int(radius * share * 1.15))
-        cv2.ellipse(disc, centre, axes, 0, 0, 360, 255, -1, cv2.LINE_AA)
-        blend(image, disc.astype(np.float32) / 255, colour * np.float32(shade))
-
-
-def add_bubbles(image: Image, rng: np.random.Generator) -> None:
-    """Air in the immersion gel: faint rings, bright on one side, and specular specks."""
-    height, width = image.shape[:2]
-    unit = min(height, width)
-    for _ in range(int(rng.integers(1, 6))):
-        ring = np.zeros((height, width), np.uint8)
-        x, y = (rng.uniform(0, 1, 2) * (width, height)).astype(int)
-        radius = max(2, int(unit * abs(rng.normal(0, 0.045))))
-        lit = rng.uniform(0, 360)
-        centre = (int(x), int(y))
-        cv2.circle(ring, centre, radius, 70, 1, cv2.LINE_AA)
-        cv2.ellipse(ring, centre, (radius, radius), lit, 0, 110, 210, 1, cv2.LINE_AA)
-        blend(image, ring.astype(np.float32) / 255 * 0.7, np.full(3, 0.97, np.float32))
-    specks = np.zeros((height, width), np.float32)
-    count = int(rng.integers(0, 30))
-    specks[rng.integers(0, height, count), rng.integers(0, width, count)] = rng.uniform(1, 3, count)
-    blend(image, np.clip(cv2.GaussianBlur(specks, (0, 0), 0.7), 0, 0.8), np.ones(3, np.float32))
 
 
 def add_vignette(image: Image, rng: np.random.Generator) -> None:

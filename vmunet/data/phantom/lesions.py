@@ -22,16 +22,7 @@ from vmunet.data.phantom.skin import Field, illuminated_skin, skin_pigment, smoo
 
 MELANIN_ABSORPTION = np.array([0.42, 0.80, 1.15], np.float32)  # red, green, blue
 BLOOD_ABSORPTION = np.array([0.06, 0.62, 0.50], np.float32)
-CHANCE = {
-    "hair": 0.4,
-    "ruler": 0.2,
-    "vignette": 0.25,
-    "pale": 0.3,
-    "lobed": 0.55,
-    "bubbles": 0.3,
-    "sticker": 0.06,
-    "ink": 0.06,
-}
+CHANCE = {"hair": 0.3, "ruler": 0.15, "vignette": 0.2, "pale": 0.15, "lobed": 0.5}
 FIRST_ID = 9_000_000  # above the ids of both challenges
 FIXED_DATE = (2017, 1, 1, 0, 0, 0)  # in every zip entry, so that a rerun gives the same bytes
 
@@ -67,7 +58,7 @@ def phantom(seed: int, index: int, height: int, width: int) -> Phantom:
     absorbed += (blood + lesion_blood)[..., None] * BLOOD_ABSORPTION
     image = illuminated_skin(rng, height, width) * np.exp(-absorbed)
     artefacts.blend(image, veil, np.array([0.62, 0.66, 0.76], np.float32))
-    for name in ("ink", "sticker", "hair", "ruler", "bubbles", "vignette"):
+    for name in ("hair", "ruler", "vignette"):
         if has[name]:
             getattr(artefacts, f"add_{name}")(image, rng)
     return Phantom(_photograph(rng, image), mask, has)
@@ -78,7 +69,7 @@ def _lesion_shape(
 ) -> tuple[Field, NDArray[np.uint8]]:
     """The lesion's depth field (0 on its border, 1 at its centre, below 0 outside) and its mask."""
     unit = min(height, width)
-    area = np.clip(np.exp(rng.normal(np.log(0.13), 0.85)), 0.015, 0.55) * height * width
+    area = np.clip(np.exp(rng.normal(np.log(0.18), 0.7)), 0.02, 0.55) * height * width
     stretch = float(np.exp(rng.normal(0, 0.22)))
     turn = rng.uniform(0, np.pi)
     radius = float(np.sqrt(area / np.pi))
@@ -132,7 +123,7 @@ def _lesion_pigment(
     ragged = depth + 0.05 * smooth_noise(rng, height, width, unit / 25)
     inside = 1 / (1 + np.exp(-np.clip(ragged / edge * 3, -30, 30)))
     inside *= cv2.GaussianBlur(mask, (0, 0), unit / 30).astype(np.float32) / 255 * 0.6 + 0.4
-    amount = rng.uniform(0.1, 0.28) if pale else rng.uniform(0.4, 1.7)
+    amount = rng.uniform(0.2, 0.4) if pale else rng.uniform(0.8, 1.8)
     body = 1 + rng.uniform(0.1, 0.4) * smooth_noise(rng, height, width, unit / rng.uniform(5, 12))
     if rng.random() < 0.5:  # an eccentric dark focus, or a lighter zone of regression
         focus = squeezed(smooth_noise(rng, height, width, unit / 3.5))
