@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from pipeline.sweep.stage_runner import read_json
@@ -22,16 +23,15 @@ def results(root: Path) -> str:
     tables = {part["table"]["key"]: part for part in report.get("parts", ()) if part.get("table")}
     if SHOWN not in tables:
         return ""
-    part, provenance = tables[SHOWN], report["provenance"]
+    part = tables[SHOWN]
     caption = part["sheet"]["caption"]
-    seeds = ", ".join(map(str, provenance["seeds"]))
-    lines = [
-        "",
-        f"Table {SHOWN}. {caption['title']}. Profile {provenance['profile']}, seed {seeds}.",
-    ]
-    lines += [caption["warning"]] if caption["warning"] else []
+    lines = ["", f"Table {SHOWN}. {caption['title']}. {caption['text']}"]
+    for origin in caption["origins"]:
+        lines.append(f"{origin['name']}: {origin['text']} {origin['caution']}".rstrip())
+    columns = shutil.get_terminal_size().columns
+    lines = [line for text in lines for line in wrap(text, columns) or [""]]
     whole, pieces = aligned(part["sheet"]), [sheet for _, sheet in part["terminal"]]
-    if len(whole[-1]) <= shutil.get_terminal_size().columns:
+    if len(whole[-1]) <= columns:
         lines += ["", *whole]
     else:
         for sheet in pieces:
