@@ -241,3 +241,10 @@ def python_files(root: Path) -> dict[Path, tuple[int, int]]:
                 state = path.stat()
                 files[path] = (state.st_mtime_ns, state.st_size)
     return files
+
+
+def last_change(root: Path) -> int:
+    """The time (ns) of the last change of a Python file or a package's folder, by the system."""
+    files = python_files(root)
+    folders = {path.parent for path in files}
+    return max((path.stat().st_ctime_ns for path in (*files, *folders)), default=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.dvc.lockfile import enter
-from pipeline.fingerprint import python_files
+from pipeline.fingerprint import last_change, python_files
 from vmunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ class CodeStage:
             files = python_files(self._root)
             if files == self._fingerprinted:
                 return
+            if self._fingerprinted is None and self._is_newer_than_code():
+                self._fingerprinted, self._is_entered = files, False
+                return
             commands, options = command_of(self._stage)
             for command in commands:
                 done = subprocess.run(
@@ -57,6 +60,18 @@ class CodeStage:
                     why = last.removeprefix("error: ") or f"exit status {done.returncode}"
                     raise CodeError(f"the stage {CODE} failed: {why}")
             self._fingerprinted, self._is_entered = files, False
+
+    def _is_newer_than_code(self) -> bool:
+        """Whether an earlier process wrote the fingerprints after the last change of the code.
+
+        A file's time of change cannot be set back, and a folder's shows what was removed from it.
+        """
+        assert self._stage is not None
+        try:
+            oldest = min(Path(out.fs_path).stat().st_mtime_ns for out in self._stage.outs)
+        except FileNotFoundError:
+            return False
+        return last_change(self._root) < oldest
 
     def enter(self) -> None:
         """Write the stage's entry of dvc.lock, if it has run since the last call."""

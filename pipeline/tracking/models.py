@@ -110,8 +110,10 @@ def write_model(
     from mlflow.pyfunc import save_model
     from mlflow.types import ColSpec, DataType, Schema
 
+    from pipeline.tracking.store import be_quiet
     from vmunet.inference.served import Segmenter, example
 
+    be_quiet()
     segmenter = Segmenter(weights, "cpu")
     input_name, output_name = ("volume", "labels") if segmenter.volumes else ("image", "mask")
     numbers = [ColSpec(DataType.double, name) for name in segmenter.amounts]

@@ -38,11 +38,8 @@ def client(http_seconds: int = HTTP_SECONDS) -> "MlflowClient":
         http_seconds: the time to wait for a server's answer, if MLFLOW_HTTP_REQUEST_TIMEOUT is not
             set.
     """
-    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)  # `warn` reports a failure in one line
-    timeout = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(http_seconds)}
-    for name, value in (DEFAULTS | timeout).items():
-        os.environ.setdefault(name, value)
+    be_quiet()
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(http_seconds))
     from mlflow.tracking import MlflowClient
 
     uri = store_uri()
@@ -61,6 +58,14 @@ def client(http_seconds: int = HTTP_SECONDS) -> "MlflowClient":
                 MlflowClient(sqlite_uri(new))
                 os.replace(new, STORE)
     return MlflowClient(uri)
+
+
+def be_quiet() -> None:
+    """Keep MLflow's bars and messages off the terminal: `warn` reports a failure in one line."""
+    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
 
 
 def store_uri() -> str:
