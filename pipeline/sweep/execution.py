@@ -72,14 +72,14 @@ def run_sweep(
                 say(f"{counts}; {devices if cluster is None else cluster}")
                 pool = make_pool(devices.width, options.retries)
                 runner = StageRunner(sweep.record, processes, devices, sweep.outcomes, say, cluster)
-                try:
-                    with display(sweep, devices.width, runner.stopping.is_set):
+                with display(sweep, devices.width, runner.stopping.is_set):
+                    try:
                         run_stages(sweep, runner, pool, options.retries, say)
-                finally:
-                    keep_measured(sweep)
-                    for outcome in sweep.outcomes_in("failed"):
-                        say(failure(outcome), passing=True)
-                    say(sweep_summary(sweep))
+                    finally:
+                        keep_measured(sweep)
+                        for outcome in sweep.outcomes_in("failed"):
+                            say(failure(outcome), passing=True)
+                        say(sweep_summary(sweep))
         return sweep.incomplete
 
 

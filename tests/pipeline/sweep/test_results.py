@@ -11,7 +11,7 @@ from reports.make.pdf import PDF
 from tests.helpers.tables import all_runs, made, make_params, prepare, write_metrics
 
 WIDE = """\
-                          ISIC17                      ISIC18
+                          ISIC17 (phantoms)           ISIC18 (phantoms)
                           mIoU          DSC           mIoU          DSC
 Initial weights           publ.  meas.  publ.  meas.  publ.  meas.  publ.  meas.
 none                      77.59  70.40  87.38  82.63  78.66  71.40  88.06  83.31

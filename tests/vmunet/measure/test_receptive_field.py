@@ -162,7 +162,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     edit(tmp_path / "params.yaml", lambda c: c["grid"].update(ablations=["scratch", "base"]))
     (tmp_path / "data/arrays" / VIEW / "paper/test/native_masks.zip").touch()
     torch.manual_seed(3)
-    encoder = Encoder(3, (1, 1, 1, 1), DIMS, 16, 0.0)
+    states = load_params(tmp_path).profile.train.states
+    encoder = Encoder(3, (1, 1, 1, 1), DIMS, states, 0.0)
     (tmp_path / "data/weights").mkdir()
     save_file(encoder.state_dict(), tmp_path / "data/weights/vmamba-s.safetensors")
     monkeypatch.chdir(tmp_path)

@@ -221,7 +221,7 @@ def test_the_stage_measures_each_distinct_architecture(tmp_path, monkeypatch, ca
     ]
     assert written["architectures"]["2,2,2,2-2,2,2,1"] == {
         "inference_images_per_second": 2.5,
-        "inference_peak_bytes": 32,
+        "inference_peak_bytes": 16,
         "inference_repetitions": 12,
         "training_images_per_second": 2.5,
         "training_peak_bytes": 4,
@@ -229,8 +229,8 @@ def test_the_stage_measures_each_distinct_architecture(tmp_path, monkeypatch, ca
     }
     deepest = written["architectures"]["2,2,9,2-2,9,2,2"]
     assert deepest["training_images_per_second"] is deepest["training_peak_bytes"] is None
-    assert (written["size"], written["dims"]) == (64, [16, 32, 64, 128])
-    assert written["batch_size"] == {"inference": 32, "training": 4}
+    assert (written["size"], written["dims"]) == (64, [24, 48, 96, 192])
+    assert written["batch_size"] == {"inference": 16, "training": 4}
     assert written["versions"]["torch"] == torch.__version__
     assert written["threads"] == torch.get_num_threads()
     assert written["device"] == "CPU"
