@@ -41,7 +41,6 @@ setup-test: .venv/.installed-test
 tables sweep: setup
 	$(if $(PROFILE),$(BIN)/vmunet profile $(PROFILE))
 	$(BIN)/vmunet sweep
-	@echo "Tables: reports/out/tables/index.md and reports/out/tables/*.tex"
 
 doctor:
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m pipeline.commands.doctor; \

@@ -21,7 +21,7 @@ examples:
   vmunet serve runs/isic17-128/scratch/sound/42
   vmunet serve weights.safetensors --port 8000
 """
-NEEDED = ("starlette", "uvicorn", "PIL")
+NEEDED = ("starlette", "uvicorn")
 PORT = 7860
 
 
@@ -45,7 +45,7 @@ def serve(arguments: argparse.Namespace) -> int:
     from vmunet.errors import InputError
 
     if not all(find_spec(name) for name in NEEDED):
-        raise InputError("serve needs starlette, uvicorn and pillow: pip install 'vmunet[serve]'")
+        raise InputError("serve needs starlette and uvicorn: pip install 'vmunet[serve]'")
 
     from vmunet.serving.app import listen, make_app, make_server
     from vmunet.serving.examples import find_examples

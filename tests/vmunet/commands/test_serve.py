@@ -70,7 +70,7 @@ def test_what_is_wrong_is_one_line(tmp_path, capsys):
 def test_a_missing_package_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     line = failed(capsys, "w.safetensors")
-    assert line == ("error: serve needs starlette, uvicorn and pillow: pip install 'vmunet[serve]'")
+    assert line == ("error: serve needs starlette and uvicorn: pip install 'vmunet[serve]'")
 
 
 def test_the_library_does_not_import_the_server():

@@ -61,7 +61,7 @@ def test_an_upload_gets_its_mask(url, weights):
 @pytest.mark.parametrize(
     ("content", "query", "sentence"),
     [
-        (b"hello", {"name": "text.png"}, "text.png: not an image"),
+        (b"hello", {"name": "text.png"}, "text.png: not a readable image"),
         (b"", {"name": "none.png"}, "none.png: the file is empty"),
         (PHOTO, {"threshold": "2"}, "threshold 2.0: expected a number between 0 and 1"),
         (PHOTO, {"threshold": "half"}, "threshold half: expected a number between 0 and 1"),
@@ -185,7 +185,7 @@ def test_a_browser_shows_the_mask(browser, url, photo, tmp_path):
     text = tmp_path / "text.png"
     text.write_text("hello")
     browser.type("#file", str(text))
-    assert browser.until(ERROR).startswith("text.png: not an image")
+    assert browser.until(ERROR).startswith("text.png: not a readable image")
     assert not browser.run(SHOWN)
     # an example by keyboard
     browser.run("document.querySelector('#examples button').focus()")

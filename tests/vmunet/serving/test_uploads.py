@@ -10,8 +10,8 @@ import pytest
 
 from tests.helpers.data import encoded, photograph
 from vmunet import InputError
+from vmunet.data import image_size
 from vmunet.data.images import read_rgb
-from vmunet.serving import uploads
 from vmunet.serving.uploads import plain_name, read_upload
 
 
@@ -57,8 +57,8 @@ def refused(name: str, content: bytes) -> str:
 
 def test_what_is_no_image_is_refused():
     assert "empty" in refused("a.png", b"")
-    assert "not an image" in refused("text.png", b"Dear reader,\n" * 50)
-    assert "not an image" in refused("gif.png", b"GIF89a" + bytes(50))  # no format of ours
+    assert "not a readable image" in refused("text.png", b"Dear reader,\n" * 50)
+    assert "not a readable image" in refused("gif.png", b"GIF89a" + bytes(50))  # no format of ours
     assert "cut short" in refused("cut.png", encoded(RGB)[:200])
     assert "vmunet predict" in refused("scan.nii.gz", b"\x1f\x8b" + bytes(50))
     half = OPAQUE.copy()
@@ -67,19 +67,19 @@ def test_what_is_no_image_is_refused():
     assert "white is unknown" in refused("dim.png", encoded(SIXTEEN // 32))
 
 
-@pytest.mark.parametrize("side", [8001, 14_200, 60_000])
+@pytest.mark.parametrize("side", [10_001, 14_200, 60_000])
 def test_a_huge_image_is_refused_by_its_header(monkeypatch, side):
     def decode(*arguments):
         raise AssertionError("decoded")
 
     monkeypatch.setattr(cv2, "imdecode", decode)
-    assert "64 megapixels" in refused("huge.png", header_of_png(side, side))
+    assert "at most 100" in refused("huge.png", header_of_png(side, side))
 
 
 def test_the_limit_itself_is_allowed(monkeypatch):
-    monkeypatch.setattr(uploads, "MOST_PIXELS", 24 * 32)
+    monkeypatch.setattr(image_size, "MOST_PIXELS", 24 * 32)
     assert read_upload("a.png", encoded(RGB)).shape == (24, 32, 3)
-    monkeypatch.setattr(uploads, "MOST_PIXELS", 24 * 32 - 1)
+    monkeypatch.setattr(image_size, "MOST_PIXELS", 24 * 32 - 1)
     refused("a.png", encoded(RGB))
 
 
