@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vmunet.architecture import Model, scaled
 from vmunet.errors import InputError
 from vmunet.fused import conv_silu, gated_norm
 from vmunet.init import init_step_size, init_uniform_fan_in, s4d_real
@@ -212,7 +213,7 @@ class Encoder(nn.Module):
         return x, inputs
 
 
-class VMUNet(Encoder):
+class VMUNet(Encoder, Model):
     """Vision Mamba UNet (paper, Figure 1 and section III-A).
 
     Args:
@@ -228,6 +229,9 @@ class VMUNet(Encoder):
         InputError: the arguments do not describe a U-shaped model.
     """
 
+    title = "VM-UNet"
+    stride = SIZE_MULTIPLE
+
     def __init__(
         self,
         in_channels: int = 3,
@@ -240,7 +244,7 @@ class VMUNet(Encoder):
     ) -> None:
         self._check(depths, depths_decoder, dims, drop_path_rate)
         super().__init__(in_channels, depths, dims, d_state, drop_path_rate)
-        self.config: dict[str, Any] = {
+        self.config = {
             "in_channels": in_channels,
             "num_classes": num_classes,
             "depths": list(depths),
@@ -258,6 +262,11 @@ class VMUNet(Encoder):
         self.final_up = PatchExpand(dims[0], 4)
         self.final_conv = nn.Conv2d(dims[0] // 4, num_classes, kernel_size=1)
         init_linear_layers(self)
+
+    @classmethod
+    def arguments(cls, size: int, width: float) -> dict[str, Any]:
+        first = scaled(96, width, 4)
+        return {"dims": [first * 2**i for i in range(4)]}
 
     @staticmethod
     def _check(
@@ -291,32 +300,12 @@ class VMUNet(Encoder):
         Raises:
             InputError: wrong number of channels, or a size that is not divisible by 32.
         """
-        images = self._check_images(images)
+        images = self.check(images)
         x, inputs = self.encode(images)
         for i, stage in enumerate(self.layers_up):
             # Skip connections are sums; the deepest stage has none (paper, sec. III-A).
             x = stage(x if i == 0 else x + inputs[-i])
         return self.final_conv(self.final_up(x).permute(0, 3, 1, 2))
-
-    def _check_images(self, images: Tensor) -> Tensor:
-        if images.ndim != 4:
-            raise InputError(
-                f"VMUNet takes (batch, channels, height, width), not {tuple(images.shape)}"
-            )
-        if images.shape[1] == 1 and self.in_channels == 3:
-            images = images.expand(-1, 3, -1, -1)
-        if images.shape[1] != self.in_channels:
-            raise InputError(
-                f"VMUNet was made for {self.in_channels} channels, the images have "
-                f"{images.shape[1]}"
-            )
-        h, w = images.shape[2:]
-        if h % SIZE_MULTIPLE or w % SIZE_MULTIPLE or not h or not w:
-            raise InputError(
-                f"VMUNet takes sizes divisible by {SIZE_MULTIPLE}, not {h}x{w}: resize or pad the "
-                "images (vmunet.inference.images pads)"
-            )
-        return images
 
 
 def init_linear_layers(model: nn.Module) -> None:
