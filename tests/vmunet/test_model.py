@@ -97,7 +97,7 @@ def test_grayscale_is_repeated() -> None:
 @pytest.mark.parametrize("shape", [(1, 3, 48, 64), (1, 3, 64, 33), (1, 2, 64, 64), (3, 64, 64)])
 def test_wrong_images_are_refused(shape: tuple[int, ...]) -> None:
     model = VMUNet(dims=(8, 16, 32, 64))
-    with pytest.raises(InputError, match=r"VMUNet"):
+    with pytest.raises(InputError, match=r"VM-UNet"):
         model(torch.zeros(shape))
 
 
