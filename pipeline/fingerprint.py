@@ -4,12 +4,15 @@ The code of a stage is every module that its script imports, directly or not. Th
 the modules' syntax trees, so formatting and comments do not change it. Docstrings, the words of a
 raised error (unless the module is in `QUOTED`) and the modules in `WITHOUT_RESULT` do not change it
 either: none of them can change the outputs of a stage.
+
+The models have fingerprints of their own, one for each cell of params.yaml: an edit of a model, or
+a new one, runs only that model's cells again.
 """
 
 import ast
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeGuard
@@ -20,14 +23,20 @@ from vmunet.files import whole_file
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("vmunet", "pipeline", "stages", "reports")
 FOLDER = Path(".fingerprints")
+MODELS = "models"  # the folder in it with the fingerprint of each cell's model
 # Packages and modules that no output of a stage depends on: the logging to MLflow, the exit status
-# of a stage that fails, and this module.
-WITHOUT_RESULT = ("pipeline.tracking", "pipeline.stage", "pipeline.fingerprint")
+# of a stage that fails, this module, and the list of the models' names and modules.
+WITHOUT_RESULT = (
+    "pipeline.tracking",
+    "pipeline.stage",
+    "pipeline.fingerprint",
+    "vmunet.models.places",
+)
 
 # Modules whose errors the stage `check` quotes in its outputs, so that the errors' words count.
 QUOTED = ("vmunet.data.images",)
 
-CHANGED = "stages/{}.py or a module that it imports changed after DVC had looked at it; start again"
+CHANGED = "{} or a module that it imports changed after DVC had looked at it; start again"
 MODULE_NAME = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # Fields of a syntax tree that do not change the program, or that only some versions of Python have.
@@ -35,7 +44,7 @@ SILENT_FIELDS = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}
 
 
 def fingerprint(script: Path, root: Path = ROOT) -> str:
-    """SHA-256 of the code that a stage's script runs.
+    """SHA-256 of the code that a stage's script, or a model's module, runs.
 
     Args:
         script: its path from `root`, such as stages/train.py.
@@ -44,31 +53,46 @@ def fingerprint(script: Path, root: Path = ROOT) -> str:
     return Fingerprints(root).of(script)
 
 
-def write_fingerprints(root: Path = ROOT) -> None:
-    """Write .fingerprints/<stage> for each script in stages/."""
+def write_fingerprints(root: Path = ROOT, models: Mapping[str, Path] | None = None) -> None:
+    """Write .fingerprints/<stage> for each script in stages/, and models/<cell> for each cell.
+
+    Args:
+        root: the repository's root.
+        models: the file of each cell's model, from `root`.
+    """
+    scripts = {stage: Path("stages", f"{stage}.py") for stage in stage_names(root)}
+    scripts |= {f"{MODELS}/{cell}": file for cell, file in (models or {}).items()}
     folder, fingerprints = root / FOLDER, Fingerprints(root)
-    folder.mkdir(exist_ok=True)
-    for stage in stage_names(root):
-        with whole_file(folder / stage) as part:
-            part.write_text(fingerprints.of(Path("stages", f"{stage}.py")) + "\n")
+    (folder / MODELS).mkdir(parents=True, exist_ok=True)
+    for name, script in scripts.items():
+        with whole_file(folder / name) as part:
+            part.write_text(f"{script.as_posix()} {fingerprints.of(script)}\n")
+    for path in (folder / MODELS).iterdir():
+        if f"{MODELS}/{path.name}" not in scripts:
+            path.unlink()
 
 
-def checked_fingerprint(stage: str, root: Path = ROOT) -> str:
-    """The stage's fingerprint in its file, which is compared with the code; '' if there is no file.
+def checked_fingerprint(name: str, root: Path = ROOT) -> str:
+    """A stage's or a model's fingerprint, compared with the code; '' if it has no file.
 
     If the file is newer than all the code, a look at the times is enough.
+
+    Args:
+        name: a stage, or models/<cell>.
+        root: the repository's root.
 
     Raises:
         InputError: the code has changed since the file was written.
     """
-    path = root / FOLDER / stage
+    path = root / FOLDER / name
     if not path.is_file():
         return ""
     sources = (source for package in PACKAGES for source in (root / package).rglob("*.py"))
     text, written = path.read_text(), path.stat().st_mtime_ns
+    script, _, sha256 = text.strip().rpartition(" ")
     is_older = any(source.stat().st_mtime_ns >= written for source in sources)
-    if is_older and fingerprint(Path("stages", f"{stage}.py"), root) != text.strip():
-        raise InputError(CHANGED.format(stage))
+    if is_older and fingerprint(Path(script), root) != sha256:
+        raise InputError(CHANGED.format(script))
     return text
 
 
@@ -243,8 +267,15 @@ def python_files(root: Path) -> dict[Path, tuple[int, int]]:
     return files
 
 
+def watched_files(root: Path) -> dict[Path, tuple[int, int]]:
+    """The time of change and the size of each file that a fingerprint depends on."""
+    parameters = root / "params.yaml"  # names the cells and their models
+    state = parameters.stat() if parameters.is_file() else None
+    return python_files(root) | ({parameters: (state.st_mtime_ns, state.st_size)} if state else {})
+
+
 def last_change(root: Path) -> int:
-    """The time (ns) of the last change of a Python file or a package's folder, by the system."""
-    files = python_files(root)
-    folders = {path.parent for path in files}
+    """The time (ns) of the last change of such a file or of a package's folder, by the system."""
+    files = watched_files(root)
+    folders = {path.parent for path in files if path.suffix == ".py"}
     return max((path.stat().st_ctime_ns for path in (*files, *folders)), default=0)

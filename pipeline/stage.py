@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from pipeline.fingerprint import CHANGED, checked_fingerprint
+from pipeline.fingerprint import CHANGED, MODELS, checked_fingerprint
 from vmunet.errors import InputError
 
 WRONG_INPUT = 2
@@ -57,11 +57,16 @@ def same_code() -> Iterator[None]:
 
     DVC hashes the fingerprint after the stage: the result would be recorded for other code.
     """
-    stage = Path(sys.argv[0]).stem if os.environ.get("DVC_STAGE") else ""
-    before = checked_fingerprint(stage) if stage else ""
+    names = []
+    if os.environ.get("DVC_STAGE"):
+        names.append(Path(sys.argv[0]).stem)
+        if len(sys.argv) == len(("script", "view", "cell", "protocol", "seed")):
+            names.append(f"{MODELS}/{sys.argv[2]}")
+    before = [checked_fingerprint(name) for name in names]
     yield
-    if stage and checked_fingerprint(stage) != before:
-        raise InputError(CHANGED.format(stage))
+    for name, then in zip(names, before, strict=True):
+        if checked_fingerprint(name) != then:
+            raise InputError(CHANGED.format(then.partition(" ")[0]))
 
 
 def end(error: Exception, status: int) -> NoReturn:

@@ -16,7 +16,8 @@ Writes metrics/<profile>/<view>/receptive_field.npz:
        order, the fraction of the image's area that the smallest square holding that share of a
        field covers; centres: float (4,), the squares' centre in px along both axes; images: the
        number of test images over which the fields are averaged; run: the run's name. If the grid
-       declares no such run, the file has only images 0 and run ''.
+       declares no such run, the file has only images 0 and run ''. If the model is not VM-UNet,
+       there are the two fields of the output alone.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from vmunet.measure.receptive_field import (
     SHARES,
     area_fractions,
     centre_of,
+    feature_names,
     features_of,
     receptive_fields,
 )
@@ -45,7 +47,6 @@ from vmunet.training.processor import use_processor
 from vmunet.weights.checkpoints import load_checkpoint
 
 MOST_IMAGES = 50  # as in the published scripts
-FIELDS = ("bottleneck", "output")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -89,17 +90,19 @@ def measure(run: Run, params: Params) -> dict[str, Any]:
     use_processor(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(run.seed)
+    cell = params.cell(run.cell)
     before, _ = initial_model(
-        params.cell(run.cell), after.config["num_classes"], params.profile.train
+        cell, after.config["num_classes"], cell.settings(params.profile.train), test.size
     )
     count = min(MOST_IMAGES, len(test.ids))
     images = test.images[np.linspace(0, len(test.ids) - 1, count).round().astype(int)]
     content: dict[str, Any] = {}
+    names = feature_names(after)
     for when, model in (("before", before), ("after", after)):
         model.to(device)
         fields = receptive_fields(model, features_of(model), images)
-        content |= {f"{when}_{name}": field for name, field in zip(FIELDS, fields, strict=True)}
-    order = [f"{when}_{name}" for name in FIELDS for when in ("before", "after")]
+        content |= {f"{when}_{name}": field for name, field in zip(names, fields, strict=True)}
+    order = [f"{when}_{name}" for name in names for when in ("before", "after")]
     positions = {"bottleneck": test.size // 32, "output": test.size}
     centres = [centre_of(test.size, positions[name.split("_")[1]]) for name in order]
     fractions = np.array(

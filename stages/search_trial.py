@@ -27,6 +27,7 @@ from pipeline.tracking.plain import PlainRun
 from stages.common.training import Task, device_name, make_model
 from stages.train import image_task
 from stages.train_volumes import organ_task
+from vmunet.models import file_of
 from vmunet.protocols import PROTOCOLS, Protocol
 from vmunet.settings import TrainSettings
 
@@ -69,7 +70,7 @@ def run_trial(study: SharedStudy, trial: Trial, params: Params) -> None:
     use_processor(params.profile.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     machine = {"device": device_name(device), "threads": torch.get_num_threads()}
-    code = {"code_hash": fingerprint(SCRIPT)}
+    code = {"code_hash": [fingerprint(path) for path in (SCRIPT, file_of(cell.model))]}
     first = trial.user_attrs.get("again", trial.number)
     known = [asdict(facts), cell.model_dump(exclude_none=True), first, code, machine, versions()]
     key = hash_json(known)[:32]

@@ -1,11 +1,13 @@
-"""DVC stage: images per second and peak memory of every architecture of the ablations.
+"""DVC stage: images per second and peak memory of the grid's architectures and models.
 
     python -m stages.speed isic17-256
 
-Reads  params.yaml and the profile: the depths of grid.ablations' cells, the width (train.dims), the
-       size of the view, and the batch sizes train.batch_size and evaluate.batch_size.
-Writes metrics/<profile>/<view>/speed.json. An architecture that does not fit into memory has null;
-       without ablations there are no architectures.
+Reads  params.yaml and the profile: the depths of grid.ablations' cells, the models of grid.rivals
+       and grid.volume_rivals, the widths (train.dims, train.width), the size of the view, and the
+       batch sizes train.batch_size and evaluate.batch_size.
+Writes metrics/<profile>/<view>/speed.json: VM-UNet's architectures by their depths, other models by
+       their names, all for one class (V-Net: for two, on cubes of its patch's side). What does not
+       fit into memory has null.
 
 `vmunet.measure.speed` describes the measurement. The figures are valid only for this machine and
 time: another machine has other figures, and other programs that run at the same time change them.
@@ -19,11 +21,13 @@ from typing import Any
 
 import torch
 
-from pipeline.config.params import Params, load_params
+from pipeline.config.params import VMUNET, Params, load_params
 from pipeline.provenance import versions
 from pipeline.stage import run_stage
 from vmunet.files import whole_file
 from vmunet.measure.speed import Workload, architecture_name, device_names, measure
+from vmunet.models import MODELS
+from vmunet.settings import TrainSettings
 from vmunet.training.processor import use_processor
 
 MODES = ("inference", "training")
@@ -65,6 +69,7 @@ def speed(params: Params, view: str, target: Path) -> None:
         "size": size,
         "dims": list(settings.dims),
         "states": settings.states,
+        "width": settings.width,
         "batch_size": batches,
         "precision": {"inference": "fp32", "training": settings.precision},
         "versions": versions(),
@@ -78,16 +83,30 @@ def speed(params: Params, view: str, target: Path) -> None:
 def workloads(
     params: Params, size: int, batches: dict[str, int]
 ) -> list[tuple[str, str, Workload]]:
-    """(architecture, mode, workload) of each pair of depths, in the grid's order."""
-    cells = [params.cell(name) for name in params.grid.ablations]
-    distinct = dict.fromkeys((tuple(c.depths), tuple(c.depths_decoder)) for c in cells)
+    """(architecture, mode, workload) of each pair of depths and each model, in the grid's order."""
+    grid, distinct = params.grid, dict[str, tuple[str, dict[str, Any], TrainSettings]]()
+    for name in (*grid.ablations, *grid.rivals, *grid.volume_rivals):
+        cell = params.cell(name)
+        settings = cell.settings(params.profile.train)
+        if cell.model == VMUNET:
+            architecture = architecture_name(*cell.blocks)
+            arguments: dict[str, Any] = dict(
+                zip(("depths", "depths_decoder"), cell.blocks, strict=True),
+                dims=settings.dims,
+                d_state=settings.states,
+            )
+        else:
+            architecture, chosen = cell.model, MODELS[cell.model]
+            arguments = chosen.arguments(size, settings.width)
+            arguments["num_classes"] = chosen.min_classes
+        distinct.setdefault(architecture, (cell.model, arguments, settings))
     return [
         (
-            architecture_name(*depths),
+            architecture,
             mode,
-            Workload(*depths, size, batches[mode], mode == "training", params.profile.train),
+            Workload(model, arguments, size, batches[mode], mode == "training", settings),
         )
-        for depths in distinct
+        for architecture, (model, arguments, settings) in distinct.items()
         for mode in MODES
     ]
 

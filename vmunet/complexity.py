@@ -1,8 +1,10 @@
-"""Parameters and multiply-accumulates of VM-UNet, counted as in the paper and in full (Table V).
+"""Parameters and multiply-accumulates of the models, counted as in papers and in full.
 
 The paper's FLOPs column counts the multiply-accumulates of nn.Linear and nn.Conv2d plus 4 for each
 element of a LayerNorm. It leaves out what its counter does not see: SS2D's projections to delta,
 B and C, which are bare parameters, and the scan itself.
+
+For the other models `counted` runs one image through the model on torch's meta device.
 """
 
 import math
@@ -10,8 +12,61 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from vmunet.architecture import Model
 from vmunet.model import K, VMUNet
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Cost of one forward pass of one image of any model.
+
+    Attributes:
+        parameters: all values of its weights, used or not.
+        macs_paper: multiply-accumulates as the counter thop 0.1.1 finds them, whose figures the
+            papers print: convolutions and linear layers, 4 for each element of a batch norm or
+            LayerNorm. It counts a transposed convolution by its output, which is 4 times too many
+            if the stride is 2, and sees no product outside these layers, such as attention's.
+        macs_complete: multiply-accumulates of every convolution and matrix product.
+    """
+
+    parameters: int
+    macs_paper: int
+    macs_complete: int
+
+
+def counted(model: Model, size: Sequence[int]) -> Counted:
+    """Cost of a model on the meta device for one image of `size`, its height and width in px."""
+    total = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        if isinstance(module, nn.Linear):
+            total += output.numel() * module.in_features
+        elif isinstance(module, CONVOLUTIONS):
+            total += output.numel() * module.weight[0].numel()
+        elif isinstance(module, TRANSPOSED):
+            total += output.numel() * module.weight[:, 0].numel()
+        elif isinstance(module, NORMS):
+            total += 4 * output.numel()
+
+    leaves = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED, *NORMS)
+    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, leaves)]
+    flops = FlopCounterMode(display=False)
+    try:
+        with torch.no_grad(), flops:
+            model.eval()(torch.zeros(1, model.in_channels, *size, device="meta"))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    parameters = sum(p.numel() for p in model.parameters())
+    return Counted(parameters, total, flops.get_total_flops() // 2)
 
 
 @dataclass(frozen=True)

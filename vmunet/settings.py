@@ -13,8 +13,9 @@ class TrainSettings:
         epochs: passes over the training images.
         t_max: half period of the `paper` protocol's cosine, in epochs.
         batch_size: images in one step.
-        dims: channels of the four stages, doubling.
+        dims: channels of VM-UNet's four stages, doubling.
         states: state size of the scan for each channel.
+        width: factor on the channels of every other model (`vmunet.models.build`).
         learning_rate: largest learning rate; the first epoch uses it.
         eta_min: smallest learning rate.
         weight_decay: AdamW's decoupled weight decay.
@@ -31,6 +32,7 @@ class TrainSettings:
     batch_size: int = 32
     dims: tuple[int, int, int, int] = (96, 192, 384, 768)
     states: int = 16
+    width: float = 1.0
     learning_rate: float = 1e-3
     eta_min: float = 1e-5
     weight_decay: float = 1e-2
@@ -43,6 +45,8 @@ class TrainSettings:
             raise ValueError("0 < eta_min <= learning_rate must hold")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError("weight_decay must be 0 or more")
+        if not 0 < self.width < math.inf:
+            raise ValueError("width must be above 0")
         if self.dims[0] < 8 or self.dims[0] % 4:
             raise ValueError("dims must start at a multiple of 4, 8 or more")
         if any(self.dims[i + 1] != 2 * self.dims[i] for i in range(3)):

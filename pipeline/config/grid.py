@@ -38,11 +38,13 @@ class Grid(Strict):
         views: the arrays to prepare, by name.
         ablation_views: views on which every ablation cell is run.
         ablations: cells that are run on them.
+        rivals: cells of other models (Table I), run on them too.
         protocols: protocols of those runs.
         size_views: further views (Table VI's sizes), for the base cell only.
         sound_cells: cells that are also run under the sound protocol, on `ablation_views`.
-        volumes: views of CT volumes by name, for the base cell only.
-        volume_protocols: protocols of those runs.
+        volumes: views of CT volumes by name, for the base cell and `volume_rivals`.
+        volume_protocols: protocols of the base cell's runs on them.
+        volume_rivals: cells of other models (Table II), run on them under the paper's protocol.
         seeds: seeds of every run.
         cross: pairs of views, by name: the main runs of the first are scored on the test images
             of the second, which is of another dataset.
@@ -54,11 +56,13 @@ class Grid(Strict):
     views: dict[Name, View]
     ablation_views: list[str]
     ablations: list[str]
+    rivals: list[str]
     protocols: list[ProtocolName]
     size_views: list[str]
     sound_cells: list[str]
     volumes: dict[Name, VolumeView]
     volume_protocols: list[ProtocolName]
+    volume_rivals: list[str]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
     cross: dict[Name, Crossing]
     profiled: list[str]
@@ -78,9 +82,11 @@ class Grid(Strict):
         """(view, cell, protocol, seed) of every run, as dvc.yaml's groups enumerate them."""
         groups: Sequence[tuple[list[str], list[str], list[ProtocolName]]] = (
             (self.ablation_views, self.ablations, self.protocols),
+            (self.ablation_views, self.rivals, self.protocols),
             (self.size_views, ["base"], self.protocols),
             (self.ablation_views, self.sound_cells, ["sound"]),
             (list(self.volumes), ["base"], self.volume_protocols),
+            (list(self.volumes), self.volume_rivals, ["paper"]),
         )
         return [
             (view, cell, protocol, seed)

@@ -33,12 +33,16 @@ from pipeline.config.sources import (
 )
 from pipeline.config.strict import Name, Strict
 from vmunet.errors import InputError
+from vmunet.models import MODELS
 from vmunet.settings import PUBLISHED, Augmentation, TrainSettings
 
 PROFILES = Path("profiles")
 SECTIONS = ("profile", "grid", "own", "cell", "cells")
 NO_OWN = "own: {cells: [scratch], protocols: [sound], images: {}, volumes: {}}"
 CROSS = "cross"  # the folder in metrics/<profile>/ with the scores of grid.cross
+VMUNET = "vmunet"
+ONLY_VMUNET = ("drop_path_rate", "depths", "depths_decoder")  # a cell's settings for it alone
+Depths = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=4, max_length=4)]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -46,6 +50,7 @@ class CellTraining(Strict):
     """A cell's training settings that replace those of the profile's `train` or `train_volumes`."""
 
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+    width: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
 
 
@@ -55,22 +60,24 @@ def augmentation(content: Any) -> Augmentation:
 
 
 class Cell(Strict):
-    """One cell of the ablations: VM-UNet's init, drop path rate and depths (Tables III-V).
+    """One cell: VM-UNet with its init, drop path rate and depths (Tables III-V), or another model.
 
-    The other three are for cells that come from a search. Without them the profile's and the
-    paper's settings apply.
+    Without the last three the profile's and the paper's settings apply.
 
     Attributes:
-        train: learning rate and weight decay.
+        model: a name in `vmunet.models.MODELS`. VM-UNet alone has a drop path rate and depths.
+        init: initial weights: VMamba's for VM-UNet, `imagenet` for the others.
+        train: learning rate, weight decay, and the width of another model than VM-UNet.
         loss_weights: the weights of cross-entropy and Dice in training; epochs are selected with
             the weights 1 and 1.
         augment: probabilities of the augmentations, and the limit of rotations.
     """
 
-    init: Literal["none", "vmamba-t", "vmamba-s"]
-    drop_path_rate: Annotated[float, Field(ge=0, lt=1)]
-    depths: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=4, max_length=4)]
-    depths_decoder: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=4, max_length=4)]
+    model: str = VMUNET
+    init: Literal["none", "vmamba-t", "vmamba-s", "imagenet"] = "none"
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
+    depths: Depths | None = None
+    depths_decoder: Depths | None = None
     train: CellTraining | None = None
     loss_weights: (
         Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)] | None
@@ -82,6 +89,24 @@ class Cell(Strict):
         if self.loss_weights is not None and not any(self.loss_weights):
             raise ValueError("loss_weights: both are 0")
         return self
+
+    @model_validator(mode="after")
+    def _belongs_to_its_model(self) -> "Cell":
+        if self.model not in MODELS:
+            raise ValueError(f"unknown model {self.model!r}; known: {', '.join(MODELS)}")
+        own = {name: getattr(self, name) for name in ONLY_VMUNET}
+        if self.model != VMUNET and (given := [name for name in own if own[name] is not None]):
+            raise ValueError(f"{given[0]}: only {VMUNET} has it, and the model is {self.model}")
+        if self.model == VMUNET and (missing := [name for name in own if own[name] is None]):
+            raise ValueError(f"{missing[0]}: {VMUNET} needs it")
+        if (self.init == "imagenet") == (self.model == VMUNET) and self.init != "none":
+            raise ValueError(f"init: {self.init} is not for the model {self.model}")
+        return self
+
+    @property
+    def blocks(self) -> tuple[list[int], list[int]]:
+        """The depths of VM-UNet's encoder and decoder; empty for another model."""
+        return self.depths or [], self.depths_decoder or []
 
     @property
     def weights(self) -> tuple[float, float]:
@@ -157,9 +182,14 @@ class Params(Strict):
     @model_validator(mode="after")
     def _names_exist(self) -> "Params":
         grid = self.grid
-        cells = {"ablations": grid.ablations, "sound_cells": grid.sound_cells}
-        cells["size_views"] = ["base"] if grid.size_views else []
-        cells["volumes"] = ["base"] if grid.volumes else []
+        cells = {
+            "ablations": grid.ablations,
+            "rivals": grid.rivals,
+            "sound_cells": grid.sound_cells,
+            "size_views": ["base"] if grid.size_views else [],
+            "volumes": ["base"] if grid.volumes else [],
+            "volume_rivals": grid.volume_rivals,
+        }
         for field, names in cells.items():
             for name in names:
                 if name not in self.cells:
@@ -264,7 +294,7 @@ def load_params(root: Path = Path(".")) -> Params:
     profile = load_profile(name, root)
     _need_lines(content, path)
     defaults, overrides = section(content, "cell", path), section(content, "cells", path)
-    cells = {key: {**defaults, **section(overrides, key, path)} for key in overrides}
+    cells = {key: _cell(defaults, section(overrides, key, path)) for key in overrides}
     unknown = sorted(content.keys() - set(SECTIONS))
     if unknown:
         raise InputError(f"{path}: unknown key {unknown[0]!r}; known: {', '.join(SECTIONS)}")
@@ -281,6 +311,13 @@ def load_params(root: Path = Path(".")) -> Params:
         },
         path,
     )
+
+
+def _cell(defaults: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """A cell with the defaults that it does not replace; VM-UNet's are for VM-UNet's cells."""
+    if own.get("model", defaults.get("model", VMUNET)) != VMUNET:
+        defaults = {k: v for k, v in defaults.items() if k not in (*ONLY_VMUNET, "init")}
+    return {**defaults, **own}
 
 
 def section(content: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
@@ -311,7 +348,8 @@ def load_profile(name: Any, root: Path = Path(".")) -> Profile:
 def _need_lines(content: dict[str, Any], path: Path) -> None:
     """Refuse a grid that lacks a section which dvc.yaml also reads; the section may be empty."""
     grid = content.get("grid")
-    for key, empty in (("cross", "{}"), ("profiled", "[]")):
+    empties = {"rivals": "[]", "volume_rivals": "[]", "cross": "{}", "profiled": "[]"}
+    for key, empty in empties.items():
         if isinstance(grid, dict) and key not in grid:
             raise InputError(
                 f"{path}: no grid.{key}; add the line `{key}: {empty}` at the end of grid"

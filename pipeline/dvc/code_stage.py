@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.dvc.lockfile import enter
-from pipeline.fingerprint import last_change, python_files
+from pipeline.fingerprint import last_change, watched_files
 from vmunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class CodeError(InputError):
 
 
 class CodeStage:
-    """Runs the stage `code`, if the repository has one, whenever a Python file has changed.
+    """Runs the stage `code`, if the repository has one, whenever what it reads has changed.
 
     DVC would delete its outputs first. This does not, because running stages may be hashing them.
     Its entry of dvc.lock is written together with the next stage's entry, so that a mere question,
@@ -36,7 +36,7 @@ class CodeStage:
         self._fingerprinted: dict[Path, tuple[int, int]] | None = None
 
     def refresh(self) -> None:
-        """Write the fingerprints, if a Python file has changed since the last call.
+        """Write the fingerprints, if a Python file or params.yaml has changed since the last call.
 
         Raises:
             CodeError: the stage's command fails.
@@ -44,7 +44,7 @@ class CodeStage:
         if self._stage is None:
             return
         with self._mutex:
-            files = python_files(self._root)
+            files = watched_files(self._root)
             if files == self._fingerprinted:
                 return
             if self._fingerprinted is None and self._is_newer_than_code():

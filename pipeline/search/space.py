@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pipeline.config.params import Cell
+from pipeline.config.params import VMUNET, Cell
 from vmunet.settings import TrainSettings
 
 Kind = Literal["images", "volumes"]
@@ -35,8 +35,8 @@ class Dimension:
         return float(f"{value:.3g}") if self.step is None else round(value, 4)
 
 
-def space(kind: Kind, protocol: str, budget: TrainSettings) -> list[Dimension]:
-    """The dimensions of a search on images or on slices of volumes.
+def space(kind: Kind, protocol: str, cell: Cell, budget: TrainSettings) -> list[Dimension]:
+    """The dimensions of a search on images or on slices of volumes; VM-UNet alone has drop path.
 
     The two loss weights are one dimension, Dice's share, because AdamW's steps do not depend on a
     common factor of the loss.
@@ -44,7 +44,7 @@ def space(kind: Kind, protocol: str, budget: TrainSettings) -> list[Dimension]:
     common = [
         Dimension("learning_rate", max(1e-4, budget.eta_min), 2e-2),
         Dimension("weight_decay", 1e-4, 1e-1),
-        Dimension("drop_path_rate", 0.0, 0.5, 0.05),
+        *([Dimension("drop_path_rate", 0.0, 0.5, 0.05)] if cell.model == VMUNET else []),
         Dimension("dice_share", 0.1, 0.9, 0.05),
     ]
     if kind == "images":
@@ -85,11 +85,11 @@ def overrides(dimensions: list[Dimension], values: Mapping[str, float], kind: Ki
     augment = {d.name: d.rounded(values[d.name]) for d in dimensions}
     share = augment.pop("dice_share")
     training = {name: augment.pop(name) for name in ("learning_rate", "weight_decay")}
-    drop_path_rate = augment.pop("drop_path_rate")
+    own = {"drop_path_rate": augment.pop("drop_path_rate")} if "drop_path_rate" in augment else {}
     if augment["rotation_limit"] == PUBLISHED_LIMIT[kind]:
         del augment["rotation_limit"]
     return {
-        "drop_path_rate": drop_path_rate,
+        **own,
         "train": training,
         "loss_weights": [round(2 * (1 - share), 4), round(2 * share, 4)],
         "augment": augment,

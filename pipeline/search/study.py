@@ -104,7 +104,7 @@ def study_facts(
         settings=json.loads(json.dumps(settings)),  # lists instead of tuples, as in the journal
         data=" ".join(parts),
         kind=data.kind,
-        space=[asdict(dimension) for dimension in space(data.kind, protocol, budget)],
+        space=[asdict(dimension) for dimension in space(data.kind, protocol, searched, budget)],
     )
 
 

@@ -17,6 +17,7 @@ from pipeline.sweep.stage_runner import ALONE, StageOutcome, read_json, run_json
 from vmunet.errors import InputError
 
 UNKNOWN_SECONDS = 1.0
+PAPER_BLOCKS = 15
 MEASURED = Path(".sweep") / "seconds.json"  # durations of stages in earlier sweeps
 
 
@@ -158,7 +159,8 @@ def estimate(
     """The estimated seconds of each stage.
 
     They come from an earlier sweep; otherwise from the run.json of an earlier run; otherwise from
-    the pixels and blocks of the cell, scaled to the durations that are known.
+    the pixels and blocks of the cell, scaled to the durations that are known. Another model than
+    VM-UNet counts as the paper's VM-UNet.
     """
     names = list(names)
     costs_of_runs = run_costs(record.root)
@@ -185,7 +187,7 @@ def run_costs(root: Path) -> dict[str, float]:
     costs = {}
     for run in [*runs(params), *own_runs(params)]:
         cell = params.cell(run.cell)
-        blocks = sum(cell.depths) + sum(cell.depths_decoder)
+        blocks = sum(map(sum, cell.blocks)) or PAPER_BLOCKS
         costs[run.name] = float(params.view(run.view).size ** 2 * blocks)
     return costs
 

@@ -4,11 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.params import Cell
+from pipeline.config.params import VMUNET, Cell
 from vmunet.settings import TrainSettings
 
 
-def initial_model(cell: Cell, classes: int, settings: TrainSettings) -> tuple[Any, dict[str, int]]:
+def initial_model(
+    cell: Cell, classes: int, settings: TrainSettings, size: int
+) -> tuple[Any, dict[str, int]]:
     """The cell's model with its initial weights, and the number of tensors that those filled.
 
     The other tensors are random: after `torch.manual_seed(seed)` they equal those with which a run
@@ -16,19 +18,24 @@ def initial_model(cell: Cell, classes: int, settings: TrainSettings) -> tuple[An
 
     Args:
         classes: channels of the model's output.
-        settings: the profile's; the width of the model and the number of its states.
+        settings: the profile's and the cell's; the width of the model, the number of its states.
+        size: side of the square images, px.
     """
-    from vmunet.models import MODELS
+    from vmunet.model import VMUNet
+    from vmunet.models import build
     from vmunet.weights.checkpoints import read_tensors
     from vmunet.weights.initial import fill_from_vmamba
 
-    model = MODELS["vmunet"](
+    if cell.model != VMUNET:
+        return build(cell.model, classes, size, settings.width), {}
+    depths, depths_decoder = cell.blocks
+    model = VMUNet(
         num_classes=classes,
-        depths=cell.depths,
-        depths_decoder=cell.depths_decoder,
+        depths=depths,
+        depths_decoder=depths_decoder,
         dims=settings.dims,
         d_state=settings.states,
-        drop_path_rate=cell.drop_path_rate,
+        drop_path_rate=cell.drop_path_rate or 0.0,
     )
     if cell.init == "none":
         return model, {"encoder": 0, "decoder": 0, "unused": 0}

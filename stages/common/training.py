@@ -28,6 +28,7 @@ from pipeline.stage import OutOfMemoryError
 from stages.common.initial_model import initial_model
 from vmunet.errors import InputError
 from vmunet.files import whole_folder
+from vmunet.models import file_of
 from vmunet.settings import TrainSettings
 
 RESUME = Path(".resume")
@@ -239,13 +240,13 @@ def hash_inputs(task: Task, cell: Cell) -> dict[str, str]:
     return {
         "data_hash": hash_files([task.arrays]),
         "weights_hash": hash_files([weights]) if cell.init != "none" else "",
-        "code_hash": fingerprint(task.script),
+        "code_hash": hash_json([fingerprint(code) for code in (task.script, file_of(cell.model))]),
     }
 
 
 def make_model(cell: Cell, task: Task) -> tuple[Any, dict[str, int]]:
     """The cell's model for the task with its initial weights; see `initial_model`."""
-    return initial_model(cell, task.classes, task.settings)
+    return initial_model(cell, task.classes, cell.settings(task.settings), task.size)
 
 
 def forget_finished() -> None:

@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vmunet.architecture import Model
 from vmunet.classes import LESION, channels_of, classes_of
 from vmunet.data.resize import min_max, resize_image
 from vmunet.errors import InputError
-from vmunet.model import SIZE_MULTIPLE, VMUNet
 from vmunet.protocols import PROTOCOLS
 from vmunet.weights.checkpoints import load_checkpoint
 
+SMALLEST = 32  # side of the square that a model sees, px
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 # A run's weights, and those of a folder that `vmunet publish` wrote.
 NAMES = ("weights.safetensors", "model.safetensors")
@@ -29,7 +30,7 @@ NAMES = ("weights.safetensors", "model.safetensors")
 class Member(NamedTuple):
     """A trained model of an ensemble, with the size (px), resizing and classes of its training."""
 
-    model: VMUNet
+    model: Model
     size: int
     resize: Literal["bilinear", "area"]
     classes: tuple[str, ...] = LESION
@@ -156,8 +157,8 @@ def batch_probabilities(
         model: stays in the mode that it was in, and is used without dropout; it sees all images at
             once.
         images: uint8 (height, width, 3), RGB, 0..255, any heights and widths; one or more.
-        size: side of the square, px, at least 32. If it is not a multiple of 32, the square is
-            padded by reflection on the right and at the bottom.
+        size: side of the square, px, at least 32. If it is not a multiple of the model's stride,
+            the square is padded by reflection on the right and at the bottom.
         resize: how the training images were resized (`Protocol.resize`).
         channels: 1 for a lesion, else the background and each class.
         tta: average over each image, its two mirror images and both mirrorings.
@@ -174,7 +175,7 @@ def batch_probabilities(
     check_size(size)
     pixels = torch.stack([_square(image, size, resize) for image in images])
     flips = FLIPS if tta else FLIPS[:1]
-    padding = -size % SIZE_MULTIPLE
+    padding = -size % getattr(model, "stride", SMALLEST)
     batch = torch.cat([torch.flip(pixels, flip) for flip in flips])  # flip by flip
     batch = F.pad(batch, (0, padding, 0, padding), mode="reflect")
     logits = run_model(model, batch)
@@ -211,8 +212,8 @@ def _square(image: np.ndarray, size: int, resize: Literal["bilinear", "area"]) -
 
 def check_size(size: int) -> None:
     """Raise InputError if images cannot be segmented at this size, px."""
-    if size < SIZE_MULTIPLE:
-        raise InputError(f"size {size}: images are segmented at {SIZE_MULTIPLE} px or more")
+    if size < SMALLEST:
+        raise InputError(f"size {size}: images are segmented at {SMALLEST} px or more")
 
 
 def run_model(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
+from vmunet.architecture import Model
 from vmunet.errors import InputError
 from vmunet.files import whole_file
-from vmunet.model import SIZE_MULTIPLE, VMUNet
 from vmunet.scan import backend
 
 NEEDED = ("onnx", "onnxscript")
 
 
-def export_onnx(model: VMUNet, target: Path, size: int) -> None:
+def export_onnx(model: Model, target: Path, size: int) -> None:
     """Write the model for one image of a fixed size as ONNX.
 
     Input `images`: (1, channels, size, size) float32, ISIC images min-max normalised to 0..255
@@ -26,16 +26,16 @@ def export_onnx(model: VMUNet, target: Path, size: int) -> None:
 
     Args:
         target: the file; it is written completely or not at all.
-        size: height and width, divisible by 32.
+        size: height and width (of a model of volumes, depth too), divisible by the model's stride.
 
     Raises:
-        InputError: the size is not divisible by 32, or the exporter's packages are not installed.
+        InputError: the model does not take this size, or the exporter's packages are not installed.
     """
-    if size < SIZE_MULTIPLE or size % SIZE_MULTIPLE:
-        raise InputError(f"export: size {size} must be a multiple of {SIZE_MULTIPLE}")
+    if size < model.stride or size % model.stride:
+        raise InputError(f"export: size {size} must be a multiple of {model.stride}")
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise InputError(f"export needs {' and '.join(missing)}: pip install 'vmunet[export]'")
-    images = torch.zeros(1, model.in_channels, size, size)
+    images = model.check(torch.zeros(1, model.in_channels, *(size,) * model.dimensions))
     with backend("reference"), torch.no_grad(), _quiet(), whole_file(target) as partial:
         program = torch.onnx.export(
             model.cpu().eval(),

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vmunet.architecture import Model
 from vmunet.classes import Floats, Labels, channels_of, likeliest, resized_planes
 from vmunet.data.images import Array8
 from vmunet.drawing.sheets import labels as label_sheet
@@ -27,7 +28,6 @@ from vmunet.inference.export import export_onnx
 from vmunet.inference.files import draw_overlay
 from vmunet.inference.inputs import Input, Loaded, load
 from vmunet.inference.volumes import Setting, is_volume_model, load_volume_models, segment_as
-from vmunet.model import VMUNet
 from vmunet.weights.places import local
 
 THRESHOLD = 0.5
@@ -74,7 +74,7 @@ class Predictor:
     def __init__(
         self,
         members: Sequence[Member] = (),
-        volumes: tuple[Sequence[VMUNet], Setting] | None = None,
+        volumes: tuple[Sequence[Model], Setting] | None = None,
     ) -> None:
         self._members, self._volume_models = list(members), volumes
         self.volumes = volumes is not None

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from tqdm import tqdm
 
+from vmunet.architecture import Model
 from vmunet.data.nifti import Volume, read_volume, write_labels
 from vmunet.data.slices import (
     Resize,
@@ -39,7 +40,7 @@ from vmunet.inference.files import (
     write_image,
 )
 from vmunet.inference.tables import VolumePrediction
-from vmunet.model import SIZE_MULTIPLE, VMUNet
+from vmunet.model import SIZE_MULTIPLE
 from vmunet.protocols import PROTOCOLS
 from vmunet.threads import in_threads
 from vmunet.weights.checkpoints import (
@@ -204,7 +205,7 @@ def is_volume_model(path: Path) -> bool:
 
 def load_volume_models(
     weights: Iterable[Path], device: str | None = None, size: int | None = None
-) -> tuple[list[VMUNet], Setting]:
+) -> tuple[list[Model], Setting]:
     """Load every checkpoint that `weights` names as one ensemble for volumes.
 
     Args:
@@ -218,7 +219,7 @@ def load_volume_models(
             input or in their organs.
     """
     target = choose_device(device)
-    loaded: dict[Path, tuple[VMUNet, Setting]] = {}
+    loaded: dict[Path, tuple[Model, Setting]] = {}
     for path in find_all_weights(weights):
         model, metadata = load_checkpoint(path)
         loaded[path] = model.to(target), _setting(path, model, metadata, size)
@@ -236,7 +237,7 @@ def load_volume_models(
     return [model for model, _ in loaded.values()], setting
 
 
-def _setting(path: Path, model: VMUNet, metadata: dict[str, Any], size: int | None) -> Setting:
+def _setting(path: Path, model: Model, metadata: dict[str, Any], size: int | None) -> Setting:
     if metadata["normalisation"] not in NORMALISATIONS:
         raise InputError(
             f"{path}: its input normalisation is '{metadata['normalisation']}'; expected "

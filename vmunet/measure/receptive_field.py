@@ -2,7 +2,7 @@
 
 Luo et al. (2016) define them, and RepLKNet and VMamba draw them, as the gradient of the central
 position's features with respect to the image, averaged over images. Two features of VM-UNet are
-examined:
+examined, of other models the second alone:
 
 bottleneck: the output of the encoder's last stage, at the position of index n // 2 of n along both
     axes; the sum of its channels after a ReLU, as in the published scripts.
@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vmunet.architecture import Model
 from vmunet.errors import InputError
 from vmunet.model import VMUNet
 
@@ -27,11 +28,18 @@ SHARES = (0.2, 0.3, 0.5, 0.99)  # of the contribution, as in RepLKNet's table
 Features = Callable[[Tensor], Sequence[Tensor]]
 
 
-def features_of(model: VMUNet) -> Features:
+def feature_names(model: Model) -> tuple[str, ...]:
+    """The names of the features that are examined."""
+    return ("bottleneck", "output") if isinstance(model, VMUNet) else ("output",)
+
+
+def features_of(model: Model) -> Features:
     """A function from images (1, channels, h, w) to the examined features, as maps (1, h', w').
 
-    One pass gives both maps: the bottleneck's and the output's.
+    One pass gives all maps, in the order of `feature_names`.
     """
+    if not isinstance(model, VMUNet):
+        return lambda images: (model(images).sum(1),)
 
     def features(images: Tensor) -> tuple[Tensor, Tensor]:
         seen: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""The speed of VM-UNet's inference and training, and the memory that they take.
+"""The speed of a model's inference and training, and the memory that they take.
 
 The following is measured with random weights, on random images in the device's memory:
 
@@ -26,15 +26,16 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from vmunet.model import VMUNet
+from vmunet.models import MODELS
 from vmunet.protocols import PAPER
 from vmunet.settings import TrainSettings
 from vmunet.training.loop import backward, is_out_of_memory, parameter_groups
@@ -49,6 +50,8 @@ SECONDS = 15.0  # after these no further round begins
 MEMORY_STEPS = 2  # AdamW makes its state in the first step
 IMPORTED_BY_STEPS = ("vmunet.scan.cpu_kernels", "torch._dynamo")
 
+TINY = {"depths": (1,) * 4, "depths_decoder": (1,) * 4, "dims": (8, 16, 32, 64)}
+
 Step = Callable[[], None]
 
 
@@ -57,19 +60,20 @@ class Workload:
     """One thing to measure.
 
     Attributes:
-        depths, depths_decoder: blocks of each stage.
-        size: side of the square images, px.
+        model: its name in `vmunet.models.MODELS`.
+        arguments: of its constructor.
+        size: side of the square images or of the cubes, px.
         batch_size: images in a step.
         training: whether the step is one of training or of inference.
-        settings: the model's width; for training also AdamW's settings and the precision.
+        settings: for training, AdamW's settings and the precision.
     """
 
-    depths: tuple[int, ...]
-    depths_decoder: tuple[int, ...]
+    model: str
+    arguments: Mapping[str, Any]
     size: int
     batch_size: int
     training: bool
-    settings: TrainSettings
+    settings: TrainSettings = field(default_factory=TrainSettings)
 
 
 @dataclass(frozen=True)
@@ -128,14 +132,9 @@ def measure(
 def make_step(work: Workload, device: torch.device) -> Step:
     """A function that does one step of the workload, with a new model."""
     torch.manual_seed(0)
-    model = VMUNet(
-        depths=work.depths,
-        depths_decoder=work.depths_decoder,
-        dims=work.settings.dims,
-        d_state=work.settings.states,
-    ).to(device)
-    shape = (work.batch_size, 1, work.size, work.size)
-    images = 255 * torch.rand(work.batch_size, 3, *shape[2:], device=device)
+    model = MODELS[work.model](**work.arguments).to(device)
+    sides = (work.size,) * model.dimensions
+    images = 255 * torch.rand(work.batch_size, model.in_channels, *sides, device=device)
     if not work.training:
         model.eval()
 
@@ -146,8 +145,11 @@ def make_step(work: Workload, device: torch.device) -> Step:
         return infer
 
     model.train()
-    settings, targets = work.settings, (torch.rand(shape, device=device) < 0.5).float()
-    loss = training_loss(1, PAPER.loss_input)
+    settings, classes = work.settings, model.config["num_classes"]
+    targets = torch.randint(max(classes, 2), (work.batch_size, *sides), device=device)
+    if classes == 1:
+        targets = targets[:, None].float()
+    loss = training_loss(classes, PAPER.loss_input)
     groups = parameter_groups(model, settings.weight_decay, PAPER)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
 
@@ -232,10 +234,9 @@ def _new_processes() -> ForkServerContext | SpawnContext:
 def _claimed(work: Workload, threads: int) -> int:
     """Bytes that the workload claims beyond those that this process holds now."""
     use_processor(threads)
-    settings = replace(work.settings, dims=(8, 16, 32, 64))
-    tiny = replace(work, depths=(1,) * 4, depths_decoder=(1,) * 4, size=32, batch_size=1)
     cpu = torch.device("cpu")
-    make_step(replace(tiny, settings=settings), cpu)()  # loads modules and kernels
+    tiny = replace(work, model="vmunet", arguments=TINY, size=32, batch_size=1)
+    make_step(tiny, cpu)()  # loads modules and kernels
     before = resident("VmRSS")
     step = make_step(work, cpu)
     for _ in range(MEMORY_STEPS):

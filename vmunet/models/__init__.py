@@ -6,34 +6,14 @@ one.
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmunet.errors import InputError
+from vmunet.models.places import PLACES
 
 if TYPE_CHECKING:
     from vmunet.architecture import Model
-
-# name: module and class. The rows of the paper's Tables I and II, in their order.
-PLACES = {
-    "vmunet": ("vmunet.model", "VMUNet"),
-    "unet": ("vmunet.models.unet", "UNet"),
-    "unet-34m": ("vmunet.models.unet", "UNet34M"),
-    "unetpp": ("vmunet.models.unetpp", "UNetPlusPlus"),
-    "att-unet": ("vmunet.models.att_unet", "AttUNet"),
-    "utnetv2": ("vmunet.models.utnetv2", "UTNetV2"),
-    "sanet": ("vmunet.models.sanet", "SANet"),
-    "transfuse": ("vmunet.models.transfuse", "TransFuse"),
-    "malunet": ("vmunet.models.malunet", "MALUNet"),
-    "vnet": ("vmunet.models.vnet", "VNet"),
-    "r50-unet": ("vmunet.models.r50_unet", "R50UNet"),
-    "transunet": ("vmunet.models.transunet", "TransUNet"),
-    "transnorm": ("vmunet.models.transnorm", "TransNorm"),
-    "swin-unet": ("vmunet.models.swin_unet", "SwinUNet"),
-    "transdeeplab": ("vmunet.models.transdeeplab", "TransDeepLab"),
-    "uctransnet": ("vmunet.models.uctransnet", "UCTransNet"),
-    "mt-unet": ("vmunet.models.mt_unet", "MTUNet"),
-    "mew-unet": ("vmunet.models.mew_unet", "MEWUNet"),
-}
 
 
 class _Registry(Mapping[str, "type[Model]"]):
@@ -42,6 +22,9 @@ class _Registry(Mapping[str, "type[Model]"]):
     def __getitem__(self, name: str) -> "type[Model]":
         module, attribute = PLACES[name]
         return getattr(import_module(module), attribute)
+
+    def __contains__(self, name: object) -> bool:  # without importing the model
+        return name in PLACES
 
     def __iter__(self) -> Iterator[str]:
         return iter(PLACES)
@@ -64,6 +47,11 @@ def model_class(name: str) -> "type[Model]":
     return MODELS[name]
 
 
+def file_of(name: str) -> Path:
+    """The file of a model, from the folder that holds the package."""
+    return Path(*PLACES[name][0].split(".")).with_suffix(".py")
+
+
 def name_of(model: "Model") -> str:
     """The name of a model in `MODELS`."""
     place = (type(model).__module__, type(model).__name__)
@@ -71,7 +59,11 @@ def name_of(model: "Model") -> str:
 
 
 def build(
-    name: str, num_classes: int = 1, size: int = 256, width: float = 1.0, in_channels: int = 3
+    name: str,
+    num_classes: int = 1,
+    size: int = 256,
+    width: float = 1.0,
+    in_channels: int | None = None,
 ) -> "Model":
     """A new model, randomly initialised.
 
@@ -80,7 +72,7 @@ def build(
         num_classes: channels of the logits: 1 for a binary mask, otherwise one for each class.
         size: side of the square images in px, for models whose weights depend on it.
         width: factor on the channels of every layer; 1.0 is the published model.
-        in_channels: channels of the images.
+        in_channels: channels of the images; by default the model's own, 3 for images.
 
     Raises:
         InputError: unknown name, too few classes, a size that the model cannot take, or a width
@@ -96,4 +88,6 @@ def build(
             f"{chosen.title} takes sizes divisible by {chosen.stride}, not {size}x{size}"
         )
     arguments = chosen.arguments(size, width)
-    return chosen(in_channels=in_channels, num_classes=num_classes, **arguments)
+    if in_channels is not None:
+        arguments["in_channels"] = in_channels
+    return chosen(num_classes=num_classes, **arguments)

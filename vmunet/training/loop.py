@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
+from vmunet.architecture import SeveralHeads
 from vmunet.errors import InputError
 from vmunet.protocols import Protocol
 from vmunet.settings import TrainSettings
@@ -245,9 +246,29 @@ def mean_loss(
 def batch_loss(
     model: nn.Module, images: Tensor, targets: Tensor, loss: Loss, settings: TrainSettings
 ) -> Tensor:
-    """The loss of a batch; NaN if a logit is not finite."""
+    """The loss of a batch, of all heads by their weights; NaN if a logit is not finite.
+
+    Raises:
+        InputError: the batch is too small for batch norm.
+    """
     with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-        logits = model(images)
+        try:
+            outputs = model(images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                f"a training batch of one image of {images.shape[-1]} px leaves batch norm one "
+                "value for a channel: take larger images, or another batch_size so that the last "
+                "batch has two"
+            ) from None
+    if not isinstance(model, SeveralHeads) or not isinstance(outputs, dict):
+        return _loss_of(outputs, targets, loss)
+    losses = [model.heads[name] * _loss_of(outputs[name], targets, loss) for name in outputs]
+    return torch.stack(losses).sum()
+
+
+def _loss_of(logits: Tensor, targets: Tensor, loss: Loss) -> Tensor:
     if not torch.isfinite(logits).all():  # binary cross-entropy would abort the whole GPU context
         return logits.new_tensor(math.nan, dtype=torch.float32)
     return loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets)
@@ -330,6 +351,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def check_gradients(model: nn.Module, label: str) -> None:
     """Raise an InputError if a parameter's gradient is missing or not finite."""
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:  # the published model has it and does not use it
+            continue
         if parameter.grad is None or not torch.isfinite(parameter.grad).all():
             raise InputError(f"{label}: the first gradient of {name} is missing or not finite")
 

@@ -16,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vmunet.architecture import Model
 from vmunet.data.synapse.official import CLASSES, WINDOW
 from vmunet.errors import InputError
-from vmunet.model import VMUNet
+from vmunet.models import model_class, name_of
 
 HEADER = "vmunet"  # the entry of a safetensors header that describes the model
 PUBLISHED_PREFIX = "vmunet."  # the published model is wrapped in a module of this name
@@ -36,13 +37,14 @@ SYNAPSE: dict[str, Any] = {
 INERT: list[Any] = [(OrderedDict, "yacs.config.CfgNode")]
 
 
-def save_checkpoint(path: Path, model: VMUNet, metadata: dict[str, Any]) -> None:
-    """Write weights, the model's arguments and `metadata` (anything that JSON can hold) to a file.
+def save_checkpoint(path: Path, model: Model, metadata: dict[str, Any]) -> None:
+    """Write weights, the model's name and arguments, and `metadata` to a file.
 
-    The file is written completely or not at all.
+    `metadata` is anything that JSON can hold. The file is written completely or not at all.
     """
     # One entry: safetensors writes several entries in an order that differs between processes.
-    header = {HEADER: json.dumps({"config": model.config, "metadata": metadata})}
+    content = {"model": name_of(model), "config": model.config, "metadata": metadata}
+    header = {HEADER: json.dumps(content)}
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
@@ -50,7 +52,7 @@ def save_checkpoint(path: Path, model: VMUNet, metadata: dict[str, Any]) -> None
     os.replace(temporary, path)
 
 
-def load_checkpoint(path: Path) -> tuple[VMUNet, dict[str, Any]]:
+def load_checkpoint(path: Path) -> tuple[Model, dict[str, Any]]:
     """The model of a checkpoint, in eval mode on the CPU, and its metadata.
 
     Args:
@@ -68,8 +70,9 @@ def load_checkpoint(path: Path) -> tuple[VMUNet, dict[str, Any]]:
         own = json.loads(header.get(HEADER, "{}"))
         config = own["config"] if own else config_of(tensors, path)
         metadata = (ISIC if own else published_settings(config)) | own.get("metadata", {})
+        chosen = model_class(own.get("model", "vmunet"))  # older files hold VM-UNet and no name
         with torch.device("meta"):
-            model = VMUNet(**config)
+            model = chosen(**config)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"{path}: its header is not one that this project writes ({error}); give weights "
@@ -169,7 +172,7 @@ def config_of(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
         ) from None
 
 
-def check_fits(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+def check_fits(model: Model, tensors: dict[str, Tensor], path: Path) -> None:
     """Raise InputError if names or shapes of `tensors` are not exactly the model's."""
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     given = {name: tuple(t.shape) for name, t in tensors.items()}
@@ -186,6 +189,6 @@ def check_fits(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -
         else f"{shapes[0]} is {given[shapes[0]]}, not {expected[shapes[0]]}"
     )
     raise InputError(
-        f"{path}: weights of another architecture than VMUNet's ({len(missing)} missing, "
+        f"{path}: weights of another architecture than {model.title}'s ({len(missing)} missing, "
         f"{len(extra)} unexpected, {len(shapes)} of another shape; first: {example})"
     )

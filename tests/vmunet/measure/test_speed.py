@@ -13,15 +13,14 @@ import torch
 from pipeline.config.params import load_params
 from stages import speed as stage
 from tests.helpers.clone import demo_root
+from vmunet import VMUNet
 from vmunet.complexity import complexity
 from vmunet.measure import speed
 from vmunet.measure.speed import REPEATS, ROUNDS, WARM_UP, Measured, Workload, measure, resident
 from vmunet.settings import TrainSettings
 
 CPU = torch.device("cpu")
-TINY = Workload(
-    (1, 1, 1, 1), (1, 1, 1, 1), 32, 2, True, TrainSettings(dims=(8, 16, 32, 64), batch_size=2)
-)
+TINY = Workload("vmunet", speed.TINY, 32, 2, True, TrainSettings(batch_size=2))
 
 
 class Steps:
@@ -120,7 +119,7 @@ def test_measures_a_gpu() -> None:
 def test_a_training_step_trains_and_inference_does_not(monkeypatch) -> None:
     models = []
 
-    class Spied(speed.VMUNet):
+    class Spied(VMUNet):
         def __init__(self, **arguments) -> None:
             super().__init__(**arguments)
             self.seen: list[tuple] = []
@@ -131,7 +130,7 @@ def test_a_training_step_trains_and_inference_does_not(monkeypatch) -> None:
             self.seen.append((self.training, tuple(images.shape), logits.requires_grad))
             return logits
 
-    monkeypatch.setattr(speed, "VMUNet", Spied)
+    monkeypatch.setattr(speed, "MODELS", {"vmunet": Spied})
     for training in (True, False):
         step = speed.make_step(replace(TINY, training=training), CPU)
         before = [p.detach().clone() for p in models[-1].parameters()]
@@ -145,12 +144,14 @@ def test_a_training_step_trains_and_inference_does_not(monkeypatch) -> None:
 
 
 def test_memory_grows_with_the_batch_and_with_training() -> None:
-    wide = replace(TINY, size=64, settings=replace(TINY.settings, dims=(16, 32, 64, 128)))
+    dims = (32, 64, 128, 256)
+    wide = replace(TINY, size=64, arguments={**speed.TINY, "dims": dims})
     few, many = (speed.peak_on_cpu(replace(wide, batch_size=n), 1) for n in (2, 16))
     inference = speed.peak_on_cpu(replace(wide, batch_size=16, training=False), 1)
-    parameters = complexity(wide.depths, wide.depths_decoder, wide.settings.dims).parameters
-    # weights, gradients and AdamW's two moments, less what the process reuses of its own memory
-    assert few > 0.8 * 4 * parameters * 4
+    parameters = complexity(speed.TINY["depths"], speed.TINY["depths_decoder"], dims).parameters
+    # weights, gradients and AdamW's two moments, less what the process reuses of its own memory,
+    # which is up to some 10 MB
+    assert few > 0.5 * 4 * parameters * 4
     assert many > 2 * few
     assert many > 2 * inference > 0
 
