@@ -316,7 +316,7 @@ def test_switching_profiles_and_back_retrains_nothing(project: Path) -> None:
     write_profile(project, "other", other)
     before = (project / "reports/out" / "tables" / "table1.tex").read_bytes()
     tool(project, "vmunet", "profile", "other")
-    tool(project, "dvc", "repro")
+    tool(project, "vmunet", "sweep", "--parallel", "2")
     assert (project / "reports/out" / "tables" / "table1.tex").read_bytes() != before
     tool(project, "vmunet", "profile", "tiny")
     output = tool(project, "dvc", "repro")
@@ -339,7 +339,7 @@ def test_a_killed_run_ends_with_the_same_bits(
     """`dvc repro` and its processes are killed; the next one continues to the same results."""
     target = "train@isic17-32-scratch-paper-1"
     folder = Path("runs/isic17-32/scratch/paper/1")
-    killed = make_project(tmp_path_factory.mktemp("killed"), epochs=30)
+    killed = make_project(tmp_path_factory.mktemp("killed"), epochs=20)
     tool(killed, "dvc", "repro", "preprocess@isic17-32", "weights")
     process = subprocess.Popen(
         ["dvc", "repro", target],
