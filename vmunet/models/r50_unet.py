@@ -5,8 +5,7 @@ published it. It is TransUNet (github.com/Beckschen/TransUNet, Apache-2.0) witho
 the decoder stands right on the ResNet. Written from a description of the layers.
 
 Another R50 U-Net is public in the repository of MT-UNet (Dootmaan/MT-UNet, branch
-full_experiment), without any skip connection. This one has the three of TransUNet, whose paper
-means a U-Net.
+full_experiment). It has no skip connection at all; this one has TransUNet's three, as a U-Net does.
 """
 
 from torch import Tensor
