@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vmunet.architecture import Model, scaled
+from vmunet.models.parts.resize import double
 
 GROUPS = 4  # of every group normalisation, and the dilations of a DGA
 DILATIONS = (7, 5, 2, 1)
@@ -166,11 +167,6 @@ class MALUNet(Model):
             x = norm(stage(x))
             x = F.gelu(double(x) if step else x) + skips[-1 - step]  # the first stays at 1/32
         return double(self.head(x))
-
-
-def double(x: Tensor) -> Tensor:
-    """Bilinear enlargement: `(b, c, h, w)` to `(b, c, 2h, 2w)`."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
 
 
 @torch.no_grad()
