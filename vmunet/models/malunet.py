@@ -170,8 +170,10 @@ class MALUNet(Model):
 
 
 @torch.no_grad()
-def init_weights(model: nn.Module) -> None:
+def init_weights(model: MALUNet) -> None:
     """The published initialisation: normal for convolutions, truncated normal for linear layers."""
+    if model.head.weight.is_meta:  # it has no values, and normal_ would load torch's compiler (2 s)
+        return
     for module in model.modules():
         if isinstance(module, (nn.Conv1d, nn.Conv2d)):
             fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
