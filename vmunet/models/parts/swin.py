@@ -184,12 +184,14 @@ class SwinStage(nn.Module):
         )
         self.downsample, self.upsample = downsample, upsample
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(x)
+    def resized(self, x: Tensor) -> Tensor:
         for resize in (self.downsample, self.upsample):
             if resize is not None:
                 x = resize(x)
         return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resized(self.blocks(x))
 
 
 class PatchExpand(nn.Module):
