@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vmunet.architecture import Model, scaled
+from vmunet.models.parts.resize import double
 
 GROUPS = 4  # of every group normalisation, and the dilations of a DGA
 DILATIONS = (7, 5, 2, 1)
@@ -168,14 +169,11 @@ class MALUNet(Model):
         return double(self.head(x))
 
 
-def double(x: Tensor) -> Tensor:
-    """Bilinear enlargement: `(b, c, h, w)` to `(b, c, 2h, 2w)`."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-
-
 @torch.no_grad()
-def init_weights(model: nn.Module) -> None:
+def init_weights(model: MALUNet) -> None:
     """The published initialisation: normal for convolutions, truncated normal for linear layers."""
+    if model.head.weight.is_meta:  # it has no values, and normal_ would load torch's compiler (2 s)
+        return
     for module in model.modules():
         if isinstance(module, (nn.Conv1d, nn.Conv2d)):
             fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
