@@ -206,7 +206,12 @@ def test_tracking_and_its_own_imports_change_nothing(project: Path) -> None:
 
 
 def test_the_modules_without_a_result_are_few_and_exist() -> None:
-    without = ("pipeline.tracking", "pipeline.stage", "pipeline.fingerprint", "vmunet.models.places")
+    without = (
+        "pipeline.tracking",
+        "pipeline.stage",
+        "pipeline.fingerprint",
+        "vmunet.models.places",
+    )
     assert without == WITHOUT_RESULT
     for name in WITHOUT_RESULT:
         place = ROOT.joinpath(*name.split("."))

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vmunet.architecture import Model, sides
+from vmunet.models.parts.conv import conv_norm_relu
 from vmunet.models.parts.cup import (
     block_channels,
-    conv_norm_relu,
     joined,
     segmentation_head,
     upsample,
@@ -85,9 +85,9 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
         super().__init__()
-        self.conv1 = conv_norm_relu(inputs + skip, outputs)
-        self.conv2 = conv_norm_relu(outputs, outputs)
-        self.convatt = conv_norm_relu(inputs, outputs)
+        self.conv1 = conv_norm_relu(inputs + skip, outputs, 3, bias=False)
+        self.conv2 = conv_norm_relu(outputs, outputs, 3, bias=False)
+        self.convatt = conv_norm_relu(inputs, outputs, 3, bias=False)
         self.chatt = ChannelAttention(inputs + skip)
 
     def forward(self, x: Tensor, skip: Tensor | None, spatial: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,8 +108,8 @@ class Decoder(nn.Module):
         super().__init__()
         channels = block_channels(skip_channels, width)
         self.out_channels = channels[-1][-1]
-        self.conv_more = conv_norm_relu(in_channels, channels[0][0])
-        self.conv_att = conv_norm_relu(in_channels, channels[0][0])
+        self.conv_more = conv_norm_relu(in_channels, channels[0][0], 3, bias=False)
+        self.conv_att = conv_norm_relu(in_channels, channels[0][0], 3, bias=False)
         self.blocks = nn.ModuleList(DecoderBlock(*block) for block in channels)
 
     def forward(self, features: Tensor, spatial: Tensor, skips: Sequence[Tensor]) -> Tensor:

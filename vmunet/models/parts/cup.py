@@ -7,18 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vmunet.architecture import scaled
+from vmunet.models.parts.conv import conv_norm_relu
 
 FIRST = 512
 CHANNELS = (256, 128, 64, 16)
-
-
-def conv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:
-    """A 3x3 convolution that keeps the size, batch normalisation and ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -44,8 +36,8 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
         super().__init__()
-        self.conv1 = conv_norm_relu(inputs + skip, outputs)
-        self.conv2 = conv_norm_relu(outputs, outputs)
+        self.conv1 = conv_norm_relu(inputs + skip, outputs, 3, bias=False)
+        self.conv2 = conv_norm_relu(outputs, outputs, 3, bias=False)
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
         return self.conv2(self.conv1(joined(x, skip)))
@@ -62,7 +54,7 @@ class Cup(nn.Module):
         super().__init__()
         channels = block_channels(skip_channels, width)
         self.out_channels = channels[-1][-1]
-        self.conv_more = conv_norm_relu(in_channels, channels[0][0])
+        self.conv_more = conv_norm_relu(in_channels, channels[0][0], 3, bias=False)
         self.blocks = nn.ModuleList(DecoderBlock(*block) for block in channels)
 
     def forward(self, features: Tensor, skips: Sequence[Tensor]) -> Tensor:
