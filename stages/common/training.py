@@ -46,7 +46,7 @@ class Task:
         settings: the profile's training settings; a cell may override them.
         classes: the number of the model's output channels: 1 for one class, otherwise one for the
             background and for each class.
-        size: the side of the square that the model sees, px.
+        size: the side of the square slices or images, px.
         datasets: makes the augmented training data, and the data whose loss selects the epoch
             (None: the training loss selects it).
         metadata: the facts that inference needs; the checkpoint stores them.
@@ -189,7 +189,7 @@ def micro_batch_of(settings: TrainSettings) -> int | None:
         InputError: the value is not a whole number from 1 to below the batch size.
     """
     text = os.environ.get(MICRO_BATCH, "")
-    if not text:
+    if not text or settings.batch_size == 1:  # a batch of one patch cannot be split
         return None
     if not (text.isascii() and text.isdigit() and 1 <= int(text) < settings.batch_size):
         raise InputError(

@@ -77,7 +77,7 @@ class BiFusion(nn.Module):
         self.fc1 = nn.Conv2d(dim_x, dim_x // reduction, 1)
         self.fc2 = nn.Conv2d(dim_x // reduction, dim_x, 1)
         self.spatial = Conv(2, 1, 7, relu=False)
-        self.spatial.conv.register_parameter("bias", None)  # the only convolution without
+        self.spatial.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)  # the only one without bias
         self.W_g = Conv(dim_g, dim, 1, relu=False)
         self.W_x = Conv(dim_x, dim, 1, relu=False)
         self.W = Conv(dim, dim, 3)
