@@ -19,6 +19,7 @@ from pipeline.config.runs import (
 from tests.helpers.clone import activate_demo, demo_root
 from tests.helpers.paths import ROOT
 from vmunet import InputError
+from vmunet.models import MODELS
 
 PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
 
@@ -62,7 +63,8 @@ def test_every_profile_is_valid_and_switches(root: Path, name: str) -> None:
 def test_the_grid_has_twelve_cells_a_dataset_under_the_paper_protocol(root: Path) -> None:
     for profile in ("demo", "paper"):
         switch_profile(profile, root=root)
-        grid = runs(load_params(root))
+        params = load_params(root)
+        grid = [run for run in runs(params) if run.cell not in params.grid.rivals]
         for dataset in ("isic17", "isic18"):
             of_dataset = [r for r in grid if r.view.startswith(dataset) and r.protocol == "paper"]
             assert len(of_dataset) == 12
@@ -80,6 +82,21 @@ def test_base_cell_is_the_papers() -> None:
     assert base.init == "vmamba-s"
     assert base.drop_path_rate == 0.2
     assert (base.depths, base.depths_decoder) == ([2, 2, 2, 2], [2, 2, 2, 1])
+
+
+def test_another_model_has_none_of_vmunets_settings() -> None:
+    unet = load_params(demo_root()).cell("unet")
+    assert (unet.model, unet.init, unet.drop_path_rate) == ("unet", "none", None)
+    assert unet.blocks == ([], [])
+
+
+def test_every_other_model_has_a_cell_and_every_rival_one_of_its_own() -> None:
+    params = load_params(demo_root())
+    assert {cell.model for cell in params.cells.values()} == set(MODELS)
+    for rivals in (params.grid.rivals, params.grid.volume_rivals):
+        models = [params.cell(name).model for name in rivals]
+        assert len(set(models)) == len(models)
+        assert "vmunet" not in models
 
 
 def test_switching_changes_only_profile_and_grid(root: Path) -> None:
@@ -147,7 +164,7 @@ def test_a_run_names_its_places() -> None:
     ("change", "message"),
     [
         (lambda c: c.update(profile="huge"), r"unknown profile 'huge'; known: demo, paper, small"),
-        (lambda c: c["grid"]["ablations"].append("bsae"), r"unknown cell 'bsae'; known: base"),
+        (lambda c: c["grid"]["ablations"].append("bsae"), r"unknown cell 'bsae'; known: .*base"),
         (
             lambda c: c["grid"]["ablation_views"].append("isic17-100"),
             r"unknown view 'isic17-100'; known",
@@ -209,6 +226,14 @@ def test_a_run_names_its_places() -> None:
         (lambda c: c["cells"]["base"].update(loss_weights=[0.0, 0.0]), r"both are 0"),
         (lambda c: c["cells"]["base"].update(augment={"flip": 1.0}), r"base\.augment"),
         (lambda c: c["cells"]["base"].update(augment={"rotation": 2.0}), r"must be a probability"),
+        (lambda c: c["cells"]["unet"].update(model="u-net"), r"unknown model 'u-net'; known: vmun"),
+        (lambda c: c["cells"]["unet"].update(depths=[2, 2, 2, 2]), r"depths: only vmunet has it"),
+        (lambda c: c["cells"]["unet"].update(init="vmamba-s"), r"vmamba-s is not for the model un"),
+        (lambda c: c["cells"]["base"].update(init="imagenet"), r"imagenet is not for the model vm"),
+        (lambda c: c["cell"].pop("depths"), r"cells\.base: depths: vmunet needs it"),
+        (lambda c: c["cells"]["unet"].update(train={"width": 0.0}), r"unet\.train\.width"),
+        (lambda c: c["grid"]["rivals"].append("u-net"), r"grid\.rivals: unknown cell 'u-net'"),
+        (lambda c: c["grid"].pop("volume_rivals"), r"no grid\.volume_rivals; add the line"),
         (lambda c: c.update(grids={}), r"unknown key 'grids'"),
         (
             lambda c: c["grid"]["volumes"]["synapse-64"].update(size=50),
@@ -330,7 +355,7 @@ def test_a_stage_tells_own_runs_by_their_names(root: Path, monkeypatch) -> None:
         ),
         (
             lambda c: (declare(c), c["own"].update(cells=["bse"])),
-            r"own\.cells: unknown cell 'bse'; known: base",
+            r"own\.cells: unknown cell 'bse'; known: .*base",
         ),
         (lambda c: declare(c, images="~/i"), r"images: DVC watches .*write it in full, /"),
         (lambda c: declare(c, masks="$HOME/m"), r"masks: DVC watches this path without"),
