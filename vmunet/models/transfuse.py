@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from vmunet.architecture import SeveralHeads, scaled, sides
 from vmunet.models.parts.deit import DeiT
+from vmunet.models.parts.kaiming import kaiming_normal
 from vmunet.models.parts.resnet import ResNet34
 
 HEADS = 6  # of the transformer's attention
@@ -66,7 +67,7 @@ class Bottleneck(nn.Module):
 
 
 class BiFusion(nn.Module):
-    """Fuse the CNN's g and the transformer's x (paper, Figure 1 and equation 1).
+    """Fuse the CNN's g and the transformer's x (paper, section 2).
 
     g is weighted by a spatial attention, x by a channel attention with `reduction` times fewer
     channels inside, and their product shows where they agree: `(b, dim, h, w)`.
@@ -198,7 +199,7 @@ class TransFuse(SeveralHeads):
         self.drop = nn.Dropout2d(drop_rate)
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d) and not name.startswith(("resnet", "transformer")):
-                nn.init.kaiming_normal_(module.weight)  # PyTorch's default for the bias stays
+                kaiming_normal(module.weight)  # PyTorch's default for the bias stays
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         images = self.check(images)

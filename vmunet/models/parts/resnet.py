@@ -6,6 +6,7 @@ A checkpoint of torchvision loads into it, apart from `fc` and the stages that a
 from torch import Tensor, nn
 
 from vmunet.architecture import scaled
+from vmunet.models.parts.kaiming import kaiming_normal
 
 DEPTHS = (3, 4, 6, 3)  # blocks of each stage
 CHANNELS = (64, 128, 256, 512)
@@ -51,7 +52,7 @@ class ResNet34(nn.Module):
             channels = dim
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                kaiming_normal(module.weight, mode="fan_out")
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Every stage's output, `(b, dims[i], h / 2^(i + 2), w / 2^(i + 2))`."""
