@@ -15,7 +15,7 @@ from vmunet.errors import InputError
 
 OVERLAP = 0.5
 # Depths of a window whose probabilities are computed at once: so a volume of any depth takes no
-# more than 320 slices, 0.6 GB with windows of 64 voxels, 9 classes and 224 px.
+# more than 352 slices, 0.7 GB with windows of 64 voxels, 9 classes and 224 px.
 DEEP = 4
 
 
