@@ -20,6 +20,7 @@ CELL = re.compile(r"(?P<kind>train|evaluate|model_card)\w*@(?P<run>.+)")
 # The stages that read the scores of all cells, and the stages that only those need.
 REPORT = (
     "cross",
+    "costs",
     "speed",
     "receptive_field",
     "tables",

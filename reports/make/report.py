@@ -19,6 +19,7 @@ PATH = TABLES / "report.json"
 AGAIN = "run `python -m stages.tables`"
 LEVEL = 0.05  # a corrected p below this level is significant
 UNKNOWN = "not recorded"
+OURS = "vmunet"  # the paper's model, in `vmunet.models.MODELS`
 NUMERALS = ("I", "II", "III", "IV", "V", "VI")
 Bounds = tuple[float | None, float | None]
 
@@ -105,6 +106,7 @@ class Row:
         figures: by dataset and metric, without the datasets that the row says nothing about.
         runs: names of the runs that were measured, by dataset, one for each seed.
         extra: the columns between the label and the scores.
+        model: the cell's model, a name in `vmunet.models.MODELS`; '' without a cell.
     """
 
     label: str
@@ -115,6 +117,7 @@ class Row:
     figures: dict[str, dict[str, Figure]]
     runs: dict[str, list[str]]
     extra: tuple[str, ...] = ()
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,11 @@ class PaperTable:
     @property
     def extra_columns(self) -> Mapping[str, str]:
         """The columns between label and scores: the sub-heading, and its column in the CSV."""
-        return {"Size here": "size_here"} if self.spec.get("extra") == "size" else {}
+        columns = {
+            "size": {"Size here": "size_here"},
+            "initial": {"Init. weights": "initial_weights"},
+        }
+        return columns.get(self.spec.get("extra", ""), {})
 
     @property
     def runs(self) -> list[str]:

@@ -37,7 +37,9 @@ def make_grid(isic=("isic17-64",), volumes=(), seeds=(42,)):
     return params
 
 
-def declared(params, cells=("base",), protocols=("paper",), elsewhere=()):
+def declared(
+    params, cells=("base",), protocols=("paper",), elsewhere=(), rivals=(), volume_rivals=()
+):
     grid = params.grid
     views = [(view, cells) for view in grid.ablation_views] + [
         (view, ("base",)) for view in elsewhere
@@ -49,10 +51,21 @@ def declared(params, cells=("base",), protocols=("paper",), elsewhere=()):
         for protocol in protocols
         for seed in grid.seeds
     ]
+    runs += [
+        FigureRun(v, cell, "paper", s)
+        for v in grid.ablation_views
+        for cell in rivals
+        for s in grid.seeds
+    ]
+    of_volumes = [
+        ("base", "paper"),
+        ("base", "sound"),
+        *((cell, "paper") for cell in volume_rivals),
+    ]
     return runs + [
-        FigureRun(v, "base", p, s)
+        FigureRun(v, cell, protocol, s)
         for v in grid.volumes
-        for p in ("paper", "sound")
+        for cell, protocol in of_volumes
         for s in grid.seeds
     ]
 
@@ -181,20 +194,22 @@ def write_rows(path, rows):
         writer.writerows(rows)
 
 
-def write_fields(root, params, run, size=24):
+def write_fields(root, params, run, size=24, places=("bottleneck", "output")):
     """metrics/<profile>/<view>/receptive_field.npz."""
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
-    names = ("before_bottleneck", "after_bottleneck", "before_output", "after_output")
+    widths = {"bottleneck": (3.0, 8.0), "output": (1.5, 5.0)}
     maps = {
-        name: np.exp(-(x**2 + y**2) / (2 * width**2)).astype(np.float32)
-        for name, width in zip(names, (3.0, 8.0, 1.5, 5.0), strict=True)
+        f"{when}_{place}": np.exp(-(x**2 + y**2) / (2 * width**2)).astype(np.float32)
+        for place in places
+        for when, width in zip(("before", "after"), widths[place], strict=True)
     }
-    shares = {f"r{p}": np.full(4, s) for p, s in ((20, 0.05), (30, 0.1), (50, 0.2), (99, 0.9))}
+    parts = ((20, 0.05), (30, 0.1), (50, 0.2), (99, 0.9))
+    shares = {f"r{p}": np.full(len(maps), s) for p, s in parts}
     view = params.grid.profiled[0]
     path = root / "metrics" / params.profile_name / view / "receptive_field.npz"
     np.savez(
         path,
-        centres=np.full(4, (size - 1) / 2),
+        centres=np.full(len(maps), (size - 1) / 2),
         images=np.int64(8),
         run=np.array(run.name),
         **maps,

@@ -23,6 +23,12 @@ CELLS = {
     "depths-2242-2422": ((2, 2, 4, 2), (2, 4, 2, 2)),
     "depths-2292-2922": ((2, 2, 9, 2), (2, 9, 2, 2)),
 }
+# Cells of other models, by the models' names.
+RIVALS = ("unet", "unetpp", "att-unet", "utnetv2", "sanet", "transfuse", "malunet")
+VOLUME_RIVALS = (
+    *("vnet", "r50-unet", "unet-34m", "att-unet", "transunet", "transnorm", "swin-unet"),
+    *("transdeeplab", "uctransnet", "mt-unet", "mew-unet"),
+)
 ORGANS = (
     "aorta",
     "gallbladder",
@@ -60,6 +66,7 @@ def make_params(
     batch_size=4,
     volumes=(),
     cross=(),
+    width=0.25,
 ):
     """Parameters with two datasets at sizes[0], only ISIC17 at the others, and Synapse at
     `volumes`, which the same settings train with another T_max; `cross` names cross tests."""
@@ -67,14 +74,20 @@ def make_params(
     views[f"isic18-{sizes[0]}"] = SimpleNamespace(dataset="isic18", size=sizes[0])
     cells = {
         name: SimpleNamespace(
+            model="vmunet",
             depths=depths,
             depths_decoder=decoder,
             init={"scratch": "none", "vmamba-t": "vmamba-t"}.get(name, "vmamba-s"),
         )
         for name, (depths, decoder) in CELLS.items()
     }
+    cells |= {
+        name: SimpleNamespace(model=name, depths=None, depths_decoder=None, init="none")
+        for name in (*RIVALS, *VOLUME_RIVALS)
+    }
     organs = {f"synapse-{s}": SimpleNamespace(dataset="synapse", size=s) for s in volumes}
     train = {"dims": dims, "epochs": epochs, "batch_size": batch_size, "learning_rate": 1e-3}
+    train["width"] = width
     return SimpleNamespace(
         profile_name="demo",
         view=(views | organs).__getitem__,
@@ -91,26 +104,31 @@ def make_params(
             volumes=organs,
             cross=dict.fromkeys(cross),
             profiled=[f"isic17-{sizes[0]}"],
+            rivals=list(RIVALS),
+            volume_rivals=list(VOLUME_RIVALS),
         ),
         cells=cells,
     )
 
 
-def all_runs(params, seeds=(42,), cells=tuple(CELLS), sound=("base",)):
+def all_runs(params, seeds=(42,), cells=tuple(CELLS), sound=("base",), rivals=(), volume_rivals=()):
     isic, sizes = params.grid.ablation_views, params.grid.size_views
-    runs = [Run(v, c, "paper", s) for v in isic for c in cells for s in seeds]
+    runs = [Run(v, c, "paper", s) for v in isic for c in (*cells, *rivals) for s in seeds]
     runs += [Run(v, "base", "paper", s) for v in sizes for s in seeds]
     runs += [Run(v, c, "sound", s) for v in isic for c in sound for s in seeds]
-    return runs + volume_runs(params, seeds)
+    return runs + volume_runs(params, seeds, rivals=volume_rivals)
 
 
-def volume_runs(params, seeds=(42,), protocols=("paper", "sound")):
-    return [Run(v, "base", p, s) for v in params.grid.volumes for p in protocols for s in seeds]
+def volume_runs(params, seeds=(42,), protocols=("paper", "sound"), rivals=()):
+    of_cells = [("base", protocol) for protocol in protocols]
+    of_cells += [(cell, "paper") for cell in rivals]
+    return [Run(v, c, p, s) for v in params.grid.volumes for c, p in of_cells for s in seeds]
 
 
 def made_up(run: Run) -> dict[str, float]:
     """Scores that depend only on the run's fields."""
-    step = list(CELLS).index(run.cell) + 20 * (run.protocol == "sound") + run.seed % 7
+    step = [*CELLS, *RIVALS, *VOLUME_RIVALS].index(run.cell.removesuffix("-imagenet"))
+    step += 20 * (run.protocol == "sound") + run.seed % 7
     miou = 0.7 + 0.004 * step + 0.01 * ("isic18" in run.view)
     return {
         "miou": miou,
@@ -140,6 +158,7 @@ def sound_scores(paper: dict[str, float]) -> dict[str, dict]:
 def made_up_organs(run: Run) -> tuple[dict, dict]:
     """The two sets of volumes. One gallbladder is absent in truth and prediction, one is missed."""
     shift = 0.02 * (run.protocol == "sound") + 0.001 * (run.seed % 7)
+    shift -= 0.004 * ["base", *VOLUME_RIVALS].index(run.cell)
     dice = {name: round(0.9 - 0.05 * i + shift, 4) for i, name in enumerate(ORGANS)}
     distance = {name: round(2 + i - 10 * shift, 4) for i, name in enumerate(ORGANS)}
     paper = {"dsc": sum(dice.values()) / 8, "hd95": sum(distance.values()) / 8, **dice}

@@ -9,7 +9,7 @@ import pytest
 from reports.make.figures import writing
 from reports.make.figures.drawn import DRAWN, make_figures
 from reports.make.figures.fields import receptive_fields
-from reports.make.figures.images import lowest, qualitative
+from reports.make.figures.images import lowest, models, qualitative
 from reports.make.figures.listing import read_cases
 from reports.make.figures.runs import Runs
 from reports.make.figures.scores import by_size, dice_distributions, reliability, training_curves
@@ -24,7 +24,7 @@ from tests.helpers.figures import (
     write_images,
     write_volumes,
 )
-from tests.helpers.tables import copy_declarations
+from tests.helpers.tables import RIVALS, VOLUME_RIVALS, copy_declarations
 from vmunet.drawing.figures import style
 from vmunet.errors import InputError
 
@@ -38,9 +38,9 @@ OF_SCORES = [
     "receptive-fields-isic17-64",
 ]
 OF_VIEWS = {
-    "isic17-64": ["qualitative-isic17-64", "failures-isic17-64"],
-    "isic18-64": ["qualitative-isic18-64", "failures-isic18-64"],
-    "synapse-32": ["slices-synapse-32"],
+    "isic17-64": ["qualitative-isic17-64", "models-isic17-64", "failures-isic17-64"],
+    "isic18-64": ["qualitative-isic18-64", "models-isic18-64", "failures-isic18-64"],
+    "synapse-32": ["slices-synapse-32", "models-synapse-32"],
 }
 FOLDERS = {name: "figures" for name in OF_SCORES} | {
     name: f"pictures/{view}" for view, names in OF_VIEWS.items() for name in names
@@ -51,7 +51,14 @@ def write_demo(root, seeds=(42,)):
     """Two views of images, one of them at a second size, and one of volumes."""
     copy_declarations(root)
     params = make_grid(("isic17-64", "isic18-64"), volumes=(32,), seeds=seeds)
-    runs = declared(params, ("base", "scratch"), ("paper", "sound"), elsewhere=("isic17-96",))
+    runs = declared(
+        params,
+        ("base", "scratch"),
+        ("paper", "sound"),
+        elsewhere=("isic17-96",),
+        rivals=("unet", "malunet"),
+        volume_rivals=VOLUME_RIVALS,
+    )
     images, truth = disc_images(12, 32)
     volumes = [run for run in runs if run.view in params.grid.volumes]
     write_images(root, params, [run for run in runs if run not in volumes], images, truth)
@@ -157,7 +164,9 @@ def test_figures_have_the_same_bytes_each_time(demo, tmp_path):
 def test_one_cell_on_one_view_of_real_images_has_no_band(tmp_path):
     params, runs = write_small(tmp_path)
     assert make_figures(tmp_path, params, runs) == OF_SCORES[:4]
-    assert make_pictures(tmp_path, params, runs, "isic17-64") == OF_VIEWS["isic17-64"]
+    # No other model, no figure of every model.
+    without = [name for name in OF_VIEWS["isic17-64"] if not name.startswith("models")]
+    assert make_pictures(tmp_path, params, runs, "isic17-64") == without
     folder = tmp_path / "reports/out/figures"
     listed = json.loads((folder / "figures.json").read_text())
     assert {entry["data"] for entry in listed} == {"real"}
@@ -293,6 +302,43 @@ def test_no_text_of_a_small_grid_is_cut_or_lies_on_another(tmp_path, ids, monkey
             for drawn in figure(Runs(tmp_path, params, runs)):
                 drawn.figure.canvas.draw()  # settles the layout
                 check_texts(drawn.name, drawn.figure, monkeypatch)
+
+
+def test_every_model_has_a_picture_of_the_same_images(tmp_path, monkeypatch):
+    """All rivals of Table I and two cells with initial weights: more than fit into one line."""
+    copy_declarations(tmp_path)
+    params = make_grid(("isic17-64",))
+    for name in ("sanet", "transfuse"):
+        params.cells[f"{name}-imagenet"] = params.cells[name]
+    rivals = (*RIVALS, "unet-34m", "sanet-imagenet", "transfuse-imagenet")
+    runs = declared(params, ("base", "scratch"), ("paper", "sound"), rivals=rivals)
+
+    images, truth = disc_images(5, 32)
+    write_images(tmp_path, params, runs, images, truth)
+    with style.settled():
+        (drawn,) = models(Runs(tmp_path, params, runs))
+    cells = [result.run.cell for result in drawn.results]
+    assert cells == ["base", *rivals]
+    assert {result.run.protocol for result in drawn.results} == {"paper"}
+    assert "VM-UNet, UNet, UNet++, Att-UNet" in drawn.alt
+    drawn.figure.canvas.draw()
+    pictures_of = [axes for axes in drawn.figure.axes if axes.images]
+    assert len(pictures_of) == 4 * 12  # four images; the image itself and eleven models
+    lines = {round(axes.get_position().y0, 4) for axes in pictures_of}
+    assert len(lines) == 8  # two lines for each image
+    check_texts(drawn.name, drawn.figure, monkeypatch)
+
+
+def test_receptive_fields_of_another_model_are_those_of_the_output(tmp_path, monkeypatch):
+    params, runs = write_small(tmp_path)
+    path = write_fields(tmp_path, params, runs[0], places=("output",))
+    assert len(np.load(path)["r50"]) == 2
+    with style.settled():
+        (drawn,) = receptive_fields(Runs(tmp_path, params, runs))
+        drawn.figure.canvas.draw()
+    assert len([axes for axes in drawn.figure.axes if axes.images]) == 2
+    assert drawn.alt.startswith("Two heat maps")
+    check_texts(drawn.name, drawn.figure, monkeypatch)
 
 
 def check_texts(name, figure, monkeypatch):

@@ -36,10 +36,10 @@ def _of_view(
     runs: Runs, view: str, results: Sequence[Result], arrays: Mapping[str, np.ndarray]
 ) -> Drawn:
     name = results[0].run.name
-    maps = {key: arrays[key] for key in fields.NAMES}
+    maps = {key: arrays[key] for key in fields.NAMES if key in arrays}
     areas = {key: [float(value) for value in arrays[key]] for key in ("r50", "r99", "centres")}
     images = int(arrays["images"])
-    before, after = (areas["r99"][fields.NAMES.index(f"{m}_output")] for m in ("before", "after"))
+    before, after = (areas["r99"][list(maps).index(f"{m}_output")] for m in ("before", "after"))
     size = len(maps["before_output"])
     return Drawn(
         f"receptive-fields-{view}",
@@ -50,17 +50,18 @@ def _of_view(
         f"decades, before and after training (run {name}). The squares "
         "are the smallest ones around that position that hold 50% (solid) and 99% (dashed) of the "
         f"contribution; beneath, their share of the image's area. {runs.source(results)}",
-        "Four heat maps of the image's pixels. At the output 99% of the contribution lies in "
-        f"{fields.percent(before)} of the image before and {fields.percent(after)} after training.",
+        f"{'Four' if len(maps) == 4 else 'Two'} heat maps of the image's pixels. At the output 99% "
+        f"of the contribution lies in {fields.percent(before)} of the image before and {fields.percent(after)} after training.",
         results,
         fields.draw(maps, areas, runs.warning(results)),
     )
 
 
 def _read(path: Path, again: str) -> dict[str, np.ndarray] | None:
-    """The file's arrays; None if no run was measured."""
+    """The file's arrays, of VM-UNet with the bottleneck's maps; None if no run was measured."""
     with trusted(path, "receptive fields", again), np.load(path, allow_pickle=False) as archive:
         if int(archive["images"]) == 0:
             return None
-        names = (*fields.NAMES, "r50", "r99", "centres", "images", "run")
+        maps = fields.NAMES if fields.NAMES[0] in archive else fields.NAMES[2:]
+        names = (*maps, "r50", "r99", "centres", "images", "run")
         return {name: archive[name] for name in names}

@@ -1,6 +1,7 @@
 """Figures of test images: examples chosen by rule, and failures with their measurements."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from reports.make.figures.runs import Drawn, Runs, Variant, floats
 from reports.make.files import trusted
 from reports.make.results.metrics import SCORES, Result, score_again
 from vmunet.drawing.figures import failures, pictures
+from vmunet.drawing.figures import models as drawn_models
 from vmunet.errors import InputError
 from vmunet.evaluation.images import TestImages, load_test_images
 from vmunet.evaluation.stored import NAME, StoredMasks, read_masks
@@ -50,6 +52,45 @@ def qualitative(runs: Runs) -> Iterator[Drawn]:
             results,
             figure,
         )
+
+
+def models(runs: Runs) -> Iterator[Drawn]:
+    """A few images of each view, as every model sees them."""
+    for view in runs.image_views:
+        variants = runs.models(view)
+        if not variants:
+            continue
+        results = [runs.of(view, variant)[0] for variant in variants]
+        test, masks = _test_images(runs, results[0]), _masks(runs, results[0])
+        ids = masks.ids
+        predictions = [
+            replace(_prediction(runs, variant, result, ids), label=runs.cell(variant[0]))
+            for variant, result in zip(variants, results, strict=True)
+        ]
+        groups = pictures.choose(predictions[0].dice, ids, runs.settings["models"])
+        members = [i for group in groups.values() for i in group]
+        names = [one.label for one in predictions]
+        won = [names[_best([float(one.dice[i]) for one in predictions])] for i in members]
+        yield Drawn(
+            f"models-{view}",
+            f"Every model: {runs.title(view)}",
+            f"The same test images as every model under the {variants[0][1]} protocol sees them: "
+            f"found (true positive), too much (false positive), missed (false negative). Chosen by "
+            f"rule among {len(ids)} images: best, around the median, worst by the per-image Dice "
+            f"of {results[0].run.name} at the training size, ties by id. Below a picture the "
+            f"model and its Dice, the best of an image in bold.{runs.first_seed()} "
+            f"{runs.source(results)}",
+            f"Grid of {len(members)} test images, a row each, with a map of agreement for each of "
+            f"{', '.join(names)}. The best Dice of the rows, from above: {', '.join(won)}.",
+            results,
+            drawn_models.draw_images(
+                test.images, masks.truth, ids, predictions, groups, runs.warning(results)
+            ),
+        )
+
+
+def _best(scores: list[float]) -> int:
+    return int(np.argmax(np.nan_to_num(scores, nan=-1.0)))
 
 
 def lowest(runs: Runs) -> Iterator[Drawn]:

@@ -114,6 +114,17 @@ class Runs:
         preferred = [(name, p) for name in (cell, SCRATCH) for p in ("paper", "sound")]
         return [variant for variant in dict.fromkeys(preferred) if variant in run_variants]
 
+    def models(self, view: str) -> list[Variant]:
+        """The main cell and every other model that was run like it; empty without another model."""
+        cell, protocol = self.compared(view)[0]
+        main = self.params.cells[cell].model
+        others = [
+            (name, own)
+            for name, own in self.variants(view)
+            if own == protocol and self.params.cells[name].model != main
+        ]
+        return [(cell, protocol), *others] if others else []
+
     def label(self, variant: Variant, between: str = ", ") -> str:
         """The name of a cell under a protocol."""
         cell, protocol = variant

@@ -10,6 +10,7 @@ from reports.make.figures.runs import Drawn, Runs
 from reports.make.results.metrics import Result, score_again
 from vmunet.data.arrays import load_manifest
 from vmunet.data.slice_dataset import open_case
+from vmunet.drawing.figures import models as drawn_models
 from vmunet.drawing.figures import organs, slices
 from vmunet.errors import InputError
 from vmunet.evaluation.stored import NAME, read_labels
@@ -49,24 +50,11 @@ def by_organ(runs: Runs) -> Iterator[Drawn]:
 def outlined_slices(runs: Runs) -> Iterator[Drawn]:
     """Slices of the best, median and worst case of each view's main run."""
     for view in runs.volume_views:
-        arrays = runs.root / "data/arrays" / view
-        manifest = load_manifest(arrays)
         variants = runs.compared(view)
         results = [runs.of(view, variant)[0] for variant in variants]
         main = results[0]
-        scores = [_by_case(runs, result, "dice").mean(axis=1) for result in results]
-        names = list(scores[0].index)
-        chosen = slices.choose_cases(scores[0].to_numpy(dtype=np.float64), names)
-        labels = [read_labels(runs.folder(result) / NAME) for result in results]
-        rows = []
-        for rank, i in chosen.items():
-            case = names[i]
-            image, truth = open_case(arrays, case)
-            predicted = [
-                _labels_of(runs, result, run_labels, case, truth.shape)
-                for result, run_labels in zip(results, labels, strict=True)
-            ]
-            rows.append(_slice(manifest, case, rank, image, truth, predicted, scores))
+        rows, _, classes = _rows(runs, view, results)
+        names, chosen = _chosen(_means(runs, main))
         labels_of = [f"{runs.label(variant)} protocol" for variant in variants]
         ranks = ", ".join(f"{rank} {names[i]}" for rank, i in chosen.items())
         yield Drawn(
@@ -78,11 +66,70 @@ def outlined_slices(runs: Runs) -> Iterator[Drawn]:
             "pixels, cropped to what is labelled. Solid: truth; dashed: prediction; a number names "
             f"the organ. Dice beneath is the whole case's.{_sides(main)}"
             f"{runs.first_seed()} {runs.source(results)}",
-            f"Slices of {len(rows)} CT cases with the outlines of up to {len(manifest['classes'])} "
+            f"Slices of {len(rows)} CT cases with the outlines of up to {len(classes)} "
             f"organs, true and predicted; mean Dice {rows[0].words[0].split()[-1]} in the first "
             f"row, {rows[-1].words[0].split()[-1]} in the last.",
             results,
-            slices.draw(rows, labels_of, manifest["classes"], runs.warning(results)),
+            slices.draw(rows, labels_of, classes, runs.warning(results)),
+        )
+
+
+def _rows(
+    runs: Runs, view: str, results: Sequence[Result]
+) -> tuple[list[slices.Slice], list[list[float]], list[str]]:
+    """A slice of the best, median and worst case of the first result, with all predictions.
+
+    Also each slice's scores, the mean Dice of its case by every result, and the organs' names.
+    """
+    arrays = runs.root / "data/arrays" / view
+    manifest = load_manifest(arrays)
+    means = [_means(runs, result) for result in results]
+    names, chosen = _chosen(means[0])
+    labels = [read_labels(runs.folder(result) / NAME) for result in results]
+    rows, scores = [], []
+    for rank, i in chosen.items():
+        case = names[i]
+        image, truth = open_case(arrays, case)
+        predicted = [
+            _labels_of(runs, result, run_labels, case, truth.shape)
+            for result, run_labels in zip(results, labels, strict=True)
+        ]
+        scores.append([float(mean[case]) for mean in means])
+        rows.append(_slice(manifest, case, rank, image, truth, predicted, scores[-1]))
+    return rows, scores, list(manifest["classes"])
+
+
+def _means(runs: Runs, result: Result) -> pd.Series:
+    """Each case's Dice, the mean over its organs."""
+    return _by_case(runs, result, "dice").mean(axis=1)
+
+
+def _chosen(means: pd.Series) -> tuple[list[str], dict[str, int]]:
+    """The cases, and the places of the best, the median and the worst one."""
+    names = list(means.index)
+    return names, slices.choose_cases(means.to_numpy(dtype=np.float64), names)
+
+
+def models(runs: Runs) -> Iterator[Drawn]:
+    """The slices of `outlined_slices`, as every model sees them."""
+    for view in runs.volume_views:
+        variants = runs.models(view)
+        if not variants:
+            continue
+        results = [runs.of(view, variant)[0] for variant in variants]
+        rows, scores, classes = _rows(runs, view, results)
+        names = [runs.cell(cell) for cell, _ in variants]
+        yield Drawn(
+            f"models-{view}",
+            f"Every model: {runs.title(view)}",
+            f"The same slices as every model under the {variants[0][1]} protocol sees them. Of the "
+            "cases of the best, median and worst mean Dice (sound convention, over the organs) of "
+            f"{results[0].run.name} the slice with the most organs, cropped to what is labelled. "
+            "Below a picture the model and the mean Dice of its whole case, the best of a case in "
+            f"bold.{_sides(results[0])}{runs.first_seed()} {runs.source(results)}",
+            f"Slices of {len(rows)} CT cases, the true organs and those of {', '.join(names)}.",
+            results,
+            drawn_models.draw_slices(rows, names, scores, classes, runs.warning(results)),
         )
 
 
@@ -129,7 +176,7 @@ def _slice(
     image: np.ndarray,
     truth: np.ndarray,
     predicted: Sequence[np.ndarray],
-    scores: Sequence[pd.Series],
+    scores: Sequence[float],
 ) -> slices.Slice:
     z = slices.choose_slice(np.asarray(truth))
     _, tall, wide = manifest["cases"][case].get("spacing") or (1.0, 1.0, 1.0)
@@ -138,7 +185,7 @@ def _slice(
         np.asarray(image[z], dtype=np.float32),
         np.asarray(truth[z]),
         [labels[z] for labels in predicted],
-        [f"mean Dice {_dice(score[case])}" for score in scores],
+        [f"mean Dice {_dice(score)}" for score in scores],
         tall / wide,
     )
 

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.make.figures.images import lowest, qualitative
+from reports.make.figures import images, volumes
 from reports.make.figures.listing import CASES, PICTURES
 from reports.make.figures.runs import Runs
-from reports.make.figures.volumes import outlined_slices
 from reports.make.figures.writing import write_figures
 from reports.make.page.cases import image_view
 from reports.make.page.volumes import volume_view
@@ -19,7 +18,13 @@ if TYPE_CHECKING:
     from pipeline.config.params import Params
     from pipeline.config.runs import Run
 
-DRAWN = (qualitative, lowest, outlined_slices)
+DRAWN = (
+    images.qualitative,
+    images.models,
+    images.lowest,
+    volumes.outlined_slices,
+    volumes.models,
+)
 
 
 def make_pictures(

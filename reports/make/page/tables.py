@@ -115,7 +115,8 @@ class _PaperTable:
 
         Sorting then ranks the measured figures among the published ones.
         """
-        columns = [Column(text, number=False) for text in (self.spec["heading"], "Figures")]
+        extra = list(self.table.extra_columns)
+        columns = [Column(text, number=False) for text in (self.spec["heading"], "Figures", *extra)]
         columns += [Column(self.metrics[metric]["heading"]) for metric in self.spec["metrics"]]
         cells: list[list[PageCell]] = []
         references: list[int | None] = []
@@ -124,12 +125,14 @@ class _PaperTable:
         for i, row in enumerate(rows):
             published, measured, difference = zip(*(three[i] for three in by_metric), strict=True)
             if row.protocol == "paper":
-                cells.append([PageCell(row.label), PageCell("published"), *published])
+                nothing = [PageCell(DASH)] * len(extra)
+                cells.append([PageCell(row.label), PageCell("published"), *nothing, *published])
                 references.append(row.reference)
-            if row.cell is not None:
+            if row.cell is not None and self.table.runs:
                 pairs = zip(measured, difference, strict=True)
                 below = (_with_difference(*pair) for pair in pairs)
-                cells.append([PageCell(row.label), PageCell("measured"), *below])
+                own = map(_plain, row.extra)
+                cells.append([PageCell(row.label), PageCell("measured"), *own, *below])
                 references.append(None)
         return PageTable(
             key=f"{self.table.name}-{dataset}",

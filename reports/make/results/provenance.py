@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reports.make.report import UNKNOWN, Provenance
+from reports.make.report import OURS, UNKNOWN, Provenance
 from reports.make.results.data import origins
 from reports.make.results.metrics import Result
 from reports.make.typeset.sheet import Origin
@@ -45,12 +45,16 @@ def summary_of(params: "Params", results: Sequence[Result], names: Mapping[str, 
     """What was run on what, in one sentence."""
     if not results:
         return f"Profile {params.profile_name}: nothing was measured."
-    variants = count(len({result.run.cell for result in results}), "variant")
+    cells = dict.fromkeys(result.run.cell for result in results)
+    variants = sum(params.cells[cell].model == OURS for cell in cells)
+    others = len({params.cells[cell].model for cell in cells} - {OURS})
+    models = [f"{count(variants, 'variant')} of VM-UNet"] if variants else []
+    models += [count(others, "other model")] if others else []
     protocols = sorted({result.run.protocol for result in results})
     seeds = sorted({result.run.seed for result in results})
     datasets = [f"{one.name} ({one.short})" for one in measured_origins(results, names).values()]
     return (
-        f"Profile {params.profile_name}: {count(len(results), 'run')} of {variants} of VM-UNet "
+        f"Profile {params.profile_name}: {count(len(results), 'run')} of {listed(models)} "
         f"under the {listed(protocols)} protocol{'s' if protocols[1:] else ''}, "
         f"seed{'s' if seeds[1:] else ''} {listed([str(seed) for seed in seeds])}, trained and "
         f"tested on {listed(datasets)}."

@@ -23,16 +23,18 @@ class Speed:
 
     Attributes:
         device: its name; of `CPU` memory is resident, else the GPU's.
-        size, width: of the images, px; of the models, channels of the first stage.
+        size, width: of the images, px; of VM-UNet, channels of the first stage.
         batch_size: by phase.
-        architectures: by `<depths>-<decoder's depths>`: `RATES` and `PEAKS`, None if there is no
-            measurement.
+        width_factor: of the models other than VM-UNet, relative to the published ones.
+        architectures: VM-UNet's by `<depths>-<decoder's depths>`, other models by name: `RATES` and
+            `PEAKS`, None if there is no measurement.
     """
 
     device: str
     threads: int
     size: int
     width: int
+    width_factor: float
     batch_size: Mapping[str, int]
     architectures: Mapping[str, Mapping[str, float | None]]
 
@@ -56,6 +58,7 @@ def read_speed(root: Path, params: "Params") -> Speed | None:
             threads=content["threads"],
             size=content["size"],
             width=content["dims"][0],
+            width_factor=content["width"],
             batch_size={phase: content["batch_size"][phase] for phase in PHASES},
             architectures={
                 name: {field: measured.get(field) for field in (*RATES, *PEAKS)}

@@ -8,7 +8,7 @@ paper's.
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reports.make.report import PaperTable
+from reports.make.report import OURS, PaperTable
 from reports.make.results.data import origins, resizing
 from reports.make.results.metrics import ImageResult, Result, VolumeResult
 from reports.make.tables.inputs import Inputs
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 T_MAX = (
     "T_max belongs to the paper protocol; under the sound one the learning rate falls once "
     "over the run."
+)
+COMMON = (
+    "Every measured model is trained by one protocol, VM-UNet's. The recipes of the other models' "
+    "authors, which have a table of their own, were not run."
 )
 STAR = (
     "* marks a figure that differs from VM-UNet's under the paper protocol (p < 0.05): paired "
@@ -122,7 +126,14 @@ def _against(words: str, value: float, paper: float) -> str:
 def _size(inputs: Inputs, results: Sequence[Result]) -> str:
     """Width and epochs, each with the paper's if that is another one."""
     train, paper = _trained(inputs, results[0])
-    width = _against(f"width {train.dims[0]}", train.dims[0], paper["dims"][0])
+    models = {inputs.params.cells[result.run.cell].model for result in results}
+    widths = []
+    if OURS in models:
+        widths.append(_against(f"width {train.dims[0]}", train.dims[0], paper["dims"][0]))
+    if models - {OURS}:
+        wide = "" if train.width == 1 else f"{train.width:g} times as wide "
+        widths.append(f"other models {wide}as published")
+    width = " and ".join(widths)
     return f"{width}, {_against(count(train.epochs, 'epoch'), train.epochs, paper['epochs'])}"
 
 
@@ -160,6 +171,7 @@ def own_settings(params: "Params", results: Sequence[Result]) -> str:
             for word, field in (
                 ("learning rate", "learning_rate"),
                 ("weight decay", "weight_decay"),
+                ("width", "width"),
             )
             if (value := getattr(getattr(cell, "train", None), field, None)) is not None
         ]
@@ -191,6 +203,8 @@ def _legend(table: PaperTable, inputs: Inputs, results: Sequence[Result]) -> tup
     legend.append("Bold: the best of the column as printed, published and measured apart.")
     if any(figure.inference and figure.inference.p is not None for figure in table.figures):
         legend.append(STAR)
+    if any(row.model not in ("", OURS) and any(row.runs.values()) for row in table.rows):
+        legend.append(COMMON)
     for of_kind in _kinds(results):
         volumes = isinstance(of_kind[0], VolumeResult)
         protocols = {result.run.protocol for result in of_kind}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from reports.make.main_comparison import MAIN
 from reports.make.report import Figure, PaperTable, Row
 from reports.make.results.metrics import Result, VolumeResult
 from reports.make.tables.captions import runs_caption, volume_legend
@@ -23,7 +24,8 @@ LEGEND = (
     "Where width, epochs or data are not the paper's, neither difference nor verdict tells whether "
     "the paper's figure can be reproduced.",
     "A row of several tables stands here once; the paper reports no run under the sound protocol, "
-    "which is compared with the figure of its row.",
+    "which is compared with the figure of its row. Dashes: the paper reports nothing to compare "
+    "with.",
 )
 
 
@@ -54,7 +56,10 @@ class Compared:
 
 
 def compared(tables: Sequence[PaperTable], inputs: Inputs) -> list[Compared]:
-    """Measured rows with a published figure, by dataset and metric; a cell's runs appear once."""
+    """Measured rows, by dataset and metric; a cell's runs appear once.
+
+    A row that the paper does not report is among them if its table compares whole models.
+    """
     declared = inputs.declared["comparison"]
     by_run: dict[tuple[str, str, str, str, str], list[Compared]] = {}
     for table in tables:
@@ -63,7 +68,9 @@ def compared(tables: Sequence[PaperTable], inputs: Inputs) -> list[Compared]:
                 results = inputs.of(row.runs.get(dataset, []))
                 for metric in declared.get(dataset, ()):
                     figure = figures.get(metric, Figure())
-                    if figure.measured is None or figure.published is None:
+                    if figure.measured is None:
+                        continue
+                    if figure.published is None and table.key not in MAIN:
                         continue
                     run = results[0].run
                     key = (dataset, metric, run.view, run.cell, run.protocol)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports.make.report import Figure, PaperTable, Row
+from reports.make.report import OURS, Figure, PaperTable, Row
 from reports.make.typeset.sheet import Block, Caption, Line, Sheet, SheetCell, Span, plain
 from reports.make.typeset.words import DASH, best, number
 
@@ -41,6 +41,7 @@ def paper_sheet(
             for group in groups
         ),
         spans=spans,
+        left=1 + len(table.extra_columns) if table.spec.get("extra") == "initial" else 1,
     )
 
 
@@ -65,7 +66,7 @@ def _side_lines(
         # A sound row would repeat the columns of the row above; a cost has its own table.
         extra = row.extra if row.protocol == "paper" and table.extra_columns else ()
         extra = extra or ("",) * len(table.extra_columns)
-        ours_begin = bool(index and row.cell and not rows[index - 1].cell)
+        ours_begin = index > 0 and row.model == OURS != rows[index - 1].model
         lines.append(
             Line(
                 (SheetCell(label(row)), *plain(extra), *row_cells),
@@ -124,9 +125,11 @@ def _stacked(
 ) -> Sheet:
     """Published above measured, for many metrics; the spread is on a line below.
 
-    `names` are the headings of the shown datasets.
+    If nothing was measured, no row has a line for it. `names` are the headings of the shown
+    datasets.
     """
     metrics = table.spec["metrics"]
+    extra = list(table.extra_columns)
     blocks = []
     for dataset, name in names.items():
         rows = _shown(table, [dataset])
@@ -138,7 +141,7 @@ def _stacked(
         for index, row in enumerate(rows):
             pairs = [column[index] for column in columns]
             parts = [("published", tuple(pair[0] for pair in pairs))]
-            if row.cell:
+            if row.cell and table.runs:
                 parts.append(("measured", tuple(pair[1] for pair in pairs)))
                 spread = [row.figures[dataset][metric].std for metric in metrics]
                 if any(std is not None for std in spread):
@@ -147,11 +150,12 @@ def _stacked(
                 parts = parts[1:]  # the paper reports no such run
             for place, (part, cells) in enumerate(parts):
                 first = label(row) if place == 0 else ""
+                own = row.extra if part == "measured" and row.extra else ("",) * len(extra)
                 lines.append(
                     Line(
-                        (SheetCell(first), SheetCell(part), *cells),
+                        (SheetCell(first), SheetCell(part), *plain(own), *cells),
                         under=row.protocol == "sound" and place == 0,
-                        apart=bool(row.cell) and place == 0,
+                        apart=bool(table.runs) and place == 0,
                     )
                 )
         blocks.append(Block(name if len(names) > 1 else "", tuple(lines)))
@@ -161,8 +165,9 @@ def _stacked(
         head=(
             table.spec["heading"],
             "",
+            *extra,
             *(declared["metrics"][metric]["heading"] for metric in metrics),
         ),
         blocks=tuple(blocks),
-        left=2,
+        left=2 + len(extra),
     )

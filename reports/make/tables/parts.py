@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from reports.make.report import PaperTable, Part
+from reports.make.results.costs import read_costs
 from reports.make.results.cross import read_cross
 from reports.make.results.speed import read_speed
 from reports.make.tables.captions import caption
@@ -10,10 +11,12 @@ from reports.make.tables.comparison import compared, comparison_data, comparison
 from reports.make.tables.cost import cost_data, cost_sheet
 from reports.make.tables.cross import cross_data, cross_sheet
 from reports.make.tables.inputs import Inputs
+from reports.make.tables.models import model_lines, models_data, models_sheet
 from reports.make.tables.organs import organs_data, organs_sheet
 from reports.make.tables.paper import paper_sheet
 from reports.make.tables.paper_data import paper_data
 from reports.make.tables.protocols import pairs, protocols_data, protocols_sheet
+from reports.make.tables.recipes import recipes, recipes_data, recipes_sheet
 from reports.make.tables.reproductions import (
     reproductions,
     reproductions_data,
@@ -32,6 +35,12 @@ def parts(inputs: Inputs, tables: Sequence[PaperTable]) -> Iterator[Part]:
     for table in tables:
         if table.spec.get("extra") == "complexity":
             yield _whole(cost_sheet(table, inputs, speed), cost_data(table, inputs, speed))
+    costs = read_costs(inputs.root, inputs.params)
+    if models := model_lines(tables, inputs, costs, speed):
+        yield _whole(models_sheet(inputs, models, speed), models_data(models, speed))
+    if shown := recipes(tables, inputs):
+        # so many words are not for a terminal
+        yield Part(recipes_sheet(shown), (), recipes_data(shown))
     if rows := compared(tables, inputs):
         yield _whole(comparison_sheet(inputs, rows), comparison_data(rows))
     if protocol_pairs := pairs(inputs):

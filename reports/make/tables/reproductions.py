@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.make.report import Figure, PaperTable, Row
+from reports.make.report import OURS, Figure, PaperTable, Row
 from reports.make.results.metrics import VolumeResult
 from reports.make.tables.captions import image_legend, runs_caption, volume_legend
 from reports.make.tables.inputs import Inputs
@@ -27,7 +27,7 @@ class Reproduction:
     high: float
     verified: bool
     text: str
-    rows: Mapping[str, Row]  # by protocol, if there are runs
+    rows: Mapping[str, Row]  # by protocol; the sound one if there are runs
 
     def figure(self, protocol: str) -> Figure:
         row = self.rows.get(protocol)
@@ -78,9 +78,9 @@ def reproductions_sheet(inputs: Inputs, entries: Sequence[Reproduction]) -> Shee
     for entry in entries:
         metric = inputs.declared["metrics"][entry.metric]["heading"]
         texts = [
-            f"{inputs.heading(entry.dataset)}, {metric}",
+            f"{_model(entry)}{inputs.heading(entry.dataset)}, {metric}",
             number(entry.figure("paper").published),
-            f"{entry.low:.1f}–{entry.high:.1f}",
+            _range(entry),
         ]
         for protocol in ("paper", "sound"):
             figure = entry.figure(protocol)
@@ -99,8 +99,8 @@ def reproductions_sheet(inputs: Inputs, entries: Sequence[Reproduction]) -> Shee
     if doubtful:
         reasons = dict.fromkeys(entry.text for entry in doubtful)
         notes.append(
-            f"Others' figures are unverified ({'; '.join(reasons)}): ranges without a source that "
-            "we could check, given for orientation alone."
+            f"Others' figures are unverified ({'; '.join(reasons)}): we could not check them, they "
+            "are given for orientation alone."
         )
     protocols = {result.run.protocol for result in results}
     kinds = {isinstance(result, VolumeResult) for result in results}
@@ -111,11 +111,21 @@ def reproductions_sheet(inputs: Inputs, entries: Sequence[Reproduction]) -> Shee
         caption=runs_caption(
             inputs, "Published, reproduced by others, and measured here", notes, results
         ),
-        head=("Dataset, metric", "publ.", "others", *(("meas.", "95% interval") * 2)),
+        head=("Model, dataset, metric", "publ.", "others", *(("meas.", "95% interval") * 2)),
         blocks=(Block("", tuple(lines)),),
         spans=((Span("Paper protocol", 4, 5), Span("Sound protocol", 6, 7)),),
         source="reports/published.yaml",
     )
+
+
+def _model(entry: Reproduction) -> str:
+    """The name of a model other than VM-UNet, before the dataset's."""
+    row = entry.rows["paper"]
+    return "" if row.model == OURS else f"{row.label}: "
+
+
+def _range(entry: Reproduction) -> str:
+    return "–".join(dict.fromkeys(f"{value:.1f}" for value in (entry.low, entry.high)))
 
 
 def reproductions_data(entries: Sequence[Reproduction]) -> Tidy:

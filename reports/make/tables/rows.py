@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reports.make.report import Figure, PaperTable, Row
 from reports.make.results.metrics import Result
@@ -13,6 +13,17 @@ from reports.make.results.views import TableViews
 from reports.make.tables.inputs import Inputs
 from reports.make.typeset.words import DASH
 from vmunet.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.config.params import Params
+
+# Initial weights, as the tables print them.
+INITIAL = {
+    "none": "none",
+    "imagenet": "ImageNet",
+    "vmamba-t": "VMamba-T",
+    "vmamba-s": "VMamba-S",
+}
 
 
 class Assembler:
@@ -79,6 +90,8 @@ class Assembler:
         """The row under the paper's protocol and, if such runs exist, the sound one."""
         reported = self._published(declared.get("published"))
         cell = declared.get("cell")
+        if declared.get("optional") and cell not in self.params.cells:
+            return []
         if cell is None and declared.get("published") is None:
             raise InputError(
                 f"reports/tables.yaml: row '{declared['label']}' has neither `published` nor "
@@ -96,21 +109,20 @@ class Assembler:
             results = {
                 dataset: self._runs_of(view, cell, protocol) for dataset, view in row_views.items()
             }
-            if protocol == "sound" and not any(results.values()):
+            shown = protocol == "paper" and "published" in declared
+            if not shown and not any(results.values()):
                 continue
             figures = {
                 dataset: self._figures(
                     spec["metrics"], reported.get(dataset, {}), results.get(dataset, [])
                 )
                 for dataset in spec["datasets"]
-                if cell or dataset in reported
+                if dataset in reported or results.get(dataset)
             }
             label = (
                 declared["label"] if protocol == "paper" else f"{declared['label']}, sound protocol"
             )
-            sizes = {
-                dataset_results[0].size for dataset_results in results.values() if dataset_results
-            }
+            measured = [results_of for results_of in results.values() if results_of]
             rows.append(
                 Row(
                     label=label,
@@ -123,7 +135,8 @@ class Assembler:
                         dataset: [result.run.name for result in dataset_results]
                         for dataset, dataset_results in results.items()
                     },
-                    extra=self._extra(spec, cell, reported, sizes),
+                    extra=self._extra(spec, cell, reported, measured),
+                    model=self.params.cells[cell].model if cell else "",
                 )
             )
         return rows
@@ -147,14 +160,25 @@ class Assembler:
         spec: Mapping[str, Any],
         cell: str | None,
         reported: Mapping[str, Any],
-        sizes: set[int],
+        measured: Sequence[Sequence[Result]],
     ) -> tuple[str, ...]:
-        """The columns between the label and the scores, as text."""
+        """The columns between the label and the scores, as text; `measured` are a row's results."""
         if spec.get("extra") == "size":
-            return (" or ".join(f"{size}×{size}" for size in sorted(sizes)) or DASH,)
+            sizes = sorted({results[0].size for results in measured})
+            return (" or ".join(f"{size}×{size}" for size in sizes) or DASH,)
+        if spec.get("extra") == "initial":
+            return (initial_weights(self.params, cell) if cell and measured else DASH,)
         if spec.get("extra") == "complexity" and cell:
             return complexity_columns(self.params.cells[cell], reported, self.published["settings"])
         return ()
+
+
+def initial_weights(params: "Params", cell: str) -> str:
+    """What a cell's training starts from, in a word."""
+    init = params.cells[cell].init
+    if init != "none" and params.profile.weights.source == "phantom":
+        return "phantoms"
+    return INITIAL[init]
 
 
 def complexity_columns(

@@ -10,6 +10,8 @@ from reports.make.typeset.words import number
 
 
 def _cell_tex(cell: SheetCell) -> str:
+    if cell.prose:
+        return rf"\parbox[t]{{7.4em}}{{\raggedright\hangindent.5em {prose_tex(cell.text)}\strut}}"
     text = escape_tex(cell.text).replace(" $\\pm$ ", "\\,$\\pm$\\,")
     text = rf"\textbf{{{text}}}" if cell.bold else text
     return rf"{text}\rlap{{*}}" if cell.star else text

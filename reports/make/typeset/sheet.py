@@ -7,6 +7,7 @@ from typing import Literal
 
 LONG = 34  # characters of a label beyond which LaTeX breaks it into lines
 BROKEN = 22  # the least number of characters that such a line holds
+PROSE = 15  # characters of a line of a prose cell
 LINES_PER_FLOAT = (
     36  # printed lines under the headings; more of them and the notes do not fit on a page
 )
@@ -65,9 +66,12 @@ class Caption:
 
 @dataclass(frozen=True)
 class SheetCell:
+    """One cell; LaTeX breaks the text of a `prose` cell into lines."""
+
     text: str
     bold: bool = False
     star: bool = False
+    prose: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ class Line:
     @property
     def height(self) -> int:
         """In printed lines."""
-        return lines_of(self.cells[0].text)
+        prose = [-(-len(cell.text) // PROSE) for cell in self.cells if cell.prose]
+        return max(lines_of(self.cells[0].text), *prose, 1)
 
 
 @dataclass(frozen=True)

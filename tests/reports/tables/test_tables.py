@@ -1,6 +1,7 @@
 """Tables: golden LaTeX from made-up metrics, dashes, errors, escaping, seeds, traceability."""
 
 import json
+import re
 import statistics
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from reports.make.typeset.sheet import SheetCell
 from reports.make.typeset.words import number, signed
 from tests.helpers.paths import ROOT
 from tests.helpers.tables import (
+    RIVALS,
     Run,
     all_runs,
     made,
@@ -25,7 +27,12 @@ from tests.helpers.tables import (
     sound_scores,
     write_metrics,
 )
-from tests.helpers.tables_measuring import MadeUpStatistics, make_everything
+from tests.helpers.tables_measuring import (
+    SOME,
+    SOME_OF_VOLUMES,
+    MadeUpStatistics,
+    make_everything,
+)
 from vmunet.errors import InputError
 
 GOLDEN = ROOT / "tests/golden_tables"
@@ -68,8 +75,8 @@ def test_same_bytes_twice_and_old_files_go(root):
     folder = root / "reports/out/tables"
     (folder / "table7.tex").write_text("stale")
     params = make_params(volumes=(64,), cross=("isic17-to-isic18",))
-    runs = all_runs(params, seeds=(1, 2, 3))
-    make_tables(root, params, runs, MadeUpStatistics())
+    first_runs = all_runs(params, (1, 2, 3), rivals=SOME, volume_rivals=SOME_OF_VOLUMES)
+    make_tables(root, params, first_runs, MadeUpStatistics())
     again = {path.name: path.read_bytes() for path in folder.iterdir() if path.name in first}
     assert again == first
     assert {path.name for path in folder.iterdir()} == {*first, PATH.name}
@@ -93,7 +100,7 @@ def test_a_figure_without_runs_is_a_dash(root):
     assert "nothing measured" in (folder / "table2.tex").read_text()
 
 
-def test_rivals_and_synapse_are_published_only(root):
+def test_what_the_grid_does_not_run_is_published_only(root):
     params = make_params()
     runs = all_runs(params)
     write_metrics(root, params, runs)
@@ -101,11 +108,64 @@ def test_rivals_and_synapse_are_published_only(root):
     assert all(
         not row["measured_dsc"] and row["n_seeds"] == "0" for row in rows_of(folder, "table2")
     )
-    rivals = [row for row in rows_of(folder, "table1") if not row["cell"]]
+    rivals = [row for row in rows_of(folder, "table1") if row["cell"] in RIVALS]
     assert len(rivals) == 11
     assert all(row["published_miou"] and not row["measured_miou"] for row in rivals)
     tex = (folder / "table2.tex").read_text()
-    assert "UCTransNet {[}43] & published & 78.23 & 26.75 & -- & -- " in tex
+    assert "UCTransNet {[}43] & published &  & 78.23 & 26.75 & -- & -- " in tex
+    assert "& measured" not in tex
+    assert "DARR is quoted alone: no code and no layer sizes" in tex
+    assert not (folder / "recipes.tex").exists()
+    assert not (folder / "models.tex").exists()
+
+
+def test_rivals_are_measured_beside_vm_unet(root):
+    params = make_params(volumes=(64,))
+    params.cells["transfuse"].init = "imagenet"
+    params.cells["transfuse-imagenet"] = params.cells["transfuse"]
+    params.profile.weights.source = "http"
+    rivals, volume_rivals = ("unet", "unetpp", "transfuse"), ("vnet", "swin-unet")
+    runs = all_runs(params, rivals=rivals, volume_rivals=volume_rivals)
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs, MadeUpStatistics())
+    rows = {(r["row"], r["dataset"]): r for r in rows_of(folder, "table1")}
+    expected = 100 * made_up(Run("isic17-64", "unet", "paper", 42))["miou"]
+    assert float(rows["UNet", "isic17"]["measured_miou"]) == pytest.approx(expected, abs=1e-4)
+    assert rows["UNet", "isic17"]["p_miou"] == "0.0123"
+    started = {name: row["initial_weights"] for (name, _), row in rows.items()}
+    assert (started["UNet"], started["TransFuse"]) == ("none", "ImageNet")
+    assert (started["VM-UNet"], started["VM-UNet (from scratch)"]) == ("VMamba-S", "none")
+    assert started["MALUNet"] == ""  # it has no run
+    # A row of ISIC17 that is neither published nor measured is not there.
+    assert ("UNet++", "isic17") in rows
+    assert ("SANet", "isic17") not in rows
+    tex = (folder / "table1.tex").read_text()
+    assert r"UNet {[}1] & none & 76.98 & 74.00\rlap{*} &" in tex
+    assert "other models 0.25 times as wide as published" in tex
+    assert "Every measured model is trained by one protocol" in tex
+    rows = {r["row"]: r for r in rows_of(folder, "table2") if r["protocol"] == "paper"}
+    assert rows["Swin U-Net"]["n_seeds"] == "1"
+    assert rows["TransUnet"]["n_seeds"] == "0"
+    tex = (folder / "table2.tex").read_text()
+    assert re.search(r"V-Net \{\[}39] & published &.*\n & measured & none & 72", tex)
+    assert "\n & measured & -- & -- & -- &" in tex  # a dash for what is not run
+    named = "3 other models" if len({*rivals, *volume_rivals}) == 3 else "5 other models"
+    assert f"10 variants of VM-UNet and {named} under" in (folder / "index.md").read_text()
+
+
+def test_a_row_that_the_paper_does_not_report_needs_a_run(root):
+    params = make_params()
+    params.cells["sanet-imagenet"] = params.cells["sanet"]
+    runs = all_runs(params, rivals=("unet", "unet-34m"))
+    write_metrics(root, params, runs)
+    names = [row["row"] for row in rows_of(made(root, params, runs), "table1")]
+    assert names.count("UNet (34.5 M)") == 2
+    assert not any("ImageNet" in name for name in names)  # without a run, and without a cell
+    runs += [Run("isic17-64", "sanet-imagenet", "paper", 42)]
+    write_metrics(root, params, runs[-1:])
+    rows = rows_of(made(root, params, runs), "table1")
+    shown = [row["dataset"] for row in rows if row["row"] == "SANet (ImageNet)"]
+    assert shown == ["isic17"]
 
 
 def test_seeds_give_mean_and_sample_deviation(root):
@@ -173,7 +233,7 @@ def test_input_sizes_match_by_ratio(root):
         ("--", "160×160", "isic17-160"),  # a size that the paper did not try has its own row
     ]
     isic18 = [row["measured_miou"] != "" for row in rows if row["dataset"] == "isic18"]
-    assert isic18 == [True, False, False, False]
+    assert isic18 == [True, False, False]
 
 
 def test_complexity_columns(root):
@@ -448,7 +508,7 @@ def test_an_unknown_cell_or_published_row_is_named(root):
     path.write_text(text.replace("cell: vmamba-t}", "cell: vmamba-b}"))
     with pytest.raises(InputError, match="no cell 'vmamba-b'"):
         make_tables(root, params, runs)
-    path.write_text(text.replace("published: I.sanet}", "published: I.sannet}"))
+    path.write_text(text.replace("published: I.sanet,", "published: I.sannet,"))
     with pytest.raises(InputError, match=r"I\.sannet"):
         make_tables(root, params, runs)
 
@@ -475,7 +535,7 @@ def test_the_last_section_names_the_origin_of_the_figures(root):
 def test_an_empty_grid_gives_the_published_figures(root):
     params = make_params()
     folder = made(root, params, [])
-    assert "VM-UNet & \\textbf{80.23} & -- & \\textbf" in (folder / "table1.tex").read_text()
+    assert "VM-UNet & -- & \\textbf{80.23} & -- & \\textbf" in (folder / "table1.tex").read_text()
     names = {path.stem for path in folder.iterdir()}
     assert not {"sound", "organs", "comparison", "protocols", "cross"} & names
     assert "81.35 & 79.2--80.4 & -- & -- & -- & --" in (folder / "reproductions.tex").read_text()
@@ -508,7 +568,7 @@ if (
 def test_a_row_of_nothing_is_an_error_and_not_left_out(root):
     path = root / "reports" / "tables.yaml"
     text = path.read_text()
-    row = "{label: UNet++, published: I.unetpp}"
+    row = "{label: UNet++, published: I.unetpp, cell: unetpp}"
     assert row in text
     path.write_text(text.replace(row, "{label: UNet++}"))
     params = make_params()

@@ -24,25 +24,27 @@ def draw(
     areas: Mapping[str, Sequence[float]],
     warning: str,
 ) -> "Figure":
-    """Draw the four maps.
+    """Draw the maps, a row for each place: both, or the output alone.
 
     Args:
-        maps: of NAMES, float32 (size, size): how much a pixel contributes, at least 0 and not 0
-            everywhere.
-        areas: `r50`, `r99` and `centres`, each (4,) in the order of NAMES: the share of the image's
-            area that the smallest square with 50% and 99% of the contribution takes, without the
-            part outside the image; and the squares' centre in px along both axes.
+        maps: of NAMES, or of those at the output, float32 (size, size): how much a pixel
+            contributes, at least 0 and not 0 everywhere.
+        areas: `r50`, `r99` and `centres`, a value for each map in its order: the share of the
+            image's area that the smallest square with 50% and 99% of the contribution takes,
+            without the part outside the image; and the squares' centre in px along both axes.
         warning: the band's text, or ''.
     """
     from matplotlib.colors import LogNorm
 
     tile = (SINGLE - LEFT - GAP) / 2 - 0.1
-    page = Page(SINGLE, HEADING + 2 * (tile + BELOW) + SCALE, warning)
+    names = list(maps)
+    places = [place for place in PLACES if f"before_{place[0]}" in names]
+    page = Page(SINGLE, HEADING + len(places) * (tile + BELOW) + SCALE, warning)
     norm = LogNorm(10.0**-DECADES, 1.0, clip=True)
     for column, words in enumerate(("before training", "after training")):
         x = LEFT + column * (tile + GAP)
         page.text(x + tile / 2, HEADING - 0.12, words, ha="center", va="bottom")
-    for row, (place, words) in enumerate(PLACES):
+    for row, (place, words) in enumerate(places):
         y = HEADING + row * (tile + BELOW)
         page.text(0.35, y + tile / 2, words, rotation=90, ha="center", va="center")
         for column, moment in enumerate(("before", "after")):
@@ -52,8 +54,8 @@ def draw(
             shares = maps[name] / float(maps[name].max())
             shown = axes.imshow(shares, norm=norm, cmap="cividis", interpolation="none")
             axes.set(xticks=[], yticks=[])
-            place_of = NAMES.index(name)
-            half, most, centre = (float(areas[k][place_of]) for k in ("r50", "r99", "centres"))
+            index = names.index(name)
+            half, most, centre = (float(areas[k][index]) for k in ("r50", "r99", "centres"))
             for share, line in ((half, "solid"), (most, (0, (3, 2)))):
                 _draw_square(axes, len(maps[name]), centre, share, line)
             under = f"50% in {percent(half)}, 99% in {percent(most)}"
