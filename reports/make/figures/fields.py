@@ -51,7 +51,8 @@ def _of_view(
         "are the smallest ones around that position that hold 50% (solid) and 99% (dashed) of the "
         f"contribution; beneath, their share of the image's area. {runs.source(results)}",
         f"{'Four' if len(maps) == 4 else 'Two'} heat maps of the image's pixels. At the output 99% "
-        f"of the contribution lies in {fields.percent(before)} of the image before and {fields.percent(after)} after training.",
+        f"of the contribution lies in {fields.percent(before)} of the image before and "
+        f"{fields.percent(after)} after training.",
         results,
         fields.draw(maps, areas, runs.warning(results)),
     )
