@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.initial import initial_files
 from pipeline.config.params import Cell, Params
 from pipeline.config.runs import Run
 from pipeline.fingerprint import fingerprint
@@ -234,12 +235,10 @@ def gpu_gauge(device: Any) -> Callable[[], dict[str, float]] | None:
 
 def hash_inputs(task: Task, cell: Cell) -> dict[str, str]:
     """SHA-256 of the inputs of a run: its arrays, its initial weights, this project's code."""
-    weights = Path("data/weights") / f"{cell.init}.safetensors"
-    if cell.init != "none" and not weights.is_file():
-        raise InputError(f"{weights}: not found; run the weights stage in a profile with weights")
+    weights = initial_files(cell).values()
     return {
         "data_hash": hash_files([task.arrays]),
-        "weights_hash": hash_files([weights]) if cell.init != "none" else "",
+        "weights_hash": hash_files(weights) if weights else "",
         "code_hash": hash_json([fingerprint(code) for code in (task.script, file_of(cell.model))]),
     }
 
