@@ -178,9 +178,9 @@ class MEWUNet(Model):
         super().__init__()
         self.in_channels = in_channels
         self.config = {"in_channels": in_channels, "num_classes": num_classes, "width": width}
-        # Four groups of a quarter of the channels, but for the first level, which has no blocks.
-        multiples = (GROUPS, *[4 * GROUPS] * 4)
-        dims = [scaled(dim, width, m) for dim, m in zip(DIMS, multiples, strict=True)]
+        # In a block a quarter of the channels has four groups; the first level has no block.
+        deeper = [scaled(dim, width, 4 * GROUPS) for dim in DIMS[1:]]
+        dims = [scaled(DIMS[0], width, GROUPS), *deeper]
 
         def separable(channels: int, dim: int) -> SeparableConv:
             return SeparableConv(channels, dim, nn.GroupNorm(GROUPS, channels))

@@ -33,6 +33,10 @@ REDUCTION = 12  # of the channels inside the channel attention
 Size = Sequence[int]
 
 
+def covers(window: Size, size: Size) -> bool:
+    return all(w >= s for w, s in zip(window, size, strict=True))
+
+
 class Encoder(nn.Module):
     """Three Swin stages: the low-level features, at 1/4, and the high-level ones, at 1/16."""
 
@@ -110,10 +114,9 @@ class SwinPyramidPooling(nn.Module):
         self, dim: int, out: int, size: Size, windows: Sequence[Size], drop_path: float, drop: float
     ) -> None:
         super().__init__()
-        depths = [1 if all(w >= s for w, s in zip(w, size, strict=True)) else 2 for w in windows]
         self.layers = nn.ModuleList(
-            SwinStage(dim, 3, size, window, [drop_path] * depth)
-            for window, depth in zip(windows, depths, strict=True)
+            SwinStage(dim, 3, size, window, [drop_path] * (1 if covers(window, size) else 2))
+            for window in windows
         )
         self.proj = CrossContextualAttention(len(windows) * dim, out)
         self.dropout = nn.Dropout(drop)

@@ -37,8 +37,9 @@ def test_it_runs_in_bfloat16():
 
 
 def test_what_it_cannot_take_is_refused():
-    with pytest.raises(InputError, match=r"width 0\.125 leaves no channel"):
-        MEWUNet(width=0.125)
+    for width in (0.0625, 0.125):
+        with pytest.raises(InputError, match=r"leaves no channel .* take a width above 0\.125"):
+            MEWUNet(width=width)
     model = MEWUNet(width=0.25)
     with pytest.raises(InputError, match="MEW-UNet takes sizes divisible by 32, not 64x48"):
         model(torch.rand(1, 3, 64, 48))

@@ -197,7 +197,8 @@ class SwinStage(nn.Module):
 class PatchExpand(nn.Module):
     """Enlarge by `scale`, to `out` channels: `(b, s, s, d) -> (b, scale s, scale s, out)`.
 
-    The expanded channels are ordered (row, column, channel), unlike nn.PixelShuffle's.
+    The expanded channels are ordered (row, column, channel), unlike nn.PixelShuffle's. VM-UNet's
+    patch expanding is the one with out = d / scale.
     """
 
     def __init__(self, dim: int, scale: int, out: int) -> None:
