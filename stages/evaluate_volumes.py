@@ -67,6 +67,7 @@ def evaluate(run: Run, params: Params) -> None:
         metadata["size"],
         PROTOCOLS[run.protocol].slice_resize,
         params.profile.evaluate.batch_size,
+        metadata.get("patch"),  # of a model of three dimensions
     )
     data = {key: value for key, value in manifest.items() if key not in ("cases", "patients")}
     metrics = {

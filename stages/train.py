@@ -10,6 +10,7 @@ from pipeline.config.params import Params, load_params
 from pipeline.config.runs import Run, parse_run
 from pipeline.stage import run_stage
 from stages.common.training import Task, train_run
+from vmunet.errors import InputError
 from vmunet.protocols import PROTOCOLS, Protocol
 from vmunet.settings import PUBLISHED, Augmentation
 
@@ -24,12 +25,22 @@ def image_task(run: Run, params: Params, protocol: Protocol | None = None) -> Ta
     """The task of a run on images. Its classes are the lesion, or those that the manifest names.
 
     A search gives a `protocol` with other switches than the run's own.
+
+    Raises:
+        InputError: the arrays are missing or broken, or the cell's model takes volumes.
     """
     from vmunet.classes import channels_of, classes_of
     from vmunet.data.arrays import load_manifest
+    from vmunet.models import model_class
 
     arrays = Path("data/arrays", run.view, run.protocol)
     manifest = load_manifest(arrays)  # one clear error if the arrays are missing
+    model = model_class(params.cell(run.cell).model)
+    if model.dimensions != 2:
+        raise InputError(
+            f"{run.name}: {model.title} segments volumes, not images; run the cell {run.cell} on a "
+            "view of CT volumes"
+        )
     classes = classes_of(manifest, arrays / "manifest.json")
     metadata: dict[str, Any] = {"normalisation": "minmax"}
     if "classes" in manifest:

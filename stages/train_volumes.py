@@ -1,10 +1,13 @@
-"""Train one run of the grid on the slices of CT volumes.
+"""Train one run of the grid on CT volumes: on their slices, or a model of volumes on patches.
+
+An epoch and a batch have as many patches as have the voxels of its slices.
 
 `stages/common/training.py` describes the outputs and how a killed run continues.
 """
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config.params import Params, load_params
 from pipeline.config.runs import Run, parse_run
@@ -12,6 +15,9 @@ from pipeline.stage import run_stage
 from stages.common.training import Task, train_run
 from vmunet.protocols import PROTOCOLS, Protocol
 from vmunet.settings import PUBLISHED, Augmentation
+
+if TYPE_CHECKING:
+    from vmunet.data.patches import Sides
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,16 +27,30 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def organ_task(run: Run, params: Params, protocol: Protocol | None = None) -> Task:
-    """The task of a run on slices of volumes; for `protocol` see `stages.train.image_task`."""
+    """The task of a run on volumes; for `protocol` see `stages.train.image_task`."""
     from vmunet.data.arrays import load_manifest
+    from vmunet.data.patches import patch_sides, patches_of
+    from vmunet.models import model_class
 
     arrays = Path("data/arrays", run.view)
     manifest = load_manifest(arrays)  # one clear error if the arrays are missing
-    size = params.view(run.view).size
+    size, cell = params.view(run.view).size, params.cell(run.cell)
+    metadata = {
+        "normalisation": "window" if manifest["window"] else "percentiles",
+        "window": manifest["window"],
+        "classes": manifest["classes"],
+    }
+    settings, patch = params.profile.train_volumes, None
+    model = model_class(cell.model)
+    if model.dimensions == 3:
+        depths = [manifest["cases"][case]["shape"][0] for case in manifest["train"]]
+        patch = patch_sides(depths, size, model.stride)
+        settings = replace(settings, batch_size=patches_of(settings.batch_size, size, patch))
+        metadata["patch"] = list(patch)
     return Task(
         script=Path("stages/train_volumes.py"),
         arrays=arrays,
-        settings=params.profile.train_volumes,
+        settings=settings,
         classes=len(manifest["classes"]) + 1,
         size=size,
         datasets=lambda: datasets(
@@ -39,13 +59,11 @@ def organ_task(run: Run, params: Params, protocol: Protocol | None = None) -> Ta
             size,
             protocol or PROTOCOLS[run.protocol],
             run.seed,
-            params.cell(run.cell).augmentation,
+            cell.augmentation,
+            patch,
+            len(manifest["classes"]),
         ),
-        metadata={
-            "normalisation": "window" if manifest["window"] else "percentiles",
-            "window": manifest["window"],
-            "classes": manifest["classes"],
-        },
+        metadata=metadata,
     )
 
 
@@ -64,19 +82,29 @@ def datasets(
     protocol: Protocol,
     seed: int,
     settings: Augmentation = PUBLISHED,
+    patch: "Sides | None" = None,
+    classes: int = 0,
 ) -> tuple[Any, Any]:
-    """Slices to train on, augmented, and slices whose loss selects the epoch, or None."""
+    """Samples to train on, augmented, and samples whose loss selects the epoch, or None.
+
+    They are slices, or patches if `patch` gives their sides.
+    """
     from vmunet.data.arrays import held_out
+    from vmunet.data.patches import PatchDataset, TileDataset, Volumes
     from vmunet.data.slice_dataset import SliceDataset
 
-    def augmented(cases: list[str]) -> SliceDataset:
-        return SliceDataset(arrays, cases, size, protocol, True, seed, settings)
+    def samples(cases: list[str], augmented: bool) -> Any:
+        if patch is None:
+            return SliceDataset(arrays, cases, size, protocol, augmented, seed, settings)
+        volumes = Volumes(arrays, cases, classes, size, protocol.slice_resize, patch[0])
+        if augmented:
+            return PatchDataset(volumes, patch, protocol, seed, settings)
+        return TileDataset(volumes, patch)
 
     if protocol.volume_selection == "training_loss":
-        return augmented(cases), None
+        return samples(cases, True), None
     kept, held = held_out(cases, fraction=1 / 6)  # 3 of Synapse's 18
-    held_cases = [cases[i] for i in held]
-    return augmented([cases[i] for i in kept]), SliceDataset(arrays, held_cases, size, protocol)
+    return samples([cases[i] for i in kept], True), samples([cases[i] for i in held], False)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""DVC stage: initial weights (Table III): published VMamba v0, or a short training on phantoms.
+"""DVC stage: initial weights: published VMamba v0 (Table III) or a short training on phantoms, and
+ImageNet weights of other models.
 
-Writes data/weights/: vmamba-t.safetensors and vmamba-s.safetensors with VMamba v0's names, and
-manifest.json with their source and, for published weights, the tensors that they fill in VM-UNet.
-A profile with `weights: {source: none}` gets only the manifest.
+Writes data/weights/: vmamba-t.safetensors and vmamba-s.safetensors with VMamba v0's names,
+imagenet/<name>.safetensors with the published names for each file of `weights.imagenet`, and
+manifest.json with their sources and, for published VMamba weights, the tensors that they fill in
+VM-UNet. A profile with `weights: {source: none}` and no `imagenet` gets only the manifest.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from pathlib import Path
 from pipeline.config.params import Profile, load_params
 from pipeline.provenance import write_json
 from pipeline.stage import run_stage
+from stages.common.imagenet import imagenet_files
 from vmunet.data.download import Internet, Wanted, fetch_all, locked, mirror_urls
 from vmunet.errors import InputError
 from vmunet.files import whole_folder
@@ -36,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
             files = download_published(part, params.profile.train)
         elif source.source == "file":
             files = files_of_mirror(part, params.profile.train)
+        files |= imagenet_files(part, source, DOWNLOADS)
         write_json(part / "manifest.json", {"source": source.source, "files": files})
 
 

@@ -19,7 +19,7 @@ PROFILE = {
     "weights": {"source": "none"},
     "train_volumes": TINY["train"],
     "grid": {**TINY["grid"], "ablations": ["scratch"], "size_views": []}
-    | {"volumes": {}, "volume_protocols": []},
+    | {"volumes": {}, "volume_protocols": [], "volume_rivals": []},
 }
 
 

@@ -29,10 +29,18 @@ TINY = {
     },
     "volumes": {"synapse": {"source": "phantom", "side": 32, "slices": [8, 9], "seed": 1}},
     "weights": {"source": "phantom", "steps": 2, "side": 32},
-    "train": {"dims": [8, 16, 32, 64], "states": 4, "epochs": 2, "t_max": 1, "batch_size": 4},
+    "train": {
+        "dims": [8, 16, 32, 64],
+        "states": 4,
+        "width": 0.125,
+        "epochs": 2,
+        "t_max": 1,
+        "batch_size": 4,
+    },
     "train_volumes": {
         "dims": [8, 16, 32, 64],
         "states": 4,
+        "width": 0.125,
         "epochs": 2,
         "t_max": 1,
         "batch_size": 16,
@@ -48,9 +56,11 @@ TINY = {
         "ablations": list(CELLS),
         "protocols": ["paper"],
         "size_views": ["isic17-64"],
+        "rivals": ["unet"],
         "sound_cells": ["scratch"],
         "volumes": {"synapse-32": {"dataset": "synapse", "size": 32}},
         "volume_protocols": ["paper", "sound"],
+        "volume_rivals": ["vnet"],
         "seeds": [1],
         "cross": {},
         "profiled": ["isic17-32"],
@@ -301,11 +311,12 @@ def test_a_changed_model_card_writes_only_the_cards(project: Path) -> None:
 def test_switching_profiles_and_back_retrains_nothing(project: Path) -> None:
     other = TINY | {"about": "Another budget.", "train": TINY["train"] | {"epochs": 1}}
     other["grid"] = TINY["grid"] | {"ablations": ["scratch"], "size_views": [], "sound_cells": []}
-    other["grid"] |= {"volumes": {}, "volume_protocols": [], "profiled": []}
+    other["grid"] |= {"rivals": [], "volumes": {}, "volume_protocols": [], "volume_rivals": []}
+    other["grid"] |= {"profiled": []}
     write_profile(project, "other", other)
     before = (project / "reports/out" / "tables" / "table1.tex").read_bytes()
     tool(project, "vmunet", "profile", "other")
-    tool(project, "dvc", "repro")
+    tool(project, "vmunet", "sweep", "--parallel", "2")
     assert (project / "reports/out" / "tables" / "table1.tex").read_bytes() != before
     tool(project, "vmunet", "profile", "tiny")
     output = tool(project, "dvc", "repro")
@@ -328,7 +339,7 @@ def test_a_killed_run_ends_with_the_same_bits(
     """`dvc repro` and its processes are killed; the next one continues to the same results."""
     target = "train@isic17-32-scratch-paper-1"
     folder = Path("runs/isic17-32/scratch/paper/1")
-    killed = make_project(tmp_path_factory.mktemp("killed"), epochs=30)
+    killed = make_project(tmp_path_factory.mktemp("killed"), epochs=20)
     tool(killed, "dvc", "repro", "preprocess@isic17-32", "weights")
     process = subprocess.Popen(
         ["dvc", "repro", target],

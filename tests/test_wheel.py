@@ -49,7 +49,8 @@ def test_the_dependencies_are_the_imports_of_the_library_s_commands():
     scripts = [f"vmunet/commands/{name}.py" for name in cli.COMMANDS]
     used = imported_packages(*scripts, "vmunet/inference/predictor.py")
     project = PROJECT["project"]
-    declared = [*project["dependencies"], *project["optional-dependencies"]["serve"]]
+    extras = project["optional-dependencies"]
+    declared = [*project["dependencies"], *extras["serve"], *extras["volumes"]]
     assert used == {name_of(entry) for entry in declared}
 
 

@@ -35,12 +35,14 @@ from pipeline.config.strict import Name, Strict
 from vmunet.errors import InputError
 from vmunet.models import MODELS
 from vmunet.settings import PUBLISHED, Augmentation, TrainSettings
+from vmunet.weights.imagenet.files import files_for
 
 PROFILES = Path("profiles")
 SECTIONS = ("profile", "grid", "own", "cell", "cells")
 NO_OWN = "own: {cells: [scratch], protocols: [sound], images: {}, volumes: {}}"
 CROSS = "cross"  # the folder in metrics/<profile>/ with the scores of grid.cross
 VMUNET = "vmunet"
+IMAGENET = "imagenet"  # a cell's `init`
 ONLY_VMUNET = ("drop_path_rate", "depths", "depths_decoder")  # a cell's settings for it alone
 Depths = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=4, max_length=4)]
 Model = TypeVar("Model", bound=BaseModel)
@@ -99,8 +101,14 @@ class Cell(Strict):
             raise ValueError(f"{given[0]}: only {VMUNET} has it, and the model is {self.model}")
         if self.model == VMUNET and (missing := [name for name in own if own[name] is None]):
             raise ValueError(f"{missing[0]}: {VMUNET} needs it")
-        if (self.init == "imagenet") == (self.model == VMUNET) and self.init != "none":
+        if (self.init == IMAGENET) == (self.model == VMUNET) and self.init != "none":
             raise ValueError(f"init: {self.init} is not for the model {self.model}")
+        if self.init == IMAGENET and not files_for(self.model):
+            having = ", ".join(model for model in MODELS if files_for(model))
+            raise ValueError(
+                f"init: no ImageNet weights are known for the model {self.model}; known for: "
+                f"{having}"
+            )
         return self
 
     @property

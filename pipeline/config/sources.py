@@ -1,10 +1,11 @@
 """The sources of a profile's data and initial weights: `data`, `volumes`, `weights`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.config.strict import Strict
+from vmunet.weights.imagenet.files import FILES
 
 
 class PhantomSource(Strict):
@@ -61,10 +62,44 @@ class SynapseSource(Strict):
     path: Annotated[str, Field(min_length=1)] | None = None
 
 
+class ImagenetSource(Strict):
+    """A file of ImageNet weights: its path, or its http(s) address.
+
+    `sha256` is its checksum or the first 8 or more digits of it, as PyTorch's file names have them.
+    """
+
+    place: Annotated[str, Field(min_length=1)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")] | None = None
+
+    @property
+    def is_address(self) -> bool:
+        return self.place.startswith(("https://", "http://"))
+
+
+def with_place(content: Any) -> Any:
+    """A text is a place without a checksum."""
+    return {"place": content} if isinstance(content, str) else content
+
+
 class WeightsSource(Strict):
     """Initial weights: VMamba v0 from the publisher (`http`) or $VMUNET_MIRROR/weights/*.pth
-    (`file`), a short pre-training (`phantom`) at `side` px, or `none`."""
+    (`file`), a short pre-training (`phantom`) at `side` px, or `none`.
+
+    `imagenet` has the weights of other models, by the names in `vmunet.weights.imagenet.files`.
+    With `file`, those that it does not name come from $VMUNET_MIRROR/weights/imagenet/.
+    """
 
     source: Literal["http", "file", "phantom", "none"]
     steps: Annotated[int, Field(ge=1)] = 40
     side: Annotated[int, Field(ge=32, multiple_of=32)] = 64
+    imagenet: dict[str, Annotated[ImagenetSource, BeforeValidator(with_place)]] = Field(
+        default_factory=dict
+    )
+
+    @field_validator("imagenet")
+    @classmethod
+    def _files_are_known(cls, sources: dict[str, ImagenetSource]) -> dict[str, ImagenetSource]:
+        for name in sources:
+            if name not in FILES:
+                raise ValueError(f"unknown file {name!r}; known: {', '.join(FILES)}")
+        return sources

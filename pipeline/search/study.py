@@ -26,6 +26,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from pipeline.config.initial import initial_files
 from pipeline.config.params import Params
 from pipeline.config.strict import ProtocolName
 from pipeline.provenance import hash_files
@@ -85,10 +86,8 @@ def study_facts(
     """
     searched, data = params.cell(cell), search_data(params, view, protocol)
     budget = budget_of(params, data.kind)
-    weights = Path("data/weights") / f"{searched.init}.safetensors"
-    if searched.init != "none" and not weights.is_file():
-        raise InputError(f"{weights}: not found; run `dvc repro weights` first")
-    parts = [data.hash()] + ([hash_files([weights])] if searched.init != "none" else [])
+    weights = initial_files(searched).values()
+    parts = [data.hash()] + ([hash_files(weights)] if weights else [])
     settings = {
         "cell": searched.model_dump(exclude_none=True),
         "train": asdict(searched.settings(budget)),

@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ REQUIREMENTS = (
     "nibabel",
     "tqdm",
 )
+WINDOWS = ("monai",)  # what a model of three dimensions needs too
 
 
 def log_model(mlflow: "MlflowClient", run_id: str, run: Mapping[str, Any], folder: Path) -> bool:
@@ -132,12 +133,12 @@ def write_model(
                 outputs=Schema([ColSpec(DataType.string, output_name), *numbers]),
             ),
             input_example=pd.DataFrame({input_name: [text]}),
-            pip_requirements=list(_requirements()),
+            pip_requirements=list(_requirements(WINDOWS if segmenter.windows else ())),
         )
 
 
-def _requirements() -> Any:
-    for name in REQUIREMENTS:
+def _requirements(more: Iterable[str]) -> Iterator[str]:
+    for name in (*REQUIREMENTS, *more):
         try:
             yield f"{name}=={version(name).split('+')[0]}"
         except PackageNotFoundError:

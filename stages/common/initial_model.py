@@ -1,9 +1,9 @@
 """The model that a run starts from: a cell's architecture with the cell's initial weights."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from pipeline.config.initial import initial_files
 from pipeline.config.params import VMUNET, Cell
 from vmunet.settings import TrainSettings
 
@@ -24,10 +24,13 @@ def initial_model(
     from vmunet.model import VMUNet
     from vmunet.models import build
     from vmunet.weights.checkpoints import read_tensors
+    from vmunet.weights.imagenet.fill import fill_from_imagenet
     from vmunet.weights.initial import fill_from_vmamba
 
+    files = initial_files(cell)
     if cell.model != VMUNET:
-        return build(cell.model, classes, size, settings.width), {}
+        rival = build(cell.model, classes, size, settings.width)
+        return rival, counts(fill_from_imagenet(rival, files)) if files else {}
     depths, depths_decoder = cell.blocks
     model = VMUNet(
         num_classes=classes,
@@ -37,8 +40,12 @@ def initial_model(
         d_state=settings.states,
         drop_path_rate=cell.drop_path_rate or 0.0,
     )
-    if cell.init == "none":
+    if not files:
         return model, {"encoder": 0, "decoder": 0, "unused": 0}
-    path = Path("data/weights") / f"{cell.init}.safetensors"
-    filled = fill_from_vmamba(model, read_tensors(path)[0], path)
-    return model, {key: len(names) for key, names in asdict(filled).items()}
+    path = files[cell.init]
+    return model, counts(fill_from_vmamba(model, read_tensors(path)[0], path))
+
+
+def counts(filled: Any) -> dict[str, int]:
+    """The lengths of the lists of names in a dataclass."""
+    return {key: len(names) for key, names in asdict(filled).items()}

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.initial import initial_files
 from pipeline.config.params import Cell, Params
 from pipeline.config.runs import Run
 from pipeline.fingerprint import fingerprint
@@ -46,7 +47,7 @@ class Task:
         settings: the profile's training settings; a cell may override them.
         classes: the number of the model's output channels: 1 for one class, otherwise one for the
             background and for each class.
-        size: the side of the square that the model sees, px.
+        size: the side of the square slices or images, px.
         datasets: makes the augmented training data, and the data whose loss selects the epoch
             (None: the training loss selects it).
         metadata: the facts that inference needs; the checkpoint stores them.
@@ -189,7 +190,7 @@ def micro_batch_of(settings: TrainSettings) -> int | None:
         InputError: the value is not a whole number from 1 to below the batch size.
     """
     text = os.environ.get(MICRO_BATCH, "")
-    if not text:
+    if not text or settings.batch_size == 1:  # a batch of one patch cannot be split
         return None
     if not (text.isascii() and text.isdigit() and 1 <= int(text) < settings.batch_size):
         raise InputError(
@@ -234,12 +235,10 @@ def gpu_gauge(device: Any) -> Callable[[], dict[str, float]] | None:
 
 def hash_inputs(task: Task, cell: Cell) -> dict[str, str]:
     """SHA-256 of the inputs of a run: its arrays, its initial weights, this project's code."""
-    weights = Path("data/weights") / f"{cell.init}.safetensors"
-    if cell.init != "none" and not weights.is_file():
-        raise InputError(f"{weights}: not found; run the weights stage in a profile with weights")
+    weights = initial_files(cell).values()
     return {
         "data_hash": hash_files([task.arrays]),
-        "weights_hash": hash_files([weights]) if cell.init != "none" else "",
+        "weights_hash": hash_files(weights) if weights else "",
         "code_hash": hash_json([fingerprint(code) for code in (task.script, file_of(cell.model))]),
     }
 

@@ -159,7 +159,7 @@ def test_words_of_errors_that_a_stage_quotes_count(project: Path) -> None:
 def test_code_that_changes_after_its_fingerprint_is_refused(project: Path) -> None:
     write_fingerprints(project)
     before = checked_fingerprint("train", project)
-    assert before.strip() == fingerprint(SCRIPT, project)
+    assert before == f"stages/train.py {fingerprint(SCRIPT, project)}\n"
     loss = project / "vmunet/loss.py"
     loss.write_text(loss.read_text() + "# a comment\n")
     assert checked_fingerprint("train", project) == before
@@ -169,6 +169,22 @@ def test_code_that_changes_after_its_fingerprint_is_refused(project: Path) -> No
     write_fingerprints(project)
     assert checked_fingerprint("train", project) != before
     assert checked_fingerprint("by_hand", project) == ""
+
+
+def test_each_cell_has_its_models_fingerprint(project: Path) -> None:
+    wide, other = Path("vmunet/model.py"), Path("vmunet/other.py")
+    write_fingerprints(project, {"base": wide, "gone": wide, "rival": other})
+    base, rival = (checked_fingerprint(f"models/{name}", project) for name in ("base", "rival"))
+    assert base == f"vmunet/model.py {fingerprint(wide, project)}\n"
+    train = checked_fingerprint("train", project)
+    (project / wide).write_text("width = 48\n")
+    with pytest.raises(InputError, match=r"vmunet/model\.py or a module that it imports changed"):
+        checked_fingerprint("models/base", project)
+    write_fingerprints(project, {"base": wide, "rival": other})
+    assert checked_fingerprint("models/base", project) != base
+    assert checked_fingerprint("models/rival", project) == rival
+    assert checked_fingerprint("train", project) == train
+    assert {path.name for path in (project / FOLDER / "models").iterdir()} == {"base", "rival"}
 
 
 def test_relative_imports_from_a_package_above(project: Path) -> None:
@@ -190,7 +206,13 @@ def test_tracking_and_its_own_imports_change_nothing(project: Path) -> None:
 
 
 def test_the_modules_without_a_result_are_few_and_exist() -> None:
-    assert WITHOUT_RESULT == ("pipeline.tracking", "pipeline.stage", "pipeline.fingerprint")
+    without = (
+        "pipeline.tracking",
+        "pipeline.stage",
+        "pipeline.fingerprint",
+        "vmunet.models.places",
+    )
+    assert without == WITHOUT_RESULT
     for name in WITHOUT_RESULT:
         place = ROOT.joinpath(*name.split("."))
         assert place.is_dir() or place.with_suffix(".py").is_file()
@@ -252,6 +274,10 @@ def stages_after(copy: Path) -> Callable[[str], set[str]]:
     return stages
 
 
+BUILDS_MODELS = {
+    *("train", "train_volumes", "evaluate", "evaluate_volumes"),
+    *("cross", "speed", "receptive_field", "tables"),
+}
 REPORT = {"tables", "figures", "pictures", "page", "pdf"}
 TRAINING = {"train", "train_volumes"}
 
@@ -265,8 +291,14 @@ def test_an_edit_of_the_loss_changes_trainings(stages_after) -> None:
 def test_an_edit_of_a_backend_named_in_a_table(stages_after) -> None:
     for path in ("vmunet/scan/cpu_kernels.py", "vmunet/scan/triton_kernels.py"):
         stages = stages_after(path)
-        assert stages >= TRAINING | {"evaluate", "evaluate_volumes", "speed", "cross"}
+        assert stages >= TRAINING | {"speed"}
+        assert Path(path) in Fingerprints(ROOT).modules(Path("vmunet/model.py"))  # evaluate's too
         assert not stages & (REPORT - {"tables"} | {"preprocess", "model_card"})
+
+
+def test_a_new_model_and_an_edit_of_one_change_no_stage_by_themselves(stages_after) -> None:
+    assert stages_after("vmunet/models/places.py") == set()
+    assert stages_after("vmunet/models/malunet.py") == set()
 
 
 def test_an_edit_of_the_model_card_changes_only_the_cards(stages_after) -> None:
@@ -303,16 +335,20 @@ def test_each_stage_depends_on_its_own_fingerprint() -> None:
         if name == "code":
             assert stage["always_changed"] is True
             written = {next(iter(out)) for out in stage["outs"]}
-            assert written == {f"{FOLDER}/{script}" for script in stage_names()}
+            assert written == {f"{FOLDER}/{name}" for name in (*stage_names(), "models")}
         else:
             prints = [dep for dep in stage["deps"] if dep.startswith(f"{FOLDER}/")]
-            assert prints == [f"{FOLDER}/{script}"], name
+            models = []
+            if script in BUILDS_MODELS:
+                models = ["models/${item.cell}" if "${item.cell}" in stage["cmd"] else "models"]
+            assert prints == [f"{FOLDER}/{name}" for name in (script, *models)], name
 
 
 def test_what_is_written(copy: Path, before: dict[str, str]) -> None:
     write_fingerprints(copy)
-    written = {path.name: path.read_text() for path in (copy / FOLDER).iterdir()}
-    assert written == {name: f"{sha256}\n" for name, sha256 in before.items()}
+    written = {path.name: path.read_text() for path in (copy / FOLDER).glob("[!m]*")}
+    written |= {"model_card": (copy / FOLDER / "model_card").read_text()}
+    assert written == {name: f"stages/{name}.py {sha256}\n" for name, sha256 in before.items()}
 
 
 def test_modules_are_those_that_a_stage_really_imports() -> None:

@@ -124,6 +124,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "ablation_views": [A, B],
         "volumes": {},
         "volume_protocols": [],
+        "rivals": [],
+        "volume_rivals": [],
         "cross": {"a-to-b": {"train": A, "test": B}, "b-to-a": {"train": B, "test": A}},
     }
     content = read_yaml(ROOT / "params.yaml") | {"profile": "tiny", "grid": grid}

@@ -40,17 +40,20 @@ class Provided:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A published zip (a `.pth` is one too).
+    """A published zip (a `.pth` is one too, and an `.npz`).
 
     Attributes:
         url: the publisher's address.
         place: `<folder>/<name>`, its path in the folder of downloads and in a mirror.
         sha256: the published checksum, None if there is none.
+        begins: the first digits of a checksum whose other digits are not published. The first
+            download must have them, and need not be a zip: PyTorch's older files are none.
     """
 
     url: str
     place: str
     sha256: str | None = None
+    begins: str = ""
 
 
 @dataclass(frozen=True)
@@ -199,8 +202,8 @@ def fetch(wanted: Wanted, internet: Internet, together: Together | None = None) 
                 f"{target}: its sha256 is {sha256}, expected {expected}; "
                 "the file was changed or damaged: delete it and run again to download it"
             )
-        if not expected and not is_whole_zip(target):
-            raise InputError(f"{target}: not a whole zip; delete it and run again to download it")
+        if not expected and (problem := _problem(target, sha256, wanted.begins)):
+            raise InputError(f"{target}: {problem}; delete it and run again to download it")
         if not expected:  # a person put it there
             remember(internet.record, wanted.url, sha256)
         return sha256
@@ -245,7 +248,8 @@ def _from_some_address(
     for url in urls:
         try:
             bring(url, part, together, internet.wait)
-            return _checked(part, url, expected, recorded_in=None if wanted.sha256 else internet)
+            recorded_in = None if wanted.sha256 else internet
+            return _checked(part, url, expected, wanted.begins, recorded_in)
         except SourceError as error:
             failed.append(str(error))
     if internet.mirrors and not expected:
@@ -253,17 +257,24 @@ def _from_some_address(
     raise InputError("; ".join(failed))
 
 
-def _checked(part: Path, url: str, expected: str | None, recorded_in: Internet | None) -> str:
+def _problem(path: Path, sha256: str, begins: str) -> str:
+    """What is wrong with a file whose whole checksum nobody knows; '' if nothing is."""
+    if begins:
+        return "" if sha256.startswith(begins) else f"its sha256 is {sha256}, expected {begins}..."
+    return "" if is_whole_zip(path) else "not a whole zip"
+
+
+def _checked(
+    part: Path, url: str, expected: str | None, begins: str, recorded_in: Internet | None
+) -> str:
     """The SHA-256 of a complete download; a wrong file is removed, because it cannot be resumed."""
     sha256 = sha256_of(part)
     if expected and sha256 != expected:
         problem = f"its sha256 is {sha256}, expected {expected}"
         if recorded_in:
             problem += f" (the first download's, in {recorded_in.record})"
-    elif not expected and not is_whole_zip(part):  # the recorded checksum must be right
-        problem = "the server sent something that is not a whole zip"
-    else:
-        return sha256
+    elif expected or not (problem := _problem(part, sha256, begins)):
+        return sha256  # what is recorded must be right
     discard(part)
     advice = "fetch the file by hand and use the source 'file'"
     if recorded_in and expected:

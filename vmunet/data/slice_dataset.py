@@ -7,7 +7,7 @@ data/arrays/<view>/manifest.json            written by `vmunet.data.volumes`
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from vmunet.settings import PUBLISHED, Augmentation
 Slice = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 DEGREES = 20  # largest rotation of a slice, as published
+ORDERS = {"nearest": 0, "bilinear": 1}  # of the spline that rotates an image
 
 
 class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -126,7 +127,33 @@ def augment(
     random: np.random.Generator,
     settings: Augmentation = PUBLISHED,
 ) -> tuple[Slice, Labels]:
-    """Turn a slice and its labels (height, width) at random, as `Protocol.slice_turns` says.
+    """Turn a slice and its labels (height, width) at random; see `draw_movement`."""
+    movement = draw_movement(protocol, random, settings)
+    if movement.axis is not None:
+        return turn(image, movement), turn(labels, movement)
+    if movement.degrees is not None:
+        return rotate(image, labels, movement.degrees, protocol)
+    return image, labels
+
+
+class Movement(NamedTuple):
+    """How a slice is turned: by quarters and a flip, by an angle, or not at all.
+
+    Attributes:
+        quarters: quarter turns before the flip.
+        axis: of the flip: 0 the rows, 1 the columns; None if there are no quarter turns either.
+        degrees: of the rotation, None if there is none.
+    """
+
+    quarters: int = 0
+    axis: int | None = None
+    degrees: float | None = None
+
+
+def draw_movement(
+    protocol: Protocol, random: np.random.Generator, settings: Augmentation = PUBLISHED
+) -> Movement:
+    """Draw how a slice is turned, as `Protocol.slice_turns` says.
 
     The published settings turn half of the slices, and rotate half of the others by up to 20
     degrees.
@@ -134,19 +161,19 @@ def augment(
     limit = DEGREES if settings.rotation_limit is None else settings.rotation_limit
     if protocol.slice_turns == "quarter_turns":
         if random.random() > 1 - settings.turns:
-            turns, axis = int(random.integers(4)), int(random.integers(2))
-            return turn(image, turns, axis), turn(labels, turns, axis)
+            return Movement(int(random.integers(4)), int(random.integers(2)))
         if random.random() > 1 - settings.rotation:
-            degrees = int(random.integers(-int(limit), int(limit)))
-            return rotate(image, labels, degrees, protocol)
+            return Movement(degrees=int(random.integers(-int(limit), int(limit))))
     elif random.random() > 1 - settings.rotation:
-        return rotate(image, labels, random.uniform(-limit, limit), protocol)
-    return image, labels
+        return Movement(degrees=random.uniform(-limit, limit))
+    return Movement()
 
 
-def turn(part: NDArray, quarters: int, axis: int) -> NDArray:
-    """Quarter turns, then a flip."""
-    return np.ascontiguousarray(np.flip(np.rot90(part, quarters), axis))
+def turn(part: NDArray, movement: Movement) -> NDArray:
+    """Quarter turns, then a flip, of the last two axes."""
+    assert movement.axis is not None
+    turned = np.rot90(part, movement.quarters, (-2, -1))
+    return np.ascontiguousarray(np.flip(turned, movement.axis - 2))
 
 
 def rotate(
@@ -155,8 +182,7 @@ def rotate(
     """Rotate about the centre within the same frame; pixels from outside the frame are 0."""
     from scipy import ndimage
 
-    order = {"nearest": 0, "bilinear": 1}[protocol.rotation_image]
     return (
-        ndimage.rotate(image, degrees, order=order, reshape=False),
+        ndimage.rotate(image, degrees, order=ORDERS[protocol.rotation_image], reshape=False),
         ndimage.rotate(labels, degrees, order=0, reshape=False),
     )

@@ -28,6 +28,7 @@ TIMEOUT = (10, 30)  # seconds to connect, and between two blocks
 ATTEMPTS = 5  # in a row without one new byte
 MOST_BACKOFF = 60.0  # seconds between two attempts
 MOST_WAIT = 600.0  # the longest wait, in seconds, that a server may ask for (Retry-After)
+STARTS = (b"PK", b"\x80")  # of a zip, and of a pickle, which PyTorch's older files are
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -182,7 +183,8 @@ def _request(session: "requests.Session", url: str, part: Path, together: Togeth
         blocks = response.iter_content(NET_BLOCK)
         first = next(blocks, b"")
         if not start:
-            if not b"PK".startswith(first[:2]):  # checked before the old bytes are removed
+            if not any(known.startswith(first[: len(known)]) for known in STARTS):
+                # checked before the old bytes are removed
                 raise SourceError(_not_a_zip(response, first))
             # First the old bytes go, because they must never be beside a new validator. Only a 200
             # has one for certain: a 206 need not repeat it.

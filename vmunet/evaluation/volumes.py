@@ -1,8 +1,8 @@
 """Score a trained model on the test volumes of a view, under both conventions.
 
-Each slice is predicted at the training size and its labels are brought back to the volume's own
-pixels, where they are compared with the truth (`vmunet.evaluation.volume_metrics` describes the
-two conventions).
+Each volume is predicted at the training size, slice by slice or in windows, and its labels are
+brought back to the volume's own pixels, where they are compared with the truth
+(`vmunet.evaluation.volume_metrics` describes the two conventions).
 """
 
 import math
@@ -47,16 +47,19 @@ def score_volumes(
     size: int,
     resize: Literal["cubic", "area"],
     batch_size: int,
+    patch: Sequence[int] | None = None,
 ) -> ScoredVolumes:
     """Predict and score the test cases of data/arrays/<view>.
 
     Args:
-        model: gives logits (batch, classes + 1, size, size) for (batch, 1, size, size) in 0..1.
+        model: gives logits (batch, classes + 1, size, size) for (batch, 1, size, size) in 0..1; if
+            it is one of three dimensions, each with a depth before the height.
         arrays: the folder.
         manifest: its manifest.json.
         size: side of the square that the model sees, px.
         resize: how slices are resized to that size.
         batch_size: slices at a time.
+        patch: of a model of three dimensions, see `vmunet.inference.volumes.segment_volume`.
 
     Raises:
         InputError: arrays are missing or broken, or the model's output is unusable.
@@ -67,7 +70,7 @@ def score_volumes(
     rows: list[dict[str, Any]] = []
     for case in manifest["test"]:
         image, truth = open_case(arrays, case)
-        labels = segment_volume([model], image, size, resize, WINDOWED, batch_size)
+        labels = segment_volume([model], image, size, resize, WINDOWED, batch_size, patch)
         spacing = manifest["cases"][case]["spacing"]
         scores[case] = score_case(labels, np.asarray(truth), len(classes) + 1, spacing)
         predictions[case] = labels

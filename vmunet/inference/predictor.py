@@ -69,6 +69,8 @@ class Predictor:
         volumes: whether it takes CT volumes instead of images.
         classes: the names of the labels 1, 2, ...; ("lesion",) of an ISIC model.
         sizes: side of the square that each model sees, px; one for all models of CT volumes.
+        patch: sides (depth, height, width) of the windows that models of three dimensions see of
+            CT volumes at this size; None for other models.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Predictor:
         volumes: tuple[Sequence[Model], Setting] | None = None,
     ) -> None:
         self._members, self._volume_models = list(members), volumes
+        self.patch = volumes[1].patch if volumes else None
         self.volumes = volumes is not None
         if volumes is not None:
             setting = volumes[1]
@@ -170,13 +173,15 @@ class Predictor:
         return results
 
     def to_onnx(self, path: Path | str) -> None:
-        """Write the model as ONNX, for one image of its size; see `vmunet.inference.export`.
+        """Write the model as ONNX, for one image, slice or window of its size.
+
+        See `vmunet.inference.export`.
 
         Args:
             path: the file; it is written completely or not at all.
 
         Raises:
-            InputError: there are several models, their size is not a multiple of 32, or the
+            InputError: there are several models, their size is no multiple of their stride, or the
                 exporter is not installed (pip install 'vmunet[export]').
         """
         models = [member.model for member in self._members]
@@ -186,7 +191,7 @@ class Predictor:
             raise InputError(f"{path}: {len(models)} models are averaged here; export takes one")
         device = next(models[0].parameters()).device
         try:
-            export_onnx(models[0], Path(path), self.sizes[0])
+            export_onnx(models[0], Path(path), self.patch or self.sizes[0])
         finally:
             models[0].to(device)  # the exporter works on the CPU
 

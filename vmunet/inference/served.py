@@ -32,6 +32,7 @@ class Segmenter:
 
     Attributes:
         volumes: whether it takes volumes, and not images.
+        windows: whether it sees volumes in windows, for which MONAI is needed.
         amounts: the keys of an answer's amounts: `<class>_fraction`, or `<organ>_ml`.
 
     Raises:
@@ -43,6 +44,7 @@ class Segmenter:
 
         self._predictor = Predictor.from_checkpoint(weights, device)
         self.volumes = self._predictor.volumes
+        self.windows = self._predictor.patch is not None
         unit = "ml" if self.volumes else "fraction"
         self.amounts = [f"{name}_{unit}" for name in self._predictor.classes]
 

@@ -2,11 +2,13 @@
 
 As in the published test, the values are clipped to a window and stretched to 0..1, every
 axial slice is resized to the square that the model was trained at, its most probable label is
-taken there, and the label map is resized back without mixing labels.
+taken there, and the label map is resized back without mixing labels. A model of three dimensions
+sees windows of the resized slices (`vmunet.inference.windows`).
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +22,7 @@ from tqdm import tqdm
 
 from vmunet.architecture import Model
 from vmunet.data.nifti import Volume, read_volume, write_labels
+from vmunet.data.patches import Sides, patches_of
 from vmunet.data.slices import (
     Resize,
     check_resize,
@@ -40,6 +43,7 @@ from vmunet.inference.files import (
     write_image,
 )
 from vmunet.inference.tables import VolumePrediction
+from vmunet.inference.windows import window_probabilities
 from vmunet.model import SIZE_MULTIPLE
 from vmunet.protocols import PROTOCOLS
 from vmunet.threads import in_threads
@@ -62,12 +66,14 @@ class Setting:
     size: side of the square, px. resize: how slices become it. window: low and high, HU; None for
         each volume's own percentiles (`vmunet.data.slices.percentiles`).
     organs: the names of labels 1, 2, ...; 0 is the background.
+    patch: sides of the windows that models of three dimensions see; None for models of slices.
     """
 
     size: int
     resize: Resize
     window: tuple[float, float] | None
     organs: tuple[str, ...]
+    patch: Sides | None = None
 
     def window_of(self, volume: NDArray) -> tuple[float, float]:
         """The lowest and the highest value that the models tell apart in a volume, HU."""
@@ -89,12 +95,13 @@ def segment_volume(
     resize: Resize,
     window: tuple[float, float],
     batch_size: int = BATCH,
+    patch: Sequence[int] | None = None,
 ) -> NDArray[np.uint8]:
     """The most probable label of each voxel.
 
     Args:
-        models: VMUNets trained at `size`, of the same classes; their probabilities are averaged
-            slice by slice, before the label is chosen.
+        models: trained at `size`, of the same classes; their probabilities are averaged before the
+            label is chosen.
         volume: (depth, height, width), HU, from inferior to superior, anterior to posterior, right
             to left (vmunet.data.nifti).
         size: side of the square the models see, px, a multiple of 32.
@@ -102,6 +109,8 @@ def segment_volume(
         window: low and high, HU, clipped to and stretched to 0..1.
         batch_size: slices that a model sees at once; for time and memory. It could change a label
             only if two are equally probable to the last bits of float32.
+        patch: for models of three dimensions, the sides of the patches that they were trained on;
+            they see windows of this size, as many at once as have the voxels of the slices.
 
     Returns:
         uint8 (depth, height, width), labels 0..classes-1.
@@ -118,23 +127,48 @@ def segment_volume(
 
     # All slices at once: at the models' size they are small. Probabilities are kept for a batch.
     slices = in_threads(small, list(volume), "resizing")
-    labels: list[NDArray[np.uint8]] = []
+    with _evaluating(models), torch.inference_mode():
+        if patch is None:
+            labels = _labels_of_slices(models, slices, batch_size)
+        else:
+            labels = _labels_by_windows(models, slices, patch, patches_of(batch_size, size, patch))
+    return np.stack(in_threads(lambda m: resize_labels(m, shape, resize), labels, "resizing back"))
+
+
+@contextmanager
+def _evaluating(models: Sequence[nn.Module]) -> Iterator[None]:
+    """The models in eval mode; afterwards in the modes that they were in."""
     modes = [model.training for model in models]
     try:
         for model in models:
             model.eval()
-        with (
-            tqdm(total=len(slices), desc="slices", leave=False, disable=None) as bar,
-            torch.inference_mode(),
-        ):
-            for start in range(0, len(slices), batch_size):
-                batch = np.stack(slices[start : start + batch_size])
-                labels.extend(_labels(models, torch.from_numpy(batch)[:, None]))
-                bar.update(len(batch))
+        yield
     finally:
         for model, mode in zip(models, modes, strict=True):
             model.train(mode)
-    return np.stack(in_threads(lambda m: resize_labels(m, shape, resize), labels, "resizing back"))
+
+
+def _labels_of_slices(
+    models: Sequence[nn.Module], slices: Sequence[NDArray], batch_size: int
+) -> list[NDArray[np.uint8]]:
+    labels: list[NDArray[np.uint8]] = []
+    with tqdm(total=len(slices), desc="slices", leave=False, disable=None) as bar:
+        for start in range(0, len(slices), batch_size):
+            batch = torch.from_numpy(np.stack(slices[start : start + batch_size]))[:, None]
+            outputs = (model(batch.to(next(model.parameters()).device)) for model in models)
+            labels.extend(_likeliest(torch.softmax(x.float(), dim=1).cpu() for x in outputs))
+            bar.update(len(batch))
+    return labels
+
+
+def _labels_by_windows(
+    models: Sequence[nn.Module], slices: Sequence[NDArray], patch: Sequence[int], batch_size: int
+) -> list[NDArray[np.uint8]]:
+    volume = torch.from_numpy(np.stack(slices))
+    labels: list[NDArray[np.uint8]] = []
+    for block in window_probabilities(models, volume, patch, batch_size):
+        labels.extend(_likeliest(probability[None] for probability in block)[0])
+    return labels
 
 
 def segment_as(
@@ -142,7 +176,9 @@ def segment_as(
 ) -> NDArray[np.uint8]:
     """`segment_volume` with the models' own settings (`load_volume_models`)."""
     window = setting.window_of(volume)
-    return segment_volume(models, volume, setting.size, setting.resize, window, batch_size)
+    return segment_volume(
+        models, volume, setting.size, setting.resize, window, batch_size, setting.patch
+    )
 
 
 def _check(
@@ -171,18 +207,16 @@ def check_size(size: int) -> None:
         )
 
 
-def _labels(models: Sequence[nn.Module], batch: torch.Tensor) -> NDArray[np.uint8]:
-    """The labels, (batch, size, size), of slices (batch, 1, size, size), 0..1."""
+def _likeliest(outputs: Iterable[torch.Tensor]) -> NDArray[np.uint8]:
+    """Most probable labels (batch, ...), by each model's probabilities (batch, classes, ...)."""
     mean: torch.Tensor | None = None
-    for model in models:
-        logits = model(batch.to(next(model.parameters()).device))
-        classes = logits.shape[1]
+    for probability in outputs:
+        classes = probability.shape[1]
         if not 2 <= classes <= 256 or (mean is not None and mean.shape[1] != classes):
             raise InputError(
                 f"a model has {classes} classes; expected the background and up to 255 organs, "
                 "the same in all models"
             )
-        probability = torch.softmax(logits.float(), dim=1).cpu()
         mean = probability if mean is None else mean.add_(probability)
     assert mean is not None
     if not torch.isfinite(mean).all():
@@ -256,10 +290,12 @@ def _setting(path: Path, model: Model, metadata: dict[str, Any], size: int | Non
             window = (low, high)
         organs = tuple(map(str, metadata["classes"]))
         trained_at = int(metadata["size"])
+        patch = _patch(model, metadata)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: its header lacks the settings of a model of CT volumes ({error!r}); "
-            "expected window, size and classes: train it with this project"
+            "expected window, size and classes, and patch if its model takes volumes: train it "
+            "with this project"
         ) from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -275,7 +311,17 @@ def _setting(path: Path, model: Model, metadata: dict[str, Any], size: int | Non
     except InputError as error:
         raise error if size else InputError(f"{path}: {error}") from None
     resize = PROTOCOLS[metadata["protocol"]].slice_resize
-    return Setting(size or trained_at, resize, window, organs)
+    return Setting(size or trained_at, resize, window, organs, patch)
+
+
+def _patch(model: Model, metadata: dict[str, Any]) -> Sides | None:
+    """The sides of the patches that a model of three dimensions was trained on; None for others."""
+    if model.dimensions == 2:
+        return None
+    depth, height, width = map(int, metadata["patch"])
+    if any(side < 1 or side % model.stride for side in (depth, height, width)):
+        raise ValueError(f"patch {metadata['patch']}, not multiples of {model.stride}")
+    return depth, height, width
 
 
 def segment_volumes(

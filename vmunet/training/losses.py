@@ -111,31 +111,34 @@ def ce_dice(logits: Tensor, target: Tensor, weights: Weights = EQUAL) -> Tensor:
     classes.
 
     Args:
-        logits: (batch, classes, height, width), any floating type.
-        target: (batch, height, width), integer class indices 0..classes-1.
+        logits: (batch, classes, height, width) or (batch, classes, depth, height, width), any
+            floating type.
+        target: the same without the classes: integer class indices 0..classes-1.
         weights: factors of the two terms.
 
     Returns:
-        A scalar: mean cross-entropy over all pixels + Dice, each times its weight.
+        A scalar: mean cross-entropy over all pixels or voxels + Dice, each times its weight.
 
     Raises:
         InputError: the shapes do not match or the target does not hold integers.
     """
-    if logits.ndim != 4 or target.shape != (logits.shape[0], *logits.shape[2:]):
+    if logits.ndim not in (4, 5) or target.shape != (logits.shape[0], *logits.shape[2:]):
         raise InputError(
             f"ce_dice: logits are {tuple(logits.shape)} and the target {tuple(target.shape)}; "
-            "expected (batch, classes, height, width) and (batch, height, width)"
+            "expected (batch, classes, height, width) and (batch, height, width), for volumes with "
+            "the depth before the height"
         )
     if target.is_floating_point() or target.dtype == torch.bool:
         raise InputError(f"ce_dice: the target is {target.dtype}; expected integer class indices")
     with torch.autocast(logits.device.type, enabled=False):
         logits = _full_precision(logits)
         target = target.long()
-        classes = torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1)
-        one_hot = (target.unsqueeze(1) == classes).to(logits.dtype)  # (batch, classes, h, w)
+        axes = tuple(range(2, logits.ndim))
+        classes = torch.arange(logits.shape[1], device=logits.device).view(1, -1, *[1] * len(axes))
+        one_hot = (target.unsqueeze(1) == classes).to(logits.dtype)  # of the logits' shape
         log_p = F.log_softmax(logits, dim=1)
         p = log_p.exp()
-        over_batch = (0, 2, 3)
+        over_batch = (0, *axes)
         overlap = 2.0 * (p * one_hot).sum(over_batch) + MULTICLASS_SMOOTH  # (classes,)
         size = (p * p).sum(over_batch) + one_hot.sum(over_batch) + MULTICLASS_SMOOTH
         dice = (1.0 - overlap / size).mean()

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from ruamel.yaml import YAML
@@ -19,6 +20,8 @@ from pipeline.config.runs import (
 from tests.helpers.clone import activate_demo, demo_root
 from tests.helpers.paths import ROOT
 from vmunet import InputError
+from vmunet.models import MODELS
+from vmunet.weights.imagenet.files import FILES, files_for
 
 PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
 
@@ -62,7 +65,8 @@ def test_every_profile_is_valid_and_switches(root: Path, name: str) -> None:
 def test_the_grid_has_twelve_cells_a_dataset_under_the_paper_protocol(root: Path) -> None:
     for profile in ("demo", "paper"):
         switch_profile(profile, root=root)
-        grid = runs(load_params(root))
+        params = load_params(root)
+        grid = [run for run in runs(params) if run.cell not in params.grid.rivals]
         for dataset in ("isic17", "isic18"):
             of_dataset = [r for r in grid if r.view.startswith(dataset) and r.protocol == "paper"]
             assert len(of_dataset) == 12
@@ -80,6 +84,54 @@ def test_base_cell_is_the_papers() -> None:
     assert base.init == "vmamba-s"
     assert base.drop_path_rate == 0.2
     assert (base.depths, base.depths_decoder) == ([2, 2, 2, 2], [2, 2, 2, 1])
+
+
+def test_another_model_has_none_of_vmunets_settings() -> None:
+    unet = load_params(demo_root()).cell("unet")
+    assert (unet.model, unet.init, unet.drop_path_rate) == ("unet", "none", None)
+    assert unet.blocks == ([], [])
+
+
+def test_every_other_model_has_a_cell_from_scratch() -> None:
+    cells = load_params(demo_root()).cells.values()
+    assert {cell.model for cell in cells if cell.init == "none"} == set(MODELS)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_rival_is_another_model_or_starts_from_other_weights(root: Path, name: str) -> None:
+    switch_profile(name, root=root)
+    params = load_params(root)
+    for rivals in (params.grid.rivals, params.grid.volume_rivals):
+        cells = [params.cell(rival) for rival in rivals]
+        starts = [(cell.model, cell.init) for cell in cells]
+        assert len(set(starts)) == len(starts)
+        assert "vmunet" not in {cell.model for cell in cells}
+
+
+def test_the_paper_profile_names_the_files_that_its_cells_start_from(root: Path) -> None:
+    switch_profile("paper", root=root)
+    params = load_params(root)
+    for run in runs(params):
+        cell = params.cell(run.cell)
+        if cell.init == "imagenet":
+            assert set(files_for(cell.model)) <= set(params.profile.weights.imagenet)
+    for name, source in params.profile.weights.imagenet.items():
+        assert source.is_address
+        assert unquote(source.place).endswith(f"/{FILES[name].file}")
+        digits = FILES[name].file.rpartition("-")[2].removesuffix(".pth")
+        assert (source.sha256 or "").startswith(digits) or name == "swin-tiny"
+
+
+def test_a_source_of_imagenet_weights_is_a_place_with_or_without_a_checksum(root: Path) -> None:
+    sources = {
+        "resnet34": "a.pth",
+        "deit-small": {"place": "https://x/b.pth", "sha256": "cd65a155"},
+    }
+    edit(root / "profiles" / "demo.yaml", lambda c: c["weights"].update(imagenet=sources))
+    found = load_params(root).profile.weights.imagenet
+    assert (found["resnet34"].place, found["resnet34"].sha256) == ("a.pth", None)
+    assert not found["resnet34"].is_address
+    assert (found["deit-small"].sha256, found["deit-small"].is_address) == ("cd65a155", True)
 
 
 def test_switching_changes_only_profile_and_grid(root: Path) -> None:
@@ -146,8 +198,8 @@ def test_a_run_names_its_places() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(profile="huge"), r"unknown profile 'huge'; known: demo, paper, small"),
-        (lambda c: c["grid"]["ablations"].append("bsae"), r"unknown cell 'bsae'; known: base"),
+        (lambda c: c.update(profile="huge"), r"unknown profile 'huge'; known: demo, paper, ri"),
+        (lambda c: c["grid"]["ablations"].append("bsae"), r"unknown cell 'bsae'; known: .*base"),
         (
             lambda c: c["grid"]["ablation_views"].append("isic17-100"),
             r"unknown view 'isic17-100'; known",
@@ -209,6 +261,18 @@ def test_a_run_names_its_places() -> None:
         (lambda c: c["cells"]["base"].update(loss_weights=[0.0, 0.0]), r"both are 0"),
         (lambda c: c["cells"]["base"].update(augment={"flip": 1.0}), r"base\.augment"),
         (lambda c: c["cells"]["base"].update(augment={"rotation": 2.0}), r"must be a probability"),
+        (lambda c: c["cells"]["unet"].update(model="u-net"), r"unknown model 'u-net'; known: vmun"),
+        (lambda c: c["cells"]["unet"].update(depths=[2, 2, 2, 2]), r"depths: only vmunet has it"),
+        (lambda c: c["cells"]["unet"].update(init="vmamba-s"), r"vmamba-s is not for the model un"),
+        (lambda c: c["cells"]["base"].update(init="imagenet"), r"imagenet is not for the model vm"),
+        (
+            lambda c: c["cells"]["unet"].update(init="imagenet"),
+            r"cells\.unet: init: no ImageNet weights are known for the model unet; known for: sa",
+        ),
+        (lambda c: c["cell"].pop("depths"), r"cells\.base: depths: vmunet needs it"),
+        (lambda c: c["cells"]["unet"].update(train={"width": 0.0}), r"unet\.train\.width"),
+        (lambda c: c["grid"]["rivals"].append("u-net"), r"grid\.rivals: unknown cell 'u-net'"),
+        (lambda c: c["grid"].pop("volume_rivals"), r"no grid\.volume_rivals; add the line"),
         (lambda c: c.update(grids={}), r"unknown key 'grids'"),
         (
             lambda c: c["grid"]["volumes"]["synapse-64"].update(size=50),
@@ -246,6 +310,18 @@ def test_mistakes_in_params(root: Path, change, message: str) -> None:
             r"data\.isic17\.prepared\.path: .*at least 1 character",
         ),
         (lambda c: c["weights"].update(source="ftp"), r"weights\.source: .*'file'"),
+        (
+            lambda c: c["weights"].update(imagenet={"vgg16": "x.pth"}),
+            r"weights\.imagenet: unknown file 'vgg16'; known: r50-vit-b16, swin-tiny, res2net50, r",
+        ),
+        (
+            lambda c: c["weights"].update(imagenet={"resnet34": {"place": ""}}),
+            r"weights\.imagenet\.resnet34\.place: .*at least 1 character",
+        ),
+        (
+            lambda c: c["weights"].update(imagenet={"resnet34": {"place": "x", "sha256": "B6"}}),
+            r"weights\.imagenet\.resnet34\.sha256: String should match",
+        ),
         (lambda c: c["data"]["isic18"].update(n_train=1000), r"n_train 1000 exceeds training"),
         (lambda c: c["data"]["isic17"].pop("n_train"), r"isic17\.sample\.n_train: Field required"),
         (lambda c: c["data"]["isic17"].update(seed=1), r"isic17\.sample\.seed: Extra inputs"),
@@ -330,7 +406,7 @@ def test_a_stage_tells_own_runs_by_their_names(root: Path, monkeypatch) -> None:
         ),
         (
             lambda c: (declare(c), c["own"].update(cells=["bse"])),
-            r"own\.cells: unknown cell 'bse'; known: base",
+            r"own\.cells: unknown cell 'bse'; known: .*base",
         ),
         (lambda c: declare(c, images="~/i"), r"images: DVC watches .*write it in full, /"),
         (lambda c: declare(c, masks="$HOME/m"), r"masks: DVC watches this path without"),

@@ -184,7 +184,7 @@ def test_an_archive_without_a_published_sum_is_held_to_its_first(server, interne
 def test_a_damaged_file_is_never_the_first_on_record(server, internet, tmp_path):
     middle = len(server.content) // 2
     server.content = server.content[:middle] + bytes(9) + server.content[middle + 9 :]
-    with pytest.raises(InputError, match=r"x\.zip: the server sent something that is not a whole"):
+    with pytest.raises(InputError, match=r"x\.zip: not a whole zip; the download was removed"):
         take(server, internet)
     assert names(tmp_path) == []
     assert not internet.record.exists()
@@ -313,3 +313,41 @@ def test_an_archive_missing_from_the_mirror_is_named(tmp_path):
     (tmp_path / "isic17" / ISIC17.archives[0].name).write_bytes(zip_bytes())
     with pytest.raises(InputError, match=r"isic17/ISIC-2017_Training_Part1_GroundTruth\.zip: not"):
         from_mirror(ISIC17, str(tmp_path))
+
+
+def old_torch_file() -> bytes:
+    """What begins as PyTorch's files before 1.6 do, which are no zips."""
+    return b"\x80\x02\x8a\nl\xfc\x9cF" + bytes(100_000)
+
+
+def test_the_first_digits_of_a_checksum_are_enough_for_a_file_that_is_no_zip(server, internet):
+    server.content = old_torch_file()
+    sha256 = digest(server.content)
+    wanted = Wanted(server.url, "d/x.zip", begins=sha256[:8])
+    assert fetch(wanted, internet) == sha256
+    assert fetch(wanted, internet) == sha256
+    assert len(server.ranges) == 1
+    assert recorded(internet.record, server.url) == sha256
+
+
+def test_other_first_digits_are_refused(server, internet, tmp_path):
+    wanted = Wanted(server.url, "d/x.zip", begins="0" * 8)
+    sha256 = digest(server.content)
+    with pytest.raises(
+        InputError, match=rf"its sha256 is {sha256}, expected 00000000\.\.\.; the d"
+    ):
+        fetch(wanted, internet)
+    assert names(tmp_path) == []
+    assert not internet.record.exists()
+    (tmp_path / "d" / "x.zip").write_bytes(server.content)
+    with pytest.raises(
+        InputError, match=r"x\.zip: its sha256 is .* expected 00000000\.\.\.; delete"
+    ):
+        fetch(wanted, internet)
+
+
+def test_a_file_that_is_no_zip_needs_a_checksum(server, internet, tmp_path):
+    server.content = old_torch_file()
+    with pytest.raises(InputError, match=r"x\.zip: not a whole zip; the download was removed"):
+        take(server, internet)
+    assert names(tmp_path) == []

@@ -148,6 +148,22 @@ def test_weights_multiply_the_two_terms(form):
         assert torch.equal(plain(logits, target), equal(logits, target))
 
 
+def test_a_volume_costs_what_its_slices_cost_as_a_batch():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 4, 3, 8, 6, generator=generator, dtype=torch.float64)
+    target = torch.randint(4, (2, 3, 8, 6), generator=generator)
+    slices = logits.transpose(1, 2).flatten(0, 1)
+    torch.testing.assert_close(ce_dice(logits, target), ce_dice(slices, target.flatten(0, 1)))
+    leaf = logits.requires_grad_()
+    (gradient,) = torch.autograd.grad(ce_dice(leaf, target, (0.5, 2.0)), leaf)
+    (expected,) = torch.autograd.grad(
+        ce_dice(leaf.transpose(1, 2).flatten(0, 1), target.flatten(0, 1), (0.5, 2.0)), leaf
+    )
+    torch.testing.assert_close(gradient, expected)
+    with pytest.raises(InputError, match=r"\(2, 8, 6\)"):
+        ce_dice(logits, target[:, 0])
+
+
 def test_wrong_input_is_named():
     logits = torch.zeros(2, 1, 8, 8)
     with pytest.raises(InputError, match=r"\(2, 8, 8\)"):
