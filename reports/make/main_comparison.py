@@ -1,8 +1,9 @@
-"""The report's main comparison: the rows of VM-UNet in Tables I and II, published and measured."""
+"""The report's main comparison: the measured rows of Tables I and II beside the published ones."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reports.make.report import Figure, Report, Row
+from reports.make.report import OURS, Figure, Report, Row
 from reports.make.typeset.sheet import Origin
 from reports.make.typeset.words import bracketed
 
@@ -11,12 +12,16 @@ MAIN = ("I", "II")  # the tables that compare whole models
 
 @dataclass(frozen=True)
 class MainRow:
-    """A measured model; `published` is None if the paper reports no such run."""
+    """A measured model; `published` is None if the paper reports no such run.
+
+    `ours` tells whether it is VM-UNet.
+    """
 
     label: str
     published: float | None
     figure: Figure
     runs: tuple[str, ...]
+    ours: bool
 
     @property
     def bounds(self) -> tuple[float | None, float | None]:
@@ -56,7 +61,13 @@ def main_blocks(report: Report) -> list[MainBlock]:
     return blocks
 
 
+def main_title(blocks: Sequence[MainBlock]) -> str:
+    """The comparison's heading."""
+    alone = all(row.ours for block in blocks for row in block.rows)
+    return f"{'VM-UNet' if alone else 'Every model'}, measured against published"
+
+
 def _row(row: Row, dataset: str, metric: str) -> MainRow:
     figure = row.figures[dataset][metric]
     published = figure.published if row.protocol == "paper" else None
-    return MainRow(row.label, published, figure, tuple(row.runs[dataset]))
+    return MainRow(row.label, published, figure, tuple(row.runs[dataset]), row.model == OURS)

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 
 from reports.make.figures import listing
+from reports.make.figures.runs import Runs
 from reports.make.page.document import make_page
 from reports.make.page.pictures import cases_of
 from reports.make.report import PATH, Part, read_report
-from reports.make.tables.inputs import read_inputs
 from reports.make.tables.writing import make_tables
 from reports.make.tidy import tidy
 from reports.make.typeset.sheet import Caption, Sheet
@@ -41,12 +41,12 @@ def params_of(root, setitem, volumes=(64,)):
     return make_params(volumes=volumes)
 
 
-def runs_of(params, run, cells=("base", "scratch"), seeds=(42,)):
+def runs_of(params, run, cells=("base", "scratch"), seeds=(42,), rivals=(), volume_rivals=()):
     """Paper runs of some cells at the base sizes, sound ones of the first, and the volumes'."""
-    isic = params.grid.ablation_views
-    runs = [run(view, cell, "paper", seed) for view in isic for cell in cells for seed in seeds]
+    isic, all_cells = params.grid.ablation_views, (*cells, *rivals)
+    runs = [run(view, cell, "paper", seed) for view in isic for cell in all_cells for seed in seeds]
     runs += [run(view, cells[0], "sound", seed) for view in isic for seed in seeds]
-    return runs + volume_runs(params, seeds)
+    return runs + volume_runs(params, seeds, rivals=volume_rivals)
 
 
 def write_all(root, params, runs, ids=IDS, source="phantom", scores=made_up):
@@ -66,11 +66,11 @@ def make_whole_page(root, params, runs, statistics=None):
     make_tables(root, params, runs, statistics)
     report = read_report(root)
     (root / PATH).write_text(replace(report, parts=(*report.parts, EXTRA)).json(), encoding="utf-8")
-    inputs = read_inputs(root, params, runs)
+    gathered = Runs(root, params, runs)
     for view in report.pictured:
         folder = root / listing.PICTURES / view
         folder.mkdir(parents=True, exist_ok=True)
-        cases = cases_of(root, inputs.results, view, inputs.names)
+        cases = cases_of(gathered, view)
         (folder / listing.CASES).write_text(json.dumps(cases), encoding="utf-8")
     make_page(root)
 

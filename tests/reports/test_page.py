@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from types import SimpleNamespace
 from urllib.parse import unquote
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,11 +22,11 @@ from PIL import Image
 
 from reports.make.page.cases import main_runs
 from reports.make.page.comparison import scale_of
-from reports.make.page.document import OUTPUT, TEMPLATES, make_page, policy
+from reports.make.page.document import OUTPUT, SCRIPTS, TEMPLATES, make_page, policy
 from reports.make.page.examples import examples
 from reports.make.page.further import page_table
 from reports.make.page.layout import DASH
-from reports.make.page.pixels import drawing
+from reports.make.page.pixels import drawing, lossless
 from reports.make.report import Difference, Inference
 from reports.make.tidy import tidy
 from reports.make.typeset.words import best
@@ -34,6 +35,7 @@ from tests.helpers.page import (
     IDS,
     NASTY,
     SIDE,
+    circle,
     make_whole_page,
     params_of,
     runs_of,
@@ -251,11 +253,12 @@ def test_published_and_best(text):
     table = text[text.index('id="table1-isic17"') :]
     row = re.search(r"<tr>\s*<th[^>]*>VM-UNet</th>(.*?)</tr>", table, re.S).group(1)
     cells = re.findall(r"<td.*?</td>", row, re.S)
-    assert "<strong>80.23</strong>" in cells[0]
-    assert 'data-sort="80.23"' in cells[0]
+    assert cells[0] == '<td class="text">phantoms</td>'  # its initial weights
+    assert "<strong>80.23</strong>" in cells[1]
+    assert 'data-sort="80.23"' in cells[1]
     miou = 100 * made_up(Run("isic17-64", "base", "paper", 42))["miou"]
-    assert f"{miou:.2f}" in cells[1]
-    assert f"\u2212{80.23 - miou:.2f}" in cells[2]
+    assert f"{miou:.2f}" in cells[2]
+    assert f"\u2212{80.23 - miou:.2f}" in cells[3]
 
 
 class Same:
@@ -533,6 +536,54 @@ def test_the_slices_of_the_viewer(page):
     assert (agreement[~same] > 0).all()
 
 
+def test_every_model_on_a_case(root):
+    root, params = root
+    runs = runs_of(params, Run, rivals=("unet", "malunet"), volume_rivals=("vnet",))
+    write_all(root, params, runs)
+    page = Page(built(root, params, runs))
+    by_view = views(page)
+    models = by_view["isic17-64"]["models"]
+    assert [one["title"] for one in models] == ["VM-UNet", "UNet", "MALUNet"]
+    assert models[0]["cases"] is None  # the viewer has its masks
+    assert models[0]["key"] == by_view["isic17-64"]["runs"][0]["key"]
+    assert models[1]["metrics"].endswith("isic17-64/unet/paper/42/metrics.json")
+    case = models[1]["cases"][1]
+    assert 0 < case["score"] < 1
+    mask = np.array(pixels(case["prediction"]))
+    assert (mask == circle(16 + 3, 8)).all()
+    (vnet,) = by_view["synapse-64"]["models"][1:]
+    truth = volume()[1]
+    assert (np.array(pixels(vnet["cases"][0]["prediction"])) == np.roll(truth, 1, axis=2)[1]).all()
+    assert vnet["cases"][0]["score"] == 0.5
+    assert "Every model, measured against published" in [words for _, words in page.all("h2")]
+    assert ("#models") in [a.get("href") for a, _ in page.all("a")]
+
+
+def test_without_another_model_there_is_no_comparison_of_models(page):
+    assert all(view["models"] == [] for view in views(page).values())
+    assert "#models" not in [a.get("href") for a, _ in page.all("a")]
+    assert "VM-UNet, measured against published" in [words for _, words in page.all("h2")]
+
+
+def test_a_model_with_masks_of_other_images_is_named(root):
+    root, params = root
+    runs = runs_of(params, Run, rivals=("unet",))
+    write_all(root, params, runs)
+    lost = root / "metrics/demo/isic17-64/unet/paper/42/per_image.csv"
+    lost.write_text(lost.read_text().replace(IDS[1], "ISIC_9999999"))
+    with pytest.raises(InputError, match=r"unet/paper/42: .* are of other cases than"):
+        built(root, params, runs)
+
+
+def test_a_figure_keeps_every_pixel_in_half_the_bytes():
+    picture = np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)
+    png = cv2.imencode(".png", picture)[1].tobytes()
+    uri = lossless(png)
+    assert (np.array(pixels(uri).convert("RGB"))[..., ::-1] == picture).all()
+    flat = cv2.imencode(".png", np.full((300, 300, 3), 200, np.uint8))[1].tobytes()
+    assert len(pixels(lossless(flat)).fp.getvalue()) < len(flat) / 2
+
+
 def test_fullest_slice_of_an_empty_volume():
     assert choose_slice(np.zeros((3, 4, 4), np.uint8)) == 0
 
@@ -686,11 +737,12 @@ def test_colours_can_be_read_in_the_light_and_in_the_dark():
         assert contrast(colour["focus"], colour["ground"]) >= 3
 
 
-def test_the_script_is_short():
-    script = (REPOSITORY / TEMPLATES / "page.js").read_text()
-    assert len(script.splitlines()) < 400
-    assert "innerHTML" not in script  # text from data would be read as HTML
-    assert "</" not in script
+def test_the_scripts_are_short():
+    for name in SCRIPTS:
+        script = (REPOSITORY / TEMPLATES / name).read_text()
+        assert len(script.splitlines()) < 400
+        assert "innerHTML" not in script  # text from data would be read as HTML
+        assert "</" not in script
 
 
 # The page as its script sees it: a field, two links to MLflow, and no tables, figures or cases.

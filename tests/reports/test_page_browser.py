@@ -21,7 +21,7 @@ def url(tmp_path_factory):
     root = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
         params = params_of(root, patch.setitem)
-        runs = runs_of(params, Run)
+        runs = runs_of(params, Run, rivals=("unet", "malunet"), volume_rivals=("vnet",))
         write_all(root, params, runs)
         make_whole_page(root, params, runs)
     return (root / OUTPUT).as_uri()
@@ -71,20 +71,20 @@ def test_nothing_fails_and_nothing_is_asked_for(opened):
 
 
 def test_a_click_sorts_and_the_third_brings_the_order_back(opened):
-    before = column(opened, 1)
+    before = column(opened, 2)
     numbers = sorted((float(one) for one in before if one != "\u2013"), reverse=True)
     assert len(numbers) < len(before)
     assert before[: len(numbers)] != [f"{one:.2f}" for one in numbers]
     for order, expected in (("descending", numbers), ("ascending", numbers[::-1])):
-        opened.click(heading(1) + " button")
-        after = column(opened, 1)
+        opened.click(heading(2) + " button")
+        after = column(opened, 2)
         assert [float(one) for one in after[: len(numbers)]] == expected
         assert set(after[len(numbers) :]) == {"\u2013"}
         assert opened.run(
-            "return document.querySelector(arguments[0]).getAttribute('aria-sort')", heading(1)
+            "return document.querySelector(arguments[0]).getAttribute('aria-sort')", heading(2)
         ) == order  # fmt: skip
-    opened.click(heading(1) + " button")
-    assert column(opened, 1) == before
+    opened.click(heading(2) + " button")
+    assert column(opened, 2) == before
 
 
 def test_tables_are_sorted_with_keys(opened):
@@ -285,3 +285,56 @@ def test_links_lead_to_the_mlflow_that_the_address_or_the_field_names(browser, u
         )
         assert set(browser.run(shown)) == {f"{address}/"}
         assert browser.run("return document.getElementById('mlflow-address').value") == address
+
+
+TILES = "[...document.querySelectorAll('#models-grid figcaption')].map(one => one.innerText)"
+
+
+def test_every_model_on_the_chosen_case(opened):
+    drawn = "return document.getElementById('models').dataset.drawn"
+    opened.run("location.hash = arguments[0]", f"#case=isic17-64/{IDS[1]}")
+    opened.until(f"{drawn} === '{IDS[1]} 3'")
+    texts = opened.run(f"return {TILES}")
+    assert [text.rsplit(" ", 1)[0] for text in texts[1:]] == ["VM-UNet", "UNet", "MALUNet"]
+    dice = texts[1].rsplit(" ", 1)[1]
+    assert opened.run(f"return {NOW}") == f"{IDS[1]}: Dice {dice}"
+    told = opened.run("return document.getElementById('models-told').textContent")
+    assert told.startswith(f"{IDS[1]}: Dice from {dice}")
+    link = "return document.querySelector('#models-grid a[href*=\"/malunet/\"]').href"
+    assert opened.run(link).endswith("isic17-64/malunet/paper/42/metrics.json")
+    colours = (
+        "return [...document.querySelectorAll('#models-grid canvas')].map(c => {"
+        "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        "let blue = 0, orange = 0; for (let i = 0; i < d.length; i += 4) {"
+        "blue += d[i + 2] > d[i] + 60; orange += d[i] > d[i + 2] + 60; } return [blue, orange] })"
+    )
+    truth, *models = opened.run(colours)
+    assert truth[0] > 100 > truth[1] == 0
+    assert len(models) == 3
+    assert all(min(counts) > 100 for counts in models)  # the true outline and the predicted mask
+    # The next case, and another dataset.
+    opened.run("document.getElementById('list').focus()")
+    opened.press(UP)
+    opened.until(f"{drawn} !== '{IDS[1]} 3'")
+    opened.run("location.hash = '#case=synapse-64/case0002'")
+    opened.until(f"{drawn} === 'case0002 2'")
+    assert opened.run(f"return {TILES}") == ["Truth", "VM-UNet 50.0", "V-Net 50.0"]
+    assert opened.log() == []
+
+
+def test_the_models_are_ordered_by_their_dice(opened):
+    scores = iter((0.5, 0.75, 0.25))
+    change = (
+        "const models = view().models, i = view().ids.indexOf(arguments[0]);"
+        "models.forEach((one, k) => { casesOf(one)[i].score = arguments[1][k]; });"
+        "for (const [id, value] of [['models-order', 'best'], ['order', 'apart']]) {"
+        "const e = document.getElementById(id); e.value = value;"
+        "e.dispatchEvent(new Event('change')); } show(i)"
+    )
+    opened.run(change, IDS[0], list(scores))
+    opened.until(f"return document.getElementById('models').dataset.drawn === '{IDS[0]} 3'")
+    opened.until(f"return {TILES}[1] === 'UNet 75.0'")
+    assert opened.run(f"return {TILES}")[1:] == ["UNet 75.0", "VM-UNet 50.0", "MALUNet 25.0"]
+    best = "return [...document.querySelectorAll('#models-grid strong')].map(e => e.textContent)"
+    assert opened.run(best) == ["75.0"]
+    assert opened.run(f"return {LISTED}")[0] == IDS[0]  # its models are the furthest apart

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reports.make.main_comparison import MainBlock, MainRow, main_blocks
+from reports.make.main_comparison import MainBlock, MainRow, main_blocks, main_title
 from reports.make.page.layout import DASH, PageCell, Source
 from reports.make.page.tables import run_sources
 from reports.make.report import Report
@@ -39,11 +39,12 @@ class Scale:
 
 @dataclass(frozen=True)
 class Line:
-    """A model: its figures, and their places on the scale."""
+    """A model: its figures, whether it is VM-UNet, and the figures' places on the scale."""
 
     label: str
     published: str
     measured: PageCell
+    ours: bool
     published_at: float | None
     measured_at: float | None
     low_at: float | None
@@ -62,6 +63,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
+    title: str
     scale: Scale
     groups: tuple[Group, ...]
 
@@ -73,7 +75,9 @@ def comparison(report: Report) -> Comparison | None:
         return None
     scale = scale_of([value for block in blocks for row in block.rows for value in _values(row)])
     links = run_sources(report)
-    return Comparison(scale, tuple(_group(block, scale, links) for block in blocks))
+    return Comparison(
+        main_title(blocks), scale, tuple(_group(block, scale, links) for block in blocks)
+    )
 
 
 def scale_of(values: list[float]) -> Scale:
@@ -102,6 +106,7 @@ def _group(block: MainBlock, scale: Scale, links: Mapping[str, Source]) -> Group
                 row.label,
                 DASH if row.published is None else number(row.published),
                 figure,
+                row.ours,
                 *map(scale.place, (row.published, row.figure.measured, low, high)),
             )
         )

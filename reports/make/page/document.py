@@ -20,6 +20,7 @@ from vmunet.files import whole_file
 
 OUTPUT = Path("reports/out/index.html")
 TEMPLATES = Path("reports/templates/page")
+SCRIPTS = ("models.js", "page.js")  # one after the other: page.js starts what both define
 
 
 def make_page(root: Path) -> None:
@@ -54,7 +55,8 @@ def render(folder: Path, **content: Any) -> str:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    style, script = ((folder / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    style, *scripts = ((folder / name).read_text("utf-8") for name in ("page.css", *SCRIPTS))
+    script = "\n".join(scripts)
     return jinja.get_template("page.html.j2").render(
         **content,
         dash=DASH,

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from reports.make.figures.listing import FIELDS, listed_figures
 from reports.make.page.layout import linked
-from reports.make.page.pixels import data_uri
+from reports.make.page.pixels import lossless
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure; `picture` is its PNG as a data: URI, `pdf` the address of its PDF.
+    """A figure; `picture` is its PNG's as a data: URI, `pdf` the address of its PDF.
 
     `width` and `height` are the PNG's, px.
     """
@@ -39,7 +39,7 @@ def embedded(root: Path, folder: Path) -> list[Picture]:
         pictures.append(
             Picture(
                 **{field: entry[field] for field in FIELDS if field != "data"},
-                picture=data_uri("image/png", content),
+                picture=lossless(content),
                 pdf=linked((folder / f"{name}.pdf").as_posix()),
                 width=width,
                 height=height,

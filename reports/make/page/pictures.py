@@ -1,7 +1,7 @@
 """A view's pictures: the figures of its test images or volumes, and its cases for the viewer."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,8 @@ from reports.make.figures.listing import CASES, PICTURES
 from reports.make.figures.runs import Runs
 from reports.make.figures.writing import write_figures
 from reports.make.page.cases import image_view
+from reports.make.page.models import models_of
 from reports.make.page.volumes import volume_view
-from reports.make.results.metrics import Result
 from vmunet.files import whole_folder
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def make_pictures(
     Raises InputError if a file that a run should have left is missing or foreign.
     """
     gathered = Runs(root, params, [run for run in declared_runs if run.view == view])
-    cases = cases_of(root, gathered.results, view, gathered.names)
+    cases = cases_of(gathered, view)
     with whole_folder(root / PICTURES / view) as folder:
         names = write_figures(gathered, DRAWN, folder)
         text = json.dumps(cases, ensure_ascii=False) + "\n"
@@ -47,11 +47,11 @@ def make_pictures(
     return names
 
 
-def cases_of(
-    root: Path, results: Sequence[Result], view: str, names: Mapping[str, str]
-) -> dict[str, Any] | None:
+def cases_of(runs: Runs, view: str) -> dict[str, Any] | None:
     """The data of a view for the page's viewer; None if the view has no results.
 
-    `names` are the datasets'. Raises InputError as `make_pictures` does.
+    Raises InputError as `make_pictures` does.
     """
-    return image_view(root, results, view, names) or volume_view(root, results, view, names)
+    gathered = (runs.root, runs.results, view, runs.names)
+    cases = image_view(*gathered) or volume_view(*gathered)
+    return cases and cases | {"models": models_of(runs, view, cases)}

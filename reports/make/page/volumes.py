@@ -97,14 +97,9 @@ def _run(
 def _case(
     truth: NDArray, prediction: NDArray, rows: Sequence[Mapping[str, str]], place: str
 ) -> dict[str, Any]:
-    """One slice: its layers, and the scores of the whole case.
-
-    The case's score is its organs' mean Dice by the sound convention, which leaves out an organ
-    that is absent in truth and prediction.
-    """
+    """One slice: its layers, and the scores of the whole case."""
     dice = {row["organ"].replace("-", " "): number_of(row, "dice") for row in rows}
-    defined = [value for value in dice.values() if value is not None]
-    mean = sum(defined) / len(defined) if defined else None
+    mean = mean_dice(rows)
     marked = sum(int(row["truth_voxels"]) for row in rows)
     return {
         "score": mean,
@@ -119,6 +114,17 @@ def _case(
             *([f"Dice, {organ}", percent(value)] for organ, value in dice.items()),
         ],
     }
+
+
+def mean_dice(rows: Sequence[Mapping[str, str]]) -> float | None:
+    """A case's score from its rows of per_case.csv, one for each organ; None if undefined.
+
+    It is the organs' mean Dice by the sound convention, which leaves out an organ that is absent
+    in truth and prediction.
+    """
+    dice = [number_of(row, "dice") for row in rows]
+    defined = [value for value in dice if value is not None]
+    return sum(defined) / len(defined) if defined else None
 
 
 def _agreement(truth: NDArray, prediction: NDArray) -> NDArray[np.uint8]:

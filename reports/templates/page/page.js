@@ -134,7 +134,7 @@ async function picture(address) {
     const image = new Image();
     image.src = address;
     pictures.set(address, image.decode().then(() => image));
-    if (pictures.size > 40) pictures.delete(pictures.keys().next().value);
+    if (pictures.size > 80) pictures.delete(pictures.keys().next().value);
   }
   return pictures.get(address);
 }
@@ -157,6 +157,7 @@ function fillList() {
     best: (i) => -(cases[i].score ?? -2),
     large: (i) => -cases[i].size,
     small: (i) => cases[i].size,
+    apart: (i) => -spread(i),
     id: () => 0,
   };
   const key = keys[$("order").value];
@@ -206,6 +207,7 @@ function show(place, named = true) {
   if (run().mlflow) leadTo($("mlflow"), run().mlflow);
   mark();
   draw();
+  drawModels();
   if (named) {
     const parts = [view().view, id, run().key].map(encodeURIComponent);
     history.replaceState(null, "", `#case=${parts[0]}/${parts[1]}&run=${parts[2]}`);
@@ -294,6 +296,10 @@ function chooseView(place, key) {
   Object.assign($("warning"), { textContent: view().warning, hidden: !view().warning });
   $("run").replaceChildren(...runs.map((one, i) => make("option", { value: i, textContent: one.title })));
   $("run").value = state.run;
+  const { models } = view();
+  $("models").hidden = !models.length;
+  $("apart").hidden = $("apart").disabled = !models.length;
+  if (!models.length && $("order").value === "apart") $("order").value = "worst";
   fillList();
 }
 
@@ -346,6 +352,7 @@ function start() {
     if (state.order.length && !state.order.includes(state.place)) show(state.order[0], false);
   });
   $("order").addEventListener("change", fillList);
+  $("models-order").addEventListener("change", drawModels);
   $("list").addEventListener("click", (event) => {
     const item = event.target.closest("li");
     if (item) show(Number(item.dataset.place));
