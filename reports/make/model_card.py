@@ -278,6 +278,8 @@ def _own(cell: Mapping[str, Any]) -> str:
 
 def _initial(init: Any, source: str) -> str:
     """The origin of the weights before training."""
+    if init == "imagenet":
+        return "ImageNet's"
     if source == "phantom" and init not in (None, "none"):
         return f"a short pre-training on phantoms in place of {init}"
     return _text(init)
