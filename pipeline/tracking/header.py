@@ -46,6 +46,7 @@ def header_of(record: Mapping[str, Any], tables: str) -> RunHeader:
     """
     run = record["run"]
     tags = {**run, **{name: record.get(name) for name in TAGS}, "tables": tables}
+    tags["model"] = record["cell"].get("model")
     return RunHeader(
         experiment=run["profile"],
         name=f"{run['view']}-{run['cell']}-{run['protocol']}-{run['seed']}",

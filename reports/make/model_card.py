@@ -1,11 +1,14 @@
 """A run's model card: what the model is, how it was measured, what it must not be used for."""
 
+import ast
 import io
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+import vmunet
 from vmunet.data.licences import licence_of
 
 SCORES = {
@@ -29,19 +32,22 @@ PROTOCOLS = {
     ("sound", True): "`sound`: the epoch was chosen on a held-out sixth of the training cases; the "
     "test cases chose nothing.",
 }
+LIMIT = "For research. Not a medical device: nobody has tested it for diagnosis or treatment."
 # VM-UNet, section IV-F and Table VI.
-LIMITS = (
-    "For research. Not a medical device: nobody has tested it for diagnosis or treatment.",
+LIMIT_OF_OURS = (
     "The paper's authors name as limits that state-space models are biased towards continuous "
     "data and may generalise badly to inputs longer than those in training, that about 30 M "
     "parameters are many for a clinic, and that only small models were evaluated (section IV-F). "
-    "Trained on larger images their model scores lower (Table VI).",
+    "Trained on larger images their model scores lower (Table VI)."
 )
 SLICES = "Slices are segmented one by one: nothing makes an organ continuous from slice to slice."
-SKIN = (
+SKIN_OF_OURS = (
     "On skin lesions the paper's authors show failures where the lesion is hardly darker than the "
-    "skin or hair lies over it (section IV-F, Figure 5). ISIC images come from a few clinics and "
-    "dermatoscopes, mostly of light skin: elsewhere nothing was measured."
+    "skin or hair lies over it (section IV-F, Figure 5)."
+)
+SKIN = (
+    "ISIC images come from a few clinics and dermatoscopes, mostly of light skin: elsewhere "
+    "nothing was measured."
 )
 DATASET_LIMITS = {  # of the real data
     "isic17": SKIN,
@@ -55,7 +61,8 @@ HUB_LICENCES = {"isic17": "mit", "isic18": "cc-by-nc-4.0"}
 HUB_TERMS = {"synapse": "synapse-terms-of-use"}
 # The scores of a card's `model-index`: their key, and the hub's name of the metric.
 HUB_SCORES = (("miou", "iou"), ("dsc", "dice"), ("acc", "accuracy"))
-TAGS = ("vm-unet", "mamba", "state-space-model", "medical-imaging", "pytorch")
+TAGS = ("medical-imaging", "pytorch")
+TAGS_OF_OURS = ("vm-unet", "mamba", "state-space-model")
 SAMPLE_LIMIT = (
     "**Trained and tested on a sample of the real images: its scores do not compare with the "
     "published ones.**"
@@ -63,6 +70,7 @@ SAMPLE_LIMIT = (
 PHANTOM_LIMIT = "**Trained and tested on phantoms: it says nothing about real images.**"
 
 
+OURS = "vmunet"  # the paper's model
 USAGE = "    vmunet predict {path} {example} --out masks"
 
 
@@ -82,7 +90,7 @@ def model_card(
         usage: the last lines, how to segment with the weights; {path} and {example} are filled in.
     """
     head = io.StringIO()
-    YAML(typ="safe", pure=True).dump(_head(metrics), head)
+    YAML(typ="safe", pure=True).dump(_head(metrics, _model(record)), head)
     lines = _lines(metrics, record, weights_source, usage)
     return f"---\n{head.getvalue()}---\n" + "\n".join(lines) + "\n"
 
@@ -111,7 +119,12 @@ def _is_of_volumes(metrics: Mapping[str, Any]) -> bool:
     return metrics.get("volumes", "cases" in metrics.get("sound", {}))
 
 
-def _head(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _model(record: Mapping[str, Any]) -> str:
+    """The model's name in `vmunet.models.MODELS`."""
+    return record.get("cell", {}).get("model", OURS)
+
+
+def _head(metrics: Mapping[str, Any], model: str) -> dict[str, Any]:
     """The card's metadata, by the hub's keys."""
     run, source = metrics["run"], metrics["data"]["source"]
     dataset, volumes = run["dataset"], _is_of_volumes(metrics)
@@ -124,7 +137,11 @@ def _head(metrics: Mapping[str, Any]) -> dict[str, Any]:
     head |= {
         "library_name": "vmunet",
         "pipeline_tag": "image-segmentation",
-        "tags": [*TAGS, *(["phantoms"] if made else [])],
+        "tags": [
+            *(TAGS_OF_OURS if model == OURS else [model]),
+            *TAGS,
+            *(["phantoms"] if made else []),
+        ],
         **({} if made else {"datasets": [dataset]}),
         "metrics": ["dice", "hd95"] if volumes else ["dice", "iou"],
     }
@@ -163,19 +180,15 @@ def _lines(
     cell, train = record.get("cell", {}), record.get("train", {})
     initial = _initial(cell.get("init"), weights_source)
     run, data, checkpoint = (metrics[part] for part in ("run", "data", "checkpoint"))
-    volumes = _is_of_volumes(metrics)
-    yield f"# VM-UNet: {_name(run)}"
+    volumes, ours = _is_of_volumes(metrics), _model(record) == OURS
+    title, about, flat = _about(cell, train)
+    yield f"# {title}: {_name(run)}"
     yield ""
     for source, limit in (("phantom", PHANTOM_LIMIT), ("sample", SAMPLE_LIMIT)):
         if data["source"] == source:
             yield limit
             yield ""
-    depths, decoder = _text(cell.get("depths")), _text(cell.get("depths_decoder"))
-    yield (
-        f"VM-UNet (Ruan et al. 2024, arXiv:2402.02491), encoder depths {depths}, decoder "
-        f"{decoder}, widths {_text(train.get('dims'))}, for "
-        f"{run['size']}x{run['size']} px and the classes: {_classes(data)}."
-    )
+    yield f"{about}, for {run['size']}x{run['size']} px and the classes: {_classes(data)}."
     yield ""
     yield "## Data"
     yield ""
@@ -187,12 +200,13 @@ def _lines(
     yield "## Training"
     yield ""
     yield PROTOCOLS[(run["protocol"], volumes)]
+    rate = cell.get("drop_path_rate")
+    drop_path = f", drop path {_text(rate)}" if ours or rate is not None else ""
     yield (
         f"Profile {run['profile']}, seed {run['seed']}: {_text(train.get('epochs'))} epochs of "
         f"batches of {_text(train.get('batch_size'))}, learning rate "
-        f"{_text(train.get('learning_rate'))}, initial weights: {initial}, drop path "
-        f"{_text(cell.get('drop_path_rate'))}{_own(cell)}. The weights are those of epoch "
-        f"{checkpoint['epoch']}."
+        f"{_text(train.get('learning_rate'))}, initial weights: {initial}{drop_path}{_own(cell)}. "
+        f"The weights are those of epoch {checkpoint['epoch']}."
     )
     yield ""
     yield "## Scores"
@@ -207,11 +221,15 @@ def _lines(
     yield "## Limits"
     yield ""
     real = data["source"] not in ("phantom", "own")
-    data_limits = (
-        [DATASET_LIMITS[run["dataset"]]] if real and run["dataset"] in DATASET_LIMITS else []
-    )
-    for limit in (*LIMITS, *([SLICES] if volumes else []), *data_limits):
-        yield f"- {limit}"
+    dataset_limit = DATASET_LIMITS.get(run["dataset"]) if real else None
+    limits = {
+        LIMIT: True,
+        LIMIT_OF_OURS: ours,
+        SLICES: volumes and flat,
+        SKIN_OF_OURS: ours and dataset_limit == SKIN,
+        dataset_limit: dataset_limit is not None,
+    }
+    yield from (f"- {limit}" for limit, holds in limits.items() if holds)
     yield ""
     yield "## Where it comes from"
     yield ""
@@ -224,6 +242,26 @@ def _lines(
     yield ""
     example = "ct.nii.gz" if volumes else "photo.jpg"
     yield usage.format(path=checkpoint["path"], example=example)
+
+
+def _about(cell: Mapping[str, Any], train: Mapping[str, Any]) -> tuple[str, str, bool]:
+    """The model's title, what it is and how wide (without a full stop), whether it is of 2D."""
+    name = cell.get("model", OURS)
+    if name == OURS:
+        depths, decoder = _text(cell.get("depths")), _text(cell.get("depths_decoder"))
+        about = (
+            f"VM-UNet (Ruan et al. 2024, arXiv:2402.02491), encoder depths {depths}, decoder "
+            f"{decoder}, widths {_text(train.get('dims'))}"
+        )
+        return "VM-UNet", about, True
+    from vmunet.models import file_of, model_class  # the model's class needs torch
+
+    source = (Path(vmunet.__file__).parents[1] / file_of(name)).read_text(encoding="utf-8")
+    paragraphs = (ast.get_docstring(ast.parse(source)) or "").split("\n\n")
+    words = [" ".join(paragraph.split()) for paragraph in paragraphs[:2]]
+    width = train.get("width", 1.0)
+    words.append("Here as wide as published" if width == 1 else f"Here {width:g} times as wide")
+    return model_class(name).title, " ".join(words), model_class(name).dimensions == 2
 
 
 def _images(paper: Mapping[str, Any], sound: Mapping[str, Any]) -> Iterator[str]:

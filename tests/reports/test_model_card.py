@@ -8,7 +8,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from reports.make.model_card import PHANTOM_LIMIT, SAMPLE_LIMIT, model_card
+from tests.helpers.small_model import PLACE
 from tests.helpers.tables import all_runs, make_params, metrics_file, volume_runs, write_metrics
+from vmunet.models.places import PLACES
 
 RECORD = {
     "cell": {"init": "vmamba-s", "drop_path_rate": 0.2, "depths": [2, 2, 2, 2]},
@@ -129,3 +131,43 @@ def test_a_card_of_volumes_has_its_organs_with_intervals(tmp_path):
     assert "cases with the organ" not in text
     assert "18 cases (520 slices) to train" in text
     assert "Slices are segmented one by one" in text
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The record of a run of another model than VM-UNet."""
+    monkeypatch.setitem(PLACES, "small", PLACE)
+    monkeypatch.setitem(PLACES, "cubes", (PLACE[0], "SmallOfVolumes"))
+    return RECORD | {
+        "cell": {"model": "small", "init": "none"},
+        "train": RECORD["train"] | {"width": 0.25},
+    }
+
+
+def test_a_card_of_another_model_names_it_and_nothing_of_vm_unet(metrics, small):
+    metrics["data"]["source"] = "http"
+    _, head, body = model_card(metrics, small, "http").split("---\n", 2)
+    assert body.startswith("# Small: isic17-64-base-paper-42\n")
+    assert (
+        "Small: two convolutions, a group norm, and a transposed convolution. Nobody et al. 2026, "
+        "a model for tests. Its repository is this one. Here 0.25 times as wide, for 64x64 px "
+        "and the classes: lesion." in body
+    )
+    assert "initial weights: none. The weights are those of epoch 7." in body
+    assert "glossary" not in body
+    for words in ("VM-UNet", "depths", "drop path", "state-space", "section IV-F"):
+        assert words not in body, words
+    assert "few clinics" in body
+    assert YAML(typ="safe").load(head)["tags"] == ["small", "medical-imaging", "pytorch"]
+    published = small | {"train": small["train"] | {"width": 1.0}}
+    assert "Here as wide as published, for" in model_card(metrics, published, "http")
+
+
+def test_a_model_of_volumes_sees_several_slices(tmp_path, small):
+    params = make_params(volumes=(64,))
+    run = volume_runs(params)[0]
+    write_metrics(tmp_path, params, [run])
+    metrics = json.loads(metrics_file(tmp_path, params, run).read_text())
+    assert "Slices are segmented one by one" in model_card(metrics, small, "http")
+    cubes = small | {"cell": {"model": "cubes", "init": "none"}}
+    assert "Slices are segmented one by one" not in model_card(metrics, cubes, "http")

@@ -399,6 +399,13 @@ def test_tables_of_a_run() -> None:
     assert tables_of(Run("gone", "base", "paper", 42), params, ROOT) == ""
 
 
+def test_a_run_of_another_model_is_logged_by_its_name() -> None:
+    cell = {"model": "unet", "init": "none"}  # it has no depths and no drop path rate
+    header = header_of(record(cell=cell), "I")
+    assert header.tags["model"] == header.params["cell.model"] == "unet"
+    assert not any("None" in str(value) for value in (*header.params.values(), *header.tags))
+
+
 def test_a_record_makes_tags_of_what_is_known() -> None:
     header = header_of(record(), "")
     assert not {"micro_batch", "weights_hash", "tables"} & header.tags.keys()
