@@ -276,7 +276,7 @@ def stages_after(copy: Path) -> Callable[[str], set[str]]:
 
 BUILDS_MODELS = {
     *("train", "train_volumes", "evaluate", "evaluate_volumes"),
-    *("cross", "speed", "receptive_field", "tables"),
+    *("cross", "costs", "speed", "receptive_field"),
 }
 REPORT = {"tables", "figures", "pictures", "page", "pdf"}
 TRAINING = {"train", "train_volumes"}

@@ -155,9 +155,12 @@ def _settings(inputs: Inputs, results: Sequence[Result]) -> tuple[str, ...]:
         if volumes and {result.size for result in of_kind} != {paper["size"]}:
             text += f" The paper's slices were resized to {px(paper['size'], paper['size'])}."
         sentences.append(text)
-    starts = {inputs.params.cells[result.run.cell].init for result in results}
-    if starts - {"none", "imagenet"} and inputs.params.profile.weights.source == "phantom":
-        sentences.append("Initial weights: a short pre-training on phantoms, not VMamba's.")
+    inits = {inputs.params.cells[result.run.cell].init for result in results}
+    pretrained = any(init.startswith("vmamba") for init in inits)
+    if pretrained and inputs.params.profile.weights.source == "phantom":
+        sentences.append(
+            "VM-UNet's initial weights: a short pre-training on phantoms, not VMamba's."
+        )
     return tuple(sentences)
 
 

@@ -176,7 +176,7 @@ class Assembler:
 def initial_weights(params: "Params", cell: str) -> str:
     """What a cell's training starts from, in a word."""
     init = params.cells[cell].init
-    if init != "none" and params.profile.weights.source == "phantom":
+    if init.startswith("vmamba") and params.profile.weights.source == "phantom":
         return "phantoms"
     return INITIAL[init]
 
