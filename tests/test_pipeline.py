@@ -60,7 +60,7 @@ TINY = {
         "sound_cells": ["scratch"],
         "volumes": {"synapse-32": {"dataset": "synapse", "size": 32}},
         "volume_protocols": ["paper", "sound"],
-        "volume_rivals": ["vnet"],
+        "volume_rivals": ["unet-34m"],
         "seeds": [1],
         "cross": {},
         "profiled": ["isic17-32"],
@@ -153,6 +153,7 @@ def project(built: Path) -> Path:
 def test_a_fresh_clone_ends_in_tables(built: Path) -> None:
     runs = [("isic17-32", cell, "paper") for cell in CELLS]
     runs += [("isic17-64", "base", "paper"), ("isic17-32", "scratch", "sound")]
+    runs += [("isic17-32", "unet", "paper")]
     for view, cell, protocol in runs:
         folder = Path(view, cell, protocol, "1")
         assert (built / "runs" / folder / "weights.safetensors").is_file()
@@ -218,14 +219,15 @@ def test_every_run_is_in_mlflow(built: Path) -> None:
         "    epochs = mlflow.get_metric_history(run.info.run_id, 'selection_loss')\n"
         "    files = [f.path for f in mlflow.list_artifacts(run.info.run_id)]\n"
         "    print(run.info.run_name, run.info.status, len(epochs),"
-        " len(run.data.tags['data_hash']), run.data.params['cell.drop_path_rate'],"
+        " len(run.data.tags['data_hash']), run.data.params.get('cell.drop_path_rate'),"
         " 'test/paper/miou' in run.data.metrics, *files)\n"
     )
     lines = sorted(tool(built, "python", "-c", code).strip().splitlines())
-    assert len(lines) == 6
+    assert len(lines) == 8
     first = "isic17-32-base-paper-1 FINISHED 2 64 0.2 True MODEL_CARD.md contact_sheet.png"
     assert lines[0] == first
-    assert lines[-1].startswith("synapse-32-base-sound-1 FINISHED 2 64 0.2 False")
+    assert lines[-2].startswith("synapse-32-base-sound-1 FINISHED 2 64 0.2 False")
+    assert lines[-1].startswith("synapse-32-unet-34m-paper-1 FINISHED 2 64 None False")
 
 
 def test_nothing_is_left_to_do(built: Path) -> None:
@@ -248,7 +250,7 @@ def test_a_changed_cell_reruns_itself_and_the_stages_that_read_all_cells(project
 def test_a_new_seed_adds_only_its_runs(project: Path) -> None:
     edit_params(project, lambda p: p["grid"]["seeds"].append(2))
     names = cells_of(would_run(project))
-    assert len(names) == 18  # six trainings, evaluations and cards
+    assert len(names) == 24  # eight trainings, evaluations and cards
     assert all(name.endswith("-2") for name in names)
 
 
@@ -279,11 +281,12 @@ def groups(names: list[str]) -> set[str]:
 def test_a_changed_loss_retrains_and_a_changed_metric_only_evaluates(project: Path) -> None:
     metrics = project / "vmunet/evaluation/metrics.py"
     metrics.write_text(metrics.read_text() + "\nmore = 1\n")
-    evaluations = {"evaluate", "evaluate_elsewhere", "evaluate_sound", "evaluate_volumes"}
+    kinds = ("", "_elsewhere", "_sound", "_volumes", "_rivals", "_volume_rivals")
+    evaluations = {f"evaluate{kind}" for kind in kinds}
     assert groups(cells_of(would_run(project))) == evaluations
     losses = project / "vmunet/training/losses.py"
     losses.write_text(losses.read_text() + "\nmore = 1\n")
-    trainings = {"train", "train_elsewhere", "train_sound", "train_volumes"}
+    trainings = {f"train{kind}" for kind in kinds}
     assert groups(cells_of(would_run(project))) == evaluations | trainings
 
 
@@ -304,10 +307,11 @@ def test_words_and_tracking_rerun_nothing(project: Path) -> None:
 def test_a_changed_model_card_writes_only_the_cards(project: Path) -> None:
     card = project / "reports/make/model_card.py"
     card.write_text(card.read_text() + "\nmore = 1\n")
-    cards = {"model_card", "model_card_elsewhere", "model_card_sound", "model_card_volumes"}
-    assert groups(would_run(project)) == cards
+    kinds = ("", "_elsewhere", "_sound", "_volumes", "_rivals", "_volume_rivals")
+    assert groups(would_run(project)) == {f"model_card{kind}" for kind in kinds}
 
 
+@pytest.mark.slow
 def test_switching_profiles_and_back_retrains_nothing(project: Path) -> None:
     other = TINY | {"about": "Another budget.", "train": TINY["train"] | {"epochs": 1}}
     other["grid"] = TINY["grid"] | {"ablations": ["scratch"], "size_views": [], "sound_cells": []}

@@ -316,6 +316,8 @@ def _own(cell: Mapping[str, Any]) -> str:
 
 def _initial(init: Any, source: str) -> str:
     """The origin of the weights before training."""
+    if init == "imagenet":
+        return "ImageNet's"
     if source == "phantom" and str(init).startswith("vmamba"):
         return f"a short pre-training on phantoms in place of {init}"
     return _text(init)

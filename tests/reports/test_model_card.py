@@ -67,6 +67,8 @@ def test_weights_pre_trained_on_phantoms_are_not_called_vmambas(metrics):
     assert "initial weights: a short pre-training on phantoms in place of vmamba-s, drop" in text
     scratch = RECORD | {"cell": RECORD["cell"] | {"init": "none"}}
     assert "initial weights: none, drop" in model_card(metrics, scratch, "phantom")
+    imagenet = RECORD | {"cell": RECORD["cell"] | {"init": "imagenet"}}
+    assert "initial weights: ImageNet's, drop" in model_card(metrics, imagenet, "phantom")
 
 
 def test_a_cell_with_settings_of_its_own_says_them(metrics):

@@ -378,7 +378,7 @@ def test_a_process_of_a_search_cannot_open_test_data(project: Path) -> None:
     ("arguments", "message"),
     [
         (["isic99"], "unknown view 'isic99'; known: isic17-32, synapse-32"),
-        ([VIEW, "--cell", "bsae"], "unknown cell 'bsae'; known: base"),
+        ([VIEW, "--cell", "bsae"], "unknown cell 'bsae'; known: .*base"),
         ([VIEW, "--trials", "0"], "--trials 0: expected at least 1"),
         ([VIEW, "--parallel", "0"], "--parallel 0: expected at least 1"),
         ([VIEW, "--timeout", "-1"], "--timeout -1.0: expected more than 0 seconds"),

@@ -24,8 +24,8 @@ def published(name: str) -> str:
     ("file", "classes"),
     [("attunet", 1), pytest.param("attunet_synapse", 9, marks=pytest.mark.slow)],
 )
-def test_golden(file: str, classes: int) -> None:
-    check(lambda: AttUNet(num_classes=classes), f"{file}.json", rename=published)
+def test_golden(file: str, classes: int, whole: bool) -> None:
+    check(lambda: AttUNet(num_classes=classes), f"{file}.json", rename=published, whole=whole)
 
 
 @pytest.mark.parametrize("classes", [1, 4])

@@ -8,8 +8,8 @@ from vmunet.errors import InputError
 from vmunet.models.mew_unet import MEWUNet
 
 
-def test_it_is_the_authors_model():
-    check(MEWUNet, "MEWUNet.json")
+def test_it_is_the_authors_model(whole: bool):
+    check(MEWUNet, "MEWUNet.json", whole=whole)
 
 
 @pytest.mark.parametrize(("num_classes", "size"), [(1, (32, 96)), (4, (64, 32))])

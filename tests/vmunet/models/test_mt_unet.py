@@ -9,8 +9,8 @@ from vmunet.models.mt_unet import MTUNet
 from vmunet.models.parts.mixed_transformer import pad_to_windows
 
 
-def test_it_is_the_authors_model():
-    check(MTUNet, "MTUNet.json")
+def test_it_is_the_authors_model(whole: bool):
+    check(MTUNet, "MTUNet.json", whole=whole)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from vmunet.models.transnorm import TransNorm
         pytest.param("TransNorm.json", 224, marks=pytest.mark.slow),
     ],
 )
-def test_it_is_the_authors_model(file, size):
-    check(lambda: TransNorm(size=size), file, adapt=torch.sigmoid)
+def test_it_is_the_authors_model(file, size, whole: bool):
+    check(lambda: TransNorm(size=size), file, adapt=torch.sigmoid, whole=whole)
 
 
 @pytest.mark.parametrize(("width", "num_classes"), [(0.0625, 1), (0.125, 4)])

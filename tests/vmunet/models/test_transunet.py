@@ -15,8 +15,8 @@ from vmunet.models.transunet import TransUNet
         pytest.param("TransUNet.json", 224, marks=pytest.mark.slow),
     ],
 )
-def test_it_is_the_authors_model(file, size):
-    check(lambda: TransUNet(size=size), file)
+def test_it_is_the_authors_model(file, size, whole: bool):
+    check(lambda: TransUNet(size=size), file, whole=whole)
 
 
 @pytest.mark.parametrize(("width", "num_classes"), [(0.0625, 1), (0.125, 4)])

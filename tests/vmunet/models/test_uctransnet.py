@@ -51,8 +51,8 @@ def published(name):
         pytest.param("UCTransNet.json", 224, marks=pytest.mark.slow),
     ],
 )
-def test_it_is_the_authors_model(file, size):
-    check(lambda: UCTransNet(size=size), file, rename=published)
+def test_it_is_the_authors_model(file, size, whole: bool):
+    check(lambda: UCTransNet(size=size), file, rename=published, whole=whole)
 
 
 @pytest.mark.parametrize(("width", "num_classes"), [(0.0625, 1), (0.125, 4)])

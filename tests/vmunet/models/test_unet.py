@@ -36,8 +36,8 @@ CASES = [("", 1), pytest.param("_synapse", 9, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(("suffix", "classes"), CASES)
-def test_golden_of_34_million(suffix: str, classes: int) -> None:
-    check(lambda: UNet34M(num_classes=classes), f"unet_lee64{suffix}.json", rename=lee)
+def test_golden_of_34_million(suffix: str, classes: int, whole: bool) -> None:
+    check(lambda: UNet34M(num_classes=classes), f"unet_lee64{suffix}.json", rename=lee, whole=whole)
 
 
 @pytest.mark.slow  # mateuszbuda's is the same with half the channels

@@ -38,8 +38,8 @@ def log_probabilities(logits):
     return logits.log_softmax(1).movedim(1, -1).flatten(0, -2)
 
 
-def test_the_port_is_the_published_one():
-    check(lambda: VNet(**PORT), "vnet3d_macy.json", log_probabilities, port_name)
+def test_the_port_is_the_published_one(whole: bool):
+    check(lambda: VNet(**PORT), "vnet3d_macy.json", log_probabilities, port_name, whole=whole)
 
 
 @pytest.mark.parametrize(("num_classes", "parameters"), [(2, 61_982_682), (9, 62_010_780)])
