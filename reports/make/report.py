@@ -31,10 +31,10 @@ class Inference:
     Attributes:
         low, high: its 95% bootstrap interval over them, in the figure's own unit; None if the
             figure is undefined.
-        p: two-sided, of the paired permutation test against VM-UNet's row (the cell `base` under
-            the paper's protocol, at the dataset's base size), corrected by Holm's method for the
-            tests in this table, dataset and metric. None for that row itself, and everywhere
-            if the grid has no such runs.
+        p: two-sided, of the paired permutation test against VM-UNet's row (the grid's main cell,
+            `base` if it is run, under the paper's protocol, at the dataset's base size), corrected
+            by Holm's method for the tests in this table, dataset and metric. None for that row
+            itself, and everywhere if the grid has no such runs.
         verdict: the place of the interval relative to the published value; None without one.
     """
 

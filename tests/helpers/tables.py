@@ -104,6 +104,7 @@ def make_params(
             volumes=organs,
             cross=dict.fromkeys(cross),
             profiled=[f"isic17-{sizes[0]}"],
+            main_cell="base",
             rivals=list(RIVALS),
             volume_rivals=list(VOLUME_RIVALS),
         ),

@@ -132,6 +132,43 @@ def test_p_is_corrected_for_the_rows_of_a_table_dataset_and_metric(computed):
     assert {key: figure.inference.p for key, figure in by_run.items()} == corrected
 
 
+def test_rivals_are_compared_with_vm_unet_on_the_same_images_and_cases(root):
+    params = make_params(volumes=(64,))
+    rivals, volume_rivals = ("unet", "malunet"), ("vnet", "swin-unet")
+    runs = all_runs(params, cells=("base",), rivals=rivals, volume_rivals=volume_rivals)
+    write_runs(root, params, runs)
+    of_tables = tables(root, params, runs)
+    base = ImageSample(made_up_counts(BASE, 64)["paper"][None])
+    by_run = figures(of_tables["I"], "isic17", "miou")
+    tests = []
+    for cell, protocol, view in by_run:
+        sample = ImageSample(made_up_counts(Run(view, cell, protocol, 42), 64)["paper"][None])
+        itself = (cell, protocol) == ("base", "paper")
+        tests.append(None if itself else permutation_p(base, sample)["miou"])
+    assert len(tests) == 4  # both rivals, and VM-UNet under both protocols
+    assert [figure.inference.p for figure in by_run.values()] == holm(tests)
+    of_volumes = figures(of_tables["II"], "synapse", "hd95")
+    tested = {(cell, protocol): of.inference.p for (cell, protocol, _), of in of_volumes.items()}
+    assert list(tested) == [
+        *(("vnet", "paper"), ("swin-unet", "paper"), ("base", "paper"), ("base", "sound"))
+    ]
+    assert [cell for cell, p in tested.items() if p is None] == [("base", "paper")]
+    # The paper reports no HD95 of V-Net.
+    verdicts = {cell: of.inference.verdict for (cell, *_), of in of_volumes.items()}
+    assert [cell for cell, verdict in verdicts.items() if verdict is None] == ["vnet"]
+
+
+def test_without_the_base_cell_rivals_are_compared_with_the_first_of_the_ablations(root):
+    params = make_params()
+    params.grid.main_cell = "scratch"
+    runs = [Run("isic17-64", cell, "paper", 42) for cell in ("scratch", "unet")]
+    write_runs(root, params, runs)
+    by_run = figures(tables(root, params, runs)["I"], "isic17", "miou")
+    p = {cell: figure.inference.p for (cell, *_), figure in by_run.items()}
+    assert p["scratch"] is None
+    assert 0 < p["unet"] <= 1
+
+
 def test_other_sizes_are_tested_against_the_base_size(computed):
     by_run = figures(computed["VI"], "isic17", "miou")
     assert {view for _, _, view in by_run} == {"isic17-64", "isic17-96", "isic17-128"}

@@ -29,7 +29,8 @@ COLUMNS = (
 )
 NOTES = (
     "Not run here: all measured rows use the common protocol, VM-UNet's own.",
-    "Read in the authors' code, where nothing else is said. A dash: not published, or not found.",
+    "Read in the authors' code, where nothing else is said. A dash: not published, or not found. "
+    "recipes.csv and the page have the whole list.",
 )
 
 

@@ -52,10 +52,12 @@ class Assembler:
         scales = {metric: self._scale(metric) for metric in spec["metrics"]}
         for dataset in spec["datasets"]:
             base_view = self.views.views[dataset].get(self.views.base_sizes[dataset])
+            of_volumes = base_view in self.params.grid.volumes
+            main = "base" if of_volumes else self.params.grid.main_cell
             inferences = statistics.inferences(
                 rows=[self.inputs.of(row.runs.get(dataset, [])) for row in rows],
                 published=[self._published(row.published).get(dataset, {}) for row in rows],
-                base=self._runs_of(base_view, "base", "paper"),
+                base=self._runs_of(base_view, main, "paper"),
                 scales=scales,
             )
             for of_row, inferred in zip(figures, inferences, strict=True):
