@@ -3,8 +3,8 @@
 Reads reports/out/tables/report.json, reports/out/figures/, reports/out/pictures/ and
 reports/templates/page/; writes reports/out/index.html: what was run on what, the main comparison
 and three test cases; then every table with links from each figure to its metrics file and MLflow
-run, every figure, every test case with truth and prediction, and provenance. Scripts, styles and
-pictures are inside: the page loads nothing from a network.
+run, every figure, every test case with truth and prediction and with every model's mask, and
+provenance. Scripts, styles and pictures are inside: the page loads nothing from a network.
 """
 
 import argparse

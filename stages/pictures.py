@@ -4,8 +4,8 @@
 
 Reads params.yaml, reports/figures.yaml, reports/tables.yaml, the files of the view's runs in
 metrics/, and data/arrays/<view>/; writes reports/out/pictures/<view>/: figures as PDF and PNG with
-figures.json, and cases.json, the page's data about every test case: its image or slice, the truth
-and the main cell's predictions as data: URIs.
+figures.json, and cases.json, the page's data about every test case: its image or slice, the truth,
+the main cell's predictions and every other model's mask as data: URIs.
 """
 
 import argparse

@@ -1,13 +1,15 @@
 """Compute all values of the report once, and render its tables.
 
-Reads params.yaml, reports/published.yaml, reports/tables.yaml, reports/templates/tables/ and the
-files of each run of the grid in metrics/; writes reports/out/tables/.
+Reads params.yaml, reports/published.yaml, reports/tables.yaml, reports/recipes.yaml,
+reports/templates/tables/ and the files of each run of the grid in metrics/; writes
+reports/out/tables/.
 
 report.json holds all values: rows, statistics, captions, provenance. It is all that the stages page
 and pdf read of the runs. Each table is also written as .tex and .csv:
 
 table1 to table6: the paper's tables, with published and measured values; table5-cost: parameters,
     FLOPs, speed.
+models: the same cost of the models of Tables I and II; recipes: how their authors train them.
 comparison: every measured row with its interval, difference, verdict and test.
 protocols: the paper protocol against the sound one.
 cross: models on the other dataset's images, if the grid has such tests.

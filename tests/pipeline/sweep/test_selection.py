@@ -10,6 +10,7 @@ from pipeline.sweep.options import SweepOptions
 from pipeline.sweep.plan import Schedule, estimate
 from pipeline.sweep.selection import CELL, select
 from tests.helpers.clone import copy_sources
+from tests.helpers.tables import RIVALS, VOLUME_RIVALS
 from vmunet.errors import InputError
 
 
@@ -46,7 +47,12 @@ def test_a_table_selects_the_cells_that_it_shows(record: Record) -> None:
     }
     sizes = runs(record, tables=["6"])
     assert "isic17-128-base-paper-42" in sizes
-    assert runs(record, tables=["2"]) == {"synapse-64-base-paper-42", "synapse-64-base-sound-42"}
+    assert runs(record, tables=["2"]) == {
+        "synapse-64-base-paper-42",
+        "synapse-64-base-sound-42",
+        *(f"synapse-64-{cell}-paper-42" for cell in VOLUME_RIVALS),
+    }
+    assert {f"isic18-64-{cell}-paper-42" for cell in RIVALS} < runs(record, tables=["1"])
     assert runs(record, tables=["3", "6"]) == third | sizes
     assert runs(record, tables=["3"], cells=["isic18-*-scratch-*"]) == {
         "isic18-64-scratch-paper-42"
