@@ -23,11 +23,14 @@ SCORES = {
 }
 SIZES = {"training_size": "at the training size", "native_size": "at the masks' own size"}
 PROTOCOLS = {
-    ("paper", False): "`paper` repeats the published code. The epoch was chosen by the loss on the "
+    (
+        "paper",
+        False,
+    ): "`paper` repeats VM-UNet's published code. The epoch was chosen by the loss on the "
     "test images, so the scores below are optimistic.",
     ("sound", False): "`sound`: the epoch was chosen on a held-out tenth of the training images; "
     "the test images chose nothing.",
-    ("paper", True): "`paper` repeats the published code. The epoch was chosen by the lowest "
+    ("paper", True): "`paper` repeats VM-UNet's published code. The epoch was chosen by the lowest "
     "training loss.",
     ("sound", True): "`sound`: the epoch was chosen on a held-out sixth of the training cases; the "
     "test cases chose nothing.",

@@ -121,7 +121,6 @@ def test_recipes_are_shown_beside_the_tables_and_not_run(root):
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("malunet:\n", "mal-unet:\n", "no recipe of malunet; add one"),
         ('  batch: "8"\n', "  batch: 8\n", "malunet.batch: expected a text in quotes, not 8"),
         ('  batch: "8"\n', '  batches: "8"\n', "malunet: unknown 'batches'; known: data, opt"),
         ("  source: JCruan519/MALUNet\n", "", "malunet: lacks 'source'"),
@@ -144,7 +143,7 @@ def test_a_mistake_in_a_recipe_is_named(root, old, new, words):
         made(root, params, runs)
 
 
-def test_a_report_without_other_models_needs_no_recipes(root):
-    (root / "reports/recipes.yaml").write_text(json.dumps({}))
-    params, runs = rivals_of(root, rivals=(), volume_rivals=())
+def test_a_model_of_ones_own_needs_no_recipe(root):
+    (root / "reports/recipes.yaml").write_text(json.dumps({"vmunet": RECIPES["vmunet"]}))
+    params, runs = rivals_of(root, rivals=("unet",), volume_rivals=())
     assert not (made(root, params, runs) / "recipes.csv").exists()
