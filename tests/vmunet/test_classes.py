@@ -203,7 +203,9 @@ def task_of(tmp_path, monkeypatch, **facts):
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text(json.dumps(facts))
     params = SimpleNamespace(
-        profile=SimpleNamespace(train=SETTINGS), view=lambda name: SimpleNamespace(size=SIZE)
+        profile=SimpleNamespace(train=SETTINGS),
+        view=lambda name: SimpleNamespace(size=SIZE),
+        cell=lambda name: SimpleNamespace(model="vmunet"),
     )
     return image_task(Run("v", "base", "sound", 1), params)
 

@@ -19,7 +19,7 @@ from pipeline.config.runs import Run
 from pipeline.search.data import search_data
 from pipeline.search.journal import damaged, open_journal
 from pipeline.search.report import draw as draw_plots
-from pipeline.search.space import as_yaml, own_values, space
+from pipeline.search.space import as_yaml, cell_with, overrides, own_values, space
 from pipeline.search.study import SharedStudy, study_facts
 from tests.helpers import fake_trial
 from tests.helpers.search import VIEW, copied, make_project, search, start
@@ -177,7 +177,17 @@ def test_the_first_trial_has_the_cells_own_settings(project: Path) -> None:
     assert trial.params["rotation_limit"] == 180
     other = params.cell("scratch").model_copy(update={"drop_path_rate": 0.21})
     budget = params.profile.train
-    assert own_values(space("images", "sound", budget), other, budget, "images") == {}
+    assert own_values(space("images", "sound", other, budget), other, budget, "images") == {}
+
+
+def test_another_model_has_no_drop_path_to_search(project: Path) -> None:
+    params = load_params()
+    rival, budget = params.cell("unet"), params.profile.train
+    dimensions = space("images", "sound", rival, budget)
+    values = {d.name: d.low for d in dimensions}
+    assert "drop_path_rate" not in values
+    changed = cell_with(rival, overrides(dimensions, values, "images"))
+    assert (changed.model, changed.settings(budget).weight_decay) == ("unet", 1e-4)
 
 
 def test_no_test_image_is_read_and_the_best_cell_can_be_pasted(project: Path) -> None:
@@ -378,7 +388,7 @@ def test_a_process_of_a_search_cannot_open_test_data(project: Path) -> None:
     ("arguments", "message"),
     [
         (["isic99"], "unknown view 'isic99'; known: isic17-32, synapse-32"),
-        ([VIEW, "--cell", "bsae"], "unknown cell 'bsae'; known: .*base"),
+        ([VIEW, "--cell", "bsae"], "unknown cell 'bsae'; known: att-unet, base"),
         ([VIEW, "--trials", "0"], "--trials 0: expected at least 1"),
         ([VIEW, "--parallel", "0"], "--parallel 0: expected at least 1"),
         ([VIEW, "--timeout", "-1"], "--timeout -1.0: expected more than 0 seconds"),

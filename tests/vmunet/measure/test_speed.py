@@ -199,7 +199,8 @@ def test_resident_memory_follows_what_is_claimed() -> None:
 
 
 def measured(works, device) -> dict[str, Measured]:
-    fits = {name: not work.training or sum(work.depths) < 15 for name, work in works.items()}
+    blocks = {name: sum(work.arguments.get("depths", ())) for name, work in works.items()}
+    fits = {name: not work.training or blocks[name] < 15 for name, work in works.items()}
     return {
         name: Measured(2.5, work.batch_size, 12) if fits[name] else Measured(None, None, 0)
         for name, work in works.items()
@@ -219,6 +220,7 @@ def test_the_stage_measures_each_distinct_architecture(tmp_path, monkeypatch, ca
         "2,2,3,2-2,3,2,2",
         "2,2,4,2-2,4,2,2",
         "2,2,9,2-2,9,2,2",
+        *dict.fromkeys((*params.grid.rivals, *params.grid.volume_rivals)),
     ]
     assert written["architectures"]["2,2,2,2-2,2,2,1"] == {
         "inference_images_per_second": 2.5,
@@ -231,6 +233,7 @@ def test_the_stage_measures_each_distinct_architecture(tmp_path, monkeypatch, ca
     deepest = written["architectures"]["2,2,9,2-2,9,2,2"]
     assert deepest["training_images_per_second"] is deepest["training_peak_bytes"] is None
     assert (written["size"], written["dims"]) == (64, [24, 48, 96, 192])
+    assert written["width"] == params.profile.train.width
     assert written["batch_size"] == {"inference": 16, "training": 4}
     assert written["versions"]["torch"] == torch.__version__
     assert written["threads"] == torch.get_num_threads()
@@ -241,7 +244,7 @@ def test_the_stage_measures_each_distinct_architecture(tmp_path, monkeypatch, ca
 
 def test_without_cells_there_is_nothing_to_measure(tmp_path) -> None:
     params = load_params(demo_root())
-    grid = params.grid.model_copy(update={"ablations": []})
+    grid = params.grid.model_copy(update={"ablations": [], "rivals": [], "volume_rivals": []})
     without = params.model_copy(update={"grid": grid})
     stage.speed(without, "isic17-64", tmp_path / "speed.json")
     assert json.loads((tmp_path / "speed.json").read_text())["architectures"] == {}
