@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vmunet.models.parts.bidirectional import conv1x1
+from vmunet.models.parts.mlp import MLP
 
 
 class MapGeneration(nn.Module):
@@ -58,18 +59,6 @@ class SelfAttention(nn.Module):
         return self.to_out(y.permute(0, 2, 3, 1).flatten(2))
 
 
-class MLP(nn.Module):
-    """Linear, GELU, linear, all of the same width."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, dim)
-        self.fc2 = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 class Encoder(nn.Module):
     """Transformer layers on tokens: `(b, n, d) -> (b, n, d)`."""
 
@@ -77,7 +66,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             *[
-                nn.Sequential(PreNorm(dim, SelfAttention(dim, heads)), PreNorm(dim, MLP(dim)))
+                nn.Sequential(
+                    PreNorm(dim, SelfAttention(dim, heads)), PreNorm(dim, MLP(dim, factor=1))
+                )
                 for _ in range(depth)
             ]
         )

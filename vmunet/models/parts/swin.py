@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from vmunet.architecture import by
 from vmunet.errors import InputError
 from vmunet.model import DropPath
+from vmunet.models.parts.mlp import MLP
 
 USUAL_WINDOW = 7
 BLOCKED = -100.0  # added to the score of two positions that the shift brought together
@@ -100,18 +101,6 @@ class WindowAttention(nn.Module):
             bias = (bias + mask[:, None]).repeat(b, 1, 1, 1)  # (b windows, heads, n, n)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.proj(y.transpose(1, 2).reshape(b, windows, n, d))
-
-
-class MLP(nn.Module):
-    """Linear, GELU, linear, four times as wide inside."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class SwinBlock(nn.Module):

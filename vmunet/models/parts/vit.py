@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vmunet.architecture import scaled
+from vmunet.models.parts.mlp import MLP
 from vmunet.models.parts.resnet_v2 import STRIDE, ResNetV2
 
 DIM, HEADS, DEPTH = 768, 12, 12
@@ -61,20 +62,6 @@ class Attention(nn.Module):
         return self.out(mixed)
 
 
-class MLP(nn.Module):
-    """Linear, GELU, linear, four times as wide inside."""
-
-    def __init__(self, dim: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.dropout(F.gelu(self.fc1(x)))
-        return self.dropout(self.fc2(x))
-
-
 class Block(nn.Module):
     """Attention and an MLP on normalised tokens, each added to them: `(b, n, d) -> (b, n, d)`."""
 
@@ -82,7 +69,7 @@ class Block(nn.Module):
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim, EPS)
         self.ffn_norm = nn.LayerNorm(dim, EPS)
-        self.ffn = MLP(dim, DROPOUT)
+        self.ffn = MLP(dim, dropout=DROPOUT)
         self.attn = attention
 
     def feed_forward(self, x: Tensor) -> Tensor:
