@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vmunet.architecture import Model, scaled
 from vmunet.models.parts.conv import conv_norm_relu
+from vmunet.models.parts.kaiming import kaiming_normal
 from vmunet.models.parts.res2net import Res2Net50
 from vmunet.models.parts.resize import resize
 
@@ -38,9 +39,8 @@ class SANet(Model):
         self.linear4 = conv_norm_relu(middle, common, kernel=1)
         self.linear3 = conv_norm_relu(shallow, common, kernel=1)
         self.predict = nn.Conv2d(3 * common, num_classes, kernel_size=1)
-        if not self.predict.weight.is_meta:  # where normal_ would load torch's compiler (2 s)
-            for head in (self.linear5, self.linear4, self.linear3, self.predict):
-                nn.init.kaiming_normal_(next(head.parameters()), nonlinearity="relu")
+        for head in (self.linear5, self.linear4, self.linear3, self.predict):
+            kaiming_normal(next(head.parameters()))
 
     def forward(self, images: Tensor) -> Tensor:
         """`(batch, channels, height, width)` to logits `(batch, num_classes, height, width)`."""
