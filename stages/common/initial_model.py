@@ -9,7 +9,7 @@ from vmunet.settings import TrainSettings
 
 
 def initial_model(
-    cell: Cell, classes: int, settings: TrainSettings, size: int
+    cell: Cell, classes: int, settings: TrainSettings, size: int, brightest: float = 255.0
 ) -> tuple[Any, dict[str, int]]:
     """The cell's model with its initial weights, and the number of tensors that those filled.
 
@@ -20,6 +20,7 @@ def initial_model(
         classes: channels of the model's output.
         settings: the profile's and the cell's; the width of the model, the number of its states.
         size: side of the square images, px.
+        brightest: the images' largest value.
     """
     from vmunet.model import VMUNet
     from vmunet.models import build
@@ -30,7 +31,7 @@ def initial_model(
     files = initial_files(cell)
     if cell.model != VMUNET:
         rival = build(cell.model, classes, size, settings.width)
-        return rival, counts(fill_from_imagenet(rival, files)) if files else {}
+        return rival, counts(fill_from_imagenet(rival, files, brightest)) if files else {}
     depths, depths_decoder = cell.blocks
     model = VMUNet(
         num_classes=classes,

@@ -245,7 +245,9 @@ def hash_inputs(task: Task, cell: Cell) -> dict[str, str]:
 
 def make_model(cell: Cell, task: Task) -> tuple[Any, dict[str, int]]:
     """The cell's model for the task with its initial weights; see `initial_model`."""
-    return initial_model(cell, task.classes, cell.settings(task.settings), task.size)
+    brightest = 255.0 if task.metadata["normalisation"] == "minmax" else 1.0  # of CT slices
+    settings = cell.settings(task.settings)
+    return initial_model(cell, task.classes, settings, task.size, brightest)
 
 
 def forget_finished() -> None:

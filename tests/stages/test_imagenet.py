@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import stages.common.training
+import stages.initial
 from pipeline.config.params import Cell, load_params
 from pipeline.config.sources import WeightsSource
 from stages import weights as stage
@@ -257,3 +258,29 @@ def test_a_runs_hash_is_of_its_own_models_files(weights: Path, monkeypatch) -> N
     for start in (lambda: weights_hash(CELL), lambda: initial_model(CELL, 1, SETTINGS, 64)):
         with pytest.raises(InputError, match=message):
             start()
+
+
+def test_a_cells_record_changes_with_its_own_files_alone(weights: Path, monkeypatch) -> None:
+    cells = {
+        "a": CELL,
+        "b": Cell(model="transfuse"),
+        "c": Cell(model="sanet", init="imagenet"),
+        "d": Cell(init="vmamba-t", drop_path_rate=0.2, depths=[1] * 4, depths_decoder=[1] * 4),
+    }
+    monkeypatch.setattr(stages.initial, "load_params", lambda: SimpleNamespace(cells=cells))
+
+    def records() -> dict[str, str]:
+        stages.initial.main([])
+        return {name: Path(f"data/initial/{name}.json").read_text() for name in cells}
+
+    before = records()
+    assert {name: json.loads(text) for name, text in before.items() if name != "a"} == {
+        "b": {},
+        "c": {"res2net50": None},
+        "d": {"vmamba-t": None},
+    }
+    assert list(json.loads(before["a"])) == ["resnet34", "deit-small"]
+    save_file(tensors(made.res2net50(base=8)), weights / "res2net50.safetensors")
+    after = records()
+    assert [name for name in cells if after[name] != before[name]] == ["c"]
+    assert len(json.loads(after["c"])["res2net50"]) == 64

@@ -57,8 +57,13 @@ def patch_sides(depths: Sequence[int], size: int, stride: int) -> Sides:
         )
     if min(depths, default=0) < 1:
         raise InputError("a training volume has no slices; leave it out")
-    depth, side = (max(stride, min(LONGEST, n) // stride * stride) for n in (min(depths), size))
+    depth, side = (patch_side(n, stride) for n in (min(depths), size))
     return depth, side, side
+
+
+def patch_side(length: int, stride: int) -> int:
+    """A patch's side along an axis of `length` voxels: a multiple of the model's stride."""
+    return max(stride, min(LONGEST, length) // stride * stride)
 
 
 def patches_of(slices: int, size: int, sides: Sequence[int]) -> int:

@@ -15,11 +15,13 @@ checkpoints, the compilation of kernels, and scoring.
 
 The seconds of a step are the median over all rounds. A round measures all models in turn, so that
 a slow moment of the machine affects them all. Each model is made again, does `WARM_UP` steps that
-do not count, and is deleted, so that only one is in memory at a time.
+do not count, and is deleted, so that only one is timed at a time. A model whose timed steps have
+taken `LONG` seconds is not repeated.
 """
 
 import gc
 import multiprocessing
+import os
 import platform
 import signal
 import statistics
@@ -38,6 +40,7 @@ from tqdm import tqdm
 from vmunet.models import MODELS
 from vmunet.protocols import PAPER
 from vmunet.settings import TrainSettings
+from vmunet.threads import in_threads
 from vmunet.training.loop import backward, is_out_of_memory, parameter_groups
 from vmunet.training.losses import training_loss
 from vmunet.training.processor import use_processor
@@ -47,6 +50,7 @@ REPEATS = 3  # timed steps of a model in a round
 ROUNDS = 4
 FEWEST_ROUNDS = 2
 SECONDS = 15.0  # after these no further round begins
+LONG = 3.0  # seconds
 MEMORY_STEPS = 2  # AdamW makes its state in the first step
 IMPORTED_BY_STEPS = ("vmunet.scan.cpu_kernels", "torch._dynamo")
 
@@ -103,8 +107,11 @@ def measure(
     """
     peaks: dict[str, int | None] = {}
     if device.type == "cpu":
-        for name, work in tqdm(workloads.items(), desc="memory", disable=None, leave=False):
-            peaks[name] = peak_on_cpu(work, torch.get_num_threads())
+        threads = torch.get_num_threads()
+        at_once = max(1, (os.cpu_count() or 1) // threads)  # the peaks do not depend on it
+        works = list(workloads.values())
+        found = in_threads(lambda work: peak_on_cpu(work, threads), works, "memory", at_once)
+        peaks = dict(zip(workloads, found, strict=True))
     times: dict[str, list[float]] = {name: [] for name in workloads}
     began = time.monotonic()
     with tqdm(total=ROUNDS * len(workloads), desc="speed", disable=None, leave=False) as bar:
@@ -113,8 +120,8 @@ def measure(
                 break
             for name, work in workloads.items():
                 bar.update()
-                if peaks.get(name, 0) is None:
-                    continue  # it does not fit
+                if peaks.get(name, 0) is None or sum(times[name]) > LONG:
+                    continue  # it does not fit, or is timed
                 seconds_of_steps, peak = _timed(work, device)
                 times[name] += seconds_of_steps
                 if device.type == "cuda" or peak is None:
@@ -162,17 +169,20 @@ def make_step(work: Workload, device: torch.device) -> Step:
 
 
 def _timed(work: Workload, device: torch.device) -> tuple[list[float], int | None]:
-    """Seconds of `REPEATS` steps of a new model, and the GPU's peak bytes.
+    """Seconds of up to `REPEATS` steps of a new model, and the GPU's peak bytes.
 
     If the steps do not fit into memory, an empty list and None.
     """
-    cuda, before, seconds = device.type == "cuda", 0, []
+    cuda, before = device.type == "cuda", 0
+    seconds: list[float] = []
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
     try:
         step = make_step(work, device)
         for repeat in range(WARM_UP + REPEATS):
+            if sum(seconds) > LONG:
+                break
             _synchronise(device)
             began = time.perf_counter()
             step()

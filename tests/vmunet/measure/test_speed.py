@@ -35,13 +35,13 @@ class Steps:
         monkeypatch.setattr(speed, "peak_on_cpu", lambda work, threads: 1000 * work.batch_size)
 
     def make(self, work: Workload, device: torch.device):
-        """The first step of a model takes 100 s, the others a quarter of a second per image."""
+        """The first step of a model takes 100 s, the others a twentieth of a second per image."""
         self.order.append(work.batch_size)
         if work.size > 1000:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         if work.size == 96:
             raise RuntimeError("shape mismatch")
-        steps = iter([100.0] * WARM_UP + [0.25 * work.batch_size] * REPEATS)
+        steps = iter([100.0] * WARM_UP + [0.05 * work.batch_size] * REPEATS)
 
         def step() -> None:
             self.now += next(steps)
@@ -55,11 +55,11 @@ def batches(*sizes: int) -> dict[str, Workload]:
 
 def test_rounds_go_through_all_models_and_warming_up_does_not_count(monkeypatch) -> None:
     steps = Steps(monkeypatch)
-    measured = measure(batches(2, 8), CPU, seconds=1e9)
-    assert steps.order == [2, 8] * ROUNDS
+    measured = measure(batches(2, 4), CPU, seconds=1e9)
+    assert steps.order == [2, 4] * ROUNDS
     assert measured == {
-        "2": Measured(pytest.approx(4.0), 2000, ROUNDS * REPEATS),
-        "8": Measured(pytest.approx(4.0), 8000, ROUNDS * REPEATS),
+        "2": Measured(pytest.approx(20.0), 2000, ROUNDS * REPEATS),
+        "4": Measured(pytest.approx(20.0), 4000, ROUNDS * REPEATS),
     }
 
 
@@ -70,11 +70,19 @@ def test_no_round_begins_after_the_time_is_spent(monkeypatch) -> None:
     assert measured["2"].repetitions == speed.FEWEST_ROUNDS * REPEATS
 
 
+def test_a_slow_model_is_timed_once(monkeypatch) -> None:
+    steps = Steps(monkeypatch)
+    slow = int(20 * speed.LONG) + 1
+    measured = measure(batches(2, slow), CPU, seconds=1e9)
+    assert steps.order == [2, slow] + [2] * (ROUNDS - 1)
+    assert [measured[name].repetitions for name in ("2", str(slow))] == [ROUNDS * REPEATS, 1]
+
+
 def test_what_does_not_fit_is_none_and_the_others_go_on(monkeypatch) -> None:
     steps = Steps(monkeypatch)
     measured = measure({"huge": replace(TINY, size=1024), **batches(4)}, CPU)
     assert measured["huge"] == Measured(None, None, 0)
-    assert measured["4"].images_per_second == pytest.approx(4.0)
+    assert measured["4"].images_per_second == pytest.approx(20.0)
     assert steps.order.count(TINY.batch_size) == 1  # it is not tried again
 
 
@@ -240,6 +248,17 @@ def test_the_stage_measures_each_distinct_architecture(tmp_path, monkeypatch, ca
     assert written["device"] == "CPU"
     assert written["processor"]
     assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_volumes_are_cubes_of_a_patchs_side() -> None:
+    params = load_params(demo_root())
+    sides = {
+        (name, size): work.size
+        for size in (224, 50)
+        for name, _, work in stage.workloads(params, size, dict.fromkeys(stage.MODES, 1))
+    }
+    assert (sides["vnet", 224], sides["vnet", 50]) == (64, 48)
+    assert (sides["unet", 224], sides["unet", 50]) == (224, 50)
 
 
 def test_without_cells_there_is_nothing_to_measure(tmp_path) -> None:

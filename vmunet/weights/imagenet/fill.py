@@ -14,6 +14,10 @@ from vmunet.weights.imagenet.files import FILES, files_for
 from vmunet.weights.imagenet.read import read_published
 from vmunet.weights.imagenet.rules import RULES, Source
 
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours, 0..1
+# The first layer of a model in which no norm takes the images' scale away.
+NORMALISED = {"transfuse": "transformer.patch_embed.proj"}
+
 
 @dataclass(frozen=True)
 class Filled:
@@ -31,13 +35,14 @@ class Filled:
 
 
 @torch.no_grad()
-def fill_from_imagenet(model: Model, files: Mapping[str, Path]) -> Filled:
+def fill_from_imagenet(model: Model, files: Mapping[str, Path], brightest: float = 255.0) -> Filled:
     """Copy the published weights that the model's authors start from into the model.
 
     Args:
         model: a model of width 1, for images of any size that it takes.
         files: the path of each file of `files_for`, as published or as safetensors with the
             published names.
+        brightest: the largest value of the images that the model will see; the smallest is 0.
 
     Raises:
         InputError: the model's authors start at random, or a file is missing, of another network,
@@ -83,6 +88,9 @@ def fill_from_imagenet(model: Model, files: Mapping[str, Path]) -> Filled:
             f"first {first.name} of {tuple(published[first.file][first.name].shape)} for {target} "
             f"of {tuple(own[target].shape)}{reason}"
         )
+    if layer := NORMALISED.get(name_of(model)):
+        weight, bias = f"{layer}.weight", f"{layer}.bias"
+        values[weight], values[bias] = of_raw_images(values[weight], values[bias], brightest)
     for target, value in values.items():
         own[target].copy_(value)
     everything = [(file, name) for file, tensors in published.items() for name in tensors]
@@ -91,6 +99,19 @@ def fill_from_imagenet(model: Model, files: Mapping[str, Path]) -> Filled:
         list(values),
         [f"{file}: {name}" for file, name in everything if (file, name) not in taken],
     )
+
+
+def of_raw_images(weight: Tensor, bias: Tensor, brightest: float) -> tuple[Tensor, Tensor]:
+    """A convolution of images of 0..`brightest`, from that of images that ImageNet's mean and
+    standard deviation normalise. It is exact without padding.
+
+    Args:
+        weight: `(out, 3, height, width)`.
+        bias: `(out,)`.
+        brightest: a positive value.
+    """
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
+    return weight / (brightest * deviation), bias - (weight * mean / deviation).sum((1, 2, 3))
 
 
 def read_file(name: str, path: Path) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tests.helpers import imagenet as made
 from tests.helpers.imagenet import save, tensors
@@ -221,8 +222,22 @@ def test_transfuse_takes_three_stages_and_eight_layers(files) -> None:
             assert f"deit-small: {key}" in filled.unused
         elif key == "pos_embed":
             assert torch.equal(model[f"transformer.{key}"], resized_positions(value, (16, 16)))
-        else:
+        elif not key.startswith("patch_embed."):  # the next test
             assert torch.equal(model[f"transformer.{key}"], value), key
+
+
+@pytest.mark.parametrize("brightest", [255.0, 1.0])
+def test_deit_sees_raw_images_as_it_saw_normalised_ones(brightest: float, files) -> None:
+    model = build("transfuse", size=64, width=WIDTH["transfuse"])
+    fill_from_imagenet(model, files, brightest)
+    random = np.random.default_rng(0)
+    colours = random.random((2, 3, 64, 64), dtype=np.float32)
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    normalised = (colours - mean[:, None, None]) / deviation[:, None, None]
+    published = (NARROW["deit-small"][f"patch_embed.proj.{kind}"] for kind in ("weight", "bias"))
+    expected = F.conv2d(torch.from_numpy(normalised).float(), *published, stride=16)
+    found = model.transformer.patch_embed.proj(torch.from_numpy(colours * np.float32(brightest)))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_files_whose_norms_count_no_batches_are_taken(files, tmp_path: Path) -> None:
