@@ -6,8 +6,8 @@ Reads  params.yaml and the profile: the depths of grid.ablations' cells, the mod
        and grid.volume_rivals, the widths (train.dims, train.width), the size of the view, and the
        batch sizes train.batch_size and evaluate.batch_size.
 Writes metrics/<profile>/<view>/speed.json: VM-UNet's architectures by their depths, other models by
-       their names, all for one class (V-Net: for two, on cubes with the side of a patch). What
-       does not fit into memory has null.
+       their names, all for one class (V-Net: for two, on cubes with the side of a patch, as many
+       as have the voxels of a batch of images). What does not fit into memory has null.
 
 `vmunet.measure.speed` describes the measurement. The figures are valid only for this machine and
 time: another machine has other figures, and other programs that run at the same time change them.
@@ -24,7 +24,7 @@ import torch
 from pipeline.config.params import VMUNET, Params, load_params
 from pipeline.provenance import versions
 from pipeline.stage import run_stage
-from vmunet.data.patches import patch_side
+from vmunet.data.patches import patch_side, patches_of
 from vmunet.files import whole_file
 from vmunet.measure.speed import Workload, architecture_name, device_names, measure
 from vmunet.models import MODELS
@@ -102,18 +102,16 @@ def workloads(
             arguments["num_classes"] = chosen.min_classes
         distinct.setdefault(architecture, (cell.model, arguments, settings))
 
-    def side(model: str) -> int:
-        return size if MODELS[model].dimensions == 2 else patch_side(size, MODELS[model].stride)
-
-    return [
-        (
-            architecture,
-            mode,
-            Workload(model, arguments, side(model), batches[mode], mode == "training", settings),
-        )
-        for architecture, (model, arguments, settings) in distinct.items()
-        for mode in MODES
-    ]
+    named = []
+    for architecture, (model, arguments, settings) in distinct.items():
+        for mode in MODES:
+            side, count = size, batches[mode]
+            if MODELS[model].dimensions == 3:
+                side = patch_side(size, MODELS[model].stride)
+                count = patches_of(count, size, (side,) * 3)
+            workload = Workload(model, arguments, side, count, mode == "training", settings)
+            named.append((architecture, mode, workload))
+    return named
 
 
 if __name__ == "__main__":

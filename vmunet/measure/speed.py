@@ -48,7 +48,6 @@ from vmunet.training.processor import use_processor
 WARM_UP = 1  # steps: the first one compiles kernels and claims memory
 REPEATS = 3  # timed steps of a model in a round
 ROUNDS = 4
-FEWEST_ROUNDS = 2
 SECONDS = 15.0  # after these no further round begins
 LONG = 3.0  # seconds
 MEMORY_STEPS = 2  # AdamW makes its state in the first step
@@ -103,7 +102,7 @@ def measure(
     Args:
         workloads: by name; they are measured in turn.
         device: the GPU, or the CPU with the threads that torch has now.
-        seconds: after these, and `FEWEST_ROUNDS`, no further round begins.
+        seconds: after these no further round begins.
     """
     peaks: dict[str, int | None] = {}
     if device.type == "cpu":
@@ -116,7 +115,7 @@ def measure(
     began = time.monotonic()
     with tqdm(total=ROUNDS * len(workloads), desc="speed", disable=None, leave=False) as bar:
         for done in range(ROUNDS):
-            if done >= FEWEST_ROUNDS and time.monotonic() - began > seconds:
+            if done and time.monotonic() - began > seconds:
                 break
             for name, work in workloads.items():
                 bar.update()

@@ -99,7 +99,7 @@ def _caption(inputs: Inputs, speed: Speed | None) -> Caption:
         wide = "" if speed.width_factor == 1 else f"{speed.width_factor:g} times as wide "
         trained = (
             f"VM-UNet of width {speed.width} and the other models {wide}as published, for 1 class "
-            "(V-Net: 2, and cubes in place of images)"
+            "(V-Net: 2, and cubes in place of images, as many as have the voxels of a batch)"
         )
     return Caption(
         title="Models of Tables I and II: cost",
