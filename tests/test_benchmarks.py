@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import activations, plot, scan_gpu, step_gpu
+from benchmarks import activations, plot, scan_gpu, step_gpu, summary
+from benchmarks.measure import RESULTS
 from benchmarks.published import (
     PublishedVMUNet,
     cross_merge,
@@ -146,3 +147,23 @@ def test_no_figure_without_results(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["plot", "--results", str(tmp_path)])
     with pytest.raises(SystemExit, match="run a benchmark first"):
         plot.main()
+
+
+def test_the_documented_figures_are_those_of_the_results() -> None:
+    text = (RESULTS.parents[1] / "docs/kernels.md").read_text()
+    tables = summary.summary(RESULTS / "h200-2026-11-28").split("\n\n")
+    assert len(tables) == 2
+    for table in tables:
+        assert table in text
+
+
+def test_a_variant_that_fails_and_one_measured_twice() -> None:
+    row = {"size": 256, "variant": "fp32", "seconds": 0.1, "peak_bytes": 8.25e9}
+    results = [
+        {"rows": [row | {"images_per_second": 300.4}, row | {"images_per_second": 320.0}]},
+        {"rows": [{"size": 512, "variant": "fp32", "seconds": None}]},
+    ]
+    assert summary.step_table(results).split("\n")[2:] == [
+        "| 256x256 | fp32 | 300 to 320 | 8.2 |",
+        "| 512x512 | fp32 | does not run | -- |",
+    ]
