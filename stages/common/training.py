@@ -7,6 +7,7 @@ key of the run's MLflow run.
 """
 
 import csv
+import math
 import os
 import time
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from pipeline.provenance import (
     versions,
     write_json,
 )
-from pipeline.stage import OutOfMemoryError
+from pipeline.stage import OutOfMemoryError, TimeOverError
 from stages.common.initial_model import initial_model
 from vmunet.errors import InputError
 from vmunet.files import whole_folder
@@ -62,8 +63,15 @@ class Task:
     metadata: dict[str, Any]
 
 
-def train_run(run: Run, params: Params, task: Task) -> None:
-    """Train the run, or resume it, and write its folder."""
+def train_run(run: Run, params: Params, task: Task, seconds: float = math.inf) -> None:
+    """Train the run, or resume it, and write its folder.
+
+    Args:
+        seconds: the time for this call; after it, training ends with the epoch.
+
+    Raises:
+        TimeOverError: the time is over; the state is saved, and the run's folder is not written.
+    """
     import torch
 
     from pipeline.tracking.header import header_of
@@ -71,9 +79,10 @@ def train_run(run: Run, params: Params, task: Task) -> None:
     from pipeline.tracking.store import milliseconds
     from pipeline.tracking.table_names import tables_of
     from vmunet.protocols import PROTOCOLS
-    from vmunet.training.loop import Progress, Row, is_out_of_memory, train
+    from vmunet.training.loop import Progress, Row, train
     from vmunet.training.losses import training_loss
     from vmunet.training.processor import use_processor
+    from vmunet.training.step import is_out_of_memory
     from vmunet.weights.checkpoints import save_checkpoint
 
     cell, protocol = params.cell(run.cell), PROTOCOLS[run.protocol]
@@ -134,7 +143,13 @@ def train_run(run: Run, params: Params, task: Task) -> None:
             label=run.name,
             micro_batch=micro_batch,
             selection_loss=training_loss(task.classes, protocol.loss_input),
+            seconds=seconds,
         )
+        if progress.epoch < settings.epochs:
+            raise TimeOverError(
+                f"{run.name}: {seconds:g} seconds are over after {progress.epoch} of "
+                f"{settings.epochs} epochs; start it again to go on from there"
+            )
         assert tracker is not None
         record: dict[str, Any] = {
             **facts,
@@ -150,6 +165,8 @@ def train_run(run: Run, params: Params, task: Task) -> None:
             **identity,
             "versions": versions(),
             "seconds": round(progress.seconds, 1),
+            "seconds_of": {part: round(value, 1) for part, value in progress.parts.items()},
+            "step": {"kind": progress.step, "seconds": progress.step_seconds},
         }
         if hash_inputs(task, cell) != hashes:
             # DVC would record the present dependencies; these weights are of the old ones.
@@ -172,7 +189,8 @@ def train_run(run: Run, params: Params, task: Task) -> None:
         state.rename(finished)
     except BaseException as error:
         if tracker is not None:
-            tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            is_stopped = isinstance(error, KeyboardInterrupt | TimeOverError)
+            tracker.finish("KILLED" if is_stopped else "FAILED")
         if is_out_of_memory(error):
             raise OutOfMemoryError(no_memory(run, micro_batch or settings.batch_size)) from error
         raise
