@@ -100,12 +100,16 @@ class SelectionImages:
         is_cuda = device.type == "cuda"
         self._loader = DataLoader(images, batch_size, pin_memory=is_cuda)
         self._kept: tuple[Kept, Kept] | None = None
+        if is_cuda:
+            self._keep(images, torch.cuda.mem_get_info(device)[0] // 4)
+
+    def _keep(self, images: Dataset, room: int) -> None:
         image, target = images[0]
         count = len(cast(Any, images))
-        if is_cuda and count * (image.nbytes + target.nbytes) <= host_bytes() / 8:
-            workers = DataLoader(images, batch_size, num_workers=worker_count())
-            self._kept = keep(workers, device, torch.cuda.mem_get_info(device)[0] // 4)
-            self.at_once = most_at_once(batch_size, count, image[0].numel())
+        if count * (image.nbytes + target.nbytes) <= host_bytes() / 8:
+            loader = DataLoader(images, self._batch_size, num_workers=worker_count())
+            self._kept = keep(loader, self._device, room)
+            self.at_once = most_at_once(self._batch_size, count, image[0].numel())
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches of `at_once` images and their targets."""
