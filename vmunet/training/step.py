@@ -55,13 +55,14 @@ class EagerStep:
         return value
 
     def compiled(self) -> "EagerStep":
-        """The same step with the model compiled by torch, for batches of one shape.
+        """The same step with the compiled model."""
+        return replace(self, model=compiled(self.model))
 
-        Drop path draws as it does without compilation.
-        """
-        options = {"fallback_random": True}
-        network = torch.compile(self.model, dynamic=False, options=options)
-        return replace(self, model=cast(nn.Module, network))
+
+def compiled(model: nn.Module) -> nn.Module:
+    """The model compiled by torch for batches of one shape; drop path draws as in the model."""
+    network = torch.compile(model, dynamic=False, options={"fallback_random": True})
+    return cast(nn.Module, network)
 
 
 def backward(
