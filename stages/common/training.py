@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config.initial import initial_files
 from pipeline.config.params import Cell, Params
@@ -32,6 +32,9 @@ from vmunet.errors import InputError
 from vmunet.files import whole_folder
 from vmunet.models import file_of
 from vmunet.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from vmunet.training.distributed import Group
 
 RESUME = Path(".resume")
 KEPT_SECONDS = 3600
@@ -66,12 +69,45 @@ class Task:
 def train_run(run: Run, params: Params, task: Task, seconds: float = math.inf) -> None:
     """Train the run, or resume it, and write its folder.
 
+    With `train: gpus: N` this process starts N others, which do it together, unless torchrun has
+    started them.
+
     Args:
         seconds: the time for this call; after it, training ends with the epoch.
 
     Raises:
         TimeOverError: the time is over; the state is saved, and the run's folder is not written.
+        InputError: there are fewer GPUs, or other processes, than the settings say.
     """
+    import torch
+
+    from vmunet.training.distributed import ALONE, check, device_of, group_of, joined
+    from vmunet.training.launch import launch
+
+    settings = params.cell(run.cell).settings(task.settings)
+    group = group_of()
+    if group is None and settings.gpus > 1:
+        check(settings.gpus, settings.batch_size, torch.cuda.device_count())
+        words = [run.view, run.cell, run.protocol, str(run.seed)]
+        words += [f"--seconds={seconds}"] if math.isfinite(seconds) else []
+        if status := launch(".".join(task.script.with_suffix("").parts), words, settings.gpus):
+            raise SystemExit(status)
+        return
+    group = group or ALONE
+    if group.size != settings.gpus:
+        raise InputError(
+            f"{run.name}: {group.size} processes were started, and train: gpus is {settings.gpus}; "
+            "make the two equal"
+        )
+    device = device_of(group)
+    with joined(group, device):
+        train_in_group(run, params, task, seconds, device, group)
+
+
+def train_in_group(
+    run: Run, params: Params, task: Task, seconds: float, device: Any, group: "Group"
+) -> None:
+    """`train_run` in one of the processes of a group; process 0 alone writes."""
     import torch
 
     from pipeline.tracking.header import header_of
@@ -99,14 +135,15 @@ def train_run(run: Run, params: Params, task: Task, seconds: float = math.inf) -
     }
     hashes = hash_inputs(task, cell)
     use_processor(params.profile.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     machine = {"device": device_name(device), "threads": torch.get_num_threads()}
     key = hash_json([facts, hashes, machine, versions()])[:32]
     state = RESUME / f"{key}.pt"
     finished = state.with_suffix(".done")
-    if finished.exists():
-        finished.rename(state)
-    forget_finished()
+    if group.leads:
+        if finished.exists():
+            finished.rename(state)
+        forget_finished()
+    group.wait()
 
     torch.manual_seed(run.seed)
     model, filled = make_model(cell, task)
@@ -118,14 +155,16 @@ def train_run(run: Run, params: Params, task: Task, seconds: float = math.inf) -
 
     def on_start(progress: Progress) -> None:
         nonlocal tracker, resumed_from
+        if not group.leads:
+            return
         resumed_from = progress.epoch
         identity["started"] = milliseconds() - round(1000 * progress.seconds)
         header = header_of(facts | provenance | identity, tables_of(run, params))
         tracker = RunTracker(header, progress.history, gpu_gauge(device))
 
     def on_epoch(row: Row) -> None:
-        assert tracker is not None
-        tracker.log_epoch(row)
+        if tracker is not None:
+            tracker.log_epoch(row)
 
     try:
         progress = train(
@@ -144,7 +183,10 @@ def train_run(run: Run, params: Params, task: Task, seconds: float = math.inf) -
             micro_batch=micro_batch,
             selection_loss=training_loss(task.classes, protocol.loss_input),
             seconds=seconds,
+            group=group,
         )
+        if not group.leads:
+            return
         if progress.epoch < settings.epochs:
             raise TimeOverError(
                 f"{run.name}: {seconds:g} seconds are over after {progress.epoch} of "

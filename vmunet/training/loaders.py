@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
+from vmunet.training.distributed import ALONE, Group
 from vmunet.training.processor import threads_allowed
 from vmunet.training.step import Batch
 
@@ -30,18 +31,27 @@ class TrainingBatches:
         batch_size: samples in a batch; the last one of an epoch may be smaller.
         seed: the run's.
         device: on which the model is.
+        group: the processes of the run; each gets its part of every batch, and one sample of the
+            batch if its part is empty.
     """
 
-    def __init__(self, images: Dataset, batch_size: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        images: Dataset,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        group: Group = ALONE,
+    ) -> None:
         self._images = cast(Any, images.dataset if isinstance(images, Subset) else images)
         self._order = EpochOrder(len(cast(Any, images)), seed)
         self._ahead: Iterator[Batch] | None = None
         is_cuda = device.type == "cuda"
-        workers = worker_count() if is_cuda else 0
+        workers = max(1, worker_count() // group.size) if is_cuda else 0
+        self.sizes = [len(batch) for batch in range_batches(len(self._order), batch_size)]
         self._loader = DataLoader(
             images,
-            batch_size,
-            sampler=self._order,
+            batch_sampler=Parts(self._order, batch_size, group),
             num_workers=workers,
             pin_memory=is_cuda,
             persistent_workers=workers > 0,
@@ -81,6 +91,35 @@ class EpochOrder(Sampler[int]):
         return iter(torch.randperm(self._count, generator=generator).tolist())
 
 
+class Parts(Sampler[list[int]]):
+    """A process's part of each batch: indices in the order of `order`."""
+
+    def __init__(self, order: EpochOrder, batch_size: int, group: Group) -> None:
+        self._order, self._batch_size, self._group = order, batch_size, group
+
+    def __len__(self) -> int:
+        return -(-len(self._order) // self._batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(self._order)
+        for batch in range_batches(len(order), self._batch_size):
+            part = self._group.part(len(batch))
+            yield [order[i] for i in batch[part.first : part.last] or batch[:1]]
+
+
+def range_batches(count: int, batch_size: int) -> list[range]:
+    """Batches of the numbers below `count`; the last one may be smaller."""
+    return [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
+
+
+def own_batches(images: Dataset, batch_size: int, group: Group) -> Dataset:
+    """The images of every `group.size`-th batch, of which this process scores them."""
+    if group.size == 1:
+        return images
+    batches = range_batches(len(cast(Any, images)), batch_size)[group.rank :: group.size]
+    return Subset(images, [i for batch in batches for i in batch])
+
+
 class SelectionImages:
     """The images whose mean loss selects the epoch: iterate for batches of them.
 
@@ -100,16 +139,21 @@ class SelectionImages:
         is_cuda = device.type == "cuda"
         self._loader = DataLoader(images, batch_size, pin_memory=is_cuda)
         self._kept: tuple[Kept, Kept] | None = None
-        if is_cuda:
+        self._count = len(cast(Any, images))
+        if is_cuda and self._count:
             self._keep(images, torch.cuda.mem_get_info(device)[0] // 4)
 
     def _keep(self, images: Dataset, room: int) -> None:
         image, target = images[0]
-        count = len(cast(Any, images))
+        count = self._count
         if count * (image.nbytes + target.nbytes) <= host_bytes() / 8:
             loader = DataLoader(images, self._batch_size, num_workers=worker_count())
             self._kept = keep(loader, self._device, room)
             self.at_once = most_at_once(self._batch_size, count, image[0].numel())
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return self._count
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches of `at_once` images and their targets."""

@@ -29,7 +29,14 @@ from vmunet.errors import InputError
 from vmunet.protocols import Protocol
 from vmunet.settings import TrainSettings
 from vmunet.training.capture import Choice, choose_step, wanted_step
-from vmunet.training.loaders import SelectionImages, TrainingBatches, mix, sample_batch
+from vmunet.training.distributed import ALONE, Group, shared
+from vmunet.training.loaders import (
+    SelectionImages,
+    TrainingBatches,
+    mix,
+    own_batches,
+    sample_batch,
+)
 from vmunet.training.losses import Loss
 from vmunet.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from vmunet.training.state import Progress, Row, load_state, save_state
@@ -64,6 +71,7 @@ def train(
     micro_batch: int | None = None,
     selection_loss: Loss | None = None,
     seconds: float = math.inf,
+    group: Group = ALONE,
 ) -> Progress:
     """Train `model` in place and return its best weights and history.
 
@@ -86,6 +94,8 @@ def train(
             Cells whose training losses have different weights are compared by it.
         seconds: training ends early after the epoch in which so many seconds are over, counted
             from this call; the state is written then.
+        group: the processes that train together, connected by `distributed.joined`; each calls this
+            with the same arguments, and process 0 alone writes the state.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -102,10 +112,11 @@ def train(
     on_start(progress)
     if progress.epoch == settings.epochs:
         return progress
-    batches = TrainingBatches(train_images, settings.batch_size, seed, device)
-    eager = EagerStep(model, optimizer, loss, settings, device, micro_batch)
+    batches = TrainingBatches(train_images, settings.batch_size, seed, device, group)
+    network = shared(model, group, device)
+    eager = EagerStep(network, optimizer, loss, settings, device, micro_batch, group=group)
     choice = Choice(eager, "eager")
-    if device.type == "cuda" or wanted != "auto":
+    if group.size == 1 and (device.type == "cuda" or wanted != "auto"):
         model.train()
         if wanted == "auto" and progress.step:
             wanted = progress.step  # a resumed run goes on as it began
@@ -121,7 +132,8 @@ def train(
     progress.step_seconds = choice.seconds or progress.step_seconds
     selection = None
     if selection_images is not None:
-        selection = SelectionImages(selection_images, settings.batch_size, device)
+        own = own_batches(selection_images, settings.batch_size, group)
+        selection = SelectionImages(own, settings.batch_size, device)
     save_seconds, saved_at = 0.0, time.monotonic()
 
     bar = tqdm(
@@ -132,13 +144,13 @@ def train(
         rate = learning_rate(epoch, settings, protocol)
         set_learning_rate(optimizer, rate)
         train_loss = train_epoch(
-            choice.step, model, device, batches, seed, epoch, label, progress.parts
+            choice.step, model, device, batches, seed, epoch, label, progress.parts, group
         )
         if epoch + 1 < settings.epochs:
             batches.load_ahead(epoch + 1)
         chosen_by, trained_at = train_loss, time.monotonic()
         if selection is not None:
-            chosen_by = score(model, selection, selection_loss or loss, settings, device)
+            chosen_by = score(model, selection, selection_loss or loss, settings, device, group)
         if not math.isfinite(chosen_by):
             raise DivergedError(diverged(label, chosen_by, f"after epoch {epoch + 1}"))
         row = {
@@ -160,9 +172,11 @@ def train(
         bar.update()
         bar.set_postfix(train=f"{train_loss:.4f}", selection=f"{chosen_by:.4f}")
         is_over = time.monotonic() - started > seconds
+        if group.size > 1:  # the clock of process 0 counts
+            is_over = bool(group.sum(torch.tensor(float(is_over and group.leads), device=device)))
         # Saving may take at most about a tenth of the time: large models are not saved each epoch.
         due = time.monotonic() - saved_at > 10 * save_seconds or progress.epoch == settings.epochs
-        if state is not None and (due or is_over):
+        if state is not None and group.leads and (due or is_over):
             saving_at = time.monotonic()
             save_state(state, model, optimizer, progress)
             saved_at = time.monotonic()
@@ -183,6 +197,7 @@ def train_epoch(
     epoch: int,
     label: str,
     parts: dict[str, float],
+    group: Group = ALONE,
 ) -> float:
     """Make one pass over the training images and return their mean loss.
 
@@ -208,12 +223,14 @@ def train_epoch(
     )
     for number, (images, targets) in enumerate(bar, 1):
         is_first = epoch == 0 and number == 1
-        losses.add(step(images, targets), len(images))
+        size = batches.sizes[number - 1]
+        parts_of_all = (group.part(size),) if group.size > 1 else ()
+        losses.add(step(images, targets, *parts_of_all), size)
         if is_first or reads_each_loss(device):
             check_loss(losses.last(), label, epoch, number)
         if is_first:
             check_gradients(model, label)
-    values = losses.read()
+    values = losses.read(group)
     for number, value in enumerate(values, 1):
         check_loss(value, label, epoch, number)
     parts["step"] += time.perf_counter() - began - (parts["data"] - waited)
@@ -237,8 +254,17 @@ def score(
     loss: Loss,
     settings: TrainSettings,
     device: torch.device,
+    group: Group = ALONE,
 ) -> float:
-    """Mean loss over the selection images, with fewer of them at once if memory is too small."""
+    """Mean loss over the selection images, with fewer of them at once if memory is too small.
+
+    In a group the selection is this process's part of them, and the mean that of all.
+    """
+    if group.size > 1:
+        own = score(model, selection, loss, settings, device) if len(selection) else 0.0
+        sums = torch.tensor([own * len(selection), len(selection)], device=device).double()
+        total, count = group.sum(sums).tolist()
+        return total / count
     while True:
         try:
             return mean_loss(model, selection, loss, settings, device)

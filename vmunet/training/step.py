@@ -7,6 +7,7 @@ seen when the losses are read.
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 from vmunet.architecture import SeveralHeads
 from vmunet.errors import InputError
 from vmunet.settings import TrainSettings
+from vmunet.training.distributed import ALONE, Group, Part, set_part, unshared, unwrapped
 from vmunet.training.losses import Loss
 
-Step = Callable[[Tensor, Tensor], Tensor]  # (images, targets) -> the loss, a scalar on the device
+Step = Callable[..., Tensor]  # (images, targets) -> the loss, a scalar on the device
 Batch = tuple[Tensor, Tensor]  # images (batch, channels, h, w) and their targets
 
 
@@ -44,15 +46,28 @@ class EagerStep:
     device: torch.device
     micro_batch: int | None = None
     new_gradients: bool = True
+    group: Group = ALONE
 
-    def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Train on a batch and return its mean loss, not yet checked; the gradients stay."""
+    def __call__(self, images: Tensor, targets: Tensor, part: Part | None = None) -> Tensor:
+        """Train on a batch and return its mean loss, not yet checked; the gradients stay.
+
+        Args:
+            part: which samples of the batch these are, in a group of processes; of an empty part
+                there is one sample, which does not count. The parts' losses add up to the batch's.
+        """
         images = images.to(self.device, non_blocking=True)
         targets = targets.to(self.device, non_blocking=True)
         self.optimizer.zero_grad(set_to_none=self.new_gradients)
-        value = backward(self.model, images, targets, self.loss, self.settings, self.micro_batch)
+        share, scale = 1.0, 1.0
+        if part is not None:
+            share = (part.last - part.first) / part.whole
+            scale = share * self.group.size  # the group's gradients are averaged
+            set_part(self.model, part if self.micro_batch is None else None)
+        value = backward(
+            self.model, images, targets, self.loss, self.settings, self.micro_batch, scale
+        )
         self.optimizer.step()
-        return value
+        return value if part is None else value * share
 
     def compiled(self) -> "EagerStep":
         """The same step with the compiled model."""
@@ -72,18 +87,22 @@ def backward(
     loss: Loss,
     settings: TrainSettings,
     micro_batch: int | None = None,
+    scale: float = 1.0,
 ) -> Tensor:
     """Add a batch's gradients to the parameters' and return its mean loss, a scalar.
 
     Args:
         micro_batch: samples at once; each part is weighted by its share of the batch.
+        scale: a factor on the gradients.
     """
     size, total = micro_batch or len(images), []
-    for part, its_targets in zip(images.split(size), targets.split(size), strict=True):
-        value = batch_loss(model, part, its_targets, loss, settings)
-        if len(part) < len(images):
-            value = value * (len(part) / len(images))
-        value.backward()
+    parts = list(zip(images.split(size), targets.split(size), strict=True))
+    for number, (part, its_targets) in enumerate(parts, 1):
+        with nullcontext() if number == len(parts) else unshared(model):
+            value = batch_loss(model, part, its_targets, loss, settings)
+            if len(part) < len(images):
+                value = value * (len(part) / len(images))
+            (value if scale == 1.0 else value * scale).backward()
         total.append(value.detach())
     return total[0] if len(total) == 1 else torch.stack(total).sum()
 
@@ -99,7 +118,7 @@ def batch_loss(
     outputs = _outputs(model, images, settings)
     if isinstance(outputs, Tensor):
         return _loss_of(outputs, targets, loss)
-    heads = cast(SeveralHeads, model).heads
+    heads = cast(SeveralHeads, unwrapped(model)).heads
     return torch.stack(
         [heads[name] * _loss_of(outputs[name], targets, loss) for name in outputs]
     ).sum()
@@ -149,9 +168,9 @@ class Losses:
         """The last batch's loss; waits for the device."""
         return self._values[-1].item()
 
-    def read(self) -> list[float]:
-        """All losses, in order; waits for the device, once."""
-        return torch.stack(self._values).tolist()
+    def read(self, group: Group = ALONE) -> list[float]:
+        """All losses, in order, added up over the group; waits for the device, once."""
+        return group.sum(torch.stack(self._values)).tolist()
 
     def mean(self, values: list[float]) -> float:
         """The mean over the samples of the values that were read."""
