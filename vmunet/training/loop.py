@@ -262,7 +262,8 @@ def score(
     """
     if group.size > 1:
         own = score(model, selection, loss, settings, device) if len(selection) else 0.0
-        sums = torch.tensor([own * len(selection), len(selection)], device=device).double()
+        values = [own * len(selection), len(selection)]
+        sums = torch.tensor(values, dtype=torch.float64, device=device)
         total, count = group.sum(sums).tolist()
         return total / count
     while True:
