@@ -17,7 +17,7 @@ is not counted: in it workers start and steps are captured. The parts of an epoc
     rest        copies of the best weights, and the loop's own work
 
 Images per second are the training images divided by the median of whole epochs. Made-up arrays are
-1,500 and 650 noisy discs of 256 px.
+1,500 and 650 noisy discs of 256 px. No GPU has run this yet.
 """
 
 import argparse

@@ -182,14 +182,15 @@ def test_a_loss_that_is_read_late_ends_the_run_with_the_state_of_the_last_good_e
             label="c",
         )
     kept = torch.load(state, weights_only=True)
-    assert kept["progress"]["epoch"] == len(rows) == 2
-    assert kept["progress"]["history"] == rows
-    good, _ = run(settings=replace(SETTINGS, epochs=2))
-    assert rows == good.history
+    done = kept["progress"]["epoch"]
+    assert 1 <= done <= len(rows) == 2  # not each epoch is saved
+    good, good_model = run(settings=replace(SETTINGS, epochs=done))
+    assert kept["progress"]["history"] == good.history == rows[:done]
+    for name, tensor in good_model.state_dict().items():
+        assert torch.equal(kept["model"][name], tensor), name
     best = kept["progress"]["best_weights"]
     for name, tensor in good.best_weights.items():
         assert torch.equal(best[name], tensor), name
-    assert all(tensor.isfinite().all() for tensor in kept["model"].values())
 
 
 def test_late_reads_change_no_bit(late_reads: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,8 +237,8 @@ def test_late_reads_ask_the_device_once_a_pass(
 def test_a_run_in_parts_of_limited_time_ends_with_the_same_bits(tmp_path: Path) -> None:
     whole, model = run()
     state, epochs = tmp_path / "state.pt", []
-    for seconds in (1e-9, 1e-9, math.inf):
-        again = tiny_model(seed=99)
+    for seed, seconds in enumerate((1e-9, 1e-9, math.inf)):
+        again = tiny_model(seed)
         images = Discs(), Discs(4)
         part = train(again, *images, LOSS, SETTINGS, PAPER, 7, CPU, state, seconds=seconds)
         epochs.append(part.epoch)
