@@ -55,6 +55,7 @@ gpu: setup-test
 	-$(BIN)/python -m pytest -m gpu
 	$(BIN)/python -m benchmarks.scan_gpu
 	$(BIN)/python -m benchmarks.step_gpu
+	$(BIN)/python -m benchmarks.epoch_gpu
 	$(BIN)/python -m benchmarks.plot
 
 lint: setup-test

@@ -15,23 +15,31 @@ from typing import Any
 
 from benchmarks.measure import RESULTS
 
-# Okabe and Ito's colours, which readers with colour-blindness can tell apart.
-BLUE, ORANGE, GREY, SKY, GREEN, VERMILION = (
+# Okabe and Ito's colours, which readers with colour-blindness can tell apart, and Tol's wine.
+BLUE, ORANGE, GREY, SKY, GREEN, VERMILION, YELLOW, PURPLE, BLACK, WINE = (
     "#0072B2",
     "#E69F00",
     "#999999",
     "#56B4E9",
     "#009E73",
     "#D55E00",
+    "#F0E442",
+    "#CC79A7",
+    "#000000",
+    "#882255",
 )
 SCANS = {"triton": BLUE, "published": ORANGE, "reference": GREY}
 VARIANTS = {
     "published-fp32": ORANGE,
     "fp32": BLUE,
     "fp32-compiled": SKY,
+    "fp32-graph": PURPLE,
+    "fp32-compiled-graph": WINE,
     "published-bf16": VERMILION,
     "bf16": GREEN,
     "bf16-compiled": GREY,
+    "bf16-graph": YELLOW,
+    "bf16-compiled-graph": BLACK,
 }
 
 

@@ -10,16 +10,21 @@ parameters). Variants:
 
     fp32, bf16                      ours; bf16 under autocast
     fp32-compiled, bf16-compiled    the same model through torch.compile, for fixed shapes
+    fp32-graph, bf16-graph          the step as one CUDA graph
+    fp32-compiled-graph, bf16-compiled-graph
+                                    the step of the compiled model as one CUDA graph
     published-fp32, published-bf16  SS2D as VMamba v0 and VM-UNet compute it (four copies,
                                     mamba-ssm's CUDA scan, merge), left out if mamba-ssm is not
                                     installed
 
-All variants train the same parameters with the same optimizer. They are measured one after the
-other, then again in reverse order, so that a drift of the device affects both ends; seconds are
-medians over both sweeps, by CUDA events, and `sweeps` has the median of each. A variant that
-fails, usually because memory is too small, has a row that says so. Peak memory is the memory of
-all tensors, parameters and optimizer included. Settings are PyTorch's defaults (float32 products
-without TF32, convolutions with it).
+Except for the published path's model, the steps are those of a training run
+(vmunet.training.capture). All variants train the same parameters with the same optimizer. They are
+measured one after the other, then again in reverse order, so that a drift of the device affects
+both ends; seconds are medians over both sweeps, by CUDA events, and `sweeps` has the median of
+each. A variant that fails, usually because memory is too small, has a row that says so. Peak memory
+is the memory of all tensors, parameters and optimizer included. Settings are PyTorch's defaults
+(float32 products without TF32, convolutions with it). The graph variants have not been measured on
+a GPU yet.
 """
 
 import gc
@@ -34,17 +39,27 @@ from torch import Tensor, nn
 from benchmarks.measure import WARM_UP, arguments, gpu, need_cuda, quartiles, save, write
 from benchmarks.published import PublishedVMUNet, cuda_scan
 from vmunet import VMUNet
-from vmunet.training.losses import bce_dice
+from vmunet.protocols import PAPER
+from vmunet.settings import TrainSettings
+from vmunet.training.capture import CapturedStep, record_graph
+from vmunet.training.losses import training_loss
+from vmunet.training.optimizer import make_optimizer
+from vmunet.training.step import EagerStep, compiled
 
 VARIANTS = (
     "fp32",
     "bf16",
     "fp32-compiled",
     "bf16-compiled",
+    "fp32-graph",
+    "bf16-graph",
+    "fp32-compiled-graph",
+    "bf16-compiled-graph",
     "published-fp32",
     "published-bf16",
 )
-Step = Callable[[Tensor, Tensor], None]
+Step = Callable[[], object]
+Prepare = Callable[[Tensor, Tensor], Step]  # images, masks -> a step on them
 Sweep = tuple[list[float], int, str | None]  # seconds of each step, peak bytes, the error
 
 
@@ -54,7 +69,7 @@ def networks_for(names: Sequence[str]) -> dict[str, Any]:
     model = VMUNet().cuda()
     networks: dict[str, Any] = {"": model}
     if any("compiled" in name for name in names):
-        networks["compiled"] = torch.compile(model, dynamic=False)
+        networks["compiled"] = compiled(model)
     scan = cuda_scan()
     if scan is not None and any("published" in name for name in names):
         published = PublishedVMUNet(scan)
@@ -73,27 +88,35 @@ def difference(model: nn.Module, other: nn.Module) -> float:
     return ((logits - others).norm() / logits.norm()).item()
 
 
-def training_steps(networks: dict[str, Any], names: Sequence[str]) -> dict[str, Step]:
+def training_steps(networks: dict[str, Any], names: Sequence[str]) -> dict[str, Prepare]:
     """A step for each variant with a network, all with the same optimizer."""
-    optimizer = torch.optim.AdamW(networks[""].parameters(), lr=1e-3, fused=True)
+    model = networks[""]
+    device = next(model.parameters()).device
+    optimizer = make_optimizer(model, TrainSettings(), PAPER, device)
+    loss = training_loss(1, "probabilities")
 
-    def step(network: nn.Module, half: bool, images: Tensor, masks: Tensor) -> None:
-        optimizer.zero_grad()
-        with torch.autocast("cuda", torch.bfloat16, enabled=half):
-            logits = network(images)
-        bce_dice(logits, masks, "probabilities").backward()
-        optimizer.step()
+    def prepare(
+        network: nn.Module, half: bool, is_captured: bool, images: Tensor, masks: Tensor
+    ) -> Step:
+        settings = TrainSettings(precision="bf16" if half else "fp32")
+        eager = EagerStep(network, optimizer, loss, settings, images.device)
+        if not is_captured:
+            return partial(eager, images, masks)
+        return partial(CapturedStep(eager, (images, masks), eager, record_graph), images, masks)
 
-    steps: dict[str, Step] = {}
+    steps: dict[str, Prepare] = {}
     for name in names:
         kind = next((kind for kind in ("compiled", "published") if kind in name), "")
         if kind in networks:
-            steps[name] = partial(step, networks[kind], "bf16" in name)
+            steps[name] = partial(prepare, networks[kind], "bf16" in name, "graph" in name)
     return steps
 
 
-def sweep(step: Callable[[], None], rounds: int) -> tuple[list[float], int]:
+def sweep(prepare: Callable[[], Step], rounds: int) -> tuple[list[float], int]:
     """Seconds of each of `rounds` steps, and the peak of allocated bytes."""
+    torch.cuda.reset_peak_memory_stats()
+    step = prepare()
+    peak = torch.cuda.max_memory_allocated()  # a graph claims its memory when it is captured
     for _ in range(WARM_UP):
         step()
     torch.cuda.synchronize()
@@ -105,13 +128,13 @@ def sweep(step: Callable[[], None], rounds: int) -> tuple[list[float], int]:
         mark.record()
     torch.cuda.synchronize()
     seconds = [a.elapsed_time(b) / 1e3 for a, b in pairwise(marks)]
-    return seconds, torch.cuda.max_memory_allocated()
+    return seconds, max(peak, torch.cuda.max_memory_allocated())
 
 
-def try_sweep(step: Callable[[], None], rounds: int) -> Sweep:
+def try_sweep(prepare: Callable[[], Step], rounds: int) -> Sweep:
     """`sweep`, or the error that ended it."""
     try:
-        result: Sweep = *sweep(step, rounds), None
+        result: Sweep = *sweep(prepare, rounds), None
     except torch.cuda.OutOfMemoryError:
         result = [], 0, "out of memory"
     except Exception as error:  # torch.compile's and Triton's errors are not RuntimeErrors
@@ -123,18 +146,18 @@ def try_sweep(step: Callable[[], None], rounds: int) -> Sweep:
 
 
 def measure(
-    steps: dict[str, Step], batch: int, size: int, rounds: int, done: Callable[[dict], None]
+    steps: dict[str, Prepare], batch: int, size: int, rounds: int, done: Callable[[dict], None]
 ) -> None:
     """One row for each variant at one size; `done` is called with each row when it is complete."""
     images = 255 * torch.rand(batch, 3, size, size, device="cuda")
     masks = (torch.rand(batch, 1, size, size, device="cuda") > 0.5).float()
     first = {}
-    for name, step in steps.items():
-        first[name] = try_sweep(partial(step, images, masks), rounds)
+    for name, prepare in steps.items():
+        first[name] = try_sweep(partial(prepare, images, masks), rounds)
         done(row(name, batch, size, [first[name]]))
-    for name, step in reversed(steps.items()):
+    for name, prepare in reversed(steps.items()):
         if first[name][2] is None:
-            again = try_sweep(partial(step, images, masks), rounds)
+            again = try_sweep(partial(prepare, images, masks), rounds)
             done(row(name, batch, size, [first[name], again]))
 
 
@@ -153,7 +176,7 @@ def row(name: str, batch: int, size: int, sweeps: list[Sweep]) -> dict[str, Any]
 
 def line(row: dict[str, Any]) -> str:
     """A row of the table."""
-    head = f"{row['variant']:16}{row['batch']:>4} x {row['size']:<5}"
+    head = f"{row['variant']:21}{row['batch']:>4} x {row['size']:<5}"
     if row["seconds"] is None:
         return f"{head}  {row['note']}"
     return (
@@ -190,7 +213,7 @@ def main() -> None:
         print(line(row), flush=True)
 
     print(
-        f"{'variant':16}{'batch, size':12}{'images/s':>10}{'ms a step':>11}{'GB':>9}{'sweeps':>8}"
+        f"{'variant':21}{'batch, size':12}{'images/s':>10}{'ms a step':>11}{'GB':>9}{'sweeps':>8}"
     )
     for size in options.sizes:
         measure(steps, options.batch, size, options.rounds, done)

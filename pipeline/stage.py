@@ -6,6 +6,8 @@
     A sweep tries again.
 75  out of memory (sysexits' EX_TEMPFAIL): a training stage may be started again with
     VMUNET_MICRO_BATCH, which divides each batch into smaller parts. A sweep does so.
+124 the time that --seconds gave a training is over (the status of timeout(1)); the same command
+    goes on from the epoch that was reached.
 
 Any other status (1 with a traceback, or a signal's) means a mistake in the code or a kill. A sweep
 tries again.
@@ -24,6 +26,7 @@ from vmunet.errors import InputError
 WRONG_INPUT = 2
 IO_FAILED = 74
 OUT_OF_MEMORY = 75
+TIME_OVER = 124
 WRONG_PATH = (
     FileNotFoundError,
     FileExistsError,
@@ -37,6 +40,10 @@ class OutOfMemoryError(Exception):
     """A batch does not fit into memory; the message says what may help."""
 
 
+class TimeOverError(Exception):
+    """A training has used the time that it was given; its state is saved."""
+
+
 def run_stage(main: Callable[[], None]) -> None:
     """Run `main`; an error with one of this module's statuses ends in one line and this status."""
     try:
@@ -44,6 +51,8 @@ def run_stage(main: Callable[[], None]) -> None:
             main()
     except OutOfMemoryError as error:
         end(error, OUT_OF_MEMORY)
+    except TimeOverError as error:
+        end(error, TIME_OVER)
     except InputError as error:
         end(error, WRONG_INPUT)
     except OSError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.params import Params, load_params
-from pipeline.config.runs import Run, parse_run
+from pipeline.config.runs import Run, parse_training
 from pipeline.stage import run_stage
 from stages.common.training import Task, train_run
 from vmunet.errors import InputError
@@ -17,8 +17,8 @@ from vmunet.settings import PUBLISHED, Augmentation
 
 def main(argv: list[str] | None = None) -> None:
     """Train VIEW CELL PROTOCOL SEED."""
-    run, params = parse_run(argv, "train", __doc__), load_params()
-    train_run(run, params, image_task(run, params))
+    (run, seconds), params = parse_training(argv, "train", __doc__), load_params()
+    train_run(run, params, image_task(run, params), seconds)
 
 
 def image_task(run: Run, params: Params, protocol: Protocol | None = None) -> Task:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.params import Params, load_params
-from pipeline.config.runs import Run, parse_run
+from pipeline.config.runs import Run, parse_training
 from pipeline.stage import run_stage
 from stages.common.training import Task, train_run
 from vmunet.protocols import PROTOCOLS, Protocol
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> None:
     """Train VIEW CELL PROTOCOL SEED."""
-    run, params = parse_run(argv, "train_volumes", __doc__), load_params()
-    train_run(run, params, organ_task(run, params))
+    (run, seconds), params = parse_training(argv, "train_volumes", __doc__), load_params()
+    train_run(run, params, organ_task(run, params), seconds)
 
 
 def organ_task(run: Run, params: Params, protocol: Protocol | None = None) -> Task:

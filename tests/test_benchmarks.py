@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import activations, plot, scan_gpu, step_gpu, summary
+from benchmarks import activations, epoch_gpu, plot, scan_gpu, step_gpu, summary
 from benchmarks.measure import RESULTS
 from benchmarks.published import (
     PublishedVMUNet,
@@ -82,7 +82,7 @@ def test_floor_of_a_scan() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it is about machines without CUDA")
-@pytest.mark.parametrize("module", [scan_gpu, step_gpu])
+@pytest.mark.parametrize("module", [scan_gpu, step_gpu, epoch_gpu])
 def test_without_cuda_one_line(module, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmark"])
     with pytest.raises(SystemExit) as ended:
@@ -167,3 +167,42 @@ def test_a_variant_that_fails_and_one_measured_twice() -> None:
         "| 256x256 | fp32 | 300 to 320 | 8.2 |",
         "| 512x512 | fp32 | does not run | -- |",
     ]
+
+
+def test_epochs_taken_apart_on_a_processor(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("VMUNET_STEP", "")
+    output = tmp_path / "epochs.json"
+    monkeypatch.setattr(sys, "argv", ["epoch_gpu", "--quick", "--output", str(output)])
+    epoch_gpu.main()
+    result = json.loads(output.read_text())
+    assert (result["train_images"], result["selection_images"]) == (10, 5)
+    (row,) = [row for row in result["rows"] if row["kind"] == "eager"]
+    parts = row["parts"]
+    assert set(parts) == set(epoch_gpu.PARTS)
+    assert min(parts[part] for part in ("data", "step", "selection", "saving")) > 0
+    assert sum(parts.values()) == pytest.approx(row["seconds"], rel=0.3)
+    assert row["images_per_second"] == pytest.approx(10 / row["seconds"])
+    assert str(output) in capsys.readouterr().out
+
+
+def test_epochs_of_given_arrays(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("VMUNET_STEP", "")
+    arrays = tmp_path / "arrays"
+    epoch_gpu.write_arrays(arrays, {"train": 6, "test": 3}, 32)
+    options = ["--quick", "--arrays", str(arrays), "--output", str(tmp_path / "e.json")]
+    monkeypatch.setattr(sys, "argv", ["epoch_gpu", *options])
+    epoch_gpu.main()
+    result = json.loads((tmp_path / "e.json").read_text())
+    assert (result["arrays"], result["train_images"]) == (str(arrays), 6)
+
+
+def test_variants_of_a_step_have_a_network() -> None:
+    """The graph variants take the network of the same name without a graph."""
+    networks = {"": torch.nn.Conv2d(3, 1, 1), "compiled": torch.nn.Conv2d(3, 1, 1)}
+    steps = step_gpu.training_steps(networks, step_gpu.VARIANTS)
+    assert {name for name in step_gpu.VARIANTS if "published" not in name} == set(steps)
+    for name, prepare in steps.items():
+        network, is_half, is_captured = prepare.args
+        assert network is networks["compiled" if "compiled" in name else ""]
+        assert (is_half, is_captured) == (name.startswith("bf16"), name.endswith("graph"))
+    assert set(step_gpu.VARIANTS) == set(plot.VARIANTS)

@@ -40,12 +40,17 @@ class DropPath(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
+        # (first, last, whole) if x is a part of a batch of `whole` samples: the draws are for all.
+        self.part: tuple[int, int, int] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.rate == 0.0 or not self.training:
             return x
         keep = 1.0 - self.rate
-        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        first, _, whole = self.part or (0, len(x), len(x))
+        mask = x.new_empty((whole,) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        if self.part:
+            mask = mask[min(first, whole - 1) :][: len(x)]  # of an empty part x has one sample
         return x * (mask / keep)
 
 

@@ -20,6 +20,7 @@ class TrainSettings:
         eta_min: smallest learning rate.
         weight_decay: AdamW's decoupled weight decay.
         precision: `fp32`, or `bf16` for autocast (the scan's state stays fp32).
+        gpus: GPUs of this machine that share each batch (`vmunet.training.distributed`).
 
     Raises:
         ValueError: a value is out of range.
@@ -37,10 +38,11 @@ class TrainSettings:
     eta_min: float = 1e-5
     weight_decay: float = 1e-2
     precision: Literal["fp32", "bf16"] = "fp32"
+    gpus: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.t_max, self.batch_size, self.states) < 1:
-            raise ValueError("epochs, t_max, batch_size and states must be at least 1")
+        if min(self.epochs, self.t_max, self.batch_size, self.states, self.gpus) < 1:
+            raise ValueError("epochs, t_max, batch_size, states and gpus must be at least 1")
         if not 0 < self.eta_min <= self.learning_rate < math.inf:
             raise ValueError("0 < eta_min <= learning_rate must hold")
         if not 0 <= self.weight_decay < math.inf:

@@ -1,6 +1,7 @@
 """The declared runs: their names and folders."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,12 +75,42 @@ def own_names(root: Path = Path(".")) -> set[str]:
 
 def parse_run(argv: Sequence[str] | None, stage: str, about: str | None) -> Run:
     """The run that a stage's command line names: VIEW CELL PROTOCOL SEED."""
+    return _run_of(_run_parser(stage, about).parse_args(argv))
+
+
+def parse_training(argv: Sequence[str] | None, stage: str, about: str | None) -> tuple[Run, float]:
+    """The run that a training's command line names, and its --seconds, infinite by default."""
+    parser = _run_parser(stage, about)
+    parser.add_argument(
+        "--seconds",
+        type=positive,
+        default=math.inf,
+        metavar="N",
+        help="end after the epoch in which N seconds are over, with exit status 124; the same "
+        "command goes on from there",
+    )
+    arguments = parser.parse_args(argv)
+    return _run_of(arguments), arguments.seconds
+
+
+def _run_parser(stage: str, about: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=about)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("view", help="a dataset at a size, such as isic17-256, or your own dataset")
     parser.add_argument("cell", help="a cell of params.yaml, such as base")
     parser.add_argument("protocol", choices=["paper", "sound"])
     parser.add_argument("seed", type=int)
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def _run_of(arguments: argparse.Namespace) -> Run:
     kind = OwnRun if arguments.view in own_names() else Run
     return kind(arguments.view, arguments.cell, arguments.protocol, arguments.seed)
+
+
+def positive(text: str) -> float:
+    """A number of seconds; argparse explains the ValueError."""
+    value = float(text)
+    if not value > 0:
+        raise ValueError
+    return value

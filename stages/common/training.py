@@ -7,12 +7,13 @@ key of the run's MLflow run.
 """
 
 import csv
+import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config.initial import initial_files
 from pipeline.config.params import Cell, Params
@@ -25,12 +26,15 @@ from pipeline.provenance import (
     versions,
     write_json,
 )
-from pipeline.stage import OutOfMemoryError
+from pipeline.stage import OutOfMemoryError, TimeOverError
 from stages.common.initial_model import initial_model
 from vmunet.errors import InputError
 from vmunet.files import whole_folder
 from vmunet.models import file_of
 from vmunet.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from vmunet.training.distributed import Group
 
 RESUME = Path(".resume")
 KEPT_SECONDS = 3600
@@ -62,8 +66,48 @@ class Task:
     metadata: dict[str, Any]
 
 
-def train_run(run: Run, params: Params, task: Task) -> None:
-    """Train the run, or resume it, and write its folder."""
+def train_run(run: Run, params: Params, task: Task, seconds: float = math.inf) -> None:
+    """Train the run, or resume it, and write its folder.
+
+    With `train: gpus: N` this process starts N others, which do it together, unless torchrun has
+    started them.
+
+    Args:
+        seconds: the time for this call; after it, training ends with the epoch.
+
+    Raises:
+        TimeOverError: the time is over; the state is saved, and the run's folder is not written.
+        InputError: there are fewer GPUs, or other processes, than the settings say.
+    """
+    import torch
+
+    from vmunet.training.distributed import ALONE, check, device_of, group_of, joined
+    from vmunet.training.launch import launch
+
+    settings = params.cell(run.cell).settings(task.settings)
+    group = group_of()
+    if group is None and settings.gpus > 1:
+        check(settings.gpus, settings.batch_size, torch.cuda.device_count())
+        words = [run.view, run.cell, run.protocol, str(run.seed)]
+        words += [f"--seconds={seconds}"] if math.isfinite(seconds) else []
+        if status := launch(".".join(task.script.with_suffix("").parts), words, settings.gpus):
+            raise SystemExit(status)
+        return
+    group = group or ALONE
+    if group.size != settings.gpus:
+        raise InputError(
+            f"{run.name}: {group.size} processes were started, and train: gpus is {settings.gpus}; "
+            "make the two equal"
+        )
+    device = device_of(group)
+    with joined(group, device):
+        train_in_group(run, params, task, seconds, device, group)
+
+
+def train_in_group(
+    run: Run, params: Params, task: Task, seconds: float, device: Any, group: "Group"
+) -> None:
+    """`train_run` in one of the processes of a group; process 0 alone writes."""
     import torch
 
     from pipeline.tracking.header import header_of
@@ -71,9 +115,10 @@ def train_run(run: Run, params: Params, task: Task) -> None:
     from pipeline.tracking.store import milliseconds
     from pipeline.tracking.table_names import tables_of
     from vmunet.protocols import PROTOCOLS
-    from vmunet.training.loop import Progress, Row, is_out_of_memory, train
+    from vmunet.training.loop import Progress, Row, train
     from vmunet.training.losses import training_loss
     from vmunet.training.processor import use_processor
+    from vmunet.training.step import is_out_of_memory
     from vmunet.weights.checkpoints import save_checkpoint
 
     cell, protocol = params.cell(run.cell), PROTOCOLS[run.protocol]
@@ -90,14 +135,15 @@ def train_run(run: Run, params: Params, task: Task) -> None:
     }
     hashes = hash_inputs(task, cell)
     use_processor(params.profile.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     machine = {"device": device_name(device), "threads": torch.get_num_threads()}
     key = hash_json([facts, hashes, machine, versions()])[:32]
     state = RESUME / f"{key}.pt"
     finished = state.with_suffix(".done")
-    if finished.exists():
-        finished.rename(state)
-    forget_finished()
+    if group.leads:
+        if finished.exists():
+            finished.rename(state)
+        forget_finished()
+    group.wait()
 
     torch.manual_seed(run.seed)
     model, filled = make_model(cell, task)
@@ -109,14 +155,16 @@ def train_run(run: Run, params: Params, task: Task) -> None:
 
     def on_start(progress: Progress) -> None:
         nonlocal tracker, resumed_from
+        if not group.leads:
+            return
         resumed_from = progress.epoch
         identity["started"] = milliseconds() - round(1000 * progress.seconds)
         header = header_of(facts | provenance | identity, tables_of(run, params))
         tracker = RunTracker(header, progress.history, gpu_gauge(device))
 
     def on_epoch(row: Row) -> None:
-        assert tracker is not None
-        tracker.log_epoch(row)
+        if tracker is not None:
+            tracker.log_epoch(row)
 
     try:
         progress = train(
@@ -134,7 +182,16 @@ def train_run(run: Run, params: Params, task: Task) -> None:
             label=run.name,
             micro_batch=micro_batch,
             selection_loss=training_loss(task.classes, protocol.loss_input),
+            seconds=seconds,
+            group=group,
         )
+        if not group.leads:
+            return
+        if progress.epoch < settings.epochs:
+            raise TimeOverError(
+                f"{run.name}: {seconds:g} seconds are over after {progress.epoch} of "
+                f"{settings.epochs} epochs; start it again to go on from there"
+            )
         assert tracker is not None
         record: dict[str, Any] = {
             **facts,
@@ -150,6 +207,8 @@ def train_run(run: Run, params: Params, task: Task) -> None:
             **identity,
             "versions": versions(),
             "seconds": round(progress.seconds, 1),
+            "seconds_of": {part: round(value, 1) for part, value in progress.parts.items()},
+            "step": {"kind": progress.step, "seconds": progress.step_seconds},
         }
         if hash_inputs(task, cell) != hashes:
             # DVC would record the present dependencies; these weights are of the old ones.
@@ -172,7 +231,8 @@ def train_run(run: Run, params: Params, task: Task) -> None:
         state.rename(finished)
     except BaseException as error:
         if tracker is not None:
-            tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            is_stopped = isinstance(error, KeyboardInterrupt | TimeOverError)
+            tracker.finish("KILLED" if is_stopped else "FAILED")
         if is_out_of_memory(error):
             raise OutOfMemoryError(no_memory(run, micro_batch or settings.batch_size)) from error
         raise

@@ -8,7 +8,7 @@ from pipeline.stage import OUT_OF_MEMORY, OutOfMemoryError, run_stage
 from stages.common.training import micro_batch_of, no_memory
 from vmunet.errors import InputError
 from vmunet.settings import TrainSettings
-from vmunet.training.loop import is_out_of_memory
+from vmunet.training.step import is_out_of_memory
 
 RUN = Run("isic17-32", "base", "paper", 1)
 

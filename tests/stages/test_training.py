@@ -11,6 +11,7 @@ import pipeline.tracking.table_names
 import stages.common.training
 from pipeline.config.params import Cell
 from pipeline.config.runs import Run
+from pipeline.stage import TIME_OVER, TimeOverError, run_stage
 from pipeline.tracking import client
 from pipeline.tracking.live import RunTracker
 from stages.train import image_task
@@ -45,9 +46,9 @@ def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path
 
 
-def trained() -> tuple[dict, list[bytes]]:
+def trained(*seconds: float) -> tuple[dict, list[bytes]]:
     """Train a run; return run.json, and the bytes of the weights and the history."""
-    stages.common.training.train_run(RUN, PARAMS, image_task(RUN, PARAMS))
+    stages.common.training.train_run(RUN, PARAMS, image_task(RUN, PARAMS), *seconds)
     record = json.loads((RUN.folder / "run.json").read_text())
     return record, [(RUN.folder / n).read_bytes() for n in ("weights.safetensors", "history.csv")]
 
@@ -82,3 +83,36 @@ def test_a_killed_run_continues_in_its_mlflow_run_and_ends_with_the_same_bits(
     assert [step for step, _ in losses(resumed["mlflow_run_id"])] == [1, 2, 3, 4, 5]
     for record in (whole, resumed):
         assert client().get_run(record["mlflow_run_id"]).info.status == "FINISHED"
+
+
+def test_a_run_in_parts_of_limited_time(project: Path, capsys: pytest.CaptureFixture) -> None:
+    """Three calls end with the bits of one; the first two do not succeed, and write no outputs."""
+    _, expected = trained()
+    shutil.rmtree("runs")
+    shutil.rmtree(".resume")
+    for epochs in (1, 2):
+        with pytest.raises(SystemExit) as ended:
+            run_stage(lambda: trained(1e-9))
+        assert ended.value.code == TIME_OVER == 124
+        error = capsys.readouterr().err.splitlines()[-1]
+        said = f"1e-09 seconds are over after {epochs} of 5 epochs; start it again to go on"
+        assert error.startswith(f"error: shapes-32-base-sound-1: {said}")
+        assert not RUN.folder.exists()
+        (state,) = Path(".resume").iterdir()
+    resumed, content = trained(1e9)
+    assert content == expected
+    assert (resumed["resumed_from"], resumed["mlflow_key"]) == (2, state.stem)
+    assert resumed["step"] == {"kind": "eager", "seconds": {}}
+    assert set(resumed["seconds_of"]) == {"data", "step", "selection", "saving"}
+    assert [step for step, _ in losses(resumed["mlflow_run_id"])] == [1, 2, 3, 4, 5]
+    assert client().get_run(resumed["mlflow_run_id"]).info.status == "FINISHED"
+
+
+def test_a_run_that_is_over_time_is_killed_for_mlflow(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[str] = []
+    monkeypatch.setattr(RunTracker, "finish", lambda self, status="FINISHED": ends.append(status))
+    with pytest.raises(TimeOverError):
+        trained(1e-9)
+    assert ends == ["KILLED"]

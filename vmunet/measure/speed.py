@@ -4,7 +4,7 @@ The following is measured with random weights, on random images in the device's 
 
 inference: one forward pass of a batch, in eval mode and torch.inference_mode, in float32, as
     `vmunet.evaluation.images` predicts.
-training: one step of the paper's protocol on a batch, as `vmunet.training.loop` does it: forward,
+training: one step of the paper's protocol on a batch, as `vmunet.training.step` does it: forward,
     loss, backward, AdamW, in the settings' precision.
 peak memory: the memory that each of them claims beyond what the process held before the model was
     made. On a GPU it is the allocator's peak. On a CPU it is the peak of resident memory, each
@@ -41,9 +41,10 @@ from vmunet.models import MODELS
 from vmunet.protocols import PAPER
 from vmunet.settings import TrainSettings
 from vmunet.threads import in_threads
-from vmunet.training.loop import backward, is_out_of_memory, parameter_groups
 from vmunet.training.losses import training_loss
+from vmunet.training.optimizer import parameter_groups
 from vmunet.training.processor import use_processor
+from vmunet.training.step import backward, is_out_of_memory
 
 WARM_UP = 1  # steps: the first one compiles kernels and claims memory
 REPEATS = 3  # timed steps of a model in a round

@@ -4,6 +4,10 @@ Everything random in an epoch is drawn only from (seed, epoch): the order of the
 augmentation, drop path. No generator's state is saved. On a CPU, a run that was killed and resumed
 ends with the same bits as a run that was not.
 
+On a GPU the host reads nothing back within an epoch, so that the GPU never waits for it: the losses
+are read after the epoch's last step, and only then a loss that is not finite is found. No state of
+such an epoch is written.
+
 If a batch does not fit into memory, it can be split into micro batches, whose gradients add up to
 the batch's before the optimizer steps. That is exact for a loss that is a mean over the samples
 (BCE + Dice of one class). It is not for Dice that is pooled over a batch (several classes): that
@@ -12,50 +16,43 @@ from one generator, so a micro batch draws other masks of the same distribution.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch import nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from vmunet.architecture import SeveralHeads
 from vmunet.errors import InputError
 from vmunet.protocols import Protocol
 from vmunet.settings import TrainSettings
+from vmunet.training.capture import Choice, choose_step, wanted_step
+from vmunet.training.distributed import ALONE, Group, shared
+from vmunet.training.loaders import (
+    SelectionImages,
+    TrainingBatches,
+    mix,
+    own_batches,
+    sample_batch,
+)
 from vmunet.training.losses import Loss
-
-Row = dict[str, float]
+from vmunet.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from vmunet.training.state import Progress, Row, load_state, save_state
+from vmunet.training.step import (
+    Batch,
+    EagerStep,
+    Losses,
+    Step,
+    check_gradients,
+    is_out_of_memory,
+    mean_loss,
+)
 
 
 class DivergedError(InputError):
     """The loss is NaN or infinite: training with these settings diverges."""
-
-
-@dataclass
-class Progress:
-    """The state of a run after `epoch` whole epochs.
-
-    Attributes:
-        epoch: epochs done.
-        best_epoch: epoch with the lowest selection loss, counted from 1.
-        best_loss: that loss.
-        best_weights: the model's state dict after that epoch.
-        history: one row for each epoch: epoch, learning_rate, train_loss, selection_loss.
-        seconds: time that the epochs took, before and after every resume.
-    """
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_loss: float = math.inf
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    history: list[Row] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 def train(
@@ -73,41 +70,70 @@ def train(
     label: str = "",
     micro_batch: int | None = None,
     selection_loss: Loss | None = None,
+    seconds: float = math.inf,
+    group: Group = ALONE,
 ) -> Progress:
     """Train `model` in place and return its best weights and history.
 
     Args:
         train_images: items `(image (channels, h, w), target)`. `set_epoch` is called on it with
-            the index of each epoch.
-        selection_images: the same; the epoch with the lowest mean loss on them is kept. None
-            keeps the epoch with the lowest training loss, as the published Synapse code does.
+            the index of each epoch. On a GPU, worker processes that live as long as the run read
+            the items, so the epoch must be in shared memory.
+        selection_images: the same, but always the same items; the epoch with the lowest mean loss
+            on them is kept. None keeps the epoch with the lowest training loss, as the published
+            Synapse code does.
         loss: the loss of a batch's logits and targets.
         state: the file with the state of training. It is read at the start, written after epochs
             and never deleted here.
         on_start: called once, before the first epoch, with the progress that training resumes
-            from.
+            from; `train` updates this object and returns it.
         on_epoch: called with every new row of the history.
         label: the run's name, for the progress bar and errors.
         micro_batch: samples that the model sees at once in training; by default the whole batch.
         selection_loss: the loss on the selection images, if it differs from the training loss.
             Cells whose training losses have different weights are compared by it.
+        seconds: training ends early after the epoch in which so many seconds are over, counted
+            from this call; the state is written then.
+        group: the processes that train together, connected by `distributed.joined`; each calls this
+            with the same arguments, and process 0 alone writes the state.
 
     Raises:
         DivergedError: the loss is not finite.
-        InputError: a gradient is not finite, or a parameter has no gradient.
+        InputError: a gradient is not finite, or a parameter has no gradient; or VMUNET_STEP is no
+            kind of steps.
     """
+    started = time.monotonic()
+    wanted = wanted_step()
     model.to(device)
-    groups = parameter_groups(model, settings.weight_decay, protocol)
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    optimizer = make_optimizer(model, settings, protocol, device)
     progress = Progress()
     if state is not None and state.exists():
         progress = load_state(state, model, optimizer, device)
     on_start(progress)
-    loader = batches(train_images, settings.batch_size, device)
+    if progress.epoch == settings.epochs:
+        return progress
+    batches = TrainingBatches(train_images, settings.batch_size, seed, device, group)
+    network = shared(model, group, device)
+    eager = EagerStep(network, optimizer, loss, settings, device, micro_batch, group=group)
+    choice = Choice(eager, "eager")
+    if group.size == 1 and (device.type == "cuda" or wanted != "auto"):
+        model.train()
+        if wanted == "auto" and progress.step:
+            wanted = progress.step  # a resumed run goes on as it began
+        choice = choose_step(
+            eager,
+            sample_batch(train_images, settings.batch_size, device),
+            len(train_images) % settings.batch_size,  # type: ignore[arg-type]
+            wanted,
+            len(batches) * (settings.epochs - progress.epoch),
+            label,
+        )
+    progress.step = choice.kind
+    progress.step_seconds = choice.seconds or progress.step_seconds
     selection = None
     if selection_images is not None:
-        cuda = device.type == "cuda"
-        selection = DataLoader(selection_images, settings.batch_size, pin_memory=cuda)
+        own = own_batches(selection_images, settings.batch_size, group)
+        selection = SelectionImages(own, settings.batch_size, device)
     save_seconds, saved_at = 0.0, time.monotonic()
 
     bar = tqdm(
@@ -116,23 +142,15 @@ def train(
     for epoch in range(progress.epoch, settings.epochs):
         began = time.monotonic()
         rate = learning_rate(epoch, settings, protocol)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(optimizer, rate)
         train_loss = train_epoch(
-            model,
-            loader(seed, epoch),
-            optimizer,
-            loss,
-            settings,
-            seed,
-            epoch,
-            device,
-            label,
-            micro_batch,
+            choice.step, model, device, batches, seed, epoch, label, progress.parts, group
         )
-        chosen_by = train_loss
+        if epoch + 1 < settings.epochs:
+            batches.load_ahead(epoch + 1)
+        chosen_by, trained_at = train_loss, time.monotonic()
         if selection is not None:
-            chosen_by = mean_loss(model, selection, selection_loss or loss, settings, device)
+            chosen_by = score(model, selection, selection_loss or loss, settings, device, group)
         if not math.isfinite(chosen_by):
             raise DivergedError(diverged(label, chosen_by, f"after epoch {epoch + 1}"))
         row = {
@@ -143,6 +161,7 @@ def train(
         }
         progress.epoch = epoch + 1
         progress.seconds += time.monotonic() - began
+        progress.parts["selection"] += time.monotonic() - trained_at
         progress.history.append(row)
         if chosen_by < progress.best_loss:
             progress.best_epoch, progress.best_loss = epoch + 1, chosen_by
@@ -152,184 +171,120 @@ def train(
         on_epoch(row)
         bar.update()
         bar.set_postfix(train=f"{train_loss:.4f}", selection=f"{chosen_by:.4f}")
+        is_over = time.monotonic() - started > seconds
+        if group.size > 1:  # the clock of process 0 counts
+            is_over = bool(group.sum(torch.tensor(float(is_over and group.leads), device=device)))
         # Saving may take at most about a tenth of the time: large models are not saved each epoch.
         due = time.monotonic() - saved_at > 10 * save_seconds or progress.epoch == settings.epochs
-        if state is not None and due:
-            started = time.monotonic()
+        if state is not None and group.leads and (due or is_over):
+            saving_at = time.monotonic()
             save_state(state, model, optimizer, progress)
             saved_at = time.monotonic()
-            save_seconds = saved_at - started
+            save_seconds = saved_at - saving_at
+            progress.parts["saving"] += save_seconds
+        if is_over:
+            break
     bar.close()
     return progress
 
 
 def train_epoch(
+    step: Step,
     model: nn.Module,
-    loader: DataLoader,
-    optimizer: torch.optim.Optimizer,
-    loss: Loss,
-    settings: TrainSettings,
+    device: torch.device,
+    batches: TrainingBatches,
     seed: int,
     epoch: int,
-    device: torch.device,
     label: str,
-    micro_batch: int | None = None,
+    parts: dict[str, float],
+    group: Group = ALONE,
 ) -> float:
-    """Make one pass over the training images and return their mean loss."""
-    model.train()
-    torch.manual_seed(mix(seed, epoch))  # drop path
-    total, count = 0.0, 0
-    bar = tqdm(loader, desc=f"epoch {epoch + 1}", unit="step", leave=False, disable=None)
-    for step, (images, targets) in enumerate(bar):
-        images = images.to(device, non_blocking=True)
-        targets = targets.to(device, non_blocking=True)
-        optimizer.zero_grad(set_to_none=True)
-        try:
-            value = backward(model, images, targets, loss, settings, micro_batch)
-        except FloatingPointError as error:
-            place = f"in epoch {epoch + 1}, step {step + 1}"
-            raise DivergedError(diverged(label, float(str(error)), place)) from None
-        if epoch == 0 and step == 0:
-            check_gradients(model, label)
-        optimizer.step()
-        total += value.item() * len(images)  # waits for the GPU, so it comes after the step
-        count += len(images)
-    return total / count
-
-
-def backward(
-    model: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    loss: Loss,
-    settings: TrainSettings,
-    micro_batch: int | None = None,
-) -> Tensor:
-    """Add a batch's gradients to the parameters' and return its mean loss, a scalar.
+    """Make one pass over the training images and return their mean loss.
 
     Args:
-        micro_batch: samples at once; each part is weighted by its share of the batch.
+        step: trains the model on a batch.
+        parts: the pass is added to its `data` and `step`; see `Progress`.
 
     Raises:
-        FloatingPointError: a loss is not finite; the message is the loss.
+        DivergedError: a loss is not finite.
+        InputError: a gradient of the run's first step is missing or not finite.
     """
-    size, total = micro_batch or len(images), []
-    for part, its_targets in zip(images.split(size), targets.split(size), strict=True):
-        value = batch_loss(model, part, its_targets, loss, settings)
-        if not torch.isfinite(value):
-            raise FloatingPointError(str(value.item()))
-        if len(part) < len(images):
-            value = value * (len(part) / len(images))
-        value.backward()
-        total.append(value.detach())
-    return total[0] if len(total) == 1 else torch.stack(total).sum()
+    began, waited = time.perf_counter(), parts["data"]
+    model.train()
+    torch.manual_seed(mix(seed, epoch))  # drop path
+    losses = Losses()
+    bar = tqdm(
+        timed(batches.of(epoch), parts),
+        total=len(batches),
+        desc=f"epoch {epoch + 1}",
+        unit="step",
+        leave=False,
+        disable=None,
+    )
+    for number, (images, targets) in enumerate(bar, 1):
+        is_first = epoch == 0 and number == 1
+        size = batches.sizes[number - 1]
+        parts_of_all = (group.part(size),) if group.size > 1 else ()
+        losses.add(step(images, targets, *parts_of_all), size)
+        if is_first or reads_each_loss(device):
+            check_loss(losses.last(), label, epoch, number)
+        if is_first:
+            check_gradients(model, label)
+    values = losses.read(group)
+    for number, value in enumerate(values, 1):
+        check_loss(value, label, epoch, number)
+    parts["step"] += time.perf_counter() - began - (parts["data"] - waited)
+    return losses.mean(values)
 
 
-@torch.no_grad()
-def mean_loss(
+def timed(batches: Iterator[Batch], parts: dict[str, float]) -> Iterator[Batch]:
+    """The batches; the seconds until each of them are added to `parts["data"]`."""
+    while True:
+        began = time.perf_counter()
+        batch = next(batches, None)
+        parts["data"] += time.perf_counter() - began
+        if batch is None:
+            return
+        yield batch
+
+
+def score(
     model: nn.Module,
-    loader: DataLoader,
+    selection: SelectionImages,
     loss: Loss,
     settings: TrainSettings,
     device: torch.device,
+    group: Group = ALONE,
 ) -> float:
-    """Mean loss over the images of `loader`, without augmentation or drop path."""
-    model.eval()
-    total, count = 0.0, 0
-    for images, targets in loader:
-        value = batch_loss(model, images.to(device), targets.to(device), loss, settings)
-        total += value.item() * len(images)
-        count += len(images)
-    return total / count
+    """Mean loss over the selection images, with fewer of them at once if memory is too small.
 
-
-def batch_loss(
-    model: nn.Module, images: Tensor, targets: Tensor, loss: Loss, settings: TrainSettings
-) -> Tensor:
-    """The loss of a batch, of all heads by their weights; NaN if a logit is not finite.
-
-    Raises:
-        InputError: the batch is too small for batch norm.
+    In a group the selection is this process's part of them, and the mean that of all.
     """
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+    if group.size > 1:
+        own = score(model, selection, loss, settings, device) if len(selection) else 0.0
+        values = [own * len(selection), len(selection)]
+        sums = torch.tensor(values, dtype=torch.float64, device=device)
+        total, count = group.sum(sums).tolist()
+        return total / count
+    while True:
         try:
-            outputs = model(images)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
+            return mean_loss(model, selection, loss, settings, device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or not selection.halve():
                 raise
-            raise InputError(
-                f"a training batch of one image of {images.shape[-1]} px leaves batch norm one "
-                "value for a channel: take larger images, or another batch_size so that the last "
-                "batch has two"
-            ) from None
-    if not isinstance(model, SeveralHeads) or not isinstance(outputs, dict):
-        return _loss_of(outputs, targets, loss)
-    losses = [model.heads[name] * _loss_of(outputs[name], targets, loss) for name in outputs]
-    return torch.stack(losses).sum()
+        torch.cuda.empty_cache()
 
 
-def _loss_of(logits: Tensor, targets: Tensor, loss: Loss) -> Tensor:
-    if not torch.isfinite(logits).all():  # binary cross-entropy would abort the whole GPU context
-        return logits.new_tensor(math.nan, dtype=torch.float32)
-    return loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets)
+def reads_each_loss(device: torch.device) -> bool:
+    """Whether a loss is checked after its step, because reading it makes nothing wait."""
+    return device.type != "cuda"
 
 
-def learning_rate(epoch: int, settings: TrainSettings, protocol: Protocol) -> float:
-    """Learning rate of the epoch with this index, counted from 0.
-
-    The closed form of CosineAnnealingLR. After T_max the cosine climbs again, as it does in the
-    published runs: with T_max 50, epoch 300 runs at 9.99e-4.
-    """
-    half_period = settings.t_max
-    if protocol.schedule == "cosine":
-        half_period = max(settings.epochs - 1, 1)
-    cosine = (1 + math.cos(math.pi * epoch / half_period)) / 2
-    return settings.eta_min + (settings.learning_rate - settings.eta_min) * cosine
-
-
-def parameter_groups(
-    model: nn.Module, weight_decay: float, protocol: Protocol
-) -> list[dict[str, Any]]:
-    """AdamW's parameter groups: weight decay on all parameters, or on matrices only.
-
-    `matrices` leaves out norms, biases, and the recurrence's A_log and D. Weight decay pulls
-    towards zero, which is not a neutral value for them.
-    """
-    if protocol.weight_decay_on == "all":
-        return [{"params": list(model.parameters()), "weight_decay": weight_decay}]
-    decay: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        vector = parameter.ndim < 2 or name.endswith(("A_logs", "dt_projs_bias"))
-        (free if vector else decay).append(parameter)
-    return [
-        {"params": decay, "weight_decay": weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-
-
-def batches(
-    images: Dataset, batch_size: int, device: torch.device
-) -> Callable[[int, int], DataLoader]:
-    """A function that gives the loader of an epoch, in an order drawn from (seed, epoch)."""
-    cuda = device.type == "cuda"
-
-    def loader(seed: int, epoch: int) -> DataLoader:
-        source = images.dataset if isinstance(images, Subset) else images
-        source.set_epoch(epoch)  # type: ignore[attr-defined]
-        generator = torch.Generator().manual_seed(mix(seed, epoch))
-        order: Iterator[int] | list[int]
-        order = torch.randperm(len(images), generator=generator).tolist()  # type: ignore[arg-type]
-        # On a CPU, worker processes would only take cores from the scan.
-        return DataLoader(
-            images,
-            batch_size,
-            sampler=order,
-            num_workers=min(8, os.cpu_count() or 1) if cuda else 0,
-            pin_memory=cuda,
-        )
-
-    return loader
+def check_loss(loss: float, label: str, epoch: int, step: int) -> None:
+    """Raise a DivergedError if a step's loss is not finite; the epoch is counted from 0."""
+    if not math.isfinite(loss):
+        place = f"in epoch {epoch + 1}, step {step}"
+        raise DivergedError(diverged(label, loss, place))
 
 
 def diverged(label: str, loss: float, place: str) -> str:
@@ -338,55 +293,3 @@ def diverged(label: str, loss: float, place: str) -> str:
         f"{label}: the loss became {loss} {place}; lower learning_rate, or set precision: fp32, "
         "in the profile"
     )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU or the machine had no memory left."""
-    # drivers, kernels and the processor's allocator raise a RuntimeError; only its words tell
-    words = str(error) if isinstance(error, RuntimeError) else ""
-    in_words = "out of memory" in words or "can't allocate memory" in words
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or in_words
-
-
-def check_gradients(model: nn.Module, label: str) -> None:
-    """Raise an InputError if a parameter's gradient is missing or not finite."""
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:  # the published model has it and does not use it
-            continue
-        if parameter.grad is None or not torch.isfinite(parameter.grad).all():
-            raise InputError(f"{label}: the first gradient of {name} is missing or not finite")
-
-
-def mix(seed: int, epoch: int) -> int:
-    """A different generator seed for every (seed, epoch)."""
-    return (seed * 1_000_003 + epoch) % 2**63
-
-
-def save_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
-) -> None:
-    """Write everything that the next epoch needs, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    content = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "progress": vars(progress),
-    }
-    with open(temporary, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def load_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
-) -> Progress:
-    """Restore the state that `save_state` wrote."""
-    content = torch.load(path, map_location=device, weights_only=True)
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    progress = Progress(**content["progress"])
-    progress.best_weights = {name: t.cpu() for name, t in progress.best_weights.items()}
-    return progress

@@ -1,5 +1,6 @@
 """params.yaml, the profiles and the grid: accepted values, and one sentence for each mistake."""
 
+import math
 import shutil
 from pathlib import Path
 from urllib.parse import unquote
@@ -15,6 +16,7 @@ from pipeline.config.runs import (
     own_names,
     own_runs,
     parse_run,
+    parse_training,
     runs,
 )
 from tests.helpers.clone import activate_demo, demo_root
@@ -467,3 +469,15 @@ def test_a_profile_from_before_grid_cross_is_told_what_to_add(root: Path) -> Non
         InputError, match=r"small\.yaml: no grid\.cross; add the line `cross: \{\}`"
     ):
         load_profile("small", root)
+
+
+def test_the_time_of_a_training(root: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(root)
+    names = ["isic17-64", "base", "paper", "1"]
+    assert parse_training(names, "train", "") == (Run("isic17-64", "base", "paper", 1), math.inf)
+    assert parse_training([*names, "--seconds", "1.5"], "train", "")[1] == 1.5
+    for wrong in ("0", "-1", "nan", "soon"):
+        with pytest.raises(SystemExit) as ended:
+            parse_training([*names, "--seconds", wrong], "train", "")
+        assert ended.value.code == 2
+        assert f"argument --seconds: invalid positive value: '{wrong}'" in capsys.readouterr().err

@@ -1,50 +1,25 @@
 """The training loop: schedules, groups, selection, sanity checks, and resuming to the bit."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 
+import vmunet.training.loop
+from tests.helpers.discs import CPU, LOSS, SETTINGS, Discs, tiny_model
 from vmunet import InputError
 from vmunet.model import VMUNet
 from vmunet.protocols import PAPER, SOUND, Protocol
 from vmunet.scan import backend
 from vmunet.settings import TrainSettings
-from vmunet.training.loop import Progress, Row, backward, learning_rate, parameter_groups, train
+from vmunet.training.loop import DivergedError, Progress, Row, train
 from vmunet.training.losses import training_loss
-
-SETTINGS = TrainSettings(epochs=4, t_max=2, batch_size=4, dims=(8, 16, 32, 64), learning_rate=3e-3)
-CPU = torch.device("cpu")
-LOSS = training_loss(1, "probabilities")
-
-
-class Discs(Dataset):
-    """Bright discs on noise; a different view of each in every epoch."""
-
-    def __init__(self, count: int = 10, size: int = 32) -> None:
-        self.count, self.size, self.epoch = count, size, 0
-
-    def __len__(self) -> int:
-        return self.count
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(1000 * self.epoch + index)
-        x, y, r = (torch.rand(3, generator=generator) * 8 + torch.tensor([12, 12, 4])).tolist()
-        rows = torch.arange(self.size)
-        disc = ((rows[:, None] - y) ** 2 + (rows - x) ** 2 < r**2).float()[None]
-        noise = 60 * torch.rand(3, self.size, self.size, generator=generator)
-        return 120 * disc + noise, disc
-
-
-def tiny_model(seed: int = 0) -> VMUNet:
-    torch.manual_seed(seed)
-    return VMUNet(dims=SETTINGS.dims, depths=(1, 1, 1, 1), depths_decoder=(1, 1, 1, 1))
+from vmunet.training.optimizer import learning_rate, parameter_groups
+from vmunet.training.step import backward
 
 
 def run(
@@ -180,6 +155,107 @@ class Broken(nn.Module):
 def test_nan_loss_is_one_clear_error() -> None:
     with pytest.raises(InputError, match=r"^cell: the loss became nan in epoch 1, step 2; lower"):
         train(Broken(2, False), Discs(), Discs(2), LOSS, SETTINGS, PAPER, 0, CPU, label="cell")
+
+
+@pytest.fixture
+def late_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses are read at an epoch's end, as on a GPU."""
+    monkeypatch.setattr(vmunet.training.loop, "reads_each_loss", lambda device: False)
+
+
+def test_a_loss_that_is_read_late_ends_the_run_with_the_state_of_the_last_good_epoch(
+    tmp_path: Path, late_reads: None
+) -> None:
+    state, rows, model = tmp_path / "state.pt", [], tiny_model()
+    with pytest.raises(DivergedError, match=r"^c: the loss became nan in epoch 3, step \d; lower"):
+        train(
+            model,
+            Discs(broken=2),
+            Discs(4),
+            LOSS,
+            SETTINGS,
+            PAPER,
+            7,
+            CPU,
+            state,
+            on_epoch=rows.append,
+            label="c",
+        )
+    kept = torch.load(state, weights_only=True)
+    done = kept["progress"]["epoch"]
+    assert 1 <= done <= len(rows) == 2  # not each epoch is saved
+    good, good_model = run(settings=replace(SETTINGS, epochs=done))
+    assert kept["progress"]["history"] == good.history == rows[:done]
+    for name, tensor in good_model.state_dict().items():
+        assert torch.equal(kept["model"][name], tensor), name
+    best = kept["progress"]["best_weights"]
+    for name, tensor in good.best_weights.items():
+        assert torch.equal(best[name], tensor), name
+
+
+def test_late_reads_change_no_bit(late_reads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    late, late_model = run()
+    monkeypatch.undo()
+    early, model = run()
+    assert late.history == early.history
+    for one, other in zip(late_model.parameters(), model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_late_reads_ask_the_device_once_a_pass(
+    late_reads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of these calls would make the host wait for a GPU."""
+    asked: list[str] = []
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "numpy"):
+        method = getattr(Tensor, name)
+
+        def spied(tensor: Tensor, method=method, name=name) -> object:
+            if tensor.is_floating_point() or tensor.dtype == torch.bool:  # not an order of images
+                asked.append(name)
+            return method(tensor)
+
+        monkeypatch.setattr(Tensor, name, spied)
+    asked_by_epoch: list[list[str]] = []
+
+    def on_epoch(row: Row) -> None:
+        asked_by_epoch.append(asked.copy())
+        asked.clear()
+
+    stored = [Discs(4)[i] for i in range(4)]
+    batches = [stored[i % 4] for i in range(10)]
+
+    class Stored(Discs):
+        def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+            return batches[index]
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 1, 1))
+    train(net, Stored(), Stored(4), LOSS, SETTINGS, PAPER, 7, CPU, on_epoch=on_epoch)
+    assert asked_by_epoch[1:] == [["tolist", "tolist"]] * 3  # the pass, the selection
+
+
+def test_a_run_in_parts_of_limited_time_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole, model = run()
+    state, epochs = tmp_path / "state.pt", []
+    for seed, seconds in enumerate((1e-9, 1e-9, math.inf)):
+        again = tiny_model(seed)
+        images = Discs(), Discs(4)
+        part = train(again, *images, LOSS, SETTINGS, PAPER, 7, CPU, state, seconds=seconds)
+        epochs.append(part.epoch)
+    assert epochs == [1, 2, 4]
+    assert part.history == whole.history
+    assert part.best_epoch == whole.best_epoch
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_a_run_knows_where_its_time_went(tmp_path: Path) -> None:
+    progress, _ = run(tmp_path / "state.pt")
+    assert set(progress.parts) == {"data", "step", "selection", "saving"}
+    assert min(progress.parts.values()) > 0
+    epochs = sum(seconds for part, seconds in progress.parts.items() if part != "saving")
+    assert epochs == pytest.approx(progress.seconds, rel=0.2)
+    assert progress.step == "eager"
 
 
 def test_parameter_without_gradient_is_an_error() -> None:

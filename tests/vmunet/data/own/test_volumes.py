@@ -99,7 +99,7 @@ def test_the_stages_end_in_arrays_that_training_reads(project, capsys):
     _, held = held_out(cases, fraction=1 / 6)
     assert len({cases.patients[i] for i in held}) == 1
     assert len(held) == 2
-    run, params = train_volumes.parse_run(["mr", "scratch", "sound", "1"], "x", ""), None
+    run, _ = train_volumes.parse_training(["mr", "scratch", "sound", "1"], "x", "")
     params = train_volumes.load_params()
     task = train_volumes.organ_task(run, params)
     assert (task.classes, task.size) == (3, 32)
