@@ -34,13 +34,17 @@ class Compiled:
     loops: list[Counter]
 
 
-def compile_for(capability: int, kernel, types: dict, constants: dict) -> Compiled:
-    """Compile for compute capability `capability` / 10, for programs of one warp.
+def compile_for(
+    capability: int, kernel, types: dict, constants: dict, warps: int = 1, **options: int
+) -> Compiled:
+    """Compile for compute capability `capability` / 10.
 
     Args:
         types: of the pointers, by name ("*fp32"); every other argument is an i32.
         constants: the constexpr arguments. Pointers, and the integers that the kernel is
             specialised for, are taken as multiples of 16.
+        warps: of a program.
+        options: Triton's own, such as maxnreg.
     """
     signature = {
         name: "constexpr" if name in constants else types.get(name, "i32")
@@ -53,7 +57,7 @@ def compile_for(capability: int, kernel, types: dict, constants: dict) -> Compil
     }
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     target = GPUTarget("cuda", capability, 32)
-    compiled = triton.compile(source, target=target, options={"num_warps": 1})
+    compiled = triton.compile(source, target=target, options={"num_warps": warps, **options})
     usage, code = (disassemble(compiled.asm["cubin"], option) for option in ("-res-usage", "-sass"))
     match = re.search(r"REG:(\d+)", usage)
     assert match, usage

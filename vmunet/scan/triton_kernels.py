@@ -13,7 +13,7 @@ kept below its cost:
 - Nothing is copied to walk an image by columns or backwards: a step is mapped to its pixel.
 - Integers are passed unspecialised. A stride that Triton knows to be a multiple of 16 makes it
   spread four channels over every lane, and the states over more lanes, which costs shuffles.
-- A sum over lanes by shuffles takes two instructions for each halving and value. `_fold` sends the
+- A sum over lanes by shuffles takes two instructions for each halving and value. `fold` sends the
   values through shared memory once instead, and a lane then adds what it holds.
 
 The forward pass then takes about as many issue slots (8.7 on sm_90) as the special-function units
@@ -37,7 +37,7 @@ INTEGERS |= {"batch", "height", "width", "channels", "states", "segments", "shar
 
 
 @triton.jit
-def _softplus(v):
+def softplus(v):
     """softplus(v), and exp(-|v|).
 
     log1p(z) / z is a polynomial on [0, 1] (relative error 1e-7): log(1 + z) itself would lose a
@@ -85,7 +85,7 @@ def _pixel(walk, t, height, width, reciprocal):
 
 
 @triton.jit
-def _fold(p):
+def fold(p):
     """Sums over the last axis of [rows, 2**i], which lies across lanes.
 
     Splitting that axis asks for its two halves in one lane: Triton moves the tensor once, through
@@ -95,13 +95,13 @@ def _fold(p):
         return tl.reshape(p, [p.shape[0]])
     else:
         even, odd = tl.split(tl.reshape(p, [p.shape[0], p.shape[1] // 2, 2]))
-        return _fold(even + odd)
+        return fold(even + odd)
 
 
 @triton.jit
 def _sum_channels(p, T: tl.constexpr, N: tl.constexpr, LD: tl.constexpr):
     """[T, CH, N, LD] -> [T, N]."""
-    return tl.reshape(_fold(tl.reshape(tl.sum(p, 1), [T * N, LD])), [T, N])
+    return tl.reshape(fold(tl.reshape(tl.sum(p, 1), [T * N, LD])), [T, N])
 
 
 @triton.jit
@@ -110,15 +110,39 @@ def _sum_states(p, T: tl.constexpr, CH: tl.constexpr, N: tl.constexpr, LD: tl.co
     ACROSS: tl.constexpr = min(N, WARP // LD)  # lanes that share a channel's states
     p = tl.sum(tl.reshape(p, [T, CH, N // ACROSS, ACROSS, LD]), 2)
     p = tl.permute(p, [0, 1, 3, 2])
-    return tl.reshape(_fold(tl.reshape(p, [T * CH * LD, ACROSS])), [T, CH, LD])
+    return tl.reshape(fold(tl.reshape(p, [T * CH * LD, ACROSS])), [T, CH, LD])
+
+
+@triton.jit
+def read_each(values, at, real):
+    """D or dt_bias of a tile's channels, (CH, LD)."""
+    return tl.load(values + at, mask=real, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def rate_at(channel, n, states):
+    """Where (k, d, n) holds the states of a tile's channels, (CH, N, LD)."""
+    return channel[:, None, :] * states + n[None, :, None]
+
+
+@triton.jit
+def read_rate(A, channel, n, states, kept):
+    """A log2(e) of a tile's channels, (CH, N, LD)."""
+    return tl.load(A + rate_at(channel, n, states), mask=kept, other=0.0).to(tl.float32) * LOG2_E
+
+
+@triton.jit
+def _read_map(values, pixel, channel, stride, mask):
+    """x, dt or the gradient of y at a chunk's pixels, (T, CH, LD)."""
+    at = pixel[:, None, None] * stride + channel[None]
+    return tl.load(values + at, mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def _read_step(x, dt, pixel, channel, x_pixel, dt_pixel, mask):
     """x and dt of a chunk's pixels, (T, CH, LD)."""
-    u = tl.load(x + pixel[:, None, None] * x_pixel + channel[None], mask=mask, other=0.0)
-    v = tl.load(dt + pixel[:, None, None] * dt_pixel + channel[None], mask=mask, other=0.0)
-    return u.to(tl.float32), v.to(tl.float32)
+    u = _read_map(x, pixel, channel, x_pixel, mask)
+    return u, _read_map(dt, pixel, channel, dt_pixel, mask)
 
 
 @triton.jit
@@ -129,7 +153,7 @@ def _read_states(matrix, pixel, stride, n, states, on):
     return rows.to(tl.float32)
 
 
-def _kernel(*specialised: str):
+def scan_kernel(*specialised: str):
     """A Triton kernel with the integer arguments unspecialised, except those that are named.
 
     So it is compiled once for all image sizes, batches and strides. If strides are named, it is
@@ -144,11 +168,11 @@ def _kernel(*specialised: str):
     return decorate
 
 
-@_kernel("x_image", "x_pixel", "dt_image", "dt_pixel", "dt_walk", "y_pixel")
+@scan_kernel("x_image", "x_pixel", "dt_image", "dt_pixel", "dt_walk", "y_pixel")
 def forward_kernel(
     x,  # (b, l, d), strides x_image, x_pixel
     dt,  # (b, l, k, d), before softplus
-    rate,  # (k, n, d): A log2(e)
+    A,  # (k, d, n)
     B,  # (b, l, k, n)
     C,  # (b, l, k, n)
     skip,  # (k, d)
@@ -203,9 +227,9 @@ def forward_kernel(
     slot = image * 4 + walk
     saved += slot * tl.cdiv(pixels, SPAN) * states * channels
 
-    a = tl.load(rate + walk * states * channels + state_at, mask=kept, other=0.0)
-    d = tl.load(skip + walk * channels + channel, mask=real, other=0.0)
-    shift = tl.load(bias + walk * channels + channel, mask=real, other=0.0)
+    a = read_rate(A, walk * channels + channel, n, states, kept)
+    d = read_each(skip, walk * channels + channel, real)
+    shift = read_each(bias, walk * channels + channel, real)
     h = tl.zeros([CH, N, LD], tl.float32)
     for before in range(segment):
         at = slot * segments + before
@@ -233,7 +257,7 @@ def forward_kernel(
             if start % SPAN == 0:
                 at = (start // SPAN) * states * channels
                 tl.store(saved + at + state_at, h, mask=kept)
-        delta, _ = _softplus(v + shift[None])
+        delta, _ = softplus(v + shift[None])
         delta = tl.where(here, delta, 0.0)  # a step past the end leaves the state alone
         decay = tl.exp2(delta[:, :, None, :] * a[None])
         fed = (delta * u)[:, :, None, :] * b[:, None, :, None]
@@ -245,11 +269,11 @@ def forward_kernel(
         u, v, b, c, pixel, here = u_next, v_next, b_next, c_next, pixel_next, here_next
 
 
-@_kernel()
+@scan_kernel()
 def summary_kernel(
     signal,  # (b, l, d): x, or with BACK the gradient of y; strides signal_image, signal_pixel
     dt,  # (b, l, k, d)
-    rate,  # (k, n, d)
+    A,  # (k, d, n)
     matrix,  # (b, l, k, n): B, or with BACK C
     bias,  # (k, d)
     ends,  # (b, k, s, n, d): the state that a segment ends with when it starts from zero
@@ -294,8 +318,8 @@ def summary_kernel(
     signal += image * signal_image
     dt += image * dt_image + walk.to(tl.int64) * dt_walk
     matrix += image * matrix_image + walk.to(tl.int64) * matrix_walk
-    a = tl.load(rate + walk * states * channels + state_at, mask=kept, other=0.0)
-    shift = tl.load(bias + walk * channels + channel, mask=real, other=0.0)
+    a = read_rate(A, walk * channels + channel, n, states, kept)
+    shift = read_each(bias, walk * channels + channel, real)
     h = tl.zeros([CH, N, LD], tl.float32)
     total = tl.zeros([CH, LD], tl.float32)
     first = segment * share
@@ -307,7 +331,7 @@ def summary_kernel(
         here = on[:, None, None] & real[None]
         u, v = _read_step(signal, dt, pixel, channel, signal_pixel, dt_pixel, here)
         b = _read_states(matrix, pixel, matrix_pixel, n, states, on)
-        delta, _ = _softplus(v + shift[None])
+        delta, _ = softplus(v + shift[None])
         delta = tl.where(here, delta, 0.0)
         decay = tl.exp2(delta[:, :, None, :] * a[None])
         if BACK:
@@ -323,11 +347,11 @@ def summary_kernel(
     tl.store(totals + slot * channels + channel, total, mask=real)
 
 
-@_kernel()
+@scan_kernel()
 def backward_kernel(
     x,  # (b, l, d), strides x_image, x_pixel
     dt,  # (b, l, k, d)
-    rate,  # (k, n, d)
+    A,  # (k, d, n)
     B,  # (b, l, k, n)
     C,  # (b, l, k, n)
     skip,  # (k, d)
@@ -338,7 +362,7 @@ def backward_kernel(
     totals,  # (b, k, s, d): summary_kernel's, with BACK
     gx,  # (k, b, l, d): every walk's part
     gdt,  # like dt, with its strides
-    grate,  # (b, s, k, n, d): partial sums of the gradient of A
+    gA,  # (b, s, k, d, n): partial sums
     gB,  # (tiles, b, l, k, n): partial sums
     gC,  # the same
     gskip,  # (b, s, k, d): partial sums
@@ -418,9 +442,9 @@ def backward_kernel(
     scratch += program * (SPAN // T) * N * CH * LD
     scratch_at = n[None, :, None] * (CH * LD) + lane[:, None, :]
 
-    a = tl.load(rate + walk * states * channels + state_at, mask=kept, other=0.0)
-    d = tl.load(skip + walk * channels + channel, mask=real, other=0.0)
-    shift = tl.load(bias + walk * channels + channel, mask=real, other=0.0)
+    a = read_rate(A, walk * channels + channel, n, states, kept)
+    d = read_each(skip, walk * channels + channel, real)
+    shift = read_each(bias, walk * channels + channel, real)
     back = tl.zeros([CH, N, LD], tl.float32)  # decay(t+1) G(t+1) from the chunk done before
     for behind in range(segments - 1 - segment):
         at = slot * segments + segments - 1 - behind
@@ -449,7 +473,7 @@ def backward_kernel(
             here_next = (t < pixels)[:, None, None] & real[None]
             u_next, v_next = _read_step(x, dt, pixel, channel, x_pixel, dt_pixel, here_next)
             b_next = _read_states(B, pixel, b_pixel, n, states, t < pixels)
-            delta, _ = _softplus(v + shift[None])
+            delta, _ = softplus(v + shift[None])
             delta = tl.where(here, delta, 0.0)
             decay = tl.exp2(delta[:, :, None, :] * a[None])
             fed = (delta * u)[:, :, None, :] * b[:, None, :, None]
@@ -460,19 +484,28 @@ def backward_kernel(
             u, v, b, here = u_next, v_next, b_next, here_next
         tl.debug_barrier()
 
+        t = span + (SPAN - T) + step
+        pixel = _pixel(walk, t, height, width, reciprocal)
+        on = t < pixels
+        here = on[:, None, None] & real[None]
+        u, v = _read_step(x, dt, pixel, channel, x_pixel, dt_pixel, here)
+        g = _read_map(gy, pixel, channel, gy_pixel, here)
+        b = _read_states(B, pixel, b_pixel, n, states, on)
+        c = _read_states(C, pixel, c_pixel, n, states, on)
         for past in tl.range(0, SPAN // T, num_stages=1):
             chunk = SPAN // T - 1 - past
-            t = span + chunk * T + step
-            pixel = _pixel(walk, t, height, width, reciprocal)
-            here = (t < pixels)[:, None, None] & real[None]
-            u, v = _read_step(x, dt, pixel, channel, x_pixel, dt_pixel, here)
-            g = tl.load(gy + pixel[:, None, None] * gy_pixel + channel[None], mask=here, other=0.0)
-            g = g.to(tl.float32)
-            b = _read_states(B, pixel, b_pixel, n, states, t < pixels)
-            c = _read_states(C, pixel, c_pixel, n, states, t < pixels)
+            # The chunk before this one is on its way while this one is computed.
+            t_next = span + (chunk - 1) * T + step
+            pixel_next = _pixel(walk, tl.maximum(t_next, 0), height, width, reciprocal)
+            on_next = (t_next < pixels) & (chunk > 0)
+            here_next = on_next[:, None, None] & real[None]
+            u_next, v_next = _read_step(x, dt, pixel_next, channel, x_pixel, dt_pixel, here_next)
+            g_next = _read_map(gy, pixel_next, channel, gy_pixel, here_next)
+            b_next = _read_states(B, pixel_next, b_pixel, n, states, on_next)
+            c_next = _read_states(C, pixel_next, c_pixel, n, states, on_next)
             h0 = tl.load(scratch + chunk * N * CH * LD + scratch_at)
 
-            delta, z = _softplus(v + shift[None])
+            delta, z = softplus(v + shift[None])
             sigmoid = tl.where(v + shift[None] >= 0, 1.0, z) / (1.0 + z)
             delta = tl.where(here, delta, 0.0)
             decay = tl.exp2(delta[:, :, None, :] * a[None])
@@ -491,7 +524,7 @@ def backward_kernel(
             back = tl.sum(tl.where(first, decay * G, 0.0), 0)
 
             row_at = (pixel[:, None] * 4 + walk) * states + n[None]
-            row = (t < pixels)[:, None] & (n < states)[None]
+            row = on[:, None] & (n < states)[None]
             tl.store(gC + row_at, _sum_channels(h * g[:, :, None, :], T, N, LD), mask=row)
             gb = _sum_channels(G * (delta * u)[:, :, None, :], T, N, LD)
             tl.store(gB + row_at, gb, mask=row)
@@ -505,18 +538,10 @@ def backward_kernel(
             tl.store(gdt + pixel[:, None, None] * gdt_pixel + channel[None], gv, mask=here)
             gu = gfed * delta + d[None] * g
             tl.store(gx + pixel[:, None, None] * channels + channel[None], gu, mask=here)
+            u, v, g, b, c = u_next, v_next, g_next, b_next, c_next
+            pixel, on, here = pixel_next, on_next, here_next
 
     whole = (image * segments + segment) * 4 + walk
-    tl.store(grate + whole * states * channels + state_at, sum_rate, mask=kept)
+    tl.store(gA + rate_at(whole * channels + channel, n, states), sum_rate, mask=kept)
     tl.store(gskip + whole * channels + channel, sum_skip, mask=real)
     tl.store(gbias + whole * channels + channel, sum_bias, mask=real)
-
-
-@triton.jit
-def merge_kernel(parts, merged, numel, K: tl.constexpr, BLOCK: tl.constexpr):
-    """merged = the sum of K consecutive tensors of numel values, in its own type."""
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros([BLOCK], tl.float32)
-    for k in tl.static_range(K):
-        total += tl.load(parts + k * tl.cast(numel, tl.int64) + at, mask=at < numel, other=0.0)
-    tl.store(merged + at, total.to(merged.dtype.element_ty), mask=at < numel)
