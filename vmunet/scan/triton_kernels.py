@@ -460,30 +460,13 @@ def backward_kernel(
     for done in tl.range(0, spans, num_stages=1):
         span = begin + (spans - 1 - done) * SPAN
         h0 = tl.load(saved + (span // SPAN) * states * channels + state_at, mask=kept, other=0.0)
+        t = span + step
+        pixel_up = _pixel(walk, t, height, width, reciprocal)
+        here_up = (t < pixels)[:, None, None] & real[None]
+        u_up, v_up = _read_step(x, dt, pixel_up, channel, x_pixel, dt_pixel, here_up)
+        b_up = _read_states(B, pixel_up, b_pixel, n, states, t < pixels)
         tl.debug_barrier()  # the lanes are done with the scratch of the last span
         tl.store(scratch + scratch_at, h0)
-        t = span + step
-        pixel = _pixel(walk, t, height, width, reciprocal)
-        here = (t < pixels)[:, None, None] & real[None]
-        u, v = _read_step(x, dt, pixel, channel, x_pixel, dt_pixel, here)
-        b = _read_states(B, pixel, b_pixel, n, states, t < pixels)
-        for chunk in tl.range(1, SPAN // T, num_stages=1):
-            t = span + chunk * T + step
-            pixel = _pixel(walk, t, height, width, reciprocal)
-            here_next = (t < pixels)[:, None, None] & real[None]
-            u_next, v_next = _read_step(x, dt, pixel, channel, x_pixel, dt_pixel, here_next)
-            b_next = _read_states(B, pixel, b_pixel, n, states, t < pixels)
-            delta, _ = softplus(v + shift[None])
-            delta = tl.where(here, delta, 0.0)
-            decay = tl.exp2(delta[:, :, None, :] * a[None])
-            fed = (delta * u)[:, :, None, :] * b[:, None, :, None]
-            fed = tl.where(first, decay * h0[None] + fed, fed)
-            _, h = tl.associative_scan((decay, fed), 0, _step)
-            h0 = tl.sum(tl.where(last, h, 0.0), 0)
-            tl.store(scratch + chunk * N * CH * LD + scratch_at, h0)
-            u, v, b, here = u_next, v_next, b_next, here_next
-        tl.debug_barrier()
-
         t = span + (SPAN - T) + step
         pixel = _pixel(walk, t, height, width, reciprocal)
         on = t < pixels
@@ -492,12 +475,29 @@ def backward_kernel(
         g = _read_map(gy, pixel, channel, gy_pixel, here)
         b = _read_states(B, pixel, b_pixel, n, states, on)
         c = _read_states(C, pixel, c_pixel, n, states, on)
+        for chunk in tl.range(1, SPAN // T, num_stages=1):
+            t = span + chunk * T + step
+            pixel_up = _pixel(walk, t, height, width, reciprocal)
+            here_next = (t < pixels)[:, None, None] & real[None]
+            u_next, v_next = _read_step(x, dt, pixel_up, channel, x_pixel, dt_pixel, here_next)
+            b_next = _read_states(B, pixel_up, b_pixel, n, states, t < pixels)
+            delta, _ = softplus(v_up + shift[None])
+            delta = tl.where(here_up, delta, 0.0)
+            decay = tl.exp2(delta[:, :, None, :] * a[None])
+            fed = (delta * u_up)[:, :, None, :] * b_up[:, None, :, None]
+            fed = tl.where(first, decay * h0[None] + fed, fed)
+            _, h = tl.associative_scan((decay, fed), 0, _step)
+            h0 = tl.sum(tl.where(last, h, 0.0), 0)
+            tl.store(scratch + chunk * N * CH * LD + scratch_at, h0)
+            u_up, v_up, b_up, here_up = u_next, v_next, b_next, here_next
+        tl.debug_barrier()
+
         for past in tl.range(0, SPAN // T, num_stages=1):
             chunk = SPAN // T - 1 - past
-            # The chunk before this one is on its way while this one is computed.
-            t_next = span + (chunk - 1) * T + step
-            pixel_next = _pixel(walk, tl.maximum(t_next, 0), height, width, reciprocal)
-            on_next = (t_next < pixels) & (chunk > 0)
+            # The chunk before this one is on its way, here and into the span before.
+            t = span + (chunk - 1) * T + step
+            pixel_next = _pixel(walk, tl.maximum(t, 0), height, width, reciprocal)
+            on_next = t < pixels
             here_next = on_next[:, None, None] & real[None]
             u_next, v_next = _read_step(x, dt, pixel_next, channel, x_pixel, dt_pixel, here_next)
             g_next = _read_map(gy, pixel_next, channel, gy_pixel, here_next)
@@ -542,6 +542,9 @@ def backward_kernel(
             pixel, on, here = pixel_next, on_next, here_next
 
     whole = (image * segments + segment) * 4 + walk
-    tl.store(gA + rate_at(whole * channels + channel, n, states), sum_rate, mask=kept)
-    tl.store(gskip + whole * channels + channel, sum_skip, mask=real)
-    tl.store(gbias + whole * channels + channel, sum_bias, mask=real)
+    gA += whole * channels * states
+    gskip += whole * channels
+    gbias += whole * channels
+    tl.store(gA + rate_at(channel, n, states), sum_rate, mask=kept)
+    tl.store(gskip + channel, sum_skip, mask=real)
+    tl.store(gbias + channel, sum_bias, mask=real)

@@ -282,7 +282,8 @@ def ahead_kernel(
             tl.store(spans + (t // SPAN) * channels + channel, since, mask=real)
             since = tl.zeros([CH, LD], tl.float32)
     whole = (image * segments + segment) * 4 + walk
-    tl.store(gA + rate_at(whole * channels + channel, n, states), sum_rate, mask=kept)
+    gA += whole * channels * states
+    tl.store(gA + rate_at(channel, n, states), sum_rate, mask=kept)
     if SUMMARY:
         at_end = slot * segments + segment
         tl.store(ends + at_end * states * channels + state_at, back, mask=kept)
@@ -437,6 +438,7 @@ def back_kernel(
         inputs, places = inputs_next, places_next
 
     whole = (image * segments + segment) * 4 + walk
-    tl.store(gA + rate_at(whole * channels + channel, n, states), sum_rate, mask=kept)
+    gA += whole * channels * states
+    tl.store(gA + rate_at(channel, n, states), sum_rate, mask=kept)
     tl.store(gskip + whole * channels + channel, sum_skip, mask=real)
     tl.store(gbias + whole * channels + channel, sum_bias, mask=real)
