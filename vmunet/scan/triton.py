@@ -93,7 +93,7 @@ def forward(
     launch(
         scans().forward_kernel,
         (x, dt, A, B, C, D, dt_bias, walks, saved, *summary),
-        (*launch.size, launch.segments, launch.share, launch.reciprocal),
+        (*launch.size, launch.segments, launch.share, launch.reciprocal, *A.stride()[1:]),
         (*strides(x, 2), *strides(dt, 3), *strides(B, 3), *strides(C, 3), x.shape[3]),
         KEEP=keep,
         SPAN=triton_tiles.SPAN,
@@ -151,7 +151,7 @@ def backward(
     launch(
         scans().backward_kernel,
         (x, dt, A, B, C, D, dt_bias, gy, saved, ends, totals, gx, gdt, gA, gB, gC, gD, gbias),
-        (scratch, *launch.size, launch.segments, launch.share, launch.reciprocal),
+        (scratch, *launch.size, launch.segments, launch.share, launch.reciprocal, *A.stride()[1:]),
         (*strides(x, 2), *strides(dt, 3), *strides(B, 3), *strides(C, 3)),
         (*strides(gy, 2), *strides(gdt, 3)),
         SPAN=triton_tiles.SPAN,
@@ -195,7 +195,7 @@ def _in_two_scans(
     )
     gD, gbias, gA, gB, gC, gx = parts
     gA_back = gA[launch.rows * A.numel() :]  # the second scan's rows follow those of the first
-    sizes = (*launch.size, launch.segments, launch.share)
+    sizes = (*launch.size, launch.segments, launch.share, *A.stride()[1:])
     layout = (*strides(dt, 3), *strides(B, 3), C.stride(0))
     launch(
         two_scans().ahead_kernel,

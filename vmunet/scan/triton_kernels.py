@@ -33,7 +33,18 @@ LN_2 = tl.constexpr(0.6931471805599453)
 WARP = tl.constexpr(32)
 MAPS = ("x", "dt", "gdt", "b", "c", "gy", "y", "signal", "matrix")
 INTEGERS = {f"{name}_{axis}" for name in MAPS for axis in ("image", "pixel", "walk")}
-INTEGERS |= {"batch", "height", "width", "channels", "states", "segments", "share", "reciprocal"}
+INTEGERS |= {
+    "a_channel",
+    "a_state",
+    "batch",
+    "height",
+    "width",
+    "channels",
+    "states",
+    "segments",
+    "share",
+    "reciprocal",
+}
 
 
 @triton.jit
@@ -120,15 +131,19 @@ def read_each(values, at, real):
 
 
 @triton.jit
-def rate_at(channel, n, states):
-    """Where (k, d, n) holds the states of a tile's channels, (CH, N, LD)."""
-    return channel[:, None, :] * states + n[None, :, None]
+def rate_at(channel, n, a_channel, a_state):
+    """Where A holds the states of a tile's channels, (CH, N, LD).
+
+    The stride of a state is 1, but Triton must not know that: it would lay all that is multiplied
+    by A across lanes by states, and convert it, or compute it twice.
+    """
+    return channel[:, None, :] * a_channel + n[None, :, None] * a_state
 
 
 @triton.jit
-def read_rate(A, channel, n, states, kept):
-    """A log2(e) of a tile's channels, (CH, N, LD)."""
-    return tl.load(A + rate_at(channel, n, states), mask=kept, other=0.0).to(tl.float32) * LOG2_E
+def read_rate(A, at, kept):
+    """A log2(e), at `rate_at`."""
+    return tl.load(A + at, mask=kept, other=0.0).to(tl.float32) * LOG2_E
 
 
 @triton.jit
@@ -172,7 +187,7 @@ def scan_kernel(*specialised: str):
 def forward_kernel(
     x,  # (b, l, d), strides x_image, x_pixel
     dt,  # (b, l, k, d), before softplus
-    A,  # (k, d, n)
+    A,  # (k, d, n), strides a_channel, a_state
     B,  # (b, l, k, n)
     C,  # (b, l, k, n)
     skip,  # (k, d)
@@ -189,6 +204,8 @@ def forward_kernel(
     segments,
     share,  # steps of a segment, a multiple of SPAN
     reciprocal,
+    a_channel,
+    a_state,
     x_image,
     x_pixel,
     dt_image,
@@ -227,7 +244,8 @@ def forward_kernel(
     slot = image * 4 + walk
     saved += slot * tl.cdiv(pixels, SPAN) * states * channels
 
-    a = read_rate(A, walk * channels + channel, n, states, kept)
+    A += walk * channels * states
+    a = read_rate(A, rate_at(channel, n, a_channel, a_state), kept)
     d = read_each(skip, walk * channels + channel, real)
     shift = read_each(bias, walk * channels + channel, real)
     h = tl.zeros([CH, N, LD], tl.float32)
@@ -273,7 +291,7 @@ def forward_kernel(
 def summary_kernel(
     signal,  # (b, l, d): x, or with BACK the gradient of y; strides signal_image, signal_pixel
     dt,  # (b, l, k, d)
-    A,  # (k, d, n)
+    A,  # (k, d, n), strides a_channel, a_state
     matrix,  # (b, l, k, n): B, or with BACK C
     bias,  # (k, d)
     ends,  # (b, k, s, n, d): the state that a segment ends with when it starts from zero
@@ -285,6 +303,8 @@ def summary_kernel(
     segments,
     share,
     reciprocal,
+    a_channel,
+    a_state,
     signal_image,
     signal_pixel,
     dt_image,
@@ -318,7 +338,8 @@ def summary_kernel(
     signal += image * signal_image
     dt += image * dt_image + walk.to(tl.int64) * dt_walk
     matrix += image * matrix_image + walk.to(tl.int64) * matrix_walk
-    a = read_rate(A, walk * channels + channel, n, states, kept)
+    A += walk * channels * states
+    a = read_rate(A, rate_at(channel, n, a_channel, a_state), kept)
     shift = read_each(bias, walk * channels + channel, real)
     h = tl.zeros([CH, N, LD], tl.float32)
     total = tl.zeros([CH, LD], tl.float32)
@@ -351,7 +372,7 @@ def summary_kernel(
 def backward_kernel(
     x,  # (b, l, d), strides x_image, x_pixel
     dt,  # (b, l, k, d)
-    A,  # (k, d, n)
+    A,  # (k, d, n), strides a_channel, a_state
     B,  # (b, l, k, n)
     C,  # (b, l, k, n)
     skip,  # (k, d)
@@ -376,6 +397,8 @@ def backward_kernel(
     segments,
     share,
     reciprocal,
+    a_channel,
+    a_state,
     x_image,
     x_pixel,
     dt_image,
@@ -442,7 +465,8 @@ def backward_kernel(
     scratch += program * (SPAN // T) * N * CH * LD
     scratch_at = n[None, :, None] * (CH * LD) + lane[:, None, :]
 
-    a = read_rate(A, walk * channels + channel, n, states, kept)
+    A += walk * channels * states
+    a = read_rate(A, rate_at(channel, n, a_channel, a_state), kept)
     d = read_each(skip, walk * channels + channel, real)
     shift = read_each(bias, walk * channels + channel, real)
     back = tl.zeros([CH, N, LD], tl.float32)  # decay(t+1) G(t+1) from the chunk done before
@@ -545,6 +569,6 @@ def backward_kernel(
     gA += whole * channels * states
     gskip += whole * channels
     gbias += whole * channels
-    tl.store(gA + rate_at(channel, n, states), sum_rate, mask=kept)
+    tl.store(gA + rate_at(channel, n, a_channel, a_state), sum_rate, mask=kept)
     tl.store(gskip + channel, sum_skip, mask=real)
     tl.store(gbias + channel, sum_bias, mask=real)

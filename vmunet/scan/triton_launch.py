@@ -109,7 +109,7 @@ class Launch:
             self(
                 scans().summary_kernel,
                 (signal, dt, A, matrix, dt_bias, *results),
-                (*self.size[1:], self.segments, self.share, self.reciprocal),
+                (*self.size[1:], self.segments, self.share, self.reciprocal, *A.stride()[1:]),
                 (*strides(signal, 2), *strides(dt, 3), *strides(matrix, 3)),
                 BACK=back,
             )

@@ -163,7 +163,7 @@ def _both(B, C, n):
 def ahead_kernel(
     x,  # (b, l, d)
     dt,  # (b, l, k, d)
-    A,  # (k, d, n)
+    A,  # (k, d, n), strides a_channel, a_state
     B,  # (b, l, k, n), float32
     C,  # the same, with the strides of B except for that of an image
     bias,  # (k, d)
@@ -182,6 +182,8 @@ def ahead_kernel(
     states,
     segments,
     share,
+    a_channel,
+    a_state,
     dt_image,
     dt_pixel,
     dt_walk,
@@ -227,7 +229,8 @@ def ahead_kernel(
     saved += slot * tl.cdiv(pixels, SPAN) * states * channels
     spans += slot * tl.cdiv(pixels, SPAN) * channels
 
-    a = read_rate(A, walk * channels + channel, n, states, kept)
+    A += walk * channels * states
+    a = read_rate(A, rate_at(channel, n, a_channel, a_state), kept)
     shift = read_each(bias, walk * channels + channel, real)
     begin = segment * share
     end = tl.minimum(begin + share, pixels)
@@ -283,7 +286,7 @@ def ahead_kernel(
             since = tl.zeros([CH, LD], tl.float32)
     whole = (image * segments + segment) * 4 + walk
     gA += whole * channels * states
-    tl.store(gA + rate_at(channel, n, states), sum_rate, mask=kept)
+    tl.store(gA + rate_at(channel, n, a_channel, a_state), sum_rate, mask=kept)
     if SUMMARY:
         at_end = slot * segments + segment
         tl.store(ends + at_end * states * channels + state_at, back, mask=kept)
@@ -317,6 +320,8 @@ def back_kernel(
     states,
     segments,
     share,
+    a_channel,
+    a_state,
     dt_image,
     dt_pixel,
     dt_walk,
@@ -361,7 +366,8 @@ def back_kernel(
     saved += slot * tl.cdiv(pixels, SPAN) * states * channels
     spans += slot * tl.cdiv(pixels, SPAN) * channels
 
-    a = read_rate(A, walk * channels + channel, n, states, kept)
+    A += walk * channels * states
+    a = read_rate(A, rate_at(channel, n, a_channel, a_state), kept)
     d = read_each(skip, walk * channels + channel, real)
     shift = read_each(bias, walk * channels + channel, real)
     back = tl.zeros([CH, N, LD], tl.float32)
@@ -439,6 +445,6 @@ def back_kernel(
 
     whole = (image * segments + segment) * 4 + walk
     gA += whole * channels * states
-    tl.store(gA + rate_at(channel, n, states), sum_rate, mask=kept)
+    tl.store(gA + rate_at(channel, n, a_channel, a_state), sum_rate, mask=kept)
     tl.store(gskip + whole * channels + channel, sum_skip, mask=real)
     tl.store(gbias + whole * channels + channel, sum_bias, mask=real)
