@@ -221,6 +221,4 @@ def _key(direction: str, x: Tensor, dt: Tensor, A: Tensor, B: Tensor) -> str:
     b, h, w, d = x.shape
     types = "-".join(str(t.dtype).removeprefix("torch.") for t in (x, dt, B))
     batch = triton_tiles.power_of_two(b)
-    if direction == "backward" and triton_tiles.two_scans_are_tried():
-        direction = "backward by one scan or two"
     return f"{direction} {batch}x{h}x{w}x{d} {A.shape[2]} states {types}"

@@ -205,7 +205,11 @@ def test_the_fastest_tile_is_measured_once_and_kept(tmp_path, monkeypatch):
     triton_tiles._known.cache_clear()
     triton_tiles.choose(BACKWARD, "work", print, torch.device("cuda"))
     assert len(measured) == 2
-    assert json.loads(file.read_text()) == {"GPU": {"work": "2 steps of 32"}}
+    key = "work: 4 steps of 16, 2 steps of 32"
+    assert json.loads(file.read_text()) == {"GPU": {key: "2 steps of 32"}}
+    more = {**BACKWARD, **triton_tiles.TWO_SCANS}  # other candidates are measured anew
+    triton_tiles.choose(more, "work", print, torch.device("cuda"))
+    assert len(measured) == 3
     triton_tiles._known.cache_clear()
 
 

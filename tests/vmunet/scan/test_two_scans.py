@@ -1,4 +1,4 @@
-"""The backward pass in two scans: correct in the interpreter, small when compiled, correct on a GPU.
+"""The backward pass in two scans: right in the interpreter, small when compiled, right on a GPU.
 
 Its gradient of A is allowed 1e-5 of the largest entry, see `vmunet.scan.triton_two_scans`.
 """
@@ -134,11 +134,8 @@ def test_the_sums_compile(kernel):
 def test_the_variable_makes_it_a_candidate(monkeypatch):
     monkeypatch.delenv("VMUNET_TWO_SCANS", raising=False)
     assert triton_tiles.backward_tiles() == BACKWARD
-    x = torch.empty(1, 8, 8, 32)
-    key = triton._key("backward", x, x, torch.empty(4, 32, 16), x)
     monkeypatch.setenv("VMUNET_TWO_SCANS", "1")
     assert triton_tiles.backward_tiles() == {**BACKWARD, **TWO_SCANS}
-    assert triton._key("backward", x, x, torch.empty(4, 32, 16), x) != key
 
 
 @pytest.mark.parametrize(
@@ -146,8 +143,8 @@ def test_the_variable_makes_it_a_candidate(monkeypatch):
 )
 def test_a_walk_that_reads_on_stays_inside(height, steps_ahead):
     tile = TwoScans(U=4, CH=1, LD=32).fit(height)
-    assert tile.U == steps_ahead
-    assert 2 * tile.U - 1 < height
+    assert steps_ahead == tile.U
+    assert height >= 2 * tile.U
 
 
 def test_what_it_takes():
