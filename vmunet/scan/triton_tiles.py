@@ -75,6 +75,10 @@ FORWARD = {
     "4 steps of 32": Tile(T=4, CH=2, LD=16),  # 8.7 instructions; fewest
     "8 steps of 16": Tile(T=8, CH=1, LD=16),  # 9.6; twice the programs
     "4 steps of 16": Tile(T=4, CH=1, LD=16),  # 10.7; 108 registers, so more warps wait together
+    "8 steps of 8": Tile(
+        T=8, CH=1, LD=8
+    ),  # 12.2; 127 registers; no GPU has timed this and the next
+    "4 steps of 8": Tile(T=4, CH=1, LD=8),  # 13.4; 64 registers
 }
 BACKWARD = {
     "4 steps of 16": Tile(T=4, CH=2, LD=8),  # 23.5, and 8.3 to recompute the states
