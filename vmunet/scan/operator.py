@@ -9,7 +9,6 @@ has no graph break at the scan. A backend is a module with four functions:
     saved_shape(x, A) -> the shape of `saved`, the states kept for `backward`
 """
 
-import functools
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -131,15 +130,16 @@ def _backward(gy: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
 
 def _laid_out_like(gradient: Tensor, tensor: Tensor) -> Tensor:
     """The gradient with the strides of `empty_like(tensor)`, which compiled code expects."""
-    if gradient.stride() == _strides_like(tensor.shape, tensor.stride()):
+    layout = tensor.shape, tensor.stride()
+    if layout not in _STRIDES:
+        _STRIDES[layout] = torch.empty_like(tensor, device="meta").stride()
+    if gradient.stride() == _STRIDES[layout]:
         return gradient
     return torch.empty_like(tensor).copy_(gradient)
 
 
-@functools.lru_cache(maxsize=1024)
-def _strides_like(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
-    """The strides of `empty_like` of a tensor with this shape and these strides."""
-    return torch.empty_like(torch.empty_strided(shape, stride, device="meta")).stride()
+# Of `empty_like`, by shape and strides: few for a model, and slow to find out at every call.
+_STRIDES: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[int, ...]] = {}
 
 
 @torch.library.register_fake("vmunet::ss2d")

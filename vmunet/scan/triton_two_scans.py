@@ -33,7 +33,7 @@ The kernels take up to 16 states and images of at least 2 U rows, see `_route`.
 No GPU has run these kernels yet; see `triton_tiles` for how to choose them.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, assignment, var-annotated"
 
 import triton
 import triton.language as tl
