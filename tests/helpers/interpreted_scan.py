@@ -60,7 +60,7 @@ def same_bits(tile: Tile | TwoScans) -> bool:
 
 def layouts(tile: Tile | TwoScans) -> float:
     """The largest difference that the inputs' layout makes: transposed, with gaps, expanded."""
-    inputs = scan_inputs(2, 3, 2, 3, 2)
+    inputs = scan_inputs(2, 3, 2, 2, 2)
     inputs = (inputs[0][:1].expand(2, -1, -1, -1), *inputs[1:])
 
     def odd(tensor: torch.Tensor) -> torch.Tensor:
@@ -88,7 +88,7 @@ def one_column() -> float:
 
 def halves(dtype: torch.dtype, tile: Tile | TwoScans) -> dict[str, float]:
     """Errors of half-precision maps against the float32 scan of the same values."""
-    x, dt, A, B, C, D, dt_bias = scan_inputs(1, 3, 3, 3, 2)
+    x, dt, A, B, C, D, dt_bias = scan_inputs(1, 3, 3, 2, 2)
     inputs = (x.to(dtype), dt.to(dtype), A, B.to(dtype), C.to(dtype), D, dt_bias)
     gy = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     truth = output_and_gradients(reference.ss2d, inputs, gy, torch.float64)
@@ -137,7 +137,7 @@ class Launches(TorchDispatchMode):
 
 def launches(tile: Tile | TwoScans, segments: int, dtype: torch.dtype) -> dict[str, list[str]]:
     """What a scan of the model's layouts starts: B and C are slices of a projection."""
-    x, dt, A, B, C, D, dt_bias = scan_inputs(1, 4, 3, 3, 2)
+    x, dt, A, B, C, D, dt_bias = scan_inputs(1, 9, 1, 2, 2)
     _, B, C = torch.cat((B[..., :1], B, C), dim=-1).to(dtype).split([1, 2, 2], dim=-1)
     inputs = (x.to(dtype), dt.to(dtype), A, B, C, D, dt_bias)
     with Launches() as forward:
