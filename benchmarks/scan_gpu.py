@@ -3,6 +3,9 @@
 Run it on an idle GPU, from the repository's root:
 
     python -m benchmarks.scan_gpu            # --quick for a smoke run of a minute
+    python -m benchmarks.scan_gpu --candidates   # every tile of our own kernels, in 100 seconds
+
+The second is `benchmarks.scan_candidates`; what follows is about the first.
 
 Rows: the four stages of the full-width model at 256 x 256 with 32 images and with 1, and the
 first stage of one 1024 x 1024 image; float32 and bfloat16; the output alone, and output and
@@ -70,9 +73,11 @@ EXPONENTIALS_PER_CLOCK = 16  # of a multiprocessor, compute capability 7.0 to 10
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the norm
 
 
-def model_inputs(batch: int, side: int, channels: int, dtype: torch.dtype) -> list[Tensor]:
+def model_inputs(
+    batch: int, side: int, channels: int, dtype: torch.dtype, device: str = "cuda"
+) -> list[Tensor]:
     """The arguments of `ss2d` as the model gives them: B and C are slices of the projection."""
-    with torch.device("cuda"):
+    with torch.device(device):
         x, dt, A, B, C, D, dt_bias = (t.detach() for t in stage_inputs(batch, side, channels))
     rank = -(-channels // 32)
     step = B.new_zeros(batch, side, side, 4, rank)
@@ -279,7 +284,14 @@ HEADER = (
 def main() -> None:
     parser = arguments(__doc__, "scan_gpu.json", rounds=30, threads=False)
     parser.add_argument("--quick", action="store_true", help="two small stages, batch 1, 3 rounds")
+    parser.add_argument(
+        "--candidates", action="store_true", help="time our own kernels' tiles instead"
+    )
     options = parser.parse_args()
+    if options.candidates:
+        from benchmarks import scan_candidates
+
+        return scan_candidates.run(options.output.with_name("scan_candidates.json"))
     need_cuda("scan_gpu")
     torch.manual_seed(0)
     rounds = 3 if options.quick else options.rounds

@@ -1,6 +1,8 @@
 """The parts of the GPU benchmarks that need no GPU: published path, counts, figures, errors."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from benchmarks.published import (
     reference_scan,
 )
 from benchmarks.scan_cpu import stage_inputs
+from tests.helpers.paths import ROOT
 from vmunet import VMUNet
 from vmunet.scan import ss2d
 from vmunet.scan.reference import walk
@@ -90,6 +93,25 @@ def test_without_cuda_one_line(module, monkeypatch, capsys) -> None:
     assert ended.value.code == 2
     name = module.__name__.removeprefix("benchmarks.")
     assert capsys.readouterr().err == f"{name} measures a CUDA device, and none is visible\n"
+
+
+def test_candidates_of_the_scan_run_through_in_the_interpreter(tmp_path) -> None:
+    pytest.importorskip("triton")
+    command = [sys.executable, "-m", "benchmarks.scan_gpu", "--candidates"]
+    subprocess.run(
+        [*command, "--output", str(tmp_path / "scan_gpu.json")],
+        check=True,
+        cwd=ROOT,
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+    )
+    results = json.loads((tmp_path / "scan_candidates.json").read_text())
+    assert results["complete"] is True
+    assert results["not_timed"] == {}
+    assert {row["what"] for row in results["rows"]} == {"forward", "backward", "weight"}
+    assert any(row["candidate"].startswith("two scans") for row in results["rows"])
+    for row in results["rows"]:
+        assert row["seconds"] is None
+        assert row["error"] < (1e-2 if row["what"] == "weight" else 1e-5), row
 
 
 def test_tensors_that_the_published_scan_keeps() -> None:

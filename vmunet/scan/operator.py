@@ -19,6 +19,8 @@ from torch.autograd.function import once_differentiable
 
 MODULES = {"cpu": "vmunet.scan.cpu", "triton": "vmunet.scan.triton"}
 
+PARTS, MANY_PIXELS = 32, 2**14  # of the gradient of the dt projection's weight; no GPU timed them
+
 _INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor dt_bias"
 _SEVEN = ", ".join(["Tensor"] * 7)
 
@@ -57,6 +59,31 @@ def project(step: Tensor, weight: Tensor) -> Tensor:
     return dt.unflatten(1, step.shape[:3]).permute(1, 2, 3, 0, 4)
 
 
+def weight_gradient(gdt: Tensor, factors: Tensor, parts: int) -> Tensor:
+    """The gradient of the projection's weight, gdt^T factors, as `parts` products and their sum.
+
+    A product sums over all pixels of a batch and has few columns, the rank: cuBLAS gives it to a
+    few blocks, each of which walks over all pixels. Parts of it run side by side.
+
+    Args:
+        gdt: (4, pixels, d); factors: (4, pixels, rank).
+        parts: a divisor of the number of pixels.
+
+    Returns:
+        (4, d, rank); in float32 if there are several parts.
+    """
+    if parts == 1:
+        return gdt.transpose(1, 2) @ factors
+    gdt, factors = (t.unflatten(1, (parts, -1)) for t in (gdt, factors))  # (4, parts, ., .)
+    return (gdt.transpose(2, 3) @ factors).sum(1, dtype=torch.float32)
+
+
+def _parts(gdt: Tensor) -> int:
+    """How many products `weight_gradient` computes: one, except for many pixels on a GPU."""
+    pixels = gdt.shape[1]
+    return PARTS if gdt.is_cuda and pixels >= MANY_PIXELS and pixels % PARTS == 0 else 1
+
+
 class _Projected(torch.autograd.Function):
     """A scan that keeps the factors of dt: dt itself is four times as large as x."""
 
@@ -79,7 +106,7 @@ class _Projected(torch.autograd.Function):
         factors = step.flatten(0, 2).transpose(0, 1)  # (4, bhw, r)
         with torch.autocast(gdt.device.type, enabled=False):
             gstep = (gdt @ weight.to(gdt.dtype)).transpose(0, 1).reshape(step.shape)
-            gweight = (gdt.transpose(1, 2) @ factors).to(weight.dtype)
+            gweight = weight_gradient(gdt, factors, _parts(gdt)).to(weight.dtype)
         return None, gx, gstep, gweight, *gothers
 
 
@@ -103,9 +130,16 @@ def _backward(gy: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
 
 def _laid_out_like(gradient: Tensor, tensor: Tensor) -> Tensor:
     """The gradient with the strides of `empty_like(tensor)`, which compiled code expects."""
-    if gradient.stride() == torch.empty_like(tensor, device="meta").stride():
+    layout = tensor.shape, tensor.stride()
+    if layout not in _STRIDES:
+        _STRIDES[layout] = torch.empty_like(tensor, device="meta").stride()
+    if gradient.stride() == _STRIDES[layout]:
         return gradient
     return torch.empty_like(tensor).copy_(gradient)
+
+
+# Of `empty_like`, by shape and strides: few for a model, and slow to find out at every call.
+_STRIDES: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[int, ...]] = {}
 
 
 @torch.library.register_fake("vmunet::ss2d")

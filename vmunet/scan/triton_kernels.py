@@ -13,7 +13,7 @@ kept below its cost:
 - Nothing is copied to walk an image by columns or backwards: a step is mapped to its pixel.
 - Integers are passed unspecialised. A stride that Triton knows to be a multiple of 16 makes it
   spread four channels over every lane, and the states over more lanes, which costs shuffles.
-- A sum over lanes by shuffles takes two instructions for each halving and value. `_fold` sends the
+- A sum over lanes by shuffles takes two instructions for each halving and value. `fold` sends the
   values through shared memory once instead, and a lane then adds what it holds.
 
 The forward pass then takes about as many issue slots (8.7 on sm_90) as the special-function units
@@ -33,11 +33,22 @@ LN_2 = tl.constexpr(0.6931471805599453)
 WARP = tl.constexpr(32)
 MAPS = ("x", "dt", "gdt", "b", "c", "gy", "y", "signal", "matrix")
 INTEGERS = {f"{name}_{axis}" for name in MAPS for axis in ("image", "pixel", "walk")}
-INTEGERS |= {"batch", "height", "width", "channels", "states", "segments", "share", "reciprocal"}
+INTEGERS |= {
+    "a_channel",
+    "a_state",
+    "batch",
+    "height",
+    "width",
+    "channels",
+    "states",
+    "segments",
+    "share",
+    "reciprocal",
+}
 
 
 @triton.jit
-def _softplus(v):
+def softplus(v):
     """softplus(v), and exp(-|v|).
 
     log1p(z) / z is a polynomial on [0, 1] (relative error 1e-7): log(1 + z) itself would lose a
@@ -85,7 +96,7 @@ def _pixel(walk, t, height, width, reciprocal):
 
 
 @triton.jit
-def _fold(p):
+def fold(p):
     """Sums over the last axis of [rows, 2**i], which lies across lanes.
 
     Splitting that axis asks for its two halves in one lane: Triton moves the tensor once, through
@@ -95,13 +106,13 @@ def _fold(p):
         return tl.reshape(p, [p.shape[0]])
     else:
         even, odd = tl.split(tl.reshape(p, [p.shape[0], p.shape[1] // 2, 2]))
-        return _fold(even + odd)
+        return fold(even + odd)
 
 
 @triton.jit
 def _sum_channels(p, T: tl.constexpr, N: tl.constexpr, LD: tl.constexpr):
     """[T, CH, N, LD] -> [T, N]."""
-    return tl.reshape(_fold(tl.reshape(tl.sum(p, 1), [T * N, LD])), [T, N])
+    return tl.reshape(fold(tl.reshape(tl.sum(p, 1), [T * N, LD])), [T, N])
 
 
 @triton.jit
@@ -110,15 +121,43 @@ def _sum_states(p, T: tl.constexpr, CH: tl.constexpr, N: tl.constexpr, LD: tl.co
     ACROSS: tl.constexpr = min(N, WARP // LD)  # lanes that share a channel's states
     p = tl.sum(tl.reshape(p, [T, CH, N // ACROSS, ACROSS, LD]), 2)
     p = tl.permute(p, [0, 1, 3, 2])
-    return tl.reshape(_fold(tl.reshape(p, [T * CH * LD, ACROSS])), [T, CH, LD])
+    return tl.reshape(fold(tl.reshape(p, [T * CH * LD, ACROSS])), [T, CH, LD])
+
+
+@triton.jit
+def read_each(values, at, real):
+    """D or dt_bias of a tile's channels, (CH, LD)."""
+    return tl.load(values + at, mask=real, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def rate_at(channel, n, a_channel, a_state):
+    """Where A holds the states of a tile's channels, (CH, N, LD).
+
+    The stride of a state is 1, but Triton must not know that: it would lay all that is multiplied
+    by A across lanes by states, and convert it, or compute it twice.
+    """
+    return channel[:, None, :] * a_channel + n[None, :, None] * a_state
+
+
+@triton.jit
+def read_rate(A, at, kept):
+    """A log2(e), at `rate_at`."""
+    return tl.load(A + at, mask=kept, other=0.0).to(tl.float32) * LOG2_E
+
+
+@triton.jit
+def _read_map(values, pixel, channel, stride, mask):
+    """x, dt or the gradient of y at a chunk's pixels, (T, CH, LD)."""
+    at = pixel[:, None, None] * stride + channel[None]
+    return tl.load(values + at, mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def _read_step(x, dt, pixel, channel, x_pixel, dt_pixel, mask):
     """x and dt of a chunk's pixels, (T, CH, LD)."""
-    u = tl.load(x + pixel[:, None, None] * x_pixel + channel[None], mask=mask, other=0.0)
-    v = tl.load(dt + pixel[:, None, None] * dt_pixel + channel[None], mask=mask, other=0.0)
-    return u.to(tl.float32), v.to(tl.float32)
+    u = _read_map(x, pixel, channel, x_pixel, mask)
+    return u, _read_map(dt, pixel, channel, dt_pixel, mask)
 
 
 @triton.jit
@@ -129,7 +168,7 @@ def _read_states(matrix, pixel, stride, n, states, on):
     return rows.to(tl.float32)
 
 
-def _kernel(*specialised: str):
+def scan_kernel(*specialised: str):
     """A Triton kernel with the integer arguments unspecialised, except those that are named.
 
     So it is compiled once for all image sizes, batches and strides. If strides are named, it is
@@ -144,11 +183,11 @@ def _kernel(*specialised: str):
     return decorate
 
 
-@_kernel("x_image", "x_pixel", "dt_image", "dt_pixel", "dt_walk", "y_pixel")
+@scan_kernel("x_image", "x_pixel", "dt_image", "dt_pixel", "dt_walk", "y_pixel")
 def forward_kernel(
     x,  # (b, l, d), strides x_image, x_pixel
     dt,  # (b, l, k, d), before softplus
-    rate,  # (k, n, d): A log2(e)
+    A,  # (k, d, n), strides a_channel, a_state
     B,  # (b, l, k, n)
     C,  # (b, l, k, n)
     skip,  # (k, d)
@@ -165,6 +204,8 @@ def forward_kernel(
     segments,
     share,  # steps of a segment, a multiple of SPAN
     reciprocal,
+    a_channel,
+    a_state,
     x_image,
     x_pixel,
     dt_image,
@@ -203,9 +244,10 @@ def forward_kernel(
     slot = image * 4 + walk
     saved += slot * tl.cdiv(pixels, SPAN) * states * channels
 
-    a = tl.load(rate + walk * states * channels + state_at, mask=kept, other=0.0)
-    d = tl.load(skip + walk * channels + channel, mask=real, other=0.0)
-    shift = tl.load(bias + walk * channels + channel, mask=real, other=0.0)
+    A += walk * channels * states
+    a = read_rate(A, rate_at(channel, n, a_channel, a_state), kept)
+    d = read_each(skip, walk * channels + channel, real)
+    shift = read_each(bias, walk * channels + channel, real)
     h = tl.zeros([CH, N, LD], tl.float32)
     for before in range(segment):
         at = slot * segments + before
@@ -233,7 +275,7 @@ def forward_kernel(
             if start % SPAN == 0:
                 at = (start // SPAN) * states * channels
                 tl.store(saved + at + state_at, h, mask=kept)
-        delta, _ = _softplus(v + shift[None])
+        delta, _ = softplus(v + shift[None])
         delta = tl.where(here, delta, 0.0)  # a step past the end leaves the state alone
         decay = tl.exp2(delta[:, :, None, :] * a[None])
         fed = (delta * u)[:, :, None, :] * b[:, None, :, None]
@@ -245,11 +287,11 @@ def forward_kernel(
         u, v, b, c, pixel, here = u_next, v_next, b_next, c_next, pixel_next, here_next
 
 
-@_kernel()
+@scan_kernel()
 def summary_kernel(
     signal,  # (b, l, d): x, or with BACK the gradient of y; strides signal_image, signal_pixel
     dt,  # (b, l, k, d)
-    rate,  # (k, n, d)
+    A,  # (k, d, n), strides a_channel, a_state
     matrix,  # (b, l, k, n): B, or with BACK C
     bias,  # (k, d)
     ends,  # (b, k, s, n, d): the state that a segment ends with when it starts from zero
@@ -261,6 +303,8 @@ def summary_kernel(
     segments,
     share,
     reciprocal,
+    a_channel,
+    a_state,
     signal_image,
     signal_pixel,
     dt_image,
@@ -294,8 +338,9 @@ def summary_kernel(
     signal += image * signal_image
     dt += image * dt_image + walk.to(tl.int64) * dt_walk
     matrix += image * matrix_image + walk.to(tl.int64) * matrix_walk
-    a = tl.load(rate + walk * states * channels + state_at, mask=kept, other=0.0)
-    shift = tl.load(bias + walk * channels + channel, mask=real, other=0.0)
+    A += walk * channels * states
+    a = read_rate(A, rate_at(channel, n, a_channel, a_state), kept)
+    shift = read_each(bias, walk * channels + channel, real)
     h = tl.zeros([CH, N, LD], tl.float32)
     total = tl.zeros([CH, LD], tl.float32)
     first = segment * share
@@ -307,7 +352,7 @@ def summary_kernel(
         here = on[:, None, None] & real[None]
         u, v = _read_step(signal, dt, pixel, channel, signal_pixel, dt_pixel, here)
         b = _read_states(matrix, pixel, matrix_pixel, n, states, on)
-        delta, _ = _softplus(v + shift[None])
+        delta, _ = softplus(v + shift[None])
         delta = tl.where(here, delta, 0.0)
         decay = tl.exp2(delta[:, :, None, :] * a[None])
         if BACK:
@@ -323,11 +368,11 @@ def summary_kernel(
     tl.store(totals + slot * channels + channel, total, mask=real)
 
 
-@_kernel()
+@scan_kernel()
 def backward_kernel(
     x,  # (b, l, d), strides x_image, x_pixel
     dt,  # (b, l, k, d)
-    rate,  # (k, n, d)
+    A,  # (k, d, n), strides a_channel, a_state
     B,  # (b, l, k, n)
     C,  # (b, l, k, n)
     skip,  # (k, d)
@@ -338,7 +383,7 @@ def backward_kernel(
     totals,  # (b, k, s, d): summary_kernel's, with BACK
     gx,  # (k, b, l, d): every walk's part
     gdt,  # like dt, with its strides
-    grate,  # (b, s, k, n, d): partial sums of the gradient of A
+    gA,  # (b, s, k, d, n): partial sums
     gB,  # (tiles, b, l, k, n): partial sums
     gC,  # the same
     gskip,  # (b, s, k, d): partial sums
@@ -352,6 +397,8 @@ def backward_kernel(
     segments,
     share,
     reciprocal,
+    a_channel,
+    a_state,
     x_image,
     x_pixel,
     dt_image,
@@ -418,9 +465,10 @@ def backward_kernel(
     scratch += program * (SPAN // T) * N * CH * LD
     scratch_at = n[None, :, None] * (CH * LD) + lane[:, None, :]
 
-    a = tl.load(rate + walk * states * channels + state_at, mask=kept, other=0.0)
-    d = tl.load(skip + walk * channels + channel, mask=real, other=0.0)
-    shift = tl.load(bias + walk * channels + channel, mask=real, other=0.0)
+    A += walk * channels * states
+    a = read_rate(A, rate_at(channel, n, a_channel, a_state), kept)
+    d = read_each(skip, walk * channels + channel, real)
+    shift = read_each(bias, walk * channels + channel, real)
     back = tl.zeros([CH, N, LD], tl.float32)  # decay(t+1) G(t+1) from the chunk done before
     for behind in range(segments - 1 - segment):
         at = slot * segments + segments - 1 - behind
@@ -436,43 +484,52 @@ def backward_kernel(
     for done in tl.range(0, spans, num_stages=1):
         span = begin + (spans - 1 - done) * SPAN
         h0 = tl.load(saved + (span // SPAN) * states * channels + state_at, mask=kept, other=0.0)
+        t = span + step
+        pixel_up = _pixel(walk, t, height, width, reciprocal)
+        here_up = (t < pixels)[:, None, None] & real[None]
+        u_up, v_up = _read_step(x, dt, pixel_up, channel, x_pixel, dt_pixel, here_up)
+        b_up = _read_states(B, pixel_up, b_pixel, n, states, t < pixels)
         tl.debug_barrier()  # the lanes are done with the scratch of the last span
         tl.store(scratch + scratch_at, h0)
-        t = span + step
+        t = span + (SPAN - T) + step
         pixel = _pixel(walk, t, height, width, reciprocal)
-        here = (t < pixels)[:, None, None] & real[None]
+        on = t < pixels
+        here = on[:, None, None] & real[None]
         u, v = _read_step(x, dt, pixel, channel, x_pixel, dt_pixel, here)
-        b = _read_states(B, pixel, b_pixel, n, states, t < pixels)
+        g = _read_map(gy, pixel, channel, gy_pixel, here)
+        b = _read_states(B, pixel, b_pixel, n, states, on)
+        c = _read_states(C, pixel, c_pixel, n, states, on)
         for chunk in tl.range(1, SPAN // T, num_stages=1):
             t = span + chunk * T + step
-            pixel = _pixel(walk, t, height, width, reciprocal)
+            pixel_up = _pixel(walk, t, height, width, reciprocal)
             here_next = (t < pixels)[:, None, None] & real[None]
-            u_next, v_next = _read_step(x, dt, pixel, channel, x_pixel, dt_pixel, here_next)
-            b_next = _read_states(B, pixel, b_pixel, n, states, t < pixels)
-            delta, _ = _softplus(v + shift[None])
-            delta = tl.where(here, delta, 0.0)
+            u_next, v_next = _read_step(x, dt, pixel_up, channel, x_pixel, dt_pixel, here_next)
+            b_next = _read_states(B, pixel_up, b_pixel, n, states, t < pixels)
+            delta, _ = softplus(v_up + shift[None])
+            delta = tl.where(here_up, delta, 0.0)
             decay = tl.exp2(delta[:, :, None, :] * a[None])
-            fed = (delta * u)[:, :, None, :] * b[:, None, :, None]
+            fed = (delta * u_up)[:, :, None, :] * b_up[:, None, :, None]
             fed = tl.where(first, decay * h0[None] + fed, fed)
             _, h = tl.associative_scan((decay, fed), 0, _step)
             h0 = tl.sum(tl.where(last, h, 0.0), 0)
             tl.store(scratch + chunk * N * CH * LD + scratch_at, h0)
-            u, v, b, here = u_next, v_next, b_next, here_next
+            u_up, v_up, b_up, here_up = u_next, v_next, b_next, here_next
         tl.debug_barrier()
 
         for past in tl.range(0, SPAN // T, num_stages=1):
             chunk = SPAN // T - 1 - past
-            t = span + chunk * T + step
-            pixel = _pixel(walk, t, height, width, reciprocal)
-            here = (t < pixels)[:, None, None] & real[None]
-            u, v = _read_step(x, dt, pixel, channel, x_pixel, dt_pixel, here)
-            g = tl.load(gy + pixel[:, None, None] * gy_pixel + channel[None], mask=here, other=0.0)
-            g = g.to(tl.float32)
-            b = _read_states(B, pixel, b_pixel, n, states, t < pixels)
-            c = _read_states(C, pixel, c_pixel, n, states, t < pixels)
+            # The chunk before this one is on its way, here and into the span before.
+            t = span + (chunk - 1) * T + step
+            pixel_next = _pixel(walk, tl.maximum(t, 0), height, width, reciprocal)
+            on_next = t < pixels
+            here_next = on_next[:, None, None] & real[None]
+            u_next, v_next = _read_step(x, dt, pixel_next, channel, x_pixel, dt_pixel, here_next)
+            g_next = _read_map(gy, pixel_next, channel, gy_pixel, here_next)
+            b_next = _read_states(B, pixel_next, b_pixel, n, states, on_next)
+            c_next = _read_states(C, pixel_next, c_pixel, n, states, on_next)
             h0 = tl.load(scratch + chunk * N * CH * LD + scratch_at)
 
-            delta, z = _softplus(v + shift[None])
+            delta, z = softplus(v + shift[None])
             sigmoid = tl.where(v + shift[None] >= 0, 1.0, z) / (1.0 + z)
             delta = tl.where(here, delta, 0.0)
             decay = tl.exp2(delta[:, :, None, :] * a[None])
@@ -491,7 +548,7 @@ def backward_kernel(
             back = tl.sum(tl.where(first, decay * G, 0.0), 0)
 
             row_at = (pixel[:, None] * 4 + walk) * states + n[None]
-            row = (t < pixels)[:, None] & (n < states)[None]
+            row = on[:, None] & (n < states)[None]
             tl.store(gC + row_at, _sum_channels(h * g[:, :, None, :], T, N, LD), mask=row)
             gb = _sum_channels(G * (delta * u)[:, :, None, :], T, N, LD)
             tl.store(gB + row_at, gb, mask=row)
@@ -505,18 +562,13 @@ def backward_kernel(
             tl.store(gdt + pixel[:, None, None] * gdt_pixel + channel[None], gv, mask=here)
             gu = gfed * delta + d[None] * g
             tl.store(gx + pixel[:, None, None] * channels + channel[None], gu, mask=here)
+            u, v, g, b, c = u_next, v_next, g_next, b_next, c_next
+            pixel, on, here = pixel_next, on_next, here_next
 
     whole = (image * segments + segment) * 4 + walk
-    tl.store(grate + whole * states * channels + state_at, sum_rate, mask=kept)
-    tl.store(gskip + whole * channels + channel, sum_skip, mask=real)
-    tl.store(gbias + whole * channels + channel, sum_bias, mask=real)
-
-
-@triton.jit
-def merge_kernel(parts, merged, numel, K: tl.constexpr, BLOCK: tl.constexpr):
-    """merged = the sum of K consecutive tensors of numel values, in its own type."""
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros([BLOCK], tl.float32)
-    for k in tl.static_range(K):
-        total += tl.load(parts + k * tl.cast(numel, tl.int64) + at, mask=at < numel, other=0.0)
-    tl.store(merged + at, total.to(merged.dtype.element_ty), mask=at < numel)
+    gA += whole * channels * states
+    gskip += whole * channels
+    gbias += whole * channels
+    tl.store(gA + rate_at(channel, n, a_channel, a_state), sum_rate, mask=kept)
+    tl.store(gskip + channel, sum_skip, mask=real)
+    tl.store(gbias + channel, sum_bias, mask=real)

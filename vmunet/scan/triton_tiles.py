@@ -1,4 +1,10 @@
-"""How a GPU scan is divided into programs: tiles, measured once, and segments, by shape."""
+"""How a GPU scan is divided into programs: tiles, measured once, and segments, by shape.
+
+The backward pass exists twice: as one scan (`triton_kernels.backward_kernel`, a `Tile`) and as two
+scans without a history of states (`triton_two_scans`, a `TwoScans`). No GPU has run the second one
+yet, so it is not among the candidates, unless the environment variable VMUNET_TWO_SCANS is 1: then
+its tiles are measured beside the others at the first call for a shape, and the fastest is used.
+"""
 
 import functools
 import json
@@ -7,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -16,6 +23,7 @@ WARPS_PER_SCHEDULER = 3  # while one waits for memory, another computes
 SCHEDULERS = 4  # in one multiprocessor
 LEAST_STEPS = 64  # in a segment: computing the state that it starts with must stay cheap
 LEAST_SEGMENTS = 4  # fewer do not pay: two passes take 1.8 times the exponentials of one
+LEAST_OF_TWO_SCANS = 2  # their first scan only computes a fourth more for it
 
 
 @dataclass(frozen=True)
@@ -35,16 +43,58 @@ class Tile:
         return replace(self, T=max(1, self.T * STATES // max(STATES, power_of_two(states))))
 
 
+@dataclass(frozen=True)
+class TwoScans:
+    """A program of `triton_two_scans`: CH * LD channels, LD of them across the lanes of its warp.
+
+    U steps' inputs are on their way. `registers` is the most that a lane may take, None for 255:
+    fewer let more programs be resident.
+    """
+
+    U: int
+    CH: int
+    LD: int
+    registers: int | None = None
+
+    @property
+    def channels(self) -> int:
+        return self.CH * self.LD
+
+    @staticmethod
+    def takes(height: int, states: int) -> bool:
+        """Whether the two scans can run: an image of one row, or more than 16 states, cannot."""
+        return height > 1 and power_of_two(states) <= STATES
+
+    def fit(self, height: int) -> "TwoScans":
+        """The tile for this image: a walk reads up to 2 U - 1 steps on, and must stay inside."""
+        return replace(self, U=min(self.U, 1 << ((height // 2).bit_length() - 1)))
+
+
 # Registers and instructions for each exponential are those of sm_90, from the compiled kernels.
 FORWARD = {
     "4 steps of 32": Tile(T=4, CH=2, LD=16),  # 8.7 instructions; fewest
     "8 steps of 16": Tile(T=8, CH=1, LD=16),  # 9.6; twice the programs
     "4 steps of 16": Tile(T=4, CH=1, LD=16),  # 10.7; 108 registers, so more warps wait together
+    "8 steps of 8": Tile(
+        T=8, CH=1, LD=8
+    ),  # 12.2; 127 registers; no GPU has timed this and the next
+    "4 steps of 8": Tile(T=4, CH=1, LD=8),  # 13.4; 64 registers
 }
 BACKWARD = {
-    "4 steps of 16": Tile(T=4, CH=2, LD=8),  # 22.7, and 8.3 to recompute the states
-    "2 steps of 32": Tile(T=2, CH=2, LD=16),  # 23.3 and 9.2; half the partial sums of dB and dC
+    "4 steps of 16": Tile(T=4, CH=2, LD=8),  # 23.5, and 8.3 to recompute the states
+    "2 steps of 32": Tile(T=2, CH=2, LD=16),  # 24.2 and 9.2; half the partial sums of dB and dC
 }
+TWO_SCANS = {
+    "two scans, 4 steps of 32": TwoScans(U=4, CH=1, LD=32, registers=168),  # 13.9 and 16.4
+    "two scans, 2 steps of 32": TwoScans(U=2, CH=1, LD=32, registers=128),  # 14.6 and 16.9
+}
+
+
+def backward_tiles() -> dict[str, Tile | TwoScans]:
+    """The candidates for a backward pass; see the module's docstring."""
+    if os.environ.get("VMUNET_TWO_SCANS") == "1":
+        return {**BACKWARD, **TWO_SCANS}
+    return {**BACKWARD}
 
 
 def power_of_two(number: int) -> int:
@@ -52,26 +102,30 @@ def power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-def segments(walks: int, steps: int, device: torch.device) -> int:
+def segments(walks: int, steps: int, device: torch.device, least: int = LEAST_SEGMENTS) -> int:
     """The number of parts of every walk, for `walks` programs of `steps` steps.
 
     One pass over a walk is sequential, so few images leave most of a GPU idle. In two passes the
-    parts run in parallel, for nearly twice the work: that pays from four parts on.
+    parts run in parallel, for nearly twice the work: that pays from four parts on. Fewer than
+    `least` parts are none.
     """
     if device.type != "cuda":
         return 1
     processors = torch.cuda.get_device_properties(device).multi_processor_count
     wanted = processors * SCHEDULERS * WARPS_PER_SCHEDULER // walks
     parts = min(wanted, steps // LEAST_STEPS)
-    return parts if parts >= LEAST_SEGMENTS else 1
+    return parts if parts >= least else 1
+
+
+AnyTile = TypeVar("AnyTile", bound=Tile | TwoScans)
 
 
 def choose(
-    tiles: Mapping[str, Tile],
+    tiles: Mapping[str, AnyTile],
     key: str,
-    run: Callable[[Tile], object],
+    run: Callable[[AnyTile], object],
     device: torch.device,
-) -> Tile:
+) -> AnyTile:
     """The fastest tile for this work on this GPU, measured at the first call, then kept in a file.
 
     Without a GPU, and for new work while a CUDA graph is captured, it is the first tile. The file
@@ -82,6 +136,7 @@ def choose(
     if device.type != "cuda":
         return first
     gpu = torch.cuda.get_device_name(device)
+    key = f"{key}: {', '.join(tiles)}"  # other candidates are another choice
     name = _known().get(gpu, {}).get(key, "")
     if name in tiles:
         return tiles[name]
@@ -95,7 +150,7 @@ def choose(
     return tiles[name]
 
 
-def _fastest(tiles: Mapping[str, Tile], run: Callable[[Tile], object]) -> str:
+def _fastest(tiles: Mapping[str, AnyTile], run: Callable[[AnyTile], object]) -> str:
     from triton.testing import do_bench
 
     seconds = {name: do_bench(lambda t=tile: run(t), 5, 25) for name, tile in tiles.items()}

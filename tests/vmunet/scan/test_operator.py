@@ -16,7 +16,7 @@ import vmunet.scan.triton
 from tests.helpers.scan_inputs import error, scan_inputs
 from vmunet.errors import InputError
 from vmunet.scan import backend, ss2d, ss2d_projected
-from vmunet.scan.operator import project
+from vmunet.scan.operator import _laid_out_like, _parts, project, weight_gradient
 
 SHAPES = st.tuples(*(st.integers(1, size) for size in (2, 4, 4, 3, 4)))  # b, h, w, d, n
 EITHER = pytest.mark.parametrize("name", ["reference", "cpu"])  # test_triton tests the third
@@ -307,6 +307,74 @@ def test_factors_of_dt_are_kept_instead_of_it():
     assert max(tensor.numel() for tensor in kept if tensor.ndim == 5) < 2 * 3 * 5 * 4 * 16
     with torch.no_grad():
         assert not ss2d_projected(*inputs).requires_grad
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 6), st.integers(1, 8), st.integers(1, 5), st.integers(1, 4), st.integers(0, 100)
+)
+def test_the_weights_gradient_in_parts_is_that_in_one(parts, share, channels, rank, seed):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = parts * share
+    gdt = torch.randn(4, pixels, channels, generator=generator)
+    beside = torch.randn(pixels, 4, rank + 3, generator=generator)  # a slice of a projection
+    factors = beside.transpose(0, 1)[..., :rank]
+    truth = torch.einsum("kpd,kpr->kdr", gdt.double(), factors.double())
+    for count in (1, parts):
+        value = weight_gradient(gdt, factors, count)
+        torch.testing.assert_close(value.double(), truth, rtol=1e-5, atol=1e-5)
+    half = weight_gradient(gdt.bfloat16(), factors.bfloat16(), parts)
+    assert half.shape == truth.shape
+    assert half.dtype == (torch.float32 if parts > 1 else torch.bfloat16)  # summed in float32
+
+
+@pytest.mark.parametrize(
+    ("pixels", "cuda", "parts"),
+    [
+        (32 * 64 * 64, True, 32),
+        (32 * 64 * 64, False, 1),  # on a processor nothing changes
+        (32 * 16 * 16, True, 1),
+        (2**14 + 1, True, 1),
+    ],
+)
+def test_the_weights_gradient_is_cut_for_many_pixels_on_a_gpu(pixels, cuda, parts):
+    gdt = type("Gradient", (), {"shape": (4, pixels, 192), "is_cuda": cuda})
+    assert _parts(gdt) == parts
+
+
+@pytest.mark.gpu
+def test_gpu_the_weights_gradient():
+    pixels, channels, rank = 2**15, 192, 6
+    gdt = torch.randn(4, pixels, channels, device="cuda")
+    factors = torch.randn(pixels, 4, rank + 32, device="cuda").transpose(0, 1)[..., :rank]
+    truth = gdt.double().transpose(1, 2) @ factors.double()
+    assert error(weight_gradient(gdt, factors, _parts(gdt)), truth) < 1e-5
+    gdt, factors = gdt.bfloat16(), factors.bfloat16()
+    truth = gdt.double().transpose(1, 2) @ factors.double()
+    assert error(weight_gradient(gdt, factors, _parts(gdt)), truth) < 2**-7
+
+
+def strides_of_a_view(dims, order, gaps):
+    """A view of this shape whose axes lie in memory in `order`, with gaps."""
+    wide = [size + gap for size, gap in zip(dims, gaps, strict=True)]
+    base = torch.empty([wide[axis] for axis in order])
+    view = base.permute([order.index(axis) for axis in range(len(dims))])
+    return view[tuple(slice(0, size) for size in dims)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.tuples(*[st.integers(1, 4)] * 4),
+    st.permutations(range(4)),
+    st.tuples(*[st.integers(0, 2)] * 4),
+)
+def test_a_gradient_is_laid_out_like_its_input(dims, order, gaps):
+    tensor = strides_of_a_view(dims, order, gaps)
+    gradient = torch.randn(dims)
+    for _ in range(2):  # the second time from memory
+        laid_out = _laid_out_like(gradient, tensor)
+        assert laid_out.stride() == torch.empty_like(tensor).stride()
+        assert torch.equal(laid_out, gradient)
 
 
 @pytest.mark.parametrize(
