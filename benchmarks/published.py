@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from vmunet.model import SS2D, K, VMUNet
+from vmunet.model import SS2D, K, LayerNorm, VMUNet, VSSBlock
 from vmunet.scan.reference import selective_scan
 
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -129,8 +129,15 @@ class PublishedSS2D(SS2D):
         return self.out_proj(self.out_norm(y) * F.silu(z))
 
 
+class PublishedVSSBlock(VSSBlock):
+    """`VSSBlock` that adds its update itself."""
+
+    def forward(self, x: Tensor, *_: Any) -> tuple[Tensor, None, None]:
+        return x + self.drop_path(self.self_attention(self.ln_1(x))), None, None
+
+
 class PublishedVMUNet(VMUNet):
-    """`VMUNet` with SS2D layers that compute as the published ones; all else is VMUNet's.
+    """`VMUNet` with blocks and norms that compute as the published ones; all else is VMUNet's.
 
     To share another model's parameters themselves, not only their values:
     `published.load_state_dict(model.state_dict(keep_vars=True), assign=True)`.
@@ -142,8 +149,9 @@ class PublishedVMUNet(VMUNet):
 
     def __init__(self, scan: Scan = reference_scan, **config: Any) -> None:
         super().__init__(**config)
+        replacements = {SS2D: PublishedSS2D, VSSBlock: PublishedVSSBlock, LayerNorm: nn.LayerNorm}
         for module in self.modules():
-            if isinstance(module, SS2D):
-                # Names, shapes and initial values are SS2D's: only `forward` is replaced.
-                module.__class__ = PublishedSS2D
+            # Names, shapes and initial values stay: only `forward` is replaced.
+            module.__class__ = replacements.get(type(module), type(module))
+            if isinstance(module, PublishedSS2D):
                 module.scan = scan

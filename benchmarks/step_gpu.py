@@ -10,9 +10,9 @@ parameters). Variants:
 
     fp32, bf16                      ours; bf16 under autocast
     fp32-compiled, bf16-compiled    the same model through torch.compile, for fixed shapes
-    published-fp32, published-bf16  SS2D as VMamba v0 and VM-UNet compute it (four copies,
-                                    mamba-ssm's CUDA scan, merge), left out if mamba-ssm is not
-                                    installed
+    published-fp32, published-bf16  blocks as VMamba v0 and VM-UNet compute them (four copies,
+                                    mamba-ssm's CUDA scan, merge, PyTorch's LayerNorm), left out
+                                    if mamba-ssm is not installed
 
 All variants train the same parameters with the same optimizer. They are measured one after the
 other, then again in reverse order, so that a drift of the device affects both ends; seconds are
