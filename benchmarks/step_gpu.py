@@ -32,8 +32,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import WARM_UP, arguments, gpu, need_cuda, quartiles, save, write
-from benchmarks.published import PublishedVMUNet, cuda_scan
+from benchmarks.published import PublishedVMUNet
 from vmunet import VMUNet
+from vmunet.scan.mamba import cuda_scan
 from vmunet.training.losses import bce_dice
 
 VARIANTS = (

@@ -17,7 +17,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-MODULES = {"cpu": "vmunet.scan.cpu", "triton": "vmunet.scan.triton"}
+MODULES = {
+    "cpu": "vmunet.scan.cpu",
+    "triton": "vmunet.scan.triton",
+    "mamba": "vmunet.scan.mamba",
+}
 
 _INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor dt_bias"
 _SEVEN = ", ".join(["Tensor"] * 7)
