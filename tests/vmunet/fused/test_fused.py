@@ -213,8 +213,11 @@ def test_the_kernels_compile_without_spills_and_with_wide_loads(monkeypatch):
     largest = [launch for launch in launches if launch[0].__name__.endswith("_backward")]
     for capability, chosen in ((80, largest), (86, largest), (90, launches)):
         for launch in chosen:
-            sass = disassemble(compile_launch(*launch, capability))
+            cubin = compile_launch(*launch, capability)
+            sass, usage = disassemble(cubin), disassemble(cubin, "-res-usage")
             case = launch[0].__name__, capability
+            registers = int(re.findall(r"REG:(\d+)", usage)[0])
+            assert registers <= 168, case  # of 65,536: twelve warps at a time
             assert not re.findall(r"\b(LDL|STL)\b", sass), case  # what spilled registers need
             assert not re.findall(r"\b(LDG|STG)\.E\.U16\b", sass), case
             assert re.findall(r"\bSTG\.E\.(64|128)\b", sass), case
