@@ -20,8 +20,8 @@ Operators with the same inputs, outputs and saved tensors replace the kernels of
 compute nothing. `published` keeps the tensors that mamba-ssm's CUDA scan keeps: its inputs and the
 states between chunks of 2,048 steps. `ours gpu` keeps those of our Triton kernels, and `ours cpu`
 is the code that runs here. An operator's row counts the memory that it keeps and that no operation
-before it kept. For bf16, LayerNorm takes and returns float32 as in CUDA's autocast; the CPU's
-autocast would leave it in bfloat16.
+before it kept. For bf16, PyTorch's LayerNorm takes and returns float32 as in CUDA's autocast; the
+CPU's autocast would leave it in bfloat16.
 """
 
 from collections import Counter
@@ -45,41 +45,47 @@ import vmunet.model
 from benchmarks.measure import arguments, write
 from benchmarks.published import PublishedSS2D, PublishedVMUNet
 from vmunet import VMUNet
-from vmunet.model import VSSBlock
+from vmunet.model import VSSBlock, chain, scaled_by
 from vmunet.scan.triton import saved_shape
 from vmunet.training.losses import bce_dice
 
 CHUNK = 2048  # steps between the states that mamba-ssm's scan keeps
-Operator = Callable[..., Tensor]
+Operator = Callable[..., Any]
 
 
-def stand_in(name: str, states: Callable[..., Sequence[int]]) -> Operator:
+def stand_in(name: str, states: Callable[..., Sequence[int]], casts: bool = False) -> Operator:
     """An operator that computes nothing; forward and backward are one operation each in a count.
 
     Args:
         name: of the operator. Its output is like its first input.
         states: a function from the inputs to the shape of the float32 tensor that it keeps too.
+        casts: whether the output is in bfloat16 under autocast.
     """
 
     @torch.library.custom_op(f"vmunet_benchmarks::{name}", mutates_args=())
-    def forward(inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
-        y = torch.zeros(inputs[0].shape, dtype=inputs[0].dtype)
+    def forward(inputs: list[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        y = torch.zeros(inputs[0].shape, dtype=dtype)
         return y, torch.zeros(list(states(*inputs)))
 
     @torch.library.custom_op(f"vmunet_benchmarks::{name}_backward", mutates_args=())
     def backward(gy: Tensor, inputs: list[Tensor], states: Tensor) -> list[Tensor]:
         return [torch.zeros_like(tensor) for tensor in inputs]
 
-    def keep(ctx: Any, inputs: tuple[list[Tensor]], output: tuple[Tensor, Tensor]) -> None:
+    def keep(ctx: Any, inputs: tuple[list[Tensor], Any], output: tuple[Tensor, Tensor]) -> None:
         ctx.set_materialize_grads(False)  # only the backward pass uses the states
         ctx.save_for_backward(*inputs[0], output[1])
 
-    def gradients(ctx: Any, gy: Tensor, _: None) -> list[Tensor]:
+    def gradients(ctx: Any, gy: Tensor, _: None) -> tuple[list[Tensor], None]:
         *inputs, states = ctx.saved_tensors
-        return backward(gy, inputs, states)
+        return backward(gy, inputs, states), None
+
+    def call(*inputs: Any) -> Tensor:
+        half = casts and torch.is_autocast_enabled("cpu")
+        dtype = torch.bfloat16 if half else inputs[0].dtype
+        return forward([t for t in inputs if isinstance(t, Tensor)], dtype)[0]
 
     forward.register_autograd(gradients, setup_context=keep)
-    return lambda *inputs: forward([t for t in inputs if isinstance(t, Tensor)])[0]
+    return call
 
 
 cuda_operator = stand_in(
@@ -100,11 +106,30 @@ class Case:
     operators: dict[str, Operator]
 
 
-CPU = {name: getattr(vmunet.model, name) for name in ("conv_silu", "ss2d_projected", "gated_norm")}
+def statistics(image: Tensor, *_: Any) -> Sequence[int]:
+    """The shape of the mean and deviation of every pixel."""
+    return 2, *image.shape[:3]
+
+
+norm_operator = stand_in("layer_norm", statistics, casts=True)
+
+
+def add_layer_norm(
+    x: Tensor, update: Tensor, scale: Tensor | None, *others: Any
+) -> tuple[Tensor, Tensor]:
+    """It keeps what a sum of its own and a norm keep; only its traffic would be less."""
+    total = x + scaled_by(scale, update)
+    return total, norm_operator(total, *others)
+
+
+OPERATORS = "conv_silu", "ss2d_projected", "gated_norm", "layer_norm", "add_layer_norm"
+CPU = {name: getattr(vmunet.model, name) for name in OPERATORS}
 GPU = {
     "conv_silu": stand_in("conv_silu", lambda *_: (0,)),
     "ss2d_projected": stand_in("scan", lambda x, step, weight, A, *_: saved_shape(x, A)),
-    "gated_norm": stand_in("gated_norm", lambda y, *_: (2, *y.shape[:3])),  # mean and deviation
+    "gated_norm": stand_in("gated_norm", statistics),
+    "layer_norm": norm_operator,
+    "add_layer_norm": add_layer_norm,
 }
 CASES = {
     "published": Case(partial(PublishedVMUNet, cuda_scan), CPU),  # calls none of them
@@ -124,9 +149,8 @@ class Labels(TorchFunctionMode):
 
     @property
     def label(self) -> str:
-        if self.inside:
-            return f"SS2D: {self.inside}"
-        return f"{self.modules[-1] if self.modules else 'loss'}: {self.operation}"
+        place = self.modules[-1] if self.modules else "loss"
+        return f"{place}: {self.inside or self.operation}"
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -140,7 +164,7 @@ class Labels(TorchFunctionMode):
     def named(self, name: str, operator: Operator) -> Operator:
         """The operator, with one label for everything in it."""
 
-        def labelled(*inputs: Any) -> Tensor:
+        def labelled(*inputs: Any) -> Any:
             self.inside = name
             try:
                 return operator(*inputs)
@@ -266,7 +290,7 @@ def block_traffic(case: Case, half: bool, size: int, batch: int = 2) -> dict[str
     traffic = Traffic()
     with patch.multiple(vmunet.model, **case.operators), traffic, Labels():
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            y = block(x)
+            y = chain([block], x)
         y.backward(gy)
     by_operation = {name: count / batch for name, count in traffic.counted.most_common()}
     return {"bytes": sum(by_operation.values()), "by_operation": by_operation}

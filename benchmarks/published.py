@@ -1,45 +1,23 @@
 """SS2D as VMamba v0 and the published VM-UNet compute it, for comparisons.
 
-Written from the paper's Algorithm 1. The image is copied four times, once in the order of each
-direction; the projections to delta, B and C are made from the copies; a scan of one direction runs
-over all four as `4 d` channels, in float32; and the outputs are put back into image order and
-added. The scan is mamba-ssm's CUDA kernel, which the published models use. If mamba-ssm is not
-installed, there is `reference_scan` for tests: it is correct, and its speed says nothing.
+The copies, the CUDA scan and the merge are those of the backend `mamba` (`vmunet/scan/mamba.py`).
+Here the projections to delta, B and C are made from the copies too, and autograd keeps what the
+CUDA scan saves, where the backend scans again. If mamba-ssm is not installed, there is
+`reference_scan` for tests: it is correct, and its speed says nothing.
 
 Letters in the shape comments: b batch, h height, w width, l = h w pixels, d channels, n states,
 r rank of delta.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from vmunet.model import SS2D, K, VMUNet
+from vmunet.model import SS2D, K, LayerNorm, VMUNet, VSSBlock
+from vmunet.scan.mamba import Scan, cross_merge, cross_scan
 from vmunet.scan.reference import selective_scan
-
-Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-"""u and delta (b, 4d, l), A (4d, n), B and C (b, 4, n, l), D and delta_bias (4d) -> (b, 4d, l)."""
-
-
-def cuda_scan() -> Scan | None:
-    """mamba-ssm's CUDA scan, or None if the package is missing or was built without the scan."""
-    try:
-        import selective_scan_cuda  # noqa: F401  (the compiled part, which some versions leave out)
-        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-    except ImportError:
-        return None
-
-    def scan(
-        u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
-    ) -> Tensor:
-        return selective_scan_fn(
-            u, delta, A, B, C, D, z=None, delta_bias=delta_bias, delta_softplus=True
-        )
-
-    return scan
 
 
 def reference_scan(
@@ -66,13 +44,6 @@ def reference_scan(
         return y + D[:, None] * u
 
 
-def cross_scan(x: Tensor) -> Tensor:
-    """Four copies of an image, each in its direction's order: (b, d, h, w) -> (b, 4, d, l)."""
-    rows, columns = x.flatten(2), x.transpose(2, 3).flatten(2)
-    onward = torch.stack((rows, columns), dim=1)  # (b, 2, d, l)
-    return torch.cat((onward, onward.flip(-1)), dim=1)
-
-
 def scan_copies(
     copies: Tensor,
     dts: Tensor,
@@ -92,17 +63,6 @@ def scan_copies(
     u = copies.to(wide).flatten(1, 2)  # (b, 4d, l)
     delta = dts.contiguous().to(wide).flatten(1, 2)  # (b, 4d, l)
     return scan(u, delta, A, B.to(wide), C.to(wide), D, dt_bias).unflatten(1, (K, -1))
-
-
-def cross_merge(ys: Tensor, height: int, width: int) -> Tensor:
-    """Put the four outputs back into image order and add them: (b, 4, d, l) -> (b, d, l)."""
-    back = ys[:, 2:].flip(-1)  # (b, 2, d, l)
-
-    def by_row(columns: Tensor) -> Tensor:
-        image = columns.unflatten(-1, (width, height)).transpose(2, 3).contiguous()
-        return image.flatten(2)  # (b, d, l)
-
-    return ys[:, 0] + back[:, 0] + by_row(ys[:, 1]) + by_row(back[:, 1])
 
 
 class PublishedSS2D(SS2D):
@@ -129,8 +89,15 @@ class PublishedSS2D(SS2D):
         return self.out_proj(self.out_norm(y) * F.silu(z))
 
 
+class PublishedVSSBlock(VSSBlock):
+    """`VSSBlock` that adds its update itself."""
+
+    def forward(self, x: Tensor, *_: Any) -> tuple[Tensor, None, None]:
+        return x + self.drop_path(self.self_attention(self.ln_1(x))), None, None
+
+
 class PublishedVMUNet(VMUNet):
-    """`VMUNet` with SS2D layers that compute as the published ones; all else is VMUNet's.
+    """`VMUNet` with blocks and norms that compute as the published ones; all else is VMUNet's.
 
     To share another model's parameters themselves, not only their values:
     `published.load_state_dict(model.state_dict(keep_vars=True), assign=True)`.
@@ -142,8 +109,9 @@ class PublishedVMUNet(VMUNet):
 
     def __init__(self, scan: Scan = reference_scan, **config: Any) -> None:
         super().__init__(**config)
+        replacements = {SS2D: PublishedSS2D, VSSBlock: PublishedVSSBlock, LayerNorm: nn.LayerNorm}
         for module in self.modules():
-            if isinstance(module, SS2D):
-                # Names, shapes and initial values are SS2D's: only `forward` is replaced.
-                module.__class__ = PublishedSS2D
+            # Names, shapes and initial values stay: only `forward` is replaced.
+            module.__class__ = replacements.get(type(module), type(module))
+            if isinstance(module, PublishedSS2D):
                 module.scan = scan

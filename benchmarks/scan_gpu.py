@@ -58,11 +58,11 @@ from benchmarks.measure import (
     save,
     write,
 )
-from benchmarks.published import Scan, cross_merge, cross_scan, cuda_scan, scan_copies
+from benchmarks.published import scan_copies
 from benchmarks.scan_cpu import STAGES, STATES, stage_inputs
 from vmunet.errors import InputError
 from vmunet.scan import backend, ss2d
-from vmunet.scan.reference import walk
+from vmunet.scan.mamba import Scan, cross_merge, cross_scan, cuda_scan, in_time_order
 
 BATCHES = (32, 1)
 LARGE = (1, 256, 192)  # batch, side, channels: the first stage of one 1024 x 1024 image
@@ -93,7 +93,7 @@ def published_inputs(inputs: list[Tensor]) -> list[Tensor]:
     x (b, d, h, w), dts (b, 4, d, l), A (4d, n), B and C (b, 4, n, l), D and dt_bias (4d).
     """
     x, dt, A, B, C, D, dt_bias = (tensor.detach() for tensor in inputs)
-    dts, Bs, Cs = (walk(maps).permute(1, 2, 3, 0).contiguous() for maps in (dt, B, C))
+    dts, Bs, Cs = (in_time_order(maps) for maps in (dt, B, C))
     image = x.permute(0, 3, 1, 2).contiguous()
     values = [image, dts, A.flatten(0, 1), Bs, Cs, D.flatten(), dt_bias.flatten()]
     return [tensor.requires_grad_() for tensor in values]

@@ -13,9 +13,9 @@ parameters). Variants:
     fp32-graph, bf16-graph          the step as one CUDA graph
     fp32-compiled-graph, bf16-compiled-graph
                                     the step of the compiled model as one CUDA graph
-    published-fp32, published-bf16  SS2D as VMamba v0 and VM-UNet compute it (four copies,
-                                    mamba-ssm's CUDA scan, merge), left out if mamba-ssm is not
-                                    installed
+    published-fp32, published-bf16  blocks as VMamba v0 and VM-UNet compute them (four copies,
+                                    mamba-ssm's CUDA scan, merge, PyTorch's LayerNorm), left out
+                                    if mamba-ssm is not installed
 
 Except for the published path's model, the steps are those of a training run
 (vmunet.training.capture). All variants train the same parameters with the same optimizer. They are
@@ -37,9 +37,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import WARM_UP, arguments, gpu, need_cuda, quartiles, save, write
-from benchmarks.published import PublishedVMUNet, cuda_scan
+from benchmarks.published import PublishedVMUNet
 from vmunet import VMUNet
 from vmunet.protocols import PAPER
+from vmunet.scan.mamba import cuda_scan
 from vmunet.settings import TrainSettings
 from vmunet.training.capture import CapturedStep, record_graph
 from vmunet.training.losses import training_loss

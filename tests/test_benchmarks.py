@@ -11,17 +11,11 @@ import torch
 
 from benchmarks import activations, epoch_gpu, plot, scan_gpu, step_gpu, summary
 from benchmarks.measure import RESULTS
-from benchmarks.published import (
-    PublishedVMUNet,
-    cross_merge,
-    cross_scan,
-    reference_scan,
-)
+from benchmarks.published import PublishedVMUNet, reference_scan
 from benchmarks.scan_cpu import stage_inputs
 from tests.helpers.paths import ROOT
 from vmunet import VMUNet
 from vmunet.scan import ss2d
-from vmunet.scan.reference import walk
 from vmunet.training.losses import bce_dice
 
 TINY = {"dims": (8, 16, 32, 64), "depths": (1, 1, 1, 1), "depths_decoder": (1, 1, 1, 1)}
@@ -29,14 +23,6 @@ TINY = {"dims": (8, 16, 32, 64), "depths": (1, 1, 1, 1), "depths_decoder": (1, 1
 
 def distance(value: torch.Tensor, truth: torch.Tensor) -> float:
     return ((value - truth).norm() / truth.norm()).item()
-
-
-def test_copies_are_in_the_order_of_the_directions() -> None:
-    x = torch.randn(2, 3, 4, 5)
-    image = x.permute(0, 2, 3, 1).unsqueeze(3).expand(-1, -1, -1, 4, -1)  # (b, h, w, 4, d)
-    copies = cross_scan(x)
-    assert torch.equal(copies, walk(image).permute(1, 2, 3, 0))
-    torch.testing.assert_close(cross_merge(copies, 4, 5), 4 * x.flatten(2))
 
 
 def test_published_path_is_the_same_model() -> None:

@@ -20,7 +20,12 @@ from vmunet import cli
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Packages whose module has another name.
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow"}
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "mamba_ssm": "mamba-ssm",
+    "selective_scan_cuda": "mamba-ssm",
+}
 # Triton comes with CUDA builds of torch, llvmlite with numba.
 BROUGHT = {"triton", "llvmlite"}
 
@@ -50,7 +55,8 @@ def test_the_dependencies_are_the_imports_of_the_library_s_commands():
     used = imported_packages(*scripts, "vmunet/inference/predictor.py")
     project = PROJECT["project"]
     extras = project["optional-dependencies"]
-    declared = [*project["dependencies"], *extras["serve"], *extras["volumes"]]
+    optional = (entry for name in ("serve", "volumes", "mamba") for entry in extras[name])
+    declared = [*project["dependencies"], *optional]
     assert used == {name_of(entry) for entry in declared}
 
 

@@ -17,7 +17,7 @@ channels-last, `(batch, height, width, channels)`.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -26,12 +26,19 @@ from torch import Tensor, nn
 
 from vmunet.architecture import Model, scaled
 from vmunet.errors import InputError
-from vmunet.fused import conv_silu, gated_norm
+from vmunet.fused import add_layer_norm, conv_silu, gated_norm, layer_norm
 from vmunet.init import init_step_size, init_uniform_fan_in, s4d_real
 from vmunet.scan import ss2d_projected
 
 K = 4
 SIZE_MULTIPLE = 32  # patch embedding by 4, then three patch mergings by 2
+
+
+class LayerNorm(nn.LayerNorm):
+    """nn.LayerNorm whose output is in the type that the layer after it computes in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class DropPath(nn.Module):
@@ -43,15 +50,24 @@ class DropPath(nn.Module):
         # (first, last, whole) if x is a part of a batch of `whole` samples: the draws are for all.
         self.part: tuple[int, int, int] | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def scale(self, x: Tensor) -> Tensor | None:
+        """Draw each sample's factor, 0 or 1 / (1 - rate), (batch,); None if it is 1 for all."""
         if self.rate == 0.0 or not self.training:
-            return x
+            return None
         keep = 1.0 - self.rate
         first, _, whole = self.part or (0, len(x), len(x))
-        mask = x.new_empty((whole,) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        scale = x.new_empty(whole).bernoulli_(keep) / keep
         if self.part:
-            mask = mask[min(first, whole - 1) :][: len(x)]  # of an empty part x has one sample
-        return x * (mask / keep)
+            scale = scale[min(first, whole - 1) :][: len(x)]  # of an empty part x has one sample
+        return scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return scaled_by(self.scale(x), x)
+
+
+def scaled_by(scale: Tensor | None, x: Tensor) -> Tensor:
+    """x, each sample times its factor: a scale of (batch,), or None for 1."""
+    return x if scale is None else x * scale.view(-1, *(1,) * (x.ndim - 1))
 
 
 class SS2D(nn.Module):
@@ -92,16 +108,36 @@ class SS2D(nn.Module):
 
 
 class VSSBlock(nn.Module):
-    """`x + DropPath(SS2D(LayerNorm(x)))` (paper, Figure 3)."""
+    """`x + DropPath(SS2D(LayerNorm(x)))` (paper, Figure 3), with both its sums left open.
+
+    A block takes its input as three parts, x + scale update, and returns its output so: the next
+    block adds them in the operator that norms the sum, and `chain` adds the last ones.
+    """
 
     def __init__(self, dim: int, d_state: int, drop_path: float) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(dim)
+        self.ln_1 = LayerNorm(dim)
         self.self_attention = SS2D(dim, d_state)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.drop_path(self.self_attention(self.ln_1(x)))
+    def forward(
+        self, x: Tensor, update: Tensor | None = None, scale: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        norm = self.ln_1
+        if update is None:
+            normed = norm(x)
+        else:
+            x, normed = add_layer_norm(x, update, scale, norm.weight, norm.bias, norm.eps)
+        update = self.self_attention(normed)
+        return x, update, self.drop_path.scale(update)
+
+
+def chain(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """The output of VSS blocks, one after the other: `(b, h, w, d) -> (b, h, w, d)`."""
+    update = scale = None
+    for block in blocks:
+        x, update, scale = block(x, update, scale)
+    return x if update is None else x + scaled_by(scale, update)
 
 
 class PatchEmbed(nn.Module):
@@ -122,7 +158,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
-        self.norm = nn.LayerNorm(4 * dim)
+        self.norm = LayerNorm(4 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
         corners = [x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]  # (0,0), (1,0), (0,1), (1,1)
@@ -139,7 +175,7 @@ class PatchExpand(nn.Module):
         super().__init__()
         self.scale = scale
         self.expand = nn.Linear(dim, scale * dim, bias=False)
-        self.norm = nn.LayerNorm(dim // scale)
+        self.norm = LayerNorm(dim // scale)
 
     def forward(self, x: Tensor) -> Tensor:
         b, h, w, d = x.shape
@@ -157,8 +193,7 @@ class EncoderStage(nn.Module):
         self.downsample = PatchMerging(dim) if merge else None
 
     def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x)
+        x = chain(self.blocks, x)
         return x if self.downsample is None else self.downsample(x)
 
 
@@ -173,9 +208,7 @@ class DecoderStage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.upsample is not None:
             x = self.upsample(x)
-        for block in self.blocks:
-            x = block(x)
-        return x
+        return chain(self.blocks, x)
 
 
 def drop_path_rates(depths: Sequence[int], rate: float) -> Iterator[list[float]]:

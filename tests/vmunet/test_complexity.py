@@ -9,7 +9,7 @@ from torch import nn
 from tests.helpers.paths import ROOT
 from vmunet import VMUNet
 from vmunet.complexity import complexity
-from vmunet.model import SS2D
+from vmunet.model import SS2D, VSSBlock
 
 GOLDEN = json.loads((ROOT / "tests/golden" / "architecture.json").read_text())
 
@@ -51,6 +51,8 @@ def test_layers_against_a_counted_forward_pass() -> None:
         elif isinstance(module, SS2D):  # its own convolution and norm are fused with what follows
             inner = output[..., 0].numel() * module.d_inner
             counted += inner * module.conv2d.weight[0].numel() + 4 * inner
+        elif isinstance(module, VSSBlock) and inputs[1] is not None:
+            counted += 4 * inputs[0].numel()  # its norm is fused with the sum before it
 
     for module in model.modules():
         module.register_forward_hook(count)

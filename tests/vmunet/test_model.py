@@ -10,7 +10,9 @@ from torch import nn
 
 from tests.helpers.paths import ROOT
 from vmunet import InputError, VMUNet
+from vmunet import model as model_module
 from vmunet import scan as scan_module
+from vmunet.model import VSSBlock, chain
 
 GOLDEN = ROOT / "tests/golden"
 ARCHITECTURE = json.loads((GOLDEN / "architecture.json").read_text())
@@ -85,6 +87,81 @@ def test_drop_path_keeps_the_mean_and_is_off_in_eval() -> None:
     assert y.unique().tolist() == pytest.approx([0.0, 1 / 0.7])
     assert y.mean().item() == pytest.approx(1.0, abs=0.02)
     assert torch.equal(drop.eval()(x), x)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_a_chain_of_blocks_is_the_blocks_one_after_the_other(rate: float) -> None:
+    """The same bits as `x + DropPath(SS2D(LayerNorm(x)))` of PyTorch's own operators."""
+    torch.manual_seed(0)
+    blocks = nn.ModuleList(VSSBlock(8, 4, rate) for _ in range(3))
+    x = torch.randn(3, 4, 5, 8, requires_grad=True)
+    inputs = [x, *blocks.parameters()]
+    torch.manual_seed(1)
+    y = chain(blocks, x)
+    torch.manual_seed(1)
+    plain = x
+    for block in blocks:
+        norm = block.ln_1
+        normed = nn.functional.layer_norm(plain, (8,), norm.weight, norm.bias, norm.eps)
+        plain = plain + block.drop_path(block.self_attention(normed))
+    assert torch.equal(y, plain)
+    gy = torch.randn_like(y)
+    pairs = zip(*(torch.autograd.grad(value, inputs, gy) for value in (y, plain)), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+
+
+def calls_of_norms(monkeypatch: pytest.MonkeyPatch, device: str) -> dict[str, list]:
+    """The arguments and results of the fused norms in a training step's forward pass in bf16."""
+    calls: dict[str, list] = {"layer_norm": [], "add_layer_norm": []}
+    for name, seen in calls.items():
+        function = getattr(model_module, name)
+
+        def record(*inputs, seen=seen, function=function):
+            seen.append((inputs, function(*inputs)))
+            return seen[-1][1]
+
+        monkeypatch.setattr(model_module, name, record)
+    model = VMUNet(dims=(8, 16, 32, 64), drop_path_rate=0.5).to(device)
+    with torch.autocast(device, torch.bfloat16):
+        model(255 * torch.rand(2, 3, 64, 32, device=device))
+    return calls
+
+
+def test_every_norm_before_a_product_is_fused_and_in_bf16(monkeypatch) -> None:
+    calls = calls_of_norms(monkeypatch, "cpu")
+    alone = [output for _, output in calls["layer_norm"]]
+    # A block's norm is alone only at the start of a stage; the last one is the final expansion's.
+    blocks, mergings, expandings = 4 + 4, 3, 3 + 1
+    assert len(alone) == blocks + mergings + expandings
+    assert alone[-1].shape == (2, 64, 32, 2)
+    assert len(calls["add_layer_norm"]) == 8 + 7 - blocks
+    normed = [outputs[1] for _, outputs in calls["add_layer_norm"]]
+    assert {output.dtype for output in (*alone, *normed)} == {torch.bfloat16}
+    factors = [inputs[2] for inputs, _ in calls["add_layer_norm"]]
+    # The first block's rate is 0; all others that end inside a stage may drop.
+    assert [scale is None for scale in factors] == [True] + [False] * 6
+    kinds = [type(m) for m in VMUNet().modules() if isinstance(m, nn.LayerNorm)]
+    assert kinds.count(nn.LayerNorm) == 1 + 15  # the patch embedding's, and SS2D's, which is gated
+
+
+@pytest.mark.gpu
+def test_gpu_norms_in_bf16_take_the_kernels(monkeypatch) -> None:
+    """Autocast mixes float32 and bf16 in the residual stream; the kernels take both."""
+    calls = calls_of_norms(monkeypatch, "cuda")
+    (x, update, *_), (total, normed) = calls["add_layer_norm"][0]
+    types = [tensor.dtype for tensor in (x, update, total, normed)]
+    assert types == [torch.float32, torch.bfloat16, torch.float32, torch.bfloat16]
+    assert normed.grad_fn.name().startswith("GeneratedBackwardFor_vmunet_norm")
+    for seen in calls.values():
+        for inputs, outputs in seen:
+            output = outputs[1] if isinstance(outputs, tuple) else outputs
+            total = outputs[0] if isinstance(outputs, tuple) else inputs[0]
+            *_, weight, bias, eps = inputs
+            exact = nn.functional.layer_norm(
+                total.double(), total.shape[-1:], weight.double(), bias.double(), eps
+            )
+            assert output.dtype == torch.bfloat16
+            assert relative(output.double(), exact) < 2**-7
 
 
 def test_grayscale_is_repeated() -> None:

@@ -5,7 +5,7 @@ Forward and backward are operators of their own (`torch.ops.vmunet`) with new ou
 """
 
 import math
-from typing import Any
+from typing import Any, overload
 
 import torch
 import triton
@@ -83,54 +83,118 @@ def _conv_tiles(shape: tuple[int, ...], tile: dict[str, int]) -> int:
 
 def gated_norm(y: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """`vmunet.fused.gated_norm` for float32, bfloat16 and float16."""
-    return _gated_norm(y, z, weight, bias, eps)[0]
+    return _norm(y, z, None, None, weight, bias, eps, y.dtype)[0]
 
 
-@custom_op("vmunet::gated_norm", mutates_args=())
-def _gated_norm(
-    y: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The output, and the mean and 1 / standard deviation of every pixel."""
-    shape, y, z = y.shape, _pixels(y), _pixels(z)
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    """`vmunet.fused.layer_norm` for float32, bfloat16 and float16; the output is in `dtype`."""
+    return _norm(x, None, None, None, weight, bias, eps, dtype)[0]
+
+
+def add_layer_norm(
+    x: Tensor,
+    update: Tensor,
+    scale: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """`vmunet.fused.add_layer_norm` for the same types; the norm is in `dtype`."""
+    normed, total, *_ = _norm(x, None, update, scale, weight, bias, eps, dtype)
+    return total, normed
+
+
+@custom_op("vmunet::norm", mutates_args=())
+def _norm(
+    y: Tensor,
+    gate: Tensor | None,
+    update: Tensor | None,
+    scale: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The norm, the total (of size 0 without an update), and each pixel's mean and 1 / deviation.
+
+    There is a gate, or an update, or neither.
+    """
+    out, total, mean, rstd = _norm_outputs(y, update, dtype)
+    size = y.shape[1] * y.shape[2]
+    y, gate, update = _pixels(y), _pixels(gate), _pixels(update)
     pixels, d = y.shape
+    strides = _strides(y, update if gate is None else gate)
     tile, warps = _norm_tile(d)
-    out = y.new_empty(shape)
-    mean, rstd = (y.new_empty(shape[:3], dtype=torch.float32) for _ in range(2))
     with torch.cuda.device_of(y):
         norm_kernels.norm[(triton.cdiv(pixels, tile["PIXELS"]),)](
-            y, z, weight.contiguous(), bias.contiguous(), out, mean, rstd,
-            pixels, d, y.stride(0), z.stride(0), eps,
-            **_align(d, y.stride(0), z.stride(0)), **tile, num_warps=warps,
+            y, gate, update, scale, weight.contiguous(), bias.contiguous(), total, out, mean, rstd,
+            pixels, size, d, *strides, eps,
+            **_align(d, *strides), **tile, num_warps=warps,
         )  # fmt: skip
-    return out, mean, rstd
+    return out, total, mean, rstd
 
 
-@custom_op("vmunet::gated_norm_backward", mutates_args=())
-def _gated_norm_backward(
+@custom_op("vmunet::norm_backward", mutates_args=())
+def _norm_backward(
     gout: Tensor,
+    gtotal: Tensor | None,
     y: Tensor,
-    z: Tensor,
+    gate: Tensor | None,
+    scale: Tensor | None,
     weight: Tensor,
     bias: Tensor,
     mean: Tensor,
     rstd: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of y, z, weight and bias."""
-    gy, gz = y.new_empty(y.shape), z.new_empty(z.shape)
-    gout, y, z = _pixels(gout), _pixels(y), _pixels(z)
+    y_type: torch.dtype,
+    update_type: torch.dtype | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of y, gate, update (those that are None have size 0), weight and bias.
+
+    y is what was normed, which is the total if there was an update; gtotal is the total's own
+    gradient, None without an update.
+    """
+    gy, ggate, gupdate = _norm_gradients(gtotal, y, gate, y_type, update_type)
+    size = y.shape[1] * y.shape[2]
+    gout, gtotal, y, gate = _pixels(gout), _pixels(gtotal), _pixels(y), _pixels(gate)
     pixels, d = y.shape
     tile, warps = _norm_tile(d)
     tiles = triton.cdiv(pixels, tile["PIXELS"])
     programs = _even(tiles, PROGRAMS * 4 // warps)
     partial = y.new_empty((programs, 2, d), dtype=torch.float32)
-    strides = (gout.stride(0), y.stride(0), z.stride(0))
+    strides = _strides(gout, gtotal, y, gate)
     with torch.cuda.device_of(y):
         norm_kernels.norm_backward[(programs,)](
-            gout, y, z, weight.contiguous(), bias.contiguous(), mean, rstd, gy, gz, partial,
-            tiles, pixels, d, *strides, **_align(d, *strides), **tile, num_warps=warps,
+            gout, gtotal, y, gate, scale, weight.contiguous(), bias.contiguous(), mean, rstd,
+            gy, ggate, gupdate, partial, tiles, pixels, size, d, *strides,
+            **_align(d, *strides), **tile, num_warps=warps,
         )  # fmt: skip
     gweight, gbias = partial.sum(0)
-    return gy, gz, gweight.to(weight.dtype, copy=True), gbias.to(bias.dtype, copy=True)
+    return gy, ggate, gupdate, gweight.to(weight.dtype, copy=True), gbias.to(bias.dtype, copy=True)
+
+
+def _norm_outputs(y: Tensor, update: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Memory for what `_norm` returns."""
+    out = y.new_empty(y.shape, dtype=dtype)
+    if update is None:
+        total = y.new_empty(0)
+    else:
+        total = y.new_empty(y.shape, dtype=torch.promote_types(y.dtype, update.dtype))
+    mean, rstd = (y.new_empty(y.shape[:3], dtype=torch.float32) for _ in range(2))
+    return out, total, mean, rstd
+
+
+def _norm_gradients(
+    gtotal: Tensor | None,
+    y: Tensor,
+    gate: Tensor | None,
+    y_type: torch.dtype,
+    update_type: torch.dtype | None,
+) -> tuple[Tensor, ...]:
+    """Memory for the images' gradients that `_norm_backward` returns."""
+    ggate = y.new_empty(0) if gate is None else gate.new_empty(gate.shape)
+    gupdate = y.new_empty(0 if gtotal is None else y.shape, dtype=update_type)
+    return y.new_empty(y.shape, dtype=y_type), ggate, gupdate
 
 
 def _norm_tile(d: int) -> tuple[dict[str, int], int]:
@@ -154,9 +218,18 @@ def _lanes(image: Tensor) -> Tensor:
     return image if image.stride(-1) == 1 or image.shape[-1] == 1 else image.contiguous()
 
 
-def _pixels(image: Tensor) -> Tensor:
+@overload
+def _pixels(image: Tensor) -> Tensor: ...
+@overload
+def _pixels(image: Tensor | None) -> Tensor | None: ...
+def _pixels(image: Tensor | None) -> Tensor | None:
     """(b, h, w, d) -> (pixels, d) with contiguous channels; a view if the strides allow it."""
-    return _lanes(image.reshape(-1, image.shape[-1]))
+    return None if image is None else _lanes(image.reshape(-1, image.shape[-1]))
+
+
+def _strides(*images: Tensor | None) -> list[int]:
+    """The strides of the images' pixels; 0 for an image that is None."""
+    return [0 if image is None else image.stride(0) for image in images]
 
 
 # ---- What torch must know of the operators: shapes without values, and derivatives ---------------
@@ -172,15 +245,16 @@ def _(gy: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]
     return x.new_empty(x.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
-@_gated_norm.register_fake
-def _(y: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
-    statistics = (y.new_empty(y.shape[:3], dtype=torch.float32) for _ in range(2))
-    return y.new_empty(y.shape), *statistics
+@_norm.register_fake
+def _(y: Tensor, gate: Any, update: Any, scale: Any, *others: Any) -> tuple[Tensor, ...]:
+    return _norm_outputs(y, update, others[-1])
 
 
-@_gated_norm_backward.register_fake
-def _(gout: Tensor, y: Tensor, z: Tensor, weight: Tensor, bias: Tensor, *_: Any) -> Any:
-    return tuple(tensor.new_empty(tensor.shape) for tensor in (y, z, weight, bias))
+@_norm_backward.register_fake
+def _(gout: Tensor, gtotal: Any, y: Tensor, gate: Any, scale: Any, *others: Any) -> Any:
+    weight, bias, _, _, *types = others
+    parameters = weight.new_empty(weight.shape), bias.new_empty(bias.shape)
+    return *_norm_gradients(gtotal, y, gate, *types), *parameters
 
 
 def _save_conv(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -192,14 +266,24 @@ def _conv_gradients(ctx: Any, gy: Tensor) -> tuple[Tensor, ...]:
 
 
 def _save_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, mean, rstd = output
+    y, gate, update, scale, weight, bias, *_ = inputs
+    _, total, mean, rstd = output
+    ctx.types = y.dtype, None if update is None else update.dtype
     ctx.mark_non_differentiable(mean, rstd)
-    ctx.save_for_backward(*inputs[:4], mean, rstd)
+    ctx.set_materialize_grads(False)  # no zeros as gradients of the statistics
+    ctx.save_for_backward(y if update is None else total, gate, scale, weight, bias, mean, rstd)
 
 
-def _norm_gradients(ctx: Any, gout: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    return *_gated_norm_backward(gout, *ctx.saved_tensors), None
+def _differentiate_norm(ctx: Any, gout: Any, gtotal: Any, *_: Any) -> tuple[Tensor | None, ...]:
+    y, gate, *others = ctx.saved_tensors
+    has_update = ctx.types[1] is not None
+    gout = torch.zeros_like(y) if gout is None else gout  # only the total was used
+    gtotal = torch.zeros_like(y) if has_update and gtotal is None else gtotal
+    gradients = _norm_backward(gout, gtotal if has_update else None, y, gate, *others, *ctx.types)
+    gy, ggate, gupdate, gweight, gbias = gradients
+    ggate, gupdate = ggate if gate is not None else None, gupdate if has_update else None
+    return gy, ggate, gupdate, None, gweight, gbias, None, None
 
 
 conv_silu.register_autograd(_conv_gradients, setup_context=_save_conv)
-_gated_norm.register_autograd(_norm_gradients, setup_context=_save_norm)
+_norm.register_autograd(_differentiate_norm, setup_context=_save_norm)

@@ -1,7 +1,8 @@
 """The 2D selective scan (SS2D): one operator, and several backends that compute the same result.
 
 `reference` is the definition, in plain PyTorch. `cpu` is the fast path for processors (numba),
-`triton` the one for GPUs. Each backend is a module of the same name, imported at its first use.
+`triton` the one for GPUs. `mamba` is mamba-ssm's CUDA scan, for comparison. Each backend is a
+module of the same name, imported at its first use.
 """
 
 import functools

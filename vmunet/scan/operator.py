@@ -17,7 +17,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-MODULES = {"cpu": "vmunet.scan.cpu", "triton": "vmunet.scan.triton"}
+MODULES = {
+    "cpu": "vmunet.scan.cpu",
+    "triton": "vmunet.scan.triton",
+    "mamba": "vmunet.scan.mamba",
+}
 
 PARTS, MANY_PIXELS = 32, 2**14  # of the gradient of the dt projection's weight; no GPU timed them
 
