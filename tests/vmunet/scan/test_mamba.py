@@ -59,7 +59,7 @@ def test_it_is_a_well_formed_operator():
 
 
 @pytest.mark.usefixtures("stand_in")
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_model_trains_with_it(compiled):
     torch.manual_seed(0)
     tiny = {"depths": (1, 1, 1, 1), "depths_decoder": (1, 1, 1, 1), "drop_path_rate": 0.0}

@@ -24,36 +24,49 @@ SUMS |= {"gA", "gB", "gC", "gskip", "gbias"}
 # ---- In the interpreter -------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def interpreted():
-    command = [sys.executable, "-m", "tests.helpers.interpreted_two_scans"]
+def in_interpreter(*options):
+    command = [sys.executable, "-m", "tests.helpers.interpreted_two_scans", *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_every_gradient_is_float64s(interpreted):
-    assert len(interpreted["cases"]) == 8
-    for case, errors in interpreted["cases"].items():
+@pytest.fixture(scope="module")
+def interpreted():
+    return in_interpreter()
+
+
+def check_gradients(results, cases):
+    assert len(results["cases"]) == cases
+    for case, errors in results["cases"].items():
         assert set(errors) == {"y", *NAMES}
         for name, value in errors.items():
             assert value < (1e-5 if name == "A" else 2e-6), (case, name)
+    assert results["strong decay"] < 1e-5  # of dA
 
 
-def test_the_gradient_of_a_holds_under_strong_decay(interpreted):
-    assert interpreted["strong decay"] < 1e-5
+def test_every_gradient_is_float64s():
+    check_gradients(in_interpreter("--few"), cases=3)
 
 
+@pytest.mark.slow
+def test_every_gradient_is_float64s_in_more_cases(interpreted):
+    check_gradients(interpreted, cases=8)
+
+
+@pytest.mark.slow
 def test_bits_and_layouts(interpreted):
     assert interpreted["same bits"] is True
     assert interpreted["layouts"] == 0
 
 
+@pytest.mark.slow
 def test_half_precision_maps_are_rounded_once(interpreted):
     for name, value in interpreted["half"].items():
         assert value < (1e-6 if name in ("A", "D", "dt_bias") else 2**-7), name
 
 
+@pytest.mark.slow
 def test_what_it_launches(interpreted):
     kernels = ["ahead_kernel", "back_kernel", "finish_kernel"]
     whole, cut = interpreted["launches"]
