@@ -5,6 +5,8 @@
 # make test             set up, then run the tests
 # make lint             set up, then check format, style, types and the order of imports
 # make gpu              set up, then run the tests and benchmarks that need a CUDA device
+# make gpu-paper SECONDS=600   train VM-UNet from scratch on ISIC 2017 by the paper's settings; it
+#                       ends after so many seconds, and goes on when the command is given again
 # make ui               start the pages of MLflow and Prefect
 # make setup            only set up: install the pipeline's packages into .venv
 # make doctor           say what is there, what is missing and how to get it; needs no set-up
@@ -21,7 +23,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test tables sweep test gpu lint ui doctor clean
+.PHONY: help setup setup-test tables sweep test gpu gpu-paper lint ui doctor clean
 
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
@@ -52,11 +54,20 @@ test: setup-test
 		--no-loadscope-reorder --durations 20
 
 gpu: setup-test
-	-$(BIN)/python -m pytest -m gpu
+	-$(BIN)/python -m pytest -m gpu -n 8
+	$(BIN)/python -m benchmarks.scan_gpu --candidates
 	$(BIN)/python -m benchmarks.scan_gpu
 	$(BIN)/python -m benchmarks.step_gpu
 	$(BIN)/python -m benchmarks.epoch_gpu
 	$(BIN)/python -m benchmarks.plot
+	$(BIN)/python -m benchmarks.summary
+
+# A training that is killed, or whose SECONDS are over, goes on when the command is given again.
+gpu-paper: setup
+	$(BIN)/vmunet profile paper
+	$(BIN)/dvc repro preprocess@isic17-256
+	$(BIN)/python -m stages.train isic17-256 scratch paper 42 $(if $(SECONDS),--seconds $(SECONDS))
+	$(BIN)/vmunet sweep --cells isic17-256-scratch-paper-42
 
 lint: setup-test
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from pipeline.tracking.live import RunTracker
 from stages.train import image_task
 from tests.helpers.classes import scene, write_class_arrays
 from tests.helpers.tracking import losses
+from vmunet.errors import InputError
 from vmunet.settings import TrainSettings
 from vmunet.weights.checkpoints import load_checkpoint
 
@@ -116,3 +118,41 @@ def test_a_run_that_is_over_time_is_killed_for_mlflow(
     with pytest.raises(TimeOverError):
         trained(1e-9)
     assert ends == ["KILLED"]
+
+
+def test_several_gpus_are_several_processes_of_the_stage(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`tests/vmunet/training/test_distributed.py` runs such processes."""
+    launched, statuses = [], iter([0, 124])
+
+    def launch(*arguments) -> int:
+        launched.append(arguments)
+        return next(statuses)
+
+    monkeypatch.setattr("vmunet.training.launch.launch", launch)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    task = image_task(RUN, PARAMS)
+    task = replace(task, settings=replace(task.settings, gpus=2))
+    stages.common.training.train_run(RUN, PARAMS, task)
+    with pytest.raises(SystemExit) as caught:
+        stages.common.training.train_run(RUN, PARAMS, task, 60)
+    assert caught.value.code == 124
+    words = ["shapes-32", "base", "sound", "1"]
+    assert launched == [("stages.train", words, 2), ("stages.train", [*words, "--seconds=60"], 2)]
+    assert not RUN.folder.exists()  # the processes write it
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(InputError, match=r"^train: gpus: 2, and this process sees 0; take at most"):
+        stages.common.training.train_run(RUN, PARAMS, task)
+
+
+def test_torchrun_must_start_as_many_as_the_settings_say(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    message = (
+        "^shapes-32-base-sound-1: 4 processes were started, and train: gpus is 1; make the two"
+    )
+    with pytest.raises(InputError, match=message):
+        stages.common.training.train_run(RUN, PARAMS, image_task(RUN, PARAMS))
