@@ -335,10 +335,10 @@ def test_each_stage_depends_on_its_own_fingerprint() -> None:
         if name == "code":
             assert stage["always_changed"] is True
             written = {next(iter(out)) for out in stage["outs"]}
-            assert written == {f"{FOLDER}/{name}" for name in (*stage_names(), "models")}
+            assert written == {f"{FOLDER}/{name}" for name in (*stage_names(), "inits", "models")}
         else:
             prints = [dep for dep in stage["deps"] if dep.startswith(f"{FOLDER}/")]
-            models = []
+            models = ["inits"] if name == "initial" else []
             if script in BUILDS_MODELS:
                 models = ["models/${item.cell}" if "${item.cell}" in stage["cmd"] else "models"]
             assert prints == [f"{FOLDER}/{name}" for name in (script, *models)], name

@@ -327,7 +327,10 @@ def test_mistakes_in_params(root: Path, change, message: str) -> None:
         (lambda c: c["data"]["isic18"].update(n_train=1000), r"n_train 1000 exceeds training"),
         (lambda c: c["data"]["isic17"].pop("n_train"), r"isic17\.sample\.n_train: Field required"),
         (lambda c: c["data"]["isic17"].update(seed=1), r"isic17\.sample\.seed: Extra inputs"),
-        (lambda c: c["train"].update(states=0), r"demo\.yaml: train: .*states must be at least 1"),
+        (
+            lambda c: c["train"].update(states=0),
+            r"demo\.yaml: train: .*states and gpus must be at least 1",
+        ),
         (lambda c: c["data"].pop("isic18"), r"no data source for isic18"),
         (lambda c: c["volumes"].pop("synapse"), r"no data source for synapse"),
         (lambda c: c["volumes"]["synapse"].update(source="http"), r"volumes\.synapse: .*'http'"),

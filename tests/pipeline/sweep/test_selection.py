@@ -65,6 +65,7 @@ def test_the_stages_that_cells_need_are_selected_too(record: Record) -> None:
         "download@isic17",
         "preprocess@isic17-64",
         "weights",
+        "initial",
         "train@isic17-64-scratch-paper-42",
         "evaluate@isic17-64-scratch-paper-42",
         "model_card@isic17-64-scratch-paper-42",
