@@ -10,6 +10,8 @@
 # make ui               start the pages of MLflow and Prefect
 # make setup            only set up: install the pipeline's packages into .venv
 # make doctor           say what is there, what is missing and how to get it; needs no set-up
+# make licences         list the packages and their licences, and check them
+# make lock             renew constraints.txt: the newest versions that pyproject.toml allows
 # make clean            remove the caches of Python, of the tests and of the linters,
 #                       and the resume points of killed trainings (.resume/);
 #                       data/, runs/, .venv and DVC's cache remain
@@ -23,7 +25,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test tables sweep test gpu gpu-paper lint ui doctor clean
+.PHONY: help setup setup-test tables sweep test gpu gpu-paper lint ui doctor licences lock clean
 
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
@@ -77,6 +79,15 @@ lint: setup-test
 
 ui: setup
 	$(BIN)/vmunet ui
+
+licences: setup-test
+	$(BIN)/python -m pip check
+	$(BIN)/python -m pipeline.licences
+
+lock: setup-test
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-emit-index-url --custom-compile-command "make lock" \
+		--extra test --extra setup -o constraints.txt pyproject.toml
 
 clean:
 	rm -rf .resume .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache build

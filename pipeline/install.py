@@ -5,22 +5,32 @@ the syntax of old versions, which it must refuse in one line. uv installs; pip d
 cannot be had. On Linux the torch of the package index is a CUDA build with 5 GB of libraries that
 it cannot be imported without. uv knows PyTorch's own index and takes the build for this machine's
 GPU, or a CPU build, from there; if that index does not answer, the package index is used.
+
+constraints.txt pins every package to a version and to the hashes of its files on the package index
+(`make lock` renews it). A file with another hash is not installed. Only the builds of torch that
+come from elsewhere, PyTorch's own index or an index that you added, are taken without a hash: there
+is one for each processor and each CUDA.
 """
 
 from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 OLDEST, NEWEST = (3, 11), (3, 14)  # as in pyproject.toml
+LOCK = "constraints.txt"
+# Of these an index beside the package index has other files under the same version.
+BUILDS = ("torch==", "triton==", "nvidia-", "cuda-")
 # pip's settings and uv's variables for the same
 SETTINGS = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -49,12 +59,14 @@ def main(extras: str) -> int:
             )
     without_git()
     say("installing into .venv, some minutes the first time ...")
-    packages = ["-c", "constraints.txt", "-e", f".[{extras}]"]
     uv = find_uv()
-    if uv and run_uv(uv, packages, with_triton="test" in extras.split(",") or bool(gpus())):
+    if uv and run_uv(uv, extras, with_triton="test" in extras.split(",") or bool(gpus())):
         return 0
     say("installing with pip ...")
-    if run([str(PYTHON), "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages]):
+    # pip checks no hash where a folder is among the packages, so the packages come first: all that
+    # are locked, those of the tests too.
+    folder = ["--no-deps", "--no-build-isolation", "-e", f".[{extras}]"]
+    if run_pip("--require-hashes", "-r", LOCK) and run_pip(*folder):
         return 0
     return fail("the packages could not be installed: see above; then run the same command again")
 
@@ -91,30 +103,48 @@ def find_uv() -> str:
     known = shutil.which("uv") or shutil.which("uv", path=str(PYTHON.parent))
     if known:
         return known
-    run([str(PYTHON), "-m", "pip", "install", "-q", "--disable-pip-version-check", "uv"])
+    run_pip("-c", LOCK, "uv")
     return shutil.which("uv", path=str(PYTHON.parent)) or ""
 
 
-def run_uv(uv: str, packages: list[str], with_triton: bool) -> bool:
+def run_uv(uv: str, extras: str, with_triton: bool) -> bool:
     """Install with uv, and return whether that worked."""
     environment = {**pip_settings(), **os.environ}
-    command = [uv, "pip", "install", "-q", "--python", str(PYTHON)]
-    # One attempt, without waiting: without PyTorch's index everything works as well. `--reinstall`
-    # because the index is not asked for a torch that is there.
-    quick = {**environment, "UV_HTTP_RETRIES": "0", "UV_HTTP_TIMEOUT": "10"}
-    backend = "--torch-backend=auto"
-    probe = [*command, backend, "--dry-run", "--reinstall", "--no-deps"]
-    probe += ["-c", "constraints.txt", "torch"]
-    if run(probe, quick, quiet=True) and run([*command, backend, *packages], environment):
-        return True
-    say("PyTorch's own index gives no build of torch: taking the one that the package index has")
-    if with_triton:
-        return run([*command, *packages], environment)
-    # The CUDA build asks for 691 MB of Triton, which nothing uses without a GPU.
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as unused:
-        unused.write("triton\n")
-        unused.flush()
-        return run([*command, "--excludes", unused.name, *packages], environment)
+    with tempfile.TemporaryDirectory() as folder:
+        free = Path(folder) / "without-hashes-of-torch.txt"
+        free.write_text(without_hashes((ROOT / LOCK).read_text(), BUILDS))
+        command = [uv, "pip", "install", "-q", "--python", str(PYTHON), "-c"]
+        packages = ["--build-constraints", LOCK, "-e", f".[{extras}]"]
+        # One attempt, without waiting: without PyTorch's index everything works as well.
+        # `--reinstall` because the index is not asked for a torch that is there.
+        quick = {**environment, "UV_HTTP_RETRIES": "0", "UV_HTTP_TIMEOUT": "10"}
+        theirs = [*command, str(free), "--torch-backend=auto"]
+        probe = [*theirs, "--dry-run", "--reinstall", "--no-deps", "torch"]
+        if run(probe, quick, quiet=True) and run([*theirs, *packages], environment):
+            return True
+        say("PyTorch's own index gives no build of torch: taking the one of the package index")
+        added = {"UV_INDEX", "UV_FIND_LINKS"} & environment.keys()
+        command.append(str(free) if added else LOCK)
+        if with_triton:
+            return run([*command, *packages], environment)
+        # The CUDA build asks for 691 MB of Triton, which nothing uses without a GPU.
+        unused = Path(folder) / "unused.txt"
+        unused.write_text("triton\n")
+        return run([*command, "--excludes", str(unused), *packages], environment)
+
+
+def run_pip(*words: str) -> bool:
+    """Run `pip install` in .venv, and return whether that worked."""
+    return run([str(PYTHON), "-m", "pip", "install", "-q", "--disable-pip-version-check", *words])
+
+
+def without_hashes(lock: str, names: Sequence[str]) -> str:
+    """A lock file's text whose packages with such names, or beginnings of names, have no hashes."""
+    blocks = re.split(r"\n(?! )", lock)
+    return "\n".join(
+        re.sub(r" \\\n +--hash=\S+", "", block) if block.startswith(tuple(names)) else block
+        for block in blocks
+    )
 
 
 def pip_settings() -> dict[str, str]:

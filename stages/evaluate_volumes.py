@@ -2,6 +2,8 @@
 
     python -m stages.evaluate_volumes synapse-224 base paper 42
 
+With --medpy it compares every Dice and HD95 with medpy's own, and writes nothing.
+
 Reads  runs/<view>/<cell>/<protocol>/<seed>/{weights.safetensors,run.json} and
        data/arrays/<view>/.
 Writes metrics/<profile>/<view>/<cell>/<protocol>/<seed>/: metrics.json (the scores of both
@@ -12,10 +14,11 @@ Writes metrics/<profile>/<view>/<cell>/<protocol>/<seed>/: metrics.json (the sco
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pipeline.config.params import Params, load_params
-from pipeline.config.runs import Run, parse_run
+from pipeline.config.runs import Run, parse_scoring
 from pipeline.stage import run_stage
 from pipeline.tracking.scores import log_scores
 from pipeline.tracking.table_names import tables_of
@@ -27,8 +30,10 @@ from stages.common.scoring import (
     write_metrics,
 )
 from vmunet.data.arrays import load_manifest
+from vmunet.data.slice_dataset import open_case
 from vmunet.drawing.sheets.organs import draw_cases
 from vmunet.errors import InputError
+from vmunet.evaluation.against_medpy import compare_with_medpy
 from vmunet.evaluation.stored import write_labels
 from vmunet.evaluation.volumes import score_volumes
 from vmunet.protocols import PROTOCOLS
@@ -38,11 +43,12 @@ from vmunet.weights.checkpoints import load_checkpoint
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse VIEW CELL PROTOCOL SEED and score that run."""
-    evaluate(parse_run(argv, "evaluate_volumes", __doc__), load_params())
+    run, medpy = parse_scoring(argv, "evaluate_volumes", __doc__)
+    evaluate(run, load_params(), medpy)
 
 
-def evaluate(run: Run, params: Params) -> None:
-    """Score `run` and write its metrics folder.
+def evaluate(run: Run, params: Params, medpy: bool = False) -> None:
+    """Score `run` and write its metrics folder; with `medpy`, compare with medpy instead.
 
     Raises:
         InputError: the run or its arrays are missing or broken, or the run was trained on another
@@ -69,6 +75,14 @@ def evaluate(run: Run, params: Params) -> None:
         params.profile.evaluate.batch_size,
         metadata.get("patch"),  # of a model of three dimensions
     )
+    if medpy:
+        cases = {case: manifest["cases"][case]["spacing"] for case in manifest["test"]}
+        truths = {case: np.asarray(open_case(arrays, case)[1]) for case in cases}
+        count, largest = compare_with_medpy(
+            scored.rows, manifest["classes"], scored.predictions, truths, cases
+        )
+        print(f"{count} organs in {len(cases)} volumes: at most {largest:.3g} from medpy's scores")
+        return
     data = {key: value for key, value in manifest.items() if key not in ("cases", "patients")}
     metrics = {
         **heading(run, params, data, provenance),

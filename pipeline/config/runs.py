@@ -78,6 +78,16 @@ def parse_run(argv: Sequence[str] | None, stage: str, about: str | None) -> Run:
     return _run_of(_run_parser(stage, about).parse_args(argv))
 
 
+def parse_scoring(argv: Sequence[str] | None, stage: str, about: str | None) -> tuple[Run, bool]:
+    """The run that a scoring of volumes names, and its --medpy."""
+    parser = _run_parser(stage, about)
+    parser.add_argument(
+        "--medpy", action="store_true", help="compare the scores with medpy's, and write nothing"
+    )
+    arguments = parser.parse_args(argv)
+    return _run_of(arguments), arguments.medpy
+
+
 def parse_training(argv: Sequence[str] | None, stage: str, about: str | None) -> tuple[Run, float]:
     """The run that a training's command line names, and its --seconds, infinite by default."""
     parser = _run_parser(stage, about)

@@ -1,6 +1,8 @@
 """The set-up: which installer is taken, from which index, and what is refused."""
 
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,11 +27,51 @@ def uv(root: Path) -> Path:
     program.write_text(
         "#!/bin/sh\n"
         'echo "$@ retries=$UV_HTTP_RETRIES links=$UV_FIND_LINKS" >> calls\n'
-        'case "$*" in *--excludes*) cat "$7" >> excluded;; esac\n'
+        'case "$*" in *--excludes*) cat "$9" >> excluded;; esac\n'
+        'cat "$7" > constraints-given\n'
         'case "$*" in *torch-backend*) ! test -e offline;; esac\n'
     )
     program.chmod(0o755)
+    (root / "constraints.txt").write_text(LOCK)
     return program
+
+
+LOCK = (
+    "# made by make lock\n"
+    "numpy==2.4 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n"
+    "nvidia-cublas==13.1 ; sys_platform == 'linux' \\\n    --hash=sha256:cc\n"
+    "torch==2.13 \\\n    --hash=sha256:dd\ntorchvision==0.29 \\\n    --hash=sha256:ee\n"
+)
+
+
+def test_only_torchs_builds_are_freed_of_their_hashes() -> None:
+    free = install.without_hashes(LOCK, install.BUILDS)
+    assert free == LOCK.replace(" \\\n    --hash=sha256:cc", "").replace(
+        " \\\n    --hash=sha256:dd", ""
+    )
+    assert install.without_hashes(LOCK, ()) == LOCK
+
+
+def test_every_package_of_the_lock_has_a_version_and_hashes() -> None:
+    """Also: a version that pyproject.toml allows, for everything that it names."""
+    from packaging.requirements import Requirement
+
+    root = Path(__file__).resolve().parents[2]
+    text = (root / "constraints.txt").read_text()
+    blocks = [block for block in re.split(r"\n(?! )", text) if "==" in block]
+    pinned = {}
+    for block in blocks:
+        requirement = Requirement(re.split(r" \\\n", block)[0])
+        assert "--hash=sha256:" in block, requirement.name
+        pinned[requirement.name] = str(requirement.specifier).removeprefix("==")
+    declared = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = declared["optional-dependencies"]
+    named = [*declared["dependencies"], *(line for name in extras for line in extras[name])]
+    for line in named:
+        requirement = Requirement(line)
+        if requirement.name not in ("vmunet", "mamba-ssm"):
+            version = pinned[re.sub(r"[-_.]+", "-", requirement.name.lower())]
+            assert requirement.specifier.contains(version), line
 
 
 def calls(root: Path) -> list[str]:
@@ -38,11 +80,13 @@ def calls(root: Path) -> list[str]:
 
 def test_torch_comes_from_its_own_index(uv: Path, root: Path) -> None:
     (root / "offline").unlink()
-    assert install.run_uv(str(uv), ["PACKAGES"], with_triton=False)
+    assert install.run_uv(str(uv), "EXTRAS", with_triton=False)
     probe, installation = calls(root)
     assert "--dry-run" in probe
     assert "retries=0" in probe
-    assert "--torch-backend=auto PACKAGES retries= " in installation
+    assert "--torch-backend=auto" in installation
+    assert installation.split(" retries=")[0].endswith("-e .[EXTRAS]")
+    assert (root / "constraints-given").read_text() == install.without_hashes(LOCK, install.BUILDS)
 
 
 @pytest.mark.parametrize("with_triton", [True, False])
@@ -50,14 +94,25 @@ def test_without_that_index_the_package_index_is_taken(
     uv: Path, root: Path, with_triton: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", "/wheels /more")
-    assert install.run_uv(str(uv), ["PACKAGES"], with_triton)
+    assert install.run_uv(str(uv), "EXTRAS", with_triton)
     installation = calls(root)[1]
     assert "torch-backend" not in installation
-    assert "PACKAGES" in installation
+    assert ".[EXTRAS]" in installation
+    assert (root / "constraints-given").read_text() != LOCK  # their torch may be another build
     assert "links=/wheels,/more" in installation
     assert ("--excludes" in installation) == (not with_triton)
     if not with_triton:
         assert (root / "excluded").read_text() == "triton\n"
+
+
+def test_every_hash_is_checked_if_there_is_one_index(
+    uv: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "pip_settings", dict)
+    for name in ("UV_INDEX", "UV_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+    assert install.run_uv(str(uv), "EXTRAS", with_triton=False)
+    assert (root / "constraints-given").read_text() == LOCK
 
 
 @pytest.mark.parametrize("uv_works", [True, False, None])
@@ -69,10 +124,12 @@ def test_pip_installs_where_uv_cannot(
     monkeypatch.setattr(install, "run_uv", lambda *_, **__: uv_works)
     monkeypatch.setattr(install, "run", lambda command: not commands.append(command))
     assert install.main("pipeline") == 0
-    assert len(commands) == (0 if uv_works else 1)
-    for command in commands:
-        assert command[1:4] == ["-m", "pip", "install"]
-        assert command[-4:] == ["-c", "constraints.txt", "-e", ".[pipeline]"]
+    if uv_works:
+        assert commands == []
+        return
+    packages, folder = commands
+    assert packages[-3:] == ["--require-hashes", "-r", "constraints.txt"]
+    assert folder[-4:] == ["--no-deps", "--no-build-isolation", "-e", ".[pipeline]"]
 
 
 @pytest.mark.parametrize("version", [(3, 10, 13), (3, 15, 0)])

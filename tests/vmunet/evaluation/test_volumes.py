@@ -1,6 +1,7 @@
 """A run on volumes is scored as medpy and the published code would, case by case."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,8 @@ from pipeline.config.runs import Run
 from stages import evaluate_volumes as stage
 from vmunet.data.volumes import Case, Pixels, write_volumes
 from vmunet.drawing.sheets.organs import choose_slices, draw_cases
+from vmunet.errors import InputError
+from vmunet.evaluation.against_medpy import compare_with_medpy
 from vmunet.evaluation.volumes import score_volumes
 
 SIZE = 32
@@ -92,6 +95,29 @@ def test_scores_are_medpys(tmp_path: Path) -> None:
         assert low <= organ["dice"] <= high
     assert scored.sound["spacing_known"] is True
     json.dumps([scored.paper, scored.sound, scored.rows], allow_nan=False)
+
+
+def test_the_comparison_with_medpy_finds_a_wrong_score(tmp_path: Path) -> None:
+    spacing = (3.0, 0.8, 0.8)
+    arrays, manifest = made(tmp_path, spacing)
+    scored = score_volumes(ByBrightness(), arrays, manifest, SIZE, "cubic", 3)
+    truths = {case: pixels(case, spacing).labels for case in ("b", "c")}
+
+    def compared(rows: list[dict]) -> tuple[int, float]:
+        spacings = {"b": spacing, "c": None}
+        return compare_with_medpy(rows, CLASSES, scored.predictions, truths, spacings)
+
+    assert compared(scored.rows) == (5, 0.0)  # c has no spleen
+    for key in ("paper_dice", "paper_hd95_voxels", "hd95_mm"):
+        wrong = [dict(row) for row in scored.rows]
+        wrong[0][key] += 0.25
+        assert compared(wrong) == (5, 0.25)
+
+
+def test_without_medpy_the_comparison_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "medpy.metric", None)
+    with pytest.raises(InputError, match="pip install medpy"):
+        compare_with_medpy([], CLASSES, {}, {}, {})
 
 
 def test_without_a_spacing_no_millimetres(tmp_path: Path) -> None:
