@@ -8,7 +8,9 @@ listed.
 import re
 import sys
 from collections.abc import Iterable
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from functools import cache
+from importlib import metadata
+from importlib.metadata import Distribution, PackageNotFoundError
 
 from packaging.requirements import Requirement
 
@@ -16,6 +18,9 @@ COPYLEFT = re.compile(r"\b[AL]?GPL|GNU ", re.IGNORECASE)
 # Packages under a copyleft licence that parts of the pipeline bring: DVC the first four, Prefect
 # the last. Each is used as it is, by a program of its own or by import, and none is shipped by us.
 KNOWN = {"asyncssh", "dulwich", "grandalf", "pygit2", "text-unidecode"}
+
+
+distribution = cache(metadata.distribution)  # it looks through folders each time
 
 
 def main() -> int:

@@ -24,8 +24,14 @@ def test_a_new_copyleft_package_is_named(
 
 @pytest.mark.parametrize(
     ("words", "found"),
-    [("GPLv3", True), ("GNU Affero General Public License", True), ("LGPL-2.1", True)]
-    + [("MIT License", False), ("Apache-2.0", False), ("MPL-2.0", False)],
+    [
+        ("GPLv3", True),
+        ("GNU Affero General Public License", True),
+        ("LGPL-2.1", True),
+        ("MIT License", False),
+        ("Apache-2.0", False),
+        ("MPL-2.0", False),
+    ],
 )
 def test_gnu_licences_are_told_from_others(words: str, found: bool) -> None:
     assert bool(licences.COPYLEFT.search(words)) is found
