@@ -21,7 +21,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,7 +102,10 @@ def find_uv() -> str:
     known = shutil.which("uv") or shutil.which("uv", path=str(PYTHON.parent))
     if known:
         return known
-    run_pip("-c", LOCK, "uv")
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as only:
+        only.write("\n".join(block for block in packages_of(LOCK) if block.startswith("uv==")))
+        only.flush()
+        run_pip("--require-hashes", "-r", only.name)
     return shutil.which("uv", path=str(PYTHON.parent)) or ""
 
 
@@ -112,7 +114,7 @@ def run_uv(uv: str, extras: str, with_triton: bool) -> bool:
     environment = {**pip_settings(), **os.environ}
     with tempfile.TemporaryDirectory() as folder:
         free = Path(folder) / "without-hashes-of-torch.txt"
-        free.write_text(without_hashes((ROOT / LOCK).read_text(), BUILDS))
+        free.write_text(without_hashes(LOCK, BUILDS))
         command = [uv, "pip", "install", "-q", "--python", str(PYTHON), "-c"]
         packages = ["--build-constraints", LOCK, "-e", f".[{extras}]"]
         # One attempt, without waiting: without PyTorch's index everything works as well.
@@ -138,12 +140,16 @@ def run_pip(*words: str) -> bool:
     return run([str(PYTHON), "-m", "pip", "install", "-q", "--disable-pip-version-check", *words])
 
 
-def without_hashes(lock: str, names: Sequence[str]) -> str:
-    """A lock file's text whose packages with such names, or beginnings of names, have no hashes."""
-    blocks = re.split(r"\n(?! )", lock)
+def packages_of(lock: str) -> list[str]:
+    """The entries of a lock file in the repository's root: a package's version and its hashes."""
+    return re.split(r"\n(?! )", (ROOT / lock).read_text())
+
+
+def without_hashes(lock: str, names: tuple[str, ...]) -> str:
+    """A lock file's text whose entries that begin with one of the names have no hashes."""
     return "\n".join(
-        re.sub(r" \\\n +--hash=\S+", "", block) if block.startswith(tuple(names)) else block
-        for block in blocks
+        re.sub(r" \\\n +--hash=\S+", "", package) if package.startswith(names) else package
+        for package in packages_of(lock)
     )
 
 

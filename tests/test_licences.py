@@ -17,7 +17,12 @@ def test_the_library_brings_no_gnu_licence_and_the_pipeline_no_unknown_one(
 def test_a_new_copyleft_package_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(licences, "brought", lambda *_: {"pygit2", "numpy"})
+    assert licences.main() == 1  # the library needs none, known or not
+    monkeypatch.setattr(licences, "brought", lambda _, extras: {"pygit2"} if extras else set())
+    assert licences.main() == 0
     monkeypatch.setattr(licences, "KNOWN", licences.KNOWN - {"pygit2"})
+    capsys.readouterr()
     assert licences.main() == 1
     assert capsys.readouterr().err == "error: pygit2 is under a copyleft licence\n"
 

@@ -151,7 +151,7 @@ def test_a_wheel_in_a_fresh_environment(tmp_path):
     tops = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"vmunet"}
     versions = tmp_path / "versions.txt"  # without hashes, which pip would ask of the wheel too
-    versions.write_text(without_hashes((ROOT / LOCK).read_text(), [""]))
+    versions.write_text(without_hashes(LOCK, ("",)))
     run(python, "-m", "pip", "install", "-q", "-c", versions, wheel)
 
     run(python, "-c", TRIAL)

@@ -42,14 +42,28 @@ LOCK = (
     "nvidia-cublas==13.1 ; sys_platform == 'linux' \\\n    --hash=sha256:cc\n"
     "torch==2.13 \\\n    --hash=sha256:dd\ntorchvision==0.29 \\\n    --hash=sha256:ee\n"
 )
+FREE = LOCK.replace(" \\\n    --hash=sha256:cc", "").replace(" \\\n    --hash=sha256:dd", "")
 
 
-def test_only_torchs_builds_are_freed_of_their_hashes() -> None:
-    free = install.without_hashes(LOCK, install.BUILDS)
-    assert free == LOCK.replace(" \\\n    --hash=sha256:cc", "").replace(
-        " \\\n    --hash=sha256:dd", ""
+def test_only_torchs_builds_are_freed_of_their_hashes(root: Path) -> None:
+    (root / "lock.txt").write_text(LOCK)
+    assert install.without_hashes("lock.txt", install.BUILDS) == FREE
+    assert install.without_hashes("lock.txt", ("none==",)) == LOCK
+
+
+def test_uv_is_installed_by_its_hash(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "constraints.txt").write_text(
+        "torch==2.13 \\\n    --hash=sha256:dd\n" + (uv := "uv==0.13 \\\n    --hash=sha256:ff")
     )
-    assert install.without_hashes(LOCK, ()) == LOCK
+    asked: list[str] = []
+    monkeypatch.setattr(install.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(
+        install,
+        "run_pip",
+        lambda required, option, path: asked.extend([required, option, Path(path).read_text()]),
+    )
+    assert install.find_uv() == ""
+    assert asked == ["--require-hashes", "-r", uv]
 
 
 def test_every_package_of_the_lock_has_a_version_and_hashes() -> None:
@@ -57,8 +71,7 @@ def test_every_package_of_the_lock_has_a_version_and_hashes() -> None:
     from packaging.requirements import Requirement
 
     root = Path(__file__).resolve().parents[2]
-    text = (root / "constraints.txt").read_text()
-    blocks = [block for block in re.split(r"\n(?! )", text) if "==" in block]
+    blocks = [block for block in install.packages_of(root / "constraints.txt") if "==" in block]
     pinned = {}
     for block in blocks:
         requirement = Requirement(re.split(r" \\\n", block)[0])
@@ -86,7 +99,7 @@ def test_torch_comes_from_its_own_index(uv: Path, root: Path) -> None:
     assert "retries=0" in probe
     assert "--torch-backend=auto" in installation
     assert installation.split(" retries=")[0].endswith("-e .[EXTRAS]")
-    assert (root / "constraints-given").read_text() == install.without_hashes(LOCK, install.BUILDS)
+    assert (root / "constraints-given").read_text() == FREE
 
 
 @pytest.mark.parametrize("with_triton", [True, False])
@@ -98,7 +111,7 @@ def test_without_that_index_the_package_index_is_taken(
     installation = calls(root)[1]
     assert "torch-backend" not in installation
     assert ".[EXTRAS]" in installation
-    assert (root / "constraints-given").read_text() != LOCK  # their torch may be another build
+    assert (root / "constraints-given").read_text() == FREE  # their torch may be another build
     assert "links=/wheels,/more" in installation
     assert ("--excludes" in installation) == (not with_triton)
     if not with_triton:
