@@ -52,9 +52,8 @@ def test_only_torchs_builds_are_freed_of_their_hashes(root: Path) -> None:
 
 
 def test_uv_is_installed_by_its_hash(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (root / "constraints.txt").write_text(
-        "torch==2.13 \\\n    --hash=sha256:dd\n" + (uv := "uv==0.13 \\\n    --hash=sha256:ff")
-    )
+    uv = "uv==0.13 \\\n    --hash=sha256:ff"
+    (root / "constraints.txt").write_text(f"torch==2.13 \\\n    --hash=sha256:dd\n{uv}")
     asked: list[str] = []
     monkeypatch.setattr(install.shutil, "which", lambda *_, **__: None)
     monkeypatch.setattr(
