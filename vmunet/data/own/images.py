@@ -87,9 +87,8 @@ def write_own_images(
             for protocol in protocols:
                 _write_groups(folder / protocol.name / subset / "groups.txt", part)
         _refuse_copies(train, test, checked)
-        check_same_colours(
-            (Path(samples[k].mask).name, checked[k].colours) for k in sorted(checked)
-        )
+        in_order = sorted(checked)
+        check_same_colours((Path(samples[k].mask).name, checked[k].colours) for k in in_order)
         write_native_masks(folder, _encoded_masks(test, len(classes)), protocols)
         manifest = _counts(name, train, test, classes, checked) | {"view": name, "size": size}
         for protocol in protocols:

@@ -110,9 +110,7 @@ def test_palettes_of_different_order_are_refused(tmp_path):
         image = Image.fromarray(blob() // 255, mode="P")
         image.putpalette([0, 0, 0, *order[0], *order[1]])
         image.save(tmp_path / f"masks/{key}.png")
-    with pytest.raises(
-        InputError, match=r"d\.png: its palette draws the index 1 .* that of a\.png"
-    ):
+    with pytest.raises(InputError, match=r"d\.png: its palette draws .* that of a\.png"):
         write(tmp_path, ORGANS)
 
 
