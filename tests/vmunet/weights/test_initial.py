@@ -134,7 +134,7 @@ REFUSED = {
     "later VMamba": ({"model": V2}, r"not VMamba v0 weights but a later VMamba's, .*\.0\.op\.A_lo"),
     "ResNet": (
         {"conv1.weight": torch.zeros(1), "layer1.0.conv1.weight": torch.zeros(1)},
-        r"not VMamba v0 weights but another model's, whose tensors are 2 \(conv1\.weight, l.*; give the v0",
+        r"not VMamba v0 weights but another model's, whose tensors are 2 \(conv1.*; give the v0",
     ),
     "whole VM-UNet": (
         {f"vmunet.{name}": tensor for name, tensor in VMUNet(dims=DIMS).state_dict().items()},
