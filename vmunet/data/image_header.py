@@ -22,6 +22,8 @@ KIND, BITS, PHOTOMETRIC, ORIENTATION, COLOURS = 254, 258, 262, 274, 320
 NO_PICTURE = 0b101  # bits of KIND: a smaller copy, or the transparency, of another picture
 SHORT = 3  # TIFF's type of 16 bits
 MOST_DIRECTORIES = 100_000
+# What reading beyond a file's end, or at a place that it misstates, raises.
+DAMAGE = (struct.error, IndexError, KeyError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def read_header(content: bytes) -> Header | None:
         if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return _tiff(content)
         return Header("GIF") if content.startswith(b"GIF8") else None
-    except (struct.error, IndexError, ValueError, KeyError):
+    except DAMAGE:
         return None
 
 
@@ -166,7 +168,7 @@ def _exif(block: bytes) -> int:
     try:
         directory = next(_directories(block.removeprefix(EXIF)), {})
         return _orientation(directory)
-    except (struct.error, IndexError):
+    except DAMAGE:
         return 1
 
 
