@@ -47,12 +47,12 @@ def pretrain_on_phantoms(folder: Path, profile: Profile) -> dict[str, dict[str, 
     """Train two small classifiers that recognise which attributes a phantom has."""
     import numpy as np
     import torch
-    from safetensors.torch import save_file
     from torch import Tensor
 
     from vmunet.data.phantom.lesions import phantom
     from vmunet.data.resize import min_max
     from vmunet.training.processor import use_processor
+    from vmunet.weights.checkpoints import write_tensors
     from vmunet.weights.pretraining import VMAMBA_DEPTHS, pretrain
 
     use_processor(profile.threads)
@@ -68,7 +68,7 @@ def pretrain_on_phantoms(folder: Path, profile: Profile) -> dict[str, dict[str, 
     files: dict[str, dict[str, object]] = {}
     for name, depths in VMAMBA_DEPTHS.items():
         model = pretrain(depths, dims, states, batch, steps, seed=0, label=f"pre-train {name}")
-        save_file(model.state_dict(), folder / f"{name}.safetensors")
+        write_tensors(folder / f"{name}.safetensors", model.state_dict())
         files[name] = {"made": f"{steps} steps on phantoms at {size} px", "dims": list(dims)}
         files[name]["states"] = states
     return files

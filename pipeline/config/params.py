@@ -367,9 +367,11 @@ def _need_lines(content: dict[str, Any], path: Path) -> None:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file."""
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text())
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run from the repository's root") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not text in UTF-8; save it as UTF-8") from None
     except YAMLError as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

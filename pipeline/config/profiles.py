@@ -4,6 +4,7 @@ The grid is in params.yaml, for a person to change, and in its profile, from whi
 it. The copy is needed because dvc.yaml can only read a file with a fixed name.
 """
 
+import codecs
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,10 +74,15 @@ def switch_profile(name: str, replace: bool = False, root: Path = Path(".")) -> 
     yaml = YAML()  # keeps comments and order
     yaml.width = 100
     yaml.indent(mapping=2, sequence=4, offset=2)
-    params = yaml.load(path.read_text())
+    content = path.read_bytes()
+    params = yaml.load(content.decode("utf-8-sig").replace("\r\n", "\n"))
     params["profile"] = name
-    params["grid"] = yaml.load((root / PROFILES / f"{name}.yaml").read_text())["grid"]
+    profile = (root / PROFILES / f"{name}.yaml").read_text(encoding="utf-8-sig")
+    params["grid"] = yaml.load(profile)["grid"]
     temporary = path.with_name("params.yaml.tmp")
-    with open(temporary, "w") as file:
+    # in the form that the person's editor gave it: a byte order mark, Windows' line ends
+    encoding = "utf-8-sig" if content.startswith(codecs.BOM_UTF8) else "utf-8"
+    newline = "\r\n" if b"\r\n" in content else "\n"
+    with open(temporary, "w", encoding=encoding, newline=newline) as file:
         yaml.dump(params, file)
     os.replace(temporary, path)

@@ -107,11 +107,11 @@ def facts(path: Path, sha256: str, taken: str) -> Facts:
 
 def written(folder: Path, name: str, tensors: dict[str, Any], about: Facts) -> dict[str, Facts]:
     """Write the tensors to `folder`, and return the file's entry in manifest.json."""
-    from safetensors.torch import save_file
+    from vmunet.weights.checkpoints import write_tensors
 
     target = folder / IMAGENET / f"{name}.safetensors"
     target.parent.mkdir(exist_ok=True)
-    save_file({label: t.detach().clone().contiguous() for label, t in tensors.items()}, target)
+    write_tensors(target, {label: t.contiguous() for label, t in tensors.items()})
     models = list(FILES[name].models)
     print(f"{name} from {about['file']}: {len(tensors)} tensors, for {', '.join(models)}")
     return {key(name): about | {"tensors": len(tensors), "models": models}}

@@ -25,7 +25,8 @@ images also of other training sizes.
 INPUTS are files and folders. A folder gives its own images or volumes, not its subfolders'.
 
 Images: files named *_mask, *_superpixels, *_segmentation, *_probability or *_overlay are left
-out. Orientation tags (EXIF) are ignored: a mask has the pixel grid that the image file stores.
+out. Orientation tags (Exif, TIFF) are not applied: a mask has the pixel grid that the image file
+stores. A file of several pictures (pages, frames) is refused.
 
 CT volumes (.nii, .nii.gz, values in HU): written is <name>_labels.nii.gz, 0 for the background
 and 1, 2, ... for the organs in the order of predictions.csv. Files named *_label, *_labels, *_seg,
@@ -128,7 +129,12 @@ def _predict_images(weights: Sequence[Path], arguments: argparse.Namespace) -> N
         overlay=arguments.overlay,
     )
     _say(len(segmented.predictions), "image", arguments.out)
-    _note(segmented.skipped, "masks, superpixels or overlays")
+    _note(segmented.skipped, "left out by their names, as masks, superpixels or overlays")
+    _note(
+        segmented.turned,
+        "with an orientation tag, which viewers apply and masks do not have: a mask has the pixels "
+        "as they are stored",
+    )
 
 
 def _predict_volumes(weights: Sequence[Path], arguments: argparse.Namespace) -> None:
@@ -155,21 +161,18 @@ def _predict_volumes(weights: Sequence[Path], arguments: argparse.Namespace) -> 
         overlay=arguments.overlay,
     )
     _say(segmented.volumes, "volume", arguments.out)
-    _note(segmented.skipped, "label maps")
+    _note(segmented.skipped, "left out by their names, as label maps")
 
 
 def _say(count: int, noun: str, out: Path) -> None:
     print(f"{count} {noun}{'' if count == 1 else 's'} segmented into {out}")
 
 
-def _note(skipped: Sequence[Path], kinds: str) -> None:
-    if skipped:
-        names = ", ".join(path.name for path in skipped[:3])
-        more = ", ..." if len(skipped) > 3 else ""
-        print(
-            f"note: left out by their names, as {kinds}: {len(skipped)} ({names}{more})",
-            file=sys.stderr,
-        )
+def _note(files: Sequence[Path], what: str) -> None:
+    if files:
+        names = ", ".join(path.name for path in files[:3])
+        more = ", ..." if len(files) > 3 else ""
+        print(f"note: {what}: {len(files)} ({names}{more})", file=sys.stderr)
 
 
 def _for_volumes(weights: Sequence[Path]) -> bool:

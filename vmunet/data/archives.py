@@ -93,12 +93,17 @@ def _bar(title: str, total: int) -> tqdm:
 def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
     """Refuse a member that would land outside the target, or is a link."""
     name = member.filename
-    path = PurePosixPath(name)
-    outside = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name.split("/")[0]
+    path = PurePosixPath(name.replace("\\", "/"))
+    outside = path.is_absolute() or ".." in path.parts or ":" in name.split("/")[0]
     if outside or not path.parts:
         raise InputError(
             f"{archive.name}: member {name!r} points outside the folder it is unpacked into; "
             "this is not the official archive: download it again"
+        )
+    if "\\" in name:
+        raise InputError(
+            f"{archive.name}: member {name!r} has \\ in its name in place of /, as some programs "
+            "on Windows write it; make the zip again with another program, such as 7-Zip"
         )
     mode = member.external_attr >> 16
     if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):

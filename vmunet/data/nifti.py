@@ -8,6 +8,7 @@ closest axes.
 """
 
 import gzip
+import warnings
 import zlib
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ SUFFIXES = (".nii", ".nii.gz")
 UPRIGHT = orientations.axcodes2ornt(("L", "P", "S"))
 MILLIMETRES = {1: 1e3, 3: 1e-3}  # by xyzt_units: metres, micrometres; any other code means mm
 FLATTEST = 1e-6  # of the volume of a box with the same edges; flatter axes are refused
+SAME_GRID = 0.1  # voxels, along each axis, between corresponding corners
+ROUNDED = 1e-3  # from a whole number
 WRONG_MAP = "give the label map that belongs to the volume"
 GZIP = b"\x1f\x8b"
 # All errors that nibabel and the decompressors raise for a damaged file.
@@ -107,12 +110,15 @@ def read_labels(path: Path, values: Collection[int], advice: str = WRONG_MAP) ->
         advice: what a person can do if the map holds other labels.
 
     Returns:
-        Volume with uint8 voxels.
+        Volume with uint8 voxels. Labels that the file's slope makes almost whole, up to ROUNDED
+        from it, are rounded, and a warning says so.
 
     Raises:
         InputError: as `read_volume`, and if a value is not one of `values`.
     """
     volume = _read(Path(path))
+    if volume.voxels.dtype.kind == "f":
+        volume = replace(volume, voxels=_whole(path, volume.voxels))
     allowed = sorted(values)
     wrong = [value for value in np.unique(volume.voxels).tolist() if value not in values]
     if wrong:
@@ -126,14 +132,29 @@ def read_labels(path: Path, values: Collection[int], advice: str = WRONG_MAP) ->
     return replace(volume, voxels=np.ascontiguousarray(volume.voxels, dtype=np.uint8))
 
 
-def check_same_grid(image: Volume, labels: Volume, tolerance: float = 1e-3) -> None:
+def _whole(path: Path, voxels: NDArray) -> NDArray:
+    """Labels whose distance to a whole number is that of a scaling's rounding, made whole."""
+    with np.errstate(invalid="ignore"):
+        whole = np.rint(voxels)
+        distance = float(np.abs(voxels - whole).max(initial=0))
+    if not 0 < distance <= ROUNDED:  # NaN, infinite or far from whole: refused with their values
+        return voxels
+    warnings.warn(
+        f"{path}: its labels are stored with a scaling and were up to {distance:.1g} from whole "
+        "numbers; they are rounded",
+        stacklevel=3,
+    )
+    return whole
+
+
+def check_same_grid(image: Volume, labels: Volume) -> None:
     """Refuse a label map whose voxels are not at the places of its image's voxels.
 
-    The two files may store their axes in different orders: only the voxels' places count.
+    The two files may store their axes in different orders: only the voxels' places count. A
+    label map may be off by SAME_GRID of a voxel, because programs round affines.
 
     Args:
         image, labels: the volumes as read.
-        tolerance: the largest distance of corresponding corners, mm.
 
     Raises:
         InputError: the shapes differ, or corresponding corners are too far apart.
@@ -141,9 +162,10 @@ def check_same_grid(image: Volume, labels: Volume, tolerance: float = 1e-3) -> N
     if image.voxels.shape == labels.voxels.shape:
         lasts = [(0, n - 1) for n in reversed(image.voxels.shape)]
         corners = np.array([(*corner, 1) for corner in product(*lasts)])
-        apart = np.linalg.norm(corners @ (image.affine - labels.affine).T, axis=1).max()
-        if apart <= tolerance:
+        places = corners @ (np.linalg.inv(image.affine) @ labels.affine).T  # in the image's voxels
+        if np.abs(places - corners).max() <= SAME_GRID:
             return
+        apart = np.linalg.norm(corners @ (image.affine - labels.affine).T, axis=1).max()
         what = f"their corners lie up to {apart:.4g} mm apart"
     else:
         what = "their shapes differ"

@@ -84,6 +84,13 @@ def load_members(
     for path in find_all_weights(weights):
         model, metadata = load_checkpoint(path)
         classes = classes_of(metadata, path)
+        outputs = model.config["num_classes"]
+        if outputs != channels_of(classes):
+            raise InputError(
+                f"{path}: another number of classes: its output has {outputs} channels, and "
+                f"{channels_of(classes)} are expected for {', '.join(classes)}; of files without "
+                "this project's header, only those of 1 class (ISIC) and of 9 (Synapse) are known"
+            )
         trained_for = (
             model.config["in_channels"],
             model.config["num_classes"],

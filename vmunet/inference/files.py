@@ -1,5 +1,7 @@
 """The files of a segmentation: find the inputs, segment them one by one, write the results."""
 
+import errno
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from vmunet.data.image_size import check_file
 from vmunet.data.images import NOT_IMAGES, SUFFIXES, is_image, read_rgb
 from vmunet.errors import InputError
 from vmunet.files import whole_file
-from vmunet.inference.tables import TABLE, Row, write_table
+from vmunet.inference.tables import TABLE, Row, append_rows
 
 OVERLAY_COLOUR = (86, 180, 233)  # sky blue of Okabe and Ito's colour-blind safe palette
 OVERLAY_OPACITY = 0.15
@@ -145,15 +147,15 @@ def segment_each(
     segment: Callable[[Path], Segmented],
     write: Callable[[Path, Segmented], list[AnyRow]],
 ) -> list[AnyRow]:
-    """Segment one file after the other, write each result, then write predictions.csv.
+    """Segment one file after the other, write each result and append its rows to predictions.csv.
 
     Args:
         segment: reads a file and segments it; a file that it refuses is left out.
         write: writes the result of `segment` into `out` and returns the file's rows of the table.
 
     Raises:
-        InputError: some files could not be segmented; it names each, after all the others were
-            segmented.
+        InputError: some files could not be segmented, or their results cannot be named; it names
+            each, after all the others were segmented.
     """
     from tqdm import tqdm
 
@@ -162,16 +164,26 @@ def segment_each(
     failures: list[str] = []
     for file in tqdm(files, desc="segment", unit=kind.name, disable=None):
         try:
+            check_name(file)
             segmented = segment(file)
         except (InputError, OSError) as error:
-            failures.append(str(error) if file.name in str(error) else f"{file.name}: {error}")
+            failures.append(str(error) if file.name in str(error) else f"{shown(file)}: {error}")
             continue
         if not rows:
             # if this run is interrupted, no table of an earlier run may remain
             table.unlink(missing_ok=True)
-        rows += write(file, segmented)
-    if rows:
-        write_table(table, rows)
+        try:
+            new = write(file, segmented)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # a full disk would refuse the others too
+                raise
+            failures.append(
+                f"{file.name}: its name has {len(file.name)} characters, too many for the names "
+                "of its results; shorten it"
+            )
+            continue
+        append_rows(table, new, begin=not rows)
+        rows += new
     if failures:
         listing = f" {failures[0]}" if len(failures) == 1 else "\n  ".join(["", *failures])
         others = f", the others are in {out}" if rows else ""
@@ -181,12 +193,24 @@ def segment_each(
     return rows
 
 
+def check_name(file: Path) -> None:
+    """Raise InputError if a file's name is not UTF-8, because a table cannot hold it."""
+    if shown(file) != file.name:
+        raise InputError(f"{shown(file)}: its name is not UTF-8; rename it")
+
+
+def shown(file: Path) -> str:
+    """A file's name as it can be printed, with \\x.. for bytes that are not UTF-8."""
+    return os.fsencode(file.name).decode("utf-8", "backslashreplace")
+
+
 def read_photo(path: Path) -> np.ndarray:
     """An image file as uint8 (height, width, 3), RGB (`vmunet.data.images.read_rgb`).
 
     Raises:
         InputError: the file has more than 100 megapixels, which its header says before anything is
-            decoded; it is unreadable; or its conversion would be a guess.
+            decoded; it is unreadable; it holds several pictures; or its conversion would be a
+            guess.
     """
     check_file(path)
     return read_rgb(path)[0]

@@ -3,8 +3,8 @@
 `vmunet.inference.ensemble` describes what a model sees of an image. Probabilities are resized
 bilinearly to the image's own size and thresholded there.
 
-The pixel grid is the file's as stored: an EXIF orientation tag is ignored, so that a mask's pixel
-(row, column) is the image file's pixel (row, column), whatever a viewer does with the tag.
+The pixel grid is the file's as stored: an orientation tag (Exif, TIFF) is not applied, so that a
+mask's pixel (row, column) is the image file's pixel (row, column), whatever a viewer does with it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from vmunet.data.orientation import orientation_of
 from vmunet.errors import InputError
 from vmunet.inference.classes import segment_class_files
 from vmunet.inference.ensemble import Member, load_members, probabilities
@@ -31,10 +32,16 @@ from vmunet.inference.tables import ClassPrediction, Prediction
 
 
 class SegmentedImages(NamedTuple):
-    """The result of `segment_folder`: a prediction for each image, and the files left out."""
+    """The result of `segment_folder`.
+
+    predictions: one for each image.
+    skipped: the files left out.
+    turned: the images with an orientation tag, which viewers show turned and their masks not.
+    """
 
     predictions: list[Prediction] | list[ClassPrediction]
     skipped: list[Path]
+    turned: list[Path]
 
 
 def segment(
@@ -123,7 +130,7 @@ def segment_folder(
         rows = segment_class_files(
             members, files, out, tta=tta, probabilities=probabilities, overlay=overlay
         )
-        return SegmentedImages(rows, skipped)
+        return SegmentedImages(rows, skipped, _turned(files))
     level = 0.5 if threshold is None else threshold
 
     def one(file: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -142,4 +149,9 @@ def segment_folder(
             write_image(out / f"{file.stem}_{name}", pixels)
         return [Prediction.of(file, plane, mask)]
 
-    return SegmentedImages(segment_each(files, out, IMAGES, one, write), skipped)
+    predictions = segment_each(files, out, IMAGES, one, write)
+    return SegmentedImages(predictions, skipped, _turned(files))
+
+
+def _turned(files: Sequence[Path]) -> list[Path]:
+    return [file for file in files if orientation_of(file) != 1]

@@ -88,6 +88,11 @@ def _from_pillow(picture: Any, name: str) -> NDArray[np.uint8]:
     """By the rules of `vmunet.data.images`; the orientation tag is ignored there too."""
     width, height = picture.size
     check_pixels(width, height, name)  # before Pillow decodes it
+    if (pictures := getattr(picture, "n_frames", 1)) > 1:
+        raise InputError(
+            f"{name}: a file of {pictures} pictures (pages or frames), and an image is one; give "
+            "the one that is meant, with .seek(number) and .copy()"
+        )
     try:
         is_opaque = not picture.has_transparency_data
         if picture.mode in ("RGBA", "LA", "PA") or not is_opaque:

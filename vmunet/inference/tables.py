@@ -1,6 +1,7 @@
 """The rows of predictions.csv: the results for an image, a class or an organ."""
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmunet.classes import Floats, Labels
-from vmunet.files import whole_file
 
 TABLE = "predictions.csv"
 
@@ -162,13 +162,22 @@ class VolumePrediction:
         return [[self.volume, self.organ, self.voxels, f"{self.ml:.3f}"]]
 
 
-def write_table(path: Path, rows: Sequence[Row]) -> None:
-    """Write predictions.csv completely or not at all; a cell without a value is empty."""
-    with whole_file(path) as part, open(part, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+def append_rows(path: Path, rows: Sequence[Row], begin: bool) -> None:
+    """Append rows to predictions.csv at once, so that it is whole if the program is killed.
+
+    A cell without a value is empty.
+
+    Args:
+        begin: write a new table, in place of one that an earlier run left.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if begin:
         writer.writerow(rows[0].HEADER)
-        for row in rows:
-            writer.writerows(row.lines())
+    for row in rows:
+        writer.writerows(row.lines())
+    with open(path, "w" if begin else "a", encoding="utf-8", newline="") as file:
+        file.write(text.getvalue())
 
 
 def _decimals(value: float | None) -> str:

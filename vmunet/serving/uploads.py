@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vmunet.data.image_size import check_file
-from vmunet.data.images import SUFFIXES, read_rgb
+from vmunet.data.images import SUFFIXES
 from vmunet.data.nifti import is_nifti
 from vmunet.errors import InputError
+from vmunet.inference.files import read_photo
 
 MOST_BYTES = 100 * 2**20
 
@@ -26,8 +26,7 @@ def read_upload(name: str, content: bytes) -> NDArray[np.uint8]:
         uint8 (height, width, 3), RGB, on the pixel grid that the file stores.
 
     Raises:
-        InputError: an empty file, a CT volume, what `check_file` refuses by the header (nothing is
-            decoded then), or an image that `read_rgb` refuses.
+        InputError: an empty file, a CT volume, or an image that `read_photo` refuses.
     """
     name = plain_name(name)
     if not content:
@@ -40,8 +39,7 @@ def read_upload(name: str, content: bytes) -> NDArray[np.uint8]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)  # the reader takes files
         path.write_bytes(content)
-        check_file(path)
-        return read_rgb(path)[0]
+        return read_photo(path)
 
 
 def plain_name(name: str) -> str:

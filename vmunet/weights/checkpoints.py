@@ -8,12 +8,13 @@ import json
 import os
 import warnings
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from vmunet.architecture import Model
@@ -22,7 +23,16 @@ from vmunet.errors import InputError
 from vmunet.models import model_class, name_of
 
 HEADER = "vmunet"  # the entry of a safetensors header that describes the model
-PUBLISHED_PREFIX = "vmunet."  # the published model is wrapped in a module of this name
+# Wrappers' names before those of a state dict: parallel training, torch.compile, trainers, and the
+# module of the published VM-UNet.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "vmunet.")
+COUNTERS = ("total_ops", "total_params")  # buffers that thop adds to every module
+# Keys of a state dict in a training's file; the first is taken, so EMA weights come first.
+STATE_DICTS = (
+    *("model_ema", "ema", "ema_state_dict", "state_dict_ema", "model_ema_state_dict"),
+    *("model", "model_state_dict", "state_dict", "net", "net_state_dict", "network_weights"),
+    *("params", "module"),
+)
 TAKEN = "state_dict"  # header entry of a .pth: the key under which the file held its tensors
 # The paper's settings of training (section IV-B), for files that do not state theirs.
 ISIC: dict[str, Any] = {"normalisation": "minmax", "size": 256, "protocol": "paper"}
@@ -33,8 +43,35 @@ SYNAPSE: dict[str, Any] = {
     "size": 224,
     "protocol": "paper",
 }
-# Release dictionaries may hold their training configuration: read as a plain dictionary.
-INERT: list[Any] = [(OrderedDict, "yacs.config.CfgNode")]
+SHOWN = 3  # names of a list in a message
+
+
+class Inert:
+    """In place of what is no tensor, such as a loss of numpy's: it keeps and runs nothing."""
+
+    def __init__(self, *arguments: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+# What training files hold beside tensors. Configurations are read as plain dictionaries.
+INERT: list[Any] = [
+    *((OrderedDict, name) for name in ("yacs.config.CfgNode", "easydict.EasyDict")),
+    *(
+        (OrderedDict, f"{name}.AttributeDict")
+        for name in (
+            "lightning_fabric.utilities.data",
+            "lightning.fabric.utilities.data",
+            "pytorch_lightning.utilities.parsing",
+        )
+    ),
+    *(
+        (Inert, f"numpy.{core}.multiarray.{name}")
+        for core in ("core", "_core")
+        for name in ("scalar", "_reconstruct")
+    ),
+    *((Inert, name) for name in ("numpy.dtype", "numpy.ndarray", "argparse.Namespace")),
+]
 
 
 def save_checkpoint(path: Path, model: Model, metadata: dict[str, Any]) -> None:
@@ -48,24 +85,30 @@ def save_checkpoint(path: Path, model: Model, metadata: dict[str, Any]) -> None:
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
-    save_file(tensors, temporary, metadata=header)
+    write_tensors(temporary, tensors, header)
     os.replace(temporary, path)
+
+
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], header: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file with the umask's mode; safetensors' own `save_file` gives 0600."""
+    path.write_bytes(save(tensors, metadata=header))
 
 
 def load_checkpoint(path: Path) -> tuple[Model, dict[str, Any]]:
     """The model of a checkpoint, in eval mode on the CPU, and its metadata.
 
     Args:
-        path: a `.safetensors` file of this project, or a published `.pth` with the prefix
-            `vmunet.`. A published file does not describe itself: it gets the paper's settings,
-            those of Synapse if it has 9 classes and otherwise those of ISIC.
+        path: a `.safetensors` file of this project, or a `.pth` of the published code
+            (`read_tensors` says in which forms). Such a file does not describe itself: it gets the
+            paper's settings, those of Synapse if it has 9 classes and otherwise those of ISIC.
 
     Raises:
         InputError: the file is missing, not a checkpoint, or of another architecture.
     """
     path = Path(path)
     tensors, header = read_tensors(path)
-    tensors = {name.removeprefix(PUBLISHED_PREFIX): t for name, t in tensors.items()}
     try:
         own = json.loads(header.get(HEADER, "{}"))
         config = own["config"] if own else config_of(tensors, path)
@@ -93,11 +136,36 @@ def published_settings(config: dict[str, Any]) -> dict[str, Any]:
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a `.safetensors` or `.pth` file by name, and its text header.
 
-    A `.pth` has no header: `TAKEN` then names the state dict that was read.
+    A `.pth` has no header: `TAKEN` then names the state dict that was read. Floating values are
+    float32, whatever the file holds. If this project did not write the file, FLOP counters' buffers
+    and the prefixes that all names share (PREFIXES) are left out.
 
     Raises:
-        InputError: the file is missing, broken, or a pickle that holds more than tensors.
+        InputError: the file is missing, broken, or a pickle that holds more than tensors, numbers
+            and settings.
     """
+    tensors, header = _stored_tensors(path)
+    if HEADER not in header:
+        tensors = unwrapped(tensors)
+    return {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}, header
+
+
+def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors without FLOP counters and without the PREFIXES that all names share."""
+    kept = {n: t for n, t in tensors.items() if n.rpartition(".")[2] not in COUNTERS}
+    while shared := [p for p in PREFIXES if kept and all(n.startswith(p) for n in kept)]:
+        kept = {name.removeprefix(shared[0]): t for name, t in kept.items()}
+    return kept
+
+
+def listed(names: Iterable[str]) -> str:
+    """The number of names and the first of them, for a message: "4 (a, b, c, ...)"."""
+    every = list(names)
+    first = ", ".join(every[:SHOWN]) + (", ..." if every[SHOWN:] else "")
+    return f"{len(every)} ({first})" if every else "0"
+
+
+def _stored_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise InputError(
             f"{path}: no such file; give a .safetensors checkpoint or a .pth of tensors"
@@ -121,35 +189,49 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except Exception:  # a file that is not a checkpoint can make the unpickler raise anything
         raise InputError(
             f"{path}: not loaded, because it is not a file of tensors alone. A pickle that holds "
-            "more may run code: save its state dict by itself, or as safetensors"
+            "more, such as a whole model, may run code: save its state dict by itself, or as "
+            "safetensors"
         ) from None
     tensors, taken = tensors_of(content, path)
     return tensors, {TAKEN: taken}
 
 
 def tensors_of(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
-    """The state dict in a loaded `.pth`, and its key: `model_ema`, `model`, `state_dict` or ''.
+    """The state dict in a loaded `.pth`, and its key, such as `model_ema` or `ema.module`.
 
-    If a file holds both, the EMA weights are taken. '' means the file itself.
+    It is the content itself (the key is ''), or lies under the first of STATE_DICTS that holds one,
+    or under another key, if it is the only one.
 
     Raises:
-        InputError: the file holds no state dict.
+        InputError: the file holds no state dict, or several under unknown keys.
     """
-    if isinstance(content, dict):
-        keys = [k for k in ("model_ema", "model", "state_dict") if isinstance(content.get(k), dict)]
-        taken = next((key for key in keys if content[key]), "")
-        tensors = content[taken] if taken else content
-        if tensors and all(isinstance(value, Tensor) for value in tensors.values()):
-            return dict(tensors), taken
+    found = _find(content)
+    if len(found) == 1:
+        (taken, tensors), *_ = found.items()
+        return dict(tensors), taken
+    what = f"{listed(found)} state dicts" if found else "no state dict"
     raise InputError(
-        f"{path}: holds no state dict; expected names and tensors, or those under 'model_ema' or "
-        "'model'"
+        f"{path}: holds {what}; expected names and tensors, or those under one of "
+        f"{', '.join(STATE_DICTS)}"
     )
+
+
+def _find(content: Any) -> dict[str, dict[str, Tensor]]:
+    """The state dicts in a dictionary, by their keys; one alone if its key is known."""
+    if not isinstance(content, dict) or not content:
+        return {}
+    if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+        return {"": content}
+    others = [key for key in content if isinstance(key, str) and key not in STATE_DICTS]
+    for key in STATE_DICTS:
+        if inside := _find(content.get(key)):
+            return {f"{key}.{deeper}".rstrip("."): value for deeper, value in inside.items()}
+    return {key: inside[""] for key in others if (inside := _find(content[key])).get("")}
 
 
 def config_of(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
     """The VMUNet arguments that a published state dict's names and shapes imply."""
-    names = {name.removeprefix(PUBLISHED_PREFIX): tuple(t.shape) for name, t in tensors.items()}
+    names = {name: tuple(t.shape) for name, t in tensors.items()}
 
     def blocks(part: str, stage: int) -> int:
         prefix = f"{part}.{stage}.blocks."
@@ -165,10 +247,11 @@ def config_of(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
             "dims": [dim * 2**i for i in range(4)],
             "d_state": names["layers.0.blocks.0.self_attention.A_logs"][1],
         }
-    except KeyError as missing:
+    except (KeyError, IndexError, ValueError) as missing:
         raise InputError(
-            f"{path}: not a VM-UNet checkpoint, it has no {missing}; give weights trained by this "
-            "project or by the published VM-UNet code"
+            f"{path}: not a VM-UNet checkpoint but another model's: it has no {missing}, and its "
+            f"tensors are {listed(names)}; give weights trained by this project or by the "
+            "published VM-UNet code"
         ) from None
 
 
@@ -181,14 +264,13 @@ def check_fits(model: Model, tensors: dict[str, Tensor], path: Path) -> None:
     missing = sorted(expected.keys() - given.keys())
     extra = sorted(given.keys() - expected.keys())
     shapes = [n for n in expected.keys() & given.keys() if expected[n] != given[n]]
-    example = (
-        f"missing {missing[0]}"
-        if missing
-        else f"unexpected {extra[0]}"
-        if extra
-        else f"{shapes[0]} is {given[shapes[0]]}, not {expected[shapes[0]]}"
-    )
+    wrong_shapes = (f"{n} of {given[n]}, not {expected[n]}" for n in sorted(shapes))
+    # With the same names, the last layer alone differs by the classes, all layers by the width.
+    reason = "another model, or another number of blocks"
+    if not missing and not extra:
+        few = 2 * len(shapes) < len(expected)
+        reason = "another number of classes" if few else "another width"
     raise InputError(
-        f"{path}: weights of another architecture than {model.title}'s ({len(missing)} missing, "
-        f"{len(extra)} unexpected, {len(shapes)} of another shape; first: {example})"
+        f"{path}: weights of another architecture than {model.title}'s ({reason}): missing "
+        f"{listed(missing)}, unexpected {listed(extra)}, of another shape {listed(wrong_shapes)}"
     )

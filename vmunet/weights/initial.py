@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vmunet.errors import InputError
 from vmunet.model import VMUNet
+from vmunet.weights.checkpoints import listed
 
 _RELEASE = "https://github.com/MzeroMiko/VMamba/releases/download/%23v0cls"
 # Published files and their SHA-256, None if no checksum is known.
@@ -54,8 +55,8 @@ def fill_from_vmamba(model: VMUNet, tensors: dict[str, Tensor], path: Path) -> F
     missing = [n for n in own if n.startswith(ENCODER) and n not in tensors]
     if missing:
         raise InputError(
-            f"{path}: not VMamba v0 weights: {len(missing)} of the encoder's tensors are missing, "
-            f"the first {missing[0]}; give the v0 release of VMamba-T or VMamba-S"
+            f"{path}: not VMamba v0 weights: of the encoder's tensors {listed(missing)} are "
+            "missing; give the v0 release of VMamba-T or VMamba-S"
         )
     encoder: list[str] = []
     decoder: list[str] = []
@@ -83,6 +84,6 @@ def fill_from_vmamba(model: VMUNet, tensors: dict[str, Tensor], path: Path) -> F
     if misfits:
         raise InputError(
             f"{path}: does not fit {len(misfits)} of the model's tensors: weights of another width "
-            f"or state size than the profile's dims and states (the first: {misfits[0]})"
+            f"or state size than the profile's dims and states: {listed(misfits)}"
         )
     return Filled(encoder, decoder, sorted(tensors.keys() - used))

@@ -2,25 +2,23 @@
 
 It reads the release's dictionaries (`model_ema` if there is one, otherwise `model`), the VM-UNet
 authors' copies (`vmamba_small_e238_ema.pth`: EMA weights under `model`) and plain state dicts,
-with or without the prefixes `module.` and `vmunet.`. The blocks in a file, not its name, say which
-VMamba it holds.
+with or without wrappers' prefixes (`vmunet.weights.checkpoints.read_tensors`). The blocks in a
+file, not its name, say which VMamba it holds.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vmunet.errors import InputError
 from vmunet.files import whole_file
 from vmunet.model import VMUNet
-from vmunet.weights.checkpoints import TAKEN, read_tensors
+from vmunet.weights.checkpoints import TAKEN, listed, read_tensors, write_tensors
 from vmunet.weights.initial import fill_from_vmamba
 from vmunet.weights.pretraining import VMAMBA_DEPTHS
 
-PREFIXES = ("module.", "vmunet.")  # a parallel wrapper's, and the published VM-UNet's
 V0_BLOCK = ".self_attention.A_logs"  # every block of VMamba v0 has one
 GIVE = "give the v0 release of VMamba-T or VMamba-S"
 
@@ -72,24 +70,15 @@ def convert(source: Path, sha256: str, cache: Path) -> Converted:
     kept = cache / f"{sha256}.safetensors"
     if not kept.exists():
         tensors, header = read_tensors(source)
-        tensors = without_prefixes(tensors)
         name = recognise(tensors, source)
         plain = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
         # One entry: safetensors writes several entries in an order that differs between processes.
         about = {"vmamba": f"{name} {header.get(TAKEN, '')}"}
         with whole_file(kept) as part:
-            save_file(plain, part, metadata=about)
+            write_tensors(part, plain, about)
     _, header = read_tensors(kept)
     name, _, taken = header["vmamba"].partition(" ")
     return Converted(name, source, kept, taken)
-
-
-def without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors without the prefixes that all their names share."""
-    for prefix in (*PREFIXES, *PREFIXES):  # twice, because the two may have either order
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
-    return tensors
 
 
 def recognise(tensors: dict[str, Tensor], path: Path) -> str:
@@ -102,14 +91,13 @@ def recognise(tensors: dict[str, Tensor], path: Path) -> str:
     for name, expected in VMAMBA_DEPTHS.items():
         if depths == expected:
             return name
-    first = next(iter(tensors), "none")
     if any(depths):
         t, s = VMAMBA_DEPTHS["vmamba-t"], VMAMBA_DEPTHS["vmamba-s"]
         what = f"its stages have {depths} blocks, VMamba-T's {t} and VMamba-S's {s}"
     elif later := [name for name in tensors if ".op." in name]:
         what = f"a later VMamba's, with names such as {later[0]}, where v0's hold{V0_BLOCK}"
     else:
-        what = f"another model's, with names such as {first}"
+        what = f"another model's, whose tensors are {listed(tensors)}"
     raise InputError(f"{path}: not VMamba v0 weights but {what}; {GIVE}")
 
 

@@ -1,5 +1,6 @@
 """params.yaml, the profiles and the grid: accepted values, and one sentence for each mistake."""
 
+import codecs
 import math
 import shutil
 from pathlib import Path
@@ -150,6 +151,26 @@ def test_switching_changes_only_profile_and_grid(root: Path) -> None:
     }
     switch_profile("demo", root=root)
     assert path.read_text() == before
+
+
+def test_switching_keeps_line_ends_and_byte_order_mark(root: Path) -> None:
+    """As Notepad saves it."""
+    path = root / "params.yaml"
+    plain = path.read_bytes()
+    windows = codecs.BOM_UTF8 + plain.replace(b"\n", b"\r\n")
+    path.write_bytes(windows)
+    switch_profile("small", root=root)
+    assert path.read_bytes() != windows
+    switch_profile("demo", root=root)
+    assert path.read_bytes() == windows
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_params_in_another_encoding_are_named(root: Path, encoding: str) -> None:
+    path = root / "params.yaml"
+    path.write_bytes((path.read_text() + "# Grüße\n").encode(encoding))
+    with pytest.raises(InputError, match=r"params\.yaml: not text in UTF-8; save it as UTF-8"):
+        load_params(root)
 
 
 def test_the_committed_params_are_what_a_switch_writes(root: Path) -> None:

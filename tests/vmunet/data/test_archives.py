@@ -44,6 +44,11 @@ def test_a_member_outside_the_folder_is_refused(tmp_path, name):
     refused(archive, tmp_path, "points outside the folder.*download it again")
 
 
+def test_folders_that_are_written_as_on_windows_are_named(tmp_path):
+    archive = write_zip(tmp_path / "x.zip", {"a\\b.png": b"1"})
+    refused(archive, tmp_path, r"member 'a\\\\b.png' has \\ in its name in place of /")
+
+
 def test_a_symbolic_link_is_refused(tmp_path):
     link = zipfile.ZipInfo("a/link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16

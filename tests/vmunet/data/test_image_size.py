@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from vmunet import InputError
+from vmunet.data.image_header import read_header
 from vmunet.data.image_size import check_file, stored_size
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
@@ -62,6 +63,16 @@ def test_a_file_that_ends_in_its_header_is_one_sentence(tmp_path, name):
         path.write_bytes(FILES[name][:length])
         with pytest.raises(InputError, match=r"x.jpg: "):
             check_file(path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_header_is_no_error_of_the_reader(name):
+    """Each beginning of a file, and each of its first bytes changed."""
+    content = FILES[name]
+    for length in range(min(len(content), 200)):
+        read_header(content[:length])
+        for byte in (0, 255):
+            read_header(content[:length] + bytes([byte]) + content[length + 1 :])
 
 
 def test_a_huge_image_is_named_with_its_size(tmp_path):

@@ -1,5 +1,7 @@
 """Single files: conversion by rules, refused files, and resizing."""
 
+import io
+
 import cv2
 import numpy as np
 import pytest
@@ -7,9 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from PIL import Image, ImageOps
 
 from tests.helpers.data import blob, encoded, photograph
 from vmunet.data.images import read_mask, read_rgb
+from vmunet.data.orientation import orientation_of, upright
+from vmunet.data.own.masks import read_labels
+from vmunet.data.palettes import voc_colour
 from vmunet.data.resize import min_max, resize_image, resize_mask
 from vmunet.errors import InputError
 
@@ -22,6 +28,12 @@ def file(tmp_path):
         return path
 
     return write
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
 
 
 def test_rgb_is_read_as_it_is(file):
@@ -74,6 +86,42 @@ def test_the_orientation_tag_is_ignored(file):
     assert read_rgb(file(tagged, "a.jpg"))[0].shape == (24, 32, 3)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pillow_agrees_what_an_orientation_tag_means(file, orientation):
+    """Every format is read as stored, and `upright` turns it as Pillow does."""
+    tag = Image.Exif()
+    tag[0x0112] = orientation
+    for kind in ("PNG", "TIFF", "WEBP"):
+        path = file(saved(Image.fromarray(photograph()), kind, exif=tag, lossless=True))
+        assert orientation_of(path) == orientation
+        stored = read_rgb(path)[0]
+        np.testing.assert_array_equal(stored, photograph())
+        with Image.open(path) as image:
+            shown = np.asarray(ImageOps.exif_transpose(image))
+        np.testing.assert_array_equal(upright(stored, orientation), shown)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_a_file_of_several_pictures_is_refused_with_their_number(file, kind):
+    pages = [Image.fromarray(photograph(seed=seed)) for seed in range(3)]
+    path = file(saved(pages[0], kind, save_all=True, append_images=pages[1:]))
+    for read in (read_rgb, read_mask):
+        with pytest.raises(InputError, match=r"ISIC_1\.png: holds 3 pictures"):
+            read(path)
+
+
+def test_a_tiffs_smaller_copy_of_the_picture_is_no_page(file):
+    small = Image.fromarray(photograph()[::2, ::2])
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    content = saved(Image.fromarray(photograph()), "TIFF", save_all=True, append_images=[small])
+    np.testing.assert_array_equal(read_rgb(file(content))[0], photograph())
+
+
+def test_the_content_of_a_gif_is_named(file):
+    with pytest.raises(InputError, match=r"ISIC_1\.png: holds a GIF"):
+        read_rgb(file(saved(Image.fromarray(blob()), "GIF")))
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("keep", [0, 0.02, 0.5, 0.95])
 def test_a_truncated_image_is_named(file, suffix, keep):
@@ -101,6 +149,74 @@ def test_three_equal_channels_are_one_mask(file):
     mask, changed = read_mask(file(np.stack([blob()] * 3, axis=-1)))
     np.testing.assert_array_equal(mask, blob())
     assert changed
+
+
+@pytest.mark.parametrize("alpha", [255, 254])
+def test_gray_with_alpha_is_a_mask_if_it_is_opaque(file, alpha):
+    image = Image.fromarray(np.dstack([blob(), np.full_like(blob(), alpha)]), "LA")
+    path = file(saved(image, "PNG"))
+    if alpha == 255:
+        np.testing.assert_array_equal(read_mask(path)[0], blob())
+    else:
+        with pytest.raises(InputError, match="has transparent pixels"):
+            read_mask(path)
+
+
+VOC = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128)]  # as published
+OWN = [(0, 0, 0), (9, 200, 9), (255, 255, 255), (200, 9, 9), (7, 7, 7)]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
+@pytest.mark.parametrize(
+    ("colours", "expected"),
+    [
+        (VOC, [0, 1, 2, 3]),
+        (OWN, [0, 1, 2, 3]),
+        ([(n, n, n) for n in range(5)], [0, 1, 2, 3]),
+        ([(n, n, n) for n in (3, 0, 1, 2)], [3, 0, 1, 2]),  # what a program makes of gray
+        ([(2, 2, 2), *OWN[1:]], "index 0 in the gray 2, so the class is 0 or 2"),
+        ([OWN[1], (0, 0, 0), *OWN[2:]], "index 1 in the gray 0"),
+        ([VOC[k] for k in (0, 2, 1, 3)], "index 1 in Pascal VOC's colour of 2"),
+        ([(85 * n,) * 3 for n in range(4)], "holds 85, 170, 255"),
+    ],
+)
+def test_a_palette_never_changes_the_class_in_silence(file, kind, colours, expected):
+    indices = np.tile(np.arange(4, dtype=np.uint8), (5, 3))
+    image = Image.fromarray(indices, "P")
+    image.putpalette([value for colour in colours for value in colour])
+    path = file(saved(image, kind))
+    if isinstance(expected, list):
+        np.testing.assert_array_equal(read_labels(path, 3), np.uint8(expected)[indices])
+    else:
+        with pytest.raises(InputError, match=expected):
+            read_labels(path, 3)
+
+
+def test_a_label_palette_of_one_class(file):
+    image = Image.fromarray(blob() // 255, "P")
+    image.putpalette([0, 0, 0, 128, 0, 0])
+    np.testing.assert_array_equal(read_mask(file(saved(image, "PNG")))[0], blob())
+    image.putpalette([9, 9, 99, 0, 0, 0])
+    with pytest.raises(InputError, match="index 1 in the gray 0"):
+        read_mask(file(saved(image, "PNG")))
+    void = Image.fromarray(blob(), "P")  # 255 is what Pascal VOC leaves unlabelled
+    void.putpalette([value for number in range(256) for value in voc_colour(number)])
+    with pytest.raises(InputError, match=r"holds 0 and 1 as indices .* this one holds 0, 255"):
+        read_mask(file(saved(void, "PNG")))
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.7, 0.95])
+def test_a_truncated_palette_mask_is_named(file, keep):
+    image = Image.fromarray(photograph(60, 80)[..., 0] % 4, "P")
+    image.putpalette([value for colour in VOC for value in colour])
+    content = saved(image, "PNG")
+    with pytest.raises(InputError, match="not a readable image, or cut short"):
+        read_labels(file(content[: int(keep * len(content))]), 3)
+
+
+def test_the_colours_of_pascal_voc():
+    assert [voc_colour(number) for number in range(5)] == VOC
+    assert (voc_colour(15), voc_colour(255)) == ((192, 128, 128), (224, 224, 192))
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,22 @@ def test_labels_may_be_stored_in_any_type(tmp_path) -> None:
         np.testing.assert_array_equal(read, labels)
 
 
+def test_labels_stored_with_a_scaling_are_rounded_and_said(tmp_path) -> None:
+    """As nibabel stores float64 labels under the header of an image of 16 bits."""
+    labels = (counted() % 4).astype(np.float64)
+    image = nibabel.Nifti1Image(np.zeros(SHAPE, np.int16), np.diag([1, 1, 1, 1]))
+    path = save(nibabel.Nifti1Image(labels, image.affine, image.header), tmp_path / "l.nii.gz")
+    stored_labels = np.asarray(nibabel.load(path).dataobj)
+    assert 0 < np.abs(stored_labels - labels).max() < 1e-3
+    with pytest.warns(UserWarning, match=r"l\.nii\.gz: its labels .*; they are rounded"):
+        read = read_labels(path, range(4)).voxels
+    assert sorted(np.unique(read)) == [0, 1, 2, 3]
+    assert (np.bincount(read.ravel()) == np.bincount(labels.astype(int).ravel())).all()
+    refused(
+        save(stored(labels + 0.002, "RAS"), path), "0.002", read=lambda p: read_labels(p, range(4))
+    )
+
+
 # --- refusals
 
 
@@ -360,6 +376,27 @@ def test_grids_agree_whatever_the_order_of_axes(tmp_path) -> None:
     check_same_grid(image, labels)
 
 
+def test_grids_agree_whose_affine_was_rounded_or_became_a_quaternion(tmp_path) -> None:
+    """The same grid, written with four decimals, or without the matrix (float32 quaternion)."""
+    angles = np.radians([0.4, -0.3, 0.2])
+    affine = np.eye(4)
+    affine[:3, :3] = rotation(angles) @ np.diag([-0.7, -0.7, 1.5])
+    affine[:3, 3] = [170.1, 150.2, -300.3]
+    voxels = np.zeros((64, 64, 20), np.uint8)
+
+    def written(name, affine, sform=1):
+        image = nibabel.Nifti1Image(voxels, affine)
+        image.set_qform(affine, 1)
+        image.set_sform(affine if sform else None, sform)
+        return save(image, tmp_path / name)
+
+    image = read_volume(written("image.nii", affine))
+    check_same_grid(image, read_labels(written("q.nii", affine, sform=0), {0}))
+    check_same_grid(image, read_labels(written("r.nii", np.round(affine, 4)), {0}))
+    with pytest.raises(InputError, match="not on the same grid"):
+        check_same_grid(image, read_labels(written("n.nii", np.round(affine, 2)), {0}))
+
+
 def test_grids_that_differ_are_described(tmp_path) -> None:
     image = read_volume(simple(tmp_path / "image.nii.gz"))
 
@@ -381,11 +418,11 @@ def test_grids_that_differ_are_described(tmp_path) -> None:
     assert "shapes differ" in (message := against(larger))
     assert "4 slices of 3 x 6" in message
     assert "up to 0.5 mm apart" in against(same, shift=0.5)
-    against(same, shift=0.002)
+    against(same, shift=0.31)  # a tenth of a voxel of 3 mm is 0.3 mm
     assert "turned by 10 degrees" in against(same, rotation(np.array([0, 0, np.radians(10)])))
     near = stored(same, "RAS")
     affine = near.affine.copy()
-    affine[2, 3] += 5e-4
+    affine[2, 3] += 0.29
     near.set_sform(affine, 1)
     check_same_grid(image, read_labels(save(near, tmp_path / "labels.nii.gz"), {0}))
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from vmunet.data.images import read_rgb
 from vmunet.data.preprocess import KEPT, write_arrays
 from vmunet.errors import InputError
 from vmunet.inference.ensemble import find_weights, load_members
-from vmunet.inference.files import IMAGES, draw_overlay, find_inputs
+from vmunet.inference.files import IMAGES, draw_overlay, find_inputs, write_image
 from vmunet.inference.images import segment, segment_folder
 from vmunet.protocols import PROTOCOLS
 from vmunet.weights.checkpoints import save_checkpoint
@@ -247,7 +248,7 @@ def test_a_device_that_is_not_there_is_refused(weights, device):
 def test_weights_for_something_else_are_refused(tmp_path, arguments, metadata):
     path = tmp_path / "other.safetensors"
     save_checkpoint(path, tiny(0, **arguments), METADATA | metadata)
-    with pytest.raises(InputError, match=r"other\.safetensors.*RGB lesion model"):
+    with pytest.raises(InputError, match=r"other.*(RGB lesion model|number of classes)"):
         load_members([path])
 
 
@@ -353,7 +354,8 @@ def test_the_mask_has_the_stored_pixel_grid_whatever_the_orientation_tag(weights
     tagged = encoded[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + encoded[2:]
     (tmp_path / "turned.jpg").write_bytes(tagged)
     assert cv2.imread(str(tmp_path / "turned.jpg")).shape == (50, 30, 3)  # the tag is understood
-    segment_folder([weights / "1"], [tmp_path / "turned.jpg"], tmp_path / "out")
+    segmented = segment_folder([weights / "1"], [tmp_path / "turned.jpg"], tmp_path / "out")
+    assert segmented.turned == [tmp_path / "turned.jpg"]
     mask = cv2.imread(str(tmp_path / "out" / "turned_mask.png"), cv2.IMREAD_UNCHANGED)
     assert mask.shape == (30, 50)
 
@@ -364,6 +366,37 @@ def test_an_unreadable_image_is_named_and_the_rest_is_segmented(weights, photos,
     with pytest.raises(InputError, match=r"1 of 3 images.*broken\.jpg"):
         segment_folder([weights / "1"], [photos], out)
     assert sorted(contents(out)) == ["a_mask.png", "b_mask.png", "predictions.csv"]
+
+
+def test_names_that_no_result_can_have_are_named_and_the_rest_is_segmented(
+    weights, photos, tmp_path
+):
+    content = (photos / "a.jpg").read_bytes()
+    (photos / f"{'m' * 250}.jpg").write_bytes(content)  # 255 bytes are a file system's limit
+    Path(os.fsdecode(bytes(photos) + b"/L\xe4sion.jpg")).write_bytes(content)  # Latin-1
+    out = tmp_path / "out"
+    with pytest.raises(InputError) as error:
+        segment_folder([weights / "1"], [photos], out)
+    assert "2 of 4 images" in str(error.value)
+    assert "mmm.jpg: its name has 254 characters, too many" in str(error.value)
+    assert "L\\xe4sion.jpg: its name is not UTF-8" in str(error.value)
+    assert sorted(contents(out)) == ["a_mask.png", "b_mask.png", "predictions.csv"]
+    assert len((out / "predictions.csv").read_text().splitlines()) == 3
+
+
+def test_the_table_is_whole_after_each_image(weights, photos, tmp_path, monkeypatch):
+    """What a killed run leaves: the header and the rows of the images that were written."""
+    out = tmp_path / "out"
+    lengths = []
+
+    def write(path, pixels, write=write_image):
+        table = out / "predictions.csv"
+        lengths.append(len(table.read_text().splitlines()) if table.exists() else 0)
+        write(path, pixels)
+
+    monkeypatch.setattr("vmunet.inference.images.write_image", write)
+    segment_folder([weights / "1"], [photos], out)
+    assert lengths == [0, 2]
 
 
 def test_nothing_is_written_if_the_inputs_are_unusable(weights, photos, tmp_path):

@@ -219,6 +219,10 @@ def test_200_megapixels_are_refused_before_they_are_decoded(tmp_path, monkeypatc
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     with pytest.raises(InputError, match=expected):
         predictor(Image.open(path))
+    pages = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match="a file of 2 pictures"):
+        predictor(Image.open(tmp_path / "pages.tif"))
     weights, out = str(tmp_path / "one.safetensors"), str(tmp_path / "masks")
     assert main(["predict", weights, str(path), "--out", out]) == 2
     assert "200 megapixels" in capsys.readouterr().err

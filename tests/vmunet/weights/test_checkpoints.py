@@ -1,16 +1,20 @@
 """Weights on disk: writing and reading, the published form, and refused files."""
 
+import argparse
+import json
 import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from tests.helpers.paths import ROOT
 from vmunet import InputError
+from vmunet.inference.ensemble import load_members
 from vmunet.model import VMUNet
 from vmunet.weights.checkpoints import load_checkpoint, read_tensors, save_checkpoint
 
@@ -45,6 +49,90 @@ def test_published_checkpoint_with_prefix_loads(tmp_path: Path, wrap) -> None:
     assert error < 1e-4
     assert model.config["dims"] == [16, 32, 64, 128]
     assert metadata["protocol"] == "paper"
+
+
+TINY = VMUNet(dims=DIMS, depths=[1] * 4, depths_decoder=[1] * 4)
+STATE = TINY.state_dict()
+COUNTED = {f"layers.0.{name}": torch.zeros(1, dtype=torch.float64) for name in ("total_ops",)}
+LATEST = {  # as the published code writes latest.pth: losses are numpy's
+    "epoch": 3,
+    "min_loss": np.float64(0.25),
+    "loss": np.mean([0.5, 0.25]),
+    "model_state_dict": STATE,
+    "optimizer_state_dict": {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{}]},
+    "scheduler_state_dict": {"last_epoch": 3, "_last_lr": [np.float32(1e-3)]},
+}
+
+
+def named(*prefixes: str) -> dict[str, torch.Tensor]:
+    """The state with these wrappers' names before each of its own."""
+    return {"".join(prefixes) + name: tensor for name, tensor in STATE.items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        LATEST,
+        {**STATE, **COUNTED, "total_params": torch.zeros(1)},
+        {**named("module.", "vmunet."), "module.total_ops": torch.zeros(1)},
+        named("_orig_mod.", "module."),
+        {"state_dict": named("model.", "net."), "args": argparse.Namespace(lr=0.1)},
+        {"net": STATE, "optimizer": {"lr": 0.1}, "best": np.array([1.0, 2.0])},
+        {"ema": {"module": STATE, "decay": 0.99}, "model": {"w": torch.zeros(1)}},
+        {"my_model": STATE, "epoch": 1},
+    ],
+    ids=["latest", "thop", "thop-wrapped", "compiled", "lightning", "net", "ema", "own key"],
+)
+def test_what_trainings_write_is_read(tmp_path: Path, content: dict) -> None:
+    path = tmp_path / "latest.pth"
+    torch.save(content, path)
+    loaded, _ = load_checkpoint(path)
+    assert loaded.state_dict().keys() == STATE.keys()
+    assert all(torch.equal(t, STATE[name]) for name, t in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16, torch.double])
+def test_values_of_any_precision_become_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "half.pth"
+    torch.save({f"vmunet.{name}": t.to(dtype) for name, t in STATE.items()}, path)
+    loaded, _ = load_checkpoint(path)
+    for name, tensor in loaded.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, STATE[name].to(dtype).float())
+
+
+def test_what_does_not_fit_is_counted_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+
+    def refused(match: str, tensors: dict, config: dict | None = None) -> None:
+        content = json.dumps({"config": TINY.config | (config or {}), "metadata": {}})
+        save_file(tensors, path, metadata={"vmunet": content})
+        with pytest.raises(InputError, match=match):
+            load_checkpoint(path)
+
+    refused(
+        r"\(another number of classes\).*of another shape 2 \(final_c.*9", STATE, {"num_classes": 9}
+    )
+    refused(
+        r"\(another width\).*of another shape \d\d+ \(.*, \.\.\.\)",
+        STATE,
+        {"dims": [16, 32, 64, 128]},
+    )
+    fewer = {name: tensor for name, tensor in STATE.items() if "norm" not in name}
+    refused(r"\(another model, .*missing \d+ \(\S+, \S+, \S+, \.\.\.\), unexpected 0,", fewer)
+    five = VMUNet(num_classes=5, dims=DIMS, depths=[1] * 4, depths_decoder=[1] * 4)
+    torch.save(five.state_dict(), tmp_path / "five.pth")
+    with pytest.raises(InputError, match=r"another number of classes: its output has 5 channels"):
+        load_members([tmp_path / "five.pth"])
+    torch.save({"a": STATE, "b": STATE}, tmp_path / "two.pth")
+    with pytest.raises(InputError, match=r"two\.pth: holds 2 \(a, b\) state dicts"):
+        read_tensors(tmp_path / "two.pth")
+
+
+def test_weights_have_the_mode_that_the_umask_says(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "w.safetensors", TINY, {})
+    (tmp_path / "other").touch()
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_ema_weights_are_preferred_and_what_was_taken_is_said(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmunet.data.checks.hashes import SIDE, thumbnail
+from vmunet.data.checks.jpegs import complaints
 from vmunet.data.images import decode, read_mask, read_rgb
 from vmunet.errors import InputError
 from vmunet.threads import in_threads
@@ -70,7 +71,8 @@ class Mask:
 class PairFacts:
     """The measurements of a photograph and its mask.
 
-    A file that could not be read is None, and `errors` says why.
+    A file that could not be read is None, and `errors` says why. `damage` is a decoder's complaint
+    about a photograph that it could decode.
     """
 
     dataset: str
@@ -79,6 +81,7 @@ class PairFacts:
     photo: Photo | None
     mask: Mask | None
     errors: tuple[str, ...]
+    damage: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,10 @@ def measure(dataset: str, raw: Path) -> MeasuredDataset:
     facts = in_threads(
         lambda item: measure_pair(dataset, raw, item[0], item[1]), listed, f"checking {dataset}"
     )
+    photos = {image_path(raw, key): key for _, key in listed}
+    said = complaints([path for path in photos if path.suffix == ".jpg"])
+    damage = {photos[path]: text for path, text in said.items()}
+    facts = [replace(one, damage=damage.get(one.id, "")) for one in facts]
     ids = {key for _, key in listed}
     files = sorted(p for name in ("images", "masks") for p in (raw / name).glob("*"))
     strays = [p.relative_to(raw).as_posix() for p in files if p.stem not in ids]

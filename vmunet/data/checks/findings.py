@@ -83,6 +83,7 @@ KINDS = {
     "count": "other counts than declared",
     "twice": "an id in both splits, or twice in one",
     "unreadable": "missing or unreadable files",
+    "damaged": "JPEG with damaged data, of which a part may be shown wrong",
     "stray": "files of no id in the split",
     "size": "mask of another size than its image",
     "values": "mask of other values than 0 and 255",
@@ -139,6 +140,8 @@ Remark = tuple[str, float | None, str]  # kind, value and detail of a finding
 
 def _about(facts: PairFacts) -> list[Remark]:
     remarks: list[Remark] = [("unreadable", None, error) for error in facts.errors]
+    if facts.damage:
+        remarks.append(("damaged", None, facts.damage))
     if facts.photo:
         remarks += _about_photo(facts.photo)
     if facts.mask:

@@ -29,6 +29,7 @@ from vmunet.data.isic.official import (
 )
 from vmunet.data.isic.prepared import find_prepared, from_prepared
 from vmunet.data.isic.sample import from_sample
+from vmunet.data.orientation import orientation_of, upright_pair
 from vmunet.errors import InputError
 from vmunet.files import whole_folder
 from vmunet.threads import in_threads
@@ -178,18 +179,20 @@ def _take_in(pair: Pair, folder: Path) -> _CheckedPair:
     """Check one pair and move it to its place; it is rewritten as PNG only if it must be."""
     image, conversions = read_rgb(pair.image)
     mask, mask_rewritten = read_mask(pair.mask)
+    is_turned = orientation_of(pair.image) != 1
+    image, mask = upright_pair(pair.image, pair.mask, image, mask)
     if image.shape[:2] != mask.shape:
         raise InputError(
             f"{pair.image.name} is {image.shape[1]}x{image.shape[0]} pixels but "
             f"{pair.mask.name} is {mask.shape[1]}x{mask.shape[0]}; "
             "a mask must have its image's size"
         )
-    if conversions:
+    if conversions or is_turned:
         _write_png(folder / "images" / f"{pair.id}.png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     else:
         suffix = ".png" if pair.image.suffix.lower() == ".png" else ".jpg"
         os.replace(pair.image, folder / "images" / f"{pair.id}{suffix}")
-    if mask_rewritten:
+    if mask_rewritten or is_turned:
         _write_png(folder / "masks" / f"{pair.id}.png", mask)
     else:
         os.replace(pair.mask, folder / "masks" / f"{pair.id}.png")

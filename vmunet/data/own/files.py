@@ -3,10 +3,13 @@
 An image `abc.jpg` has the mask `abc.png`, `abc_mask.png` or `abc_segmentation.png`. A volume
 `case1.nii.gz`, or `case1_0000.nii.gz` as nnU-Net names it, has the labels `case1.nii.gz`. Files
 named *_overlay, *_probability or *_superpixels are ignored, and so are subfolders. An id is the
-file's name without its suffix, with a _ for every space, because lists of ids are split at spaces.
+file's name without its suffix, with a _ for every space, because lists of ids are split at spaces,
+and in Unicode's composed form (NFC): macOS writes an accent as a character of its own.
 """
 
+import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,22 +103,29 @@ def _without_channel(stem: str) -> str:
 
 def clean_id(stem: str) -> str:
     """The id that belongs to a file's name without its suffix."""
-    return re.sub(r"\s", "_", stem)
+    return re.sub(r"\s", "_", unicodedata.normalize("NFC", stem))
 
 
 def listing(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """The files of a folder with one of these suffixes, without hidden ones, sorted.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or a name is not UTF-8, which no list can hold.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; correct its path in params.yaml's own")
-    return sorted(
+    files = sorted(
         path
         for path in folder.iterdir()
         if path.name.lower().endswith(suffixes) and not path.name.startswith(".") and path.is_file()
     )
+    printable = [os.fsencode(path.name).decode("utf-8", "backslashreplace") for path in files]
+    foreign = [name for name, path in zip(printable, files, strict=True) if name != path.name]
+    if foreign:
+        raise InputError(
+            f"{folder}: {len(foreign)} names are not UTF-8 ({shown(foreign)}); rename these files"
+        )
+    return files
 
 
 def _by_id(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:

@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmunet.data.images import read_rgb
-from vmunet.data.own.masks import read_labels
+from vmunet.data.orientation import orientation_of, upright, upright_pair
+from vmunet.data.own.masks import read_coloured_labels, read_labels
 from vmunet.data.own.split import Sample
+from vmunet.data.palettes import Colour, check_same_colours
 from vmunet.data.preprocess import write_native_masks, write_subset
 from vmunet.errors import InputError
 from vmunet.files import whole_folder
@@ -30,11 +32,19 @@ Array8 = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class CheckedPair:
-    """A pair's entries for the manifest and the checks; `classes` are those in its mask."""
+    """A pair's entries for the manifest and the checks.
+
+    Attributes:
+        width, height: in pixels.
+        classes: those in its mask.
+        colours: of the mask's label palette, by index; empty if it has none.
+        image_sha256, mask_sha256: of the files.
+    """
 
     width: int
     height: int
     classes: tuple[int, ...]
+    colours: dict[int, Colour]
     image_sha256: str
     mask_sha256: str
 
@@ -60,7 +70,8 @@ def write_own_images(
 
     Raises:
         InputError: a file is broken, a mask has another size than its image or holds other
-            values, or the same image is in both parts; `target` is unchanged.
+            values, only one of the two has an orientation tag, palettes contradict each other, or
+            the same image is in both parts; `target` is unchanged.
     """
     samples = {sample.id: sample for sample in (*train, *test)}
     checked: dict[str, CheckedPair] = {}
@@ -76,6 +87,8 @@ def write_own_images(
             for protocol in protocols:
                 _write_groups(folder / protocol.name / subset / "groups.txt", part)
         _refuse_copies(train, test, checked)
+        in_order = sorted(checked)
+        check_same_colours((Path(samples[k].mask).name, checked[k].colours) for k in in_order)
         write_native_masks(folder, _encoded_masks(test, len(classes)), protocols)
         manifest = _counts(name, train, test, classes, checked) | {"view": name, "size": size}
         for protocol in protocols:
@@ -87,6 +100,8 @@ def write_own_images(
 def read_pair(sample: Sample, classes: int) -> tuple[Array8, Array8, CheckedPair]:
     """The image (height, width, 3) in RGB, the mask (height, width) and the pair's entries.
 
+    Both are as they are displayed (`vmunet.data.orientation`).
+
     Raises:
         InputError: as `write_own_images`.
     """
@@ -94,7 +109,9 @@ def read_pair(sample: Sample, classes: int) -> tuple[Array8, Array8, CheckedPair
     for path in (image_path, mask_path):
         if not path.is_file():
             raise InputError(f"{path}: the file is gone; run the own_split stage again")
-    image, mask = read_rgb(image_path)[0], read_labels(mask_path, classes)
+    image = read_rgb(image_path)[0]
+    mask, colours = read_coloured_labels(mask_path, classes)
+    image, mask = upright_pair(image_path, mask_path, image, mask)
     if image.shape[:2] != mask.shape:
         raise InputError(
             f"the mask {mask_path} is {mask.shape[1]}x{mask.shape[0]} pixels, and its image "
@@ -104,7 +121,7 @@ def read_pair(sample: Sample, classes: int) -> tuple[Array8, Array8, CheckedPair
     present = tuple(int(v) for v in values) if classes > 1 else (1,) * len(values)
     sums = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (image_path, mask_path)]
     height, width = mask.shape
-    return image, mask, CheckedPair(width, height, present, sums[0], sums[1])
+    return image, mask, CheckedPair(width, height, present, colours, sums[0], sums[1])
 
 
 def _write_groups(path: Path, part: Sequence[Sample]) -> None:
@@ -126,7 +143,8 @@ def _refuse_copies(
 
 def _encoded_masks(test: Sequence[Sample], classes: int) -> Iterator[tuple[str, bytes]]:
     for sample in test:
-        mask = read_labels(Path(sample.mask), classes)
+        path = Path(sample.mask)
+        mask = upright(read_labels(path, classes), orientation_of(path))
         yield sample.id, cv2.imencode(".png", mask)[1].tobytes()
 
 

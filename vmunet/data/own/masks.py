@@ -2,7 +2,7 @@
 
 A mask of one class holds 0 and 255, or 0 and 1 (`vmunet.data.images.read_mask`). In a mask of
 several classes every pixel holds its class's number, 0 for the background, as 8 bits of gray or as
-the index into a palette.
+the index into a palette of labels (`vmunet.data.palettes`).
 """
 
 from pathlib import Path
@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vmunet.data.images import read_mask
+from vmunet.data.images import Plane, binary, read_plane
+from vmunet.data.palettes import Colour
 from vmunet.errors import InputError
 
 Labels = NDArray[np.uint8]
-MODES = {"1": "black and white", "L": "8-bit gray", "P": "a palette"}  # Pillow's names
 
 
 def read_labels(path: Path, classes: int) -> Labels:
@@ -24,26 +24,25 @@ def read_labels(path: Path, classes: int) -> Labels:
         InputError: the file is unreadable, does not have one number per pixel, or holds other
             values.
     """
-    return read_mask(path)[0] if classes == 1 else _read_indices(path, classes)
+    return read_coloured_labels(path, classes)[0]
 
 
-def _read_indices(path: Path, classes: int) -> Labels:
-    from PIL import Image  # OpenCV would turn a palette's indices into colours
+def read_coloured_labels(path: Path, classes: int) -> tuple[Labels, dict[int, Colour]]:
+    """`read_labels`, and the colours of a label palette for `check_same_colours`."""
+    plane = read_plane(path, classes)
+    labels = binary(path, plane) if classes == 1 else _numbers(path, plane, classes)
+    return labels, plane.colours
 
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            labels = np.asarray(image, dtype=np.uint8) if mode in MODES else None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+
+def _numbers(path: Path, plane: Plane, classes: int) -> Labels:
+    labels = plane.numbers
+    if labels.dtype != np.uint8:
         raise InputError(
-            f"{path.name}: not a readable image, or cut short ({error}); replace it with an intact "
-            "copy"
-        ) from None
-    if labels is None:
-        raise InputError(
-            f"{path}: its pixels are {mode}; expected one number of 8 bits per pixel, 0 to "
-            f"{classes}, as gray or with a palette"
+            f"{path}: its pixels have {8 * labels.itemsize} bits; expected one number of 8 bits "
+            f"per pixel, 0 to {classes}, as gray or with a palette"
         )
+    if plane.bits == 1:
+        labels = labels // np.uint8(255)  # OpenCV decodes a bit to 0 or 255
     values = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
     wrong = [int(value) for value in values if value > classes]
     if wrong:

@@ -7,6 +7,7 @@ image moves at most one other image to the other part; one more image of a known
 
 import csv
 import hashlib
+import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -105,15 +106,16 @@ def _check_parts(table: Path, parts: dict[str, str], patients: dict[str, str]) -
 
 
 def _read_table(path: Path, ids: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The table's rows by id, exactly one for every id; repeated spaces become one."""
+    """The table's rows by id, exactly one for every id.
+
+    Rows without any value, which spreadsheets leave below a table, are passed over.
+    """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = [name.strip() for name in reader.fieldnames or []]
             reader.fieldnames = columns
-            cleaned = [
-                {k: " ".join((row[k] or "").split()) for k in COLUMNS if k in row} for row in reader
-            ]
+            cleaned = [{k: _text(row[k]) for k in COLUMNS if k in row} for row in reader]
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such file; correct csv: in params.yaml's own, or leave it out"
@@ -127,7 +129,12 @@ def _read_table(path: Path, ids: Sequence[str]) -> dict[str, dict[str, str]]:
         )
     rows: dict[str, dict[str, str]] = {}
     for row in cleaned:
+        if not any(row.values()):
+            continue
         key = clean_id(row["id"])
+        if not key:
+            others = ", ".join(value for value in row.values() if value)
+            raise InputError(f"{path}: a row ({others}) has no id; name its image, or remove it")
         if key in rows:
             raise InputError(f"{path}: {key} has two rows; keep one")
         rows[key] = row
@@ -147,6 +154,11 @@ def _read_table(path: Path, ids: Sequence[str]) -> dict[str, dict[str, str]]:
     if nameless:
         raise InputError(f"{path}: no patient for {shown(nameless)}; name one in every row")
     return rows
+
+
+def _text(cell: str | None) -> str:
+    """A cell in Unicode's composed form; repeated spaces become one."""
+    return " ".join(unicodedata.normalize("NFC", cell or "").split())
 
 
 def write_samples(path: Path, samples: Sequence[Sample]) -> None:

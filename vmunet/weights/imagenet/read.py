@@ -1,7 +1,7 @@
 """Reading published ImageNet weights: tensors only, with the names that they were published with.
 
-A `.npz` is what Google's vision transformers were published in. In a `.pth` the state dict may lie
-under `model`, and its names may have the prefix of a parallel wrapper.
+A `.npz` is what Google's vision transformers were published in. What a `.pth` may hold is said at
+`vmunet.weights.checkpoints.read_tensors`.
 """
 
 import zipfile
@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from vmunet.errors import InputError
-from vmunet.weights.checkpoints import TAKEN, read_tensors
+from vmunet.weights.checkpoints import TAKEN, listed, read_tensors
 from vmunet.weights.imagenet.files import FILES
-
-PARALLEL = "module."
 
 
 def read_published(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -30,8 +28,6 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], str]:
     if path.suffix == ".npz":
         return _arrays(path), ""
     tensors, header = read_tensors(path)
-    if all(name.startswith(PARALLEL) for name in tensors):
-        tensors = {name.removeprefix(PARALLEL): tensor for name, tensor in tensors.items()}
     return tensors, header.get(TAKEN, "")
 
 
@@ -68,8 +64,7 @@ def check_is(name: str, tensors: dict[str, Tensor], path: Path) -> None:
         return
     wanted = FILES[name]
     key, shape = next(iter(wanted.shapes.items()))
-    first = next(iter(tensors), "none")
-    has = FILES[found].file if found else f"another network's, with names such as {first}"
+    has = FILES[found].file if found else f"another network's, whose tensors are {listed(tensors)}"
     raise InputError(
         f"{path}: not {wanted.file}, which holds {key} of {shape} and no {wanted.lacks}, but {has}"
     )

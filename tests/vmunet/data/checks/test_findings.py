@@ -107,6 +107,19 @@ def test_unreadable_missing_and_stray_files_are_found_and_end_nothing(raw: Path)
     assert sheet.dtype == np.uint8
 
 
+def test_a_jpeg_that_is_decoded_only_in_part_is_found(raw: Path) -> None:
+    for key, damaged in (("ISIC_0000001", True), ("ISIC_0000002", False)):
+        content = bytearray(encoded(picture(7), ".jpg"))
+        if damaged:
+            middle = len(content) // 2
+            del content[middle : middle + 100]
+        (raw / "images" / f"{key}.png").unlink()
+        (raw / "images" / f"{key}.jpg").write_bytes(content)
+    findings = find(measure("isic17", raw), DECLARED)
+    assert [(one.kind, one.id) for one in findings] == [("damaged", "ISIC_0000001")]
+    assert findings[0].detail.startswith("Corrupt JPEG data")
+
+
 def test_other_counts_and_an_id_in_both_splits_are_found(raw: Path) -> None:
     manifest = json.loads((raw / "manifest.json").read_text())
     manifest["test"].append("ISIC_0000000")

@@ -1,5 +1,6 @@
 """Archives to checked pairs: each bad file is named, and nothing half-written stays."""
 
+import io
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from stages import download as download_stage
 from tests.helpers.data import (
@@ -27,6 +29,7 @@ from vmunet.data.download import Internet
 from vmunet.data.images import read_mask, read_rgb
 from vmunet.data.isic import raw
 from vmunet.data.isic.official import ISIC17, ISIC18
+from vmunet.data.orientation import orientation_of
 from vmunet.errors import InputError
 
 MIRROR = os.environ.get("VMUNET_MIRROR")
@@ -93,6 +96,24 @@ def test_converted_files_are_stored_plainly_and_counted(take):
     mask, changed = read_mask(folder / "masks" / "ISIC_0000001.png")
     np.testing.assert_array_equal(mask, blob())
     assert not changed
+
+
+def test_a_pair_is_turned_as_both_orientation_tags_say_or_refused(take):
+    members = official_members()
+    tag, image, mask = Image.Exif(), io.BytesIO(), io.BytesIO()
+    tag[0x0112] = 3
+    Image.fromarray(photograph()).save(image, "JPEG", exif=tag)
+    Image.fromarray(blob()).save(mask, "PNG", exif=tag)
+    members[TRAINING_IMAGES.name][f"{TRAINING_IMAGES.folder}/ISIC_0000001.jpg"] = image.getvalue()
+    plain = members[TRAINING_MASKS.name][MASK]
+    members[TRAINING_MASKS.name][MASK] = mask.getvalue()
+    folder = take(members)
+    turned, _ = read_mask(folder / "masks/ISIC_0000001.png")
+    np.testing.assert_array_equal(turned, blob()[::-1, ::-1])
+    assert orientation_of(folder / "images/ISIC_0000001.png") == 1
+    members[TRAINING_MASKS.name][MASK] = plain
+    with pytest.raises(InputError, match=r"ISIC_0000001\.jpg: has the orientation tag 3 \(Exif\)"):
+        take(members)
 
 
 def test_downloaded_archives_become_the_same_pairs(take, tmp_path):

@@ -1,5 +1,6 @@
 """Own datasets: the pairs of files, and their split."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -43,6 +44,23 @@ def test_the_three_names_of_a_mask(tmp_path):
 def test_images_and_masks_may_share_a_folder(tmp_path):
     both = touch(tmp_path, "a.png", "a_mask.png", "b.jpg", "b_segmentation.png")
     assert [p.mask.name for p in pair_images(both, both)] == ["a_mask.png", "b_segmentation.png"]
+
+
+def test_accents_pair_whatever_system_wrote_them(tmp_path):
+    """macOS writes an accent as a character of its own (NFD), others the letter with it (NFC)."""
+    composed, apart = "L\u00e4sion", "La\u0308sion"
+    images, masks = touch(tmp_path / "i", apart + ".png"), touch(tmp_path / "m", composed + ".png")
+    pairs = pair_images(images, masks)
+    assert [(p.id, p.image.name) for p in pairs] == [(composed, apart + ".png")]
+    path = tmp_path / "split.csv"
+    path.write_text(f"id,split\n{apart},train\nb,test\n", encoding="utf-8")
+    assert parts_of(assign(pairs_of([composed, "b"]), None, path))[composed] == "train"
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    touch(tmp_path / "i", os.fsdecode(b"L\xe4sion.png"), "b.png")
+    with pytest.raises(InputError, match=r"i: 1 names are not UTF-8 \(L\\xe4sion\.png\)"):
+        pair_images(tmp_path / "i", touch(tmp_path / "m", "b.png"))
 
 
 @pytest.mark.parametrize(
@@ -159,6 +177,7 @@ def test_a_table_says_which_test(tmp_path):
         ("id,split\na,train\nb,test\nc,test\n", None, r"1 rows have no image \(c\)"),
         ("id,split,patient\na,train,P\nb,test,P\n", None, r"1 patients are in train and .*\(P\)"),
         ("id,patient\na,P\nb,\n", 0.5, r"no patient for b; name one in every row"),
+        ("id,split\na,train\nb,test\n,train\n", None, r"a row \(train\) has no id; name its image"),
         ("id,patient\na,P\nb,P\n", 0.5, r"1 image or patient cannot be split"),
     ],
 )
@@ -166,6 +185,11 @@ def test_a_table_that_does_not_fit(tmp_path, text, share, message):
     path = tmp_path / "none.csv" if text is None else table(tmp_path, text)
     with pytest.raises(InputError, match=message):
         assign(pairs_of("ab"), share, path)
+
+
+def test_empty_rows_below_a_table_are_passed_over(tmp_path):
+    path = table(tmp_path, "id,split,\na,train,\nb,test,\n,,\n,,\n")
+    assert parts_of(assign(pairs_of("ab"), None, path)) == {"a": "train", "b": "test"}
 
 
 def test_a_table_that_is_no_text(tmp_path):

@@ -17,7 +17,7 @@ from tests.helpers.own_data import classes_mask, decoded, write_folders
 from tests.helpers.paths import ROOT
 from vmunet.data.arrays import ArrayDataset, Ids, held_out, load_manifest
 from vmunet.data.own.files import pair_images
-from vmunet.data.own.images import write_own_images
+from vmunet.data.own.images import _encoded_masks, read_pair, write_own_images
 from vmunet.data.own.masks import read_labels
 from vmunet.data.own.split import Sample, assign
 from vmunet.data.resize import resize_mask
@@ -101,13 +101,45 @@ def test_a_palettes_indices_count_not_its_colours(tmp_path):
     assert (read_labels(tmp_path / "c.png", 3) == blob() // 255).all()
 
 
+def test_palettes_of_different_order_are_refused(tmp_path):
+    """Two masks whose programs numbered the same two colours in another order."""
+    red, green = (200, 9, 9), (9, 200, 9)
+    write_folders(tmp_path, NAMES)
+    for key in NAMES:
+        order = [red, green] if key != "d" else [green, red]
+        image = Image.fromarray(blob() // 255, mode="P")
+        image.putpalette([0, 0, 0, *order[0], *order[1]])
+        image.save(tmp_path / f"masks/{key}.png")
+    with pytest.raises(InputError, match=r"d\.png: its palette draws .* that of a\.png"):
+        write(tmp_path, ORGANS)
+
+
+def test_an_image_and_a_mask_with_orientation_tags_are_turned_alike(tmp_path):
+    """A photograph stored upside down: its mask has the tag too, or the pair is refused."""
+    shown, mask = photograph(), blob()
+    tag = Image.Exif()
+    tag[0x0112] = 3
+    for folder, pixels in (("images", shown), ("masks", mask)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(pixels[::-1, ::-1]).save(tmp_path / folder / "a.png", exif=tag)
+    sample = Sample("a", "test", "", str(tmp_path / "images/a.png"), str(tmp_path / "masks/a.png"))
+    image, labels, _ = read_pair(sample, 1)
+    np.testing.assert_array_equal(image, shown)
+    np.testing.assert_array_equal(labels, mask)
+    stored = dict(_encoded_masks([sample], 1))
+    np.testing.assert_array_equal(decoded(stored["a"]), mask)
+    Image.fromarray(mask).save(tmp_path / "masks/a.png")
+    with pytest.raises(InputError, match=r"orientation tag 3 \(Exif\), and a\.png has none"):
+        read_pair(sample, 1)
+
+
 @pytest.mark.parametrize(
     ("classes", "content", "message"),
     [
         (3, encoded(blob()), r"masks/a\.png: holds 255; with 3 classes a mask holds 0 .* to 3"),
         (2, encoded(classes_mask()), r"a\.png: holds 3; with 2 classes"),
-        (3, encoded(photograph()), r"a\.png: its pixels are RGB; expected one number of 8 bits"),
-        (3, encoded(blob().astype(np.uint16)), r"a\.png: its pixels are I;16; expected"),
+        (3, encoded(photograph()), r"a\.png: a colour image; expected a mask, one number"),
+        (3, encoded(blob().astype(np.uint16)), r"a\.png: its pixels have 16 bits; expected"),
         (3, encoded(blob())[:60], r"a\.png: not a readable image, or cut short"),
         (3, b"", r"a\.png: not a readable image"),
         (1, encoded(classes_mask()), r"a\.png: a mask holds 0 and 255 .*this one holds 0, 1, 3"),
