@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmunet.classes import Floats, Labels
+from vmunet.csv_cells import UnixLines, to_cells
 from vmunet.files import whole_file
 
 TABLE = "predictions.csv"
@@ -165,10 +166,10 @@ class VolumePrediction:
 def write_table(path: Path, rows: Sequence[Row]) -> None:
     """Write predictions.csv completely or not at all; a cell without a value is empty."""
     with whole_file(path) as part, open(part, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(UnixLines(file))
         writer.writerow(rows[0].HEADER)
         for row in rows:
-            writer.writerows(row.lines())
+            writer.writerows(map(to_cells, row.lines()))
 
 
 def _decimals(value: float | None) -> str:
