@@ -7,12 +7,14 @@ and uses fewer than 13 (a 12-bit camera's, whose white is unknown). A JPEG's ori
 ignored, as in the published code: masks belong to the pixels as they are stored.
 """
 
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vmunet.data.image_size import check_pixels, size_in
 from vmunet.errors import InputError
 
 Array8 = NDArray[np.uint8]
@@ -34,15 +36,17 @@ def decode(path: Path) -> NDArray:
     Raises:
         InputError: the file cannot be read, or it is truncated.
     """
-    content = np.frombuffer(path.read_bytes(), np.uint8)
+    content = path.read_bytes()
+    if size := size_in(io.BytesIO(content)):
+        check_pixels(*size, path.name)
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        pixels = cv2.imdecode(content, flags) if content.size else None
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if size else None
     except cv2.error:
         pixels = None
     if pixels is None:
         raise InputError(
-            f"{path.name}: not a readable image, or cut short ({content.size} bytes); "
+            f"{path.name}: not a readable image, or cut short ({len(content)} bytes); "
             "replace it with an intact copy"
         )
     return pixels

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.data import encoded, photograph
 from vmunet import InputError
-from vmunet.data import image_size
+from vmunet.data import limits
 from vmunet.data.images import read_rgb
 from vmunet.serving.uploads import plain_name, read_upload
 
@@ -77,9 +77,9 @@ def test_a_huge_image_is_refused_by_its_header(monkeypatch, side):
 
 
 def test_the_limit_itself_is_allowed(monkeypatch):
-    monkeypatch.setattr(image_size, "MOST_PIXELS", 24 * 32)
+    monkeypatch.setattr(limits, "MOST_PIXELS", 24 * 32)
     assert read_upload("a.png", encoded(RGB)).shape == (24, 32, 3)
-    monkeypatch.setattr(image_size, "MOST_PIXELS", 24 * 32 - 1)
+    monkeypatch.setattr(limits, "MOST_PIXELS", 24 * 32 - 1)
     refused("a.png", encoded(RGB))
 
 
