@@ -51,11 +51,13 @@ def promised_bytes(head: bytes, path: Path) -> int:
     for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header):
         if len(head) >= kind.sizeof_hdr and kind.may_contain_header(head):
             # the reader says what is wrong with a damaged header
-            with suppress(nibabel.spatialimages.HeaderDataError, ValueError, OverflowError):
+            with suppress(
+                nibabel.spatialimages.HeaderDataError, KeyError, ValueError, OverflowError
+            ):
                 header = kind(head[: kind.sizeof_hdr], check=False)
                 shape = header.get_data_shape()
                 check_voxels(shape, path)
-                return prod(map(int, shape)) * header.get_data_dtype().itemsize
+                return max(0, prod(map(int, shape))) * header.get_data_dtype().itemsize
             break
     return 0
 
@@ -111,12 +113,15 @@ def check_npz(path: Path) -> None:
         InputError: an array is too large, or its header and its size differ.
         ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error: it is none, or damaged.
     """
+    with path.open("rb") as file:
+        if file.read(2) not in (b"PK", b""):  # numpy would read an array, or a pickle
+            raise ValueError("no archive of arrays")
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            with archive.open(member) as file:
-                shape, itemsize = _npy_header(file)
+            with archive.open(member) as array:
+                shape, itemsize = _npy_header(array)
                 check_voxels(shape, path)
-                if file.tell() + prod(shape) * itemsize != member.file_size:
+                if array.tell() + prod(shape) * itemsize != member.file_size:
                     raise InputError(
                         f"{path}: the header of {member.filename!r} does not fit its size; copy "
                         "the file again"
