@@ -29,6 +29,7 @@ from pipeline.config.params import CROSS, Params, known, load_params
 from pipeline.config.runs import Run
 from pipeline.stage import run_stage
 from stages.common.scoring import heading, read_run
+from vmunet.csv_cells import UnixLines, to_row
 from vmunet.data.arrays import load_manifest
 from vmunet.errors import InputError
 from vmunet.evaluation.images import (
@@ -128,9 +129,9 @@ def cross(name: str, params: Params) -> None:
     folder = Path("metrics", params.profile_name, CROSS, name)
     with whole_folder(folder) as part:
         with (part / "per_image.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0] if rows else ["run", "id"], lineterminator="\n")
+            writer = csv.DictWriter(UnixLines(file), rows[0] if rows else ["run", "id"])
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(map(to_row, rows))
         (part / "metrics.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     print(
         f"{name}: {len(runs)} runs on {content['tested']} images, {len(left_out)} left out as "

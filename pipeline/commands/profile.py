@@ -30,8 +30,9 @@ def profile(arguments: argparse.Namespace) -> None:
         InputError: there is no such profile, the grid was edited by hand, or params.yaml is
             unreadable.
     """
-    from pipeline.config.params import PROFILES, load_params, read_yaml
+    from pipeline.config.params import PROFILES, load_params
     from pipeline.config.profiles import grid_edits, switch_profile
+    from pipeline.config.yaml_file import read_yaml
 
     if arguments.name:
         switch_profile(arguments.name, arguments.replace)

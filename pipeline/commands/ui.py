@@ -25,6 +25,7 @@ START_SECONDS = 90.0
 LOGS = Path(".sweep") / "logs"
 REPORT_PAGE = Path("reports/out/index.html")
 HOST = "127.0.0.1"
+OWN_ORIGIN = "pipeline.sweep.prefect.own_origin"  # Prefect's server, started as a module
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,11 +104,12 @@ def start_mlflow(port: int) -> "subprocess.Popen[bytes]":
         uri = sqlite_uri(Path("mlflow.db"))
     command = ["-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
     # The setting saves seven processes for jobs that our pages never start.
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **own_origin(port)}
     return started([*command, "--backend-store-uri", uri, "--workers", "1"], "mlflow", environment)
 
 
 def start_prefect(port: int) -> "subprocess.Popen[bytes]":
+    from pipeline.sweep.prefect.own_origin import origins
     from pipeline.tracking.store import sqlite_uri
 
     environment = {
@@ -116,10 +118,21 @@ def start_prefect(port: int) -> "subprocess.Popen[bytes]":
         "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_API_URL": "",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins(port)),
         "DO_NOT_TRACK": "1",
     }
-    command = ["-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
-    return started(command, "prefect", environment)
+    return started(["-m", OWN_ORIGIN, str(port)], "prefect", environment)
+
+
+def own_origin(port: int) -> dict[str, str]:
+    """MLflow's own settings for what `pipeline.sweep.prefect.own_origin` does for Prefect."""
+    from pipeline.sweep.prefect.own_origin import NAMES, origins
+
+    hosts = [host for name in NAMES for host in (name, f"{name}:*")]
+    return {
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(hosts),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins(port)),
+    }
 
 
 def started(

@@ -18,9 +18,9 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from ruamel.yaml import YAML, YAMLError
 
 from pipeline.config.grid import Crossing, Grid, View, VolumeView
+from pipeline.config.names import check_name, check_names, shortened
 from pipeline.config.own import Own, OwnView
 from pipeline.config.sources import (
     ArchiveSource,
@@ -32,6 +32,7 @@ from pipeline.config.sources import (
     WeightsSource,
 )
 from pipeline.config.strict import Name, Strict
+from pipeline.config.yaml_file import read_yaml
 from vmunet.errors import InputError
 from vmunet.models import MODELS
 from vmunet.settings import PUBLISHED, Augmentation, TrainSettings
@@ -298,6 +299,7 @@ def load_params(root: Path = Path(".")) -> Params:
     """
     path = root / "params.yaml"
     content = read_yaml(path)
+    check_names(content, path)
     name = content.get("profile")
     profile = load_profile(name, root)
     _need_lines(content, path)
@@ -332,7 +334,7 @@ def section(content: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
     """The mapping under `key`; empty if the key is missing or has no value."""
     value = content.get(key) or {}
     if not isinstance(value, dict):
-        raise InputError(f"{path}: {key}: expected names and values (found {value!r})")
+        raise InputError(f"{path}: {key}: expected names and values (found {shortened(value)})")
     return value
 
 
@@ -342,6 +344,7 @@ def load_profile(name: Any, root: Path = Path(".")) -> Profile:
     Raises:
         InputError: there is no such profile, or it has a mistake.
     """
+    check_name(name, "a profile's name")
     path = root / PROFILES / f"{name}.yaml"
     if name == "own":
         raise InputError("a profile cannot be called own: metrics/own/ is for your own datasets")
@@ -364,21 +367,6 @@ def _need_lines(content: dict[str, Any], path: Path) -> None:
             )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file."""
-    try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run from the repository's root") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not text in UTF-8; save it as UTF-8") from None
-    except YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected names and values")
-    return content
-
-
 def checked(model: type[Model], content: Any, path: Path) -> Model:
     """`content` as `model`; the first mistake is an InputError that names file and parameter."""
     try:
@@ -386,7 +374,7 @@ def checked(model: type[Model], content: Any, path: Path) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        value = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
+        value = "" if isinstance(first["input"], dict) else f" (found {shortened(first['input'])})"
         message = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{path}: {place + ': ' if place else ''}{message}{value}") from None
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from pipeline.config.params import PROFILES, load_profile, read_yaml
+from pipeline.config.params import PROFILES, load_profile
+from pipeline.config.yaml_file import read_yaml
 from vmunet.errors import InputError
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config.params import Params, read_yaml
+from pipeline.config.params import Params
 from pipeline.config.strict import ProtocolName
+from pipeline.config.yaml_file import read_yaml
 from vmunet.errors import InputError
 
 

@@ -34,6 +34,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.config.names import check_file
 from pipeline.dvc.code_stage import CODE, CodeStage, command_of
 from pipeline.dvc.lockfile import as_recorded, enter, message_of
 from pipeline.dvc.remote import Outputs, Remote
@@ -72,7 +73,7 @@ class Record:
         stages: the names of the stages, in the order of their declaration, without `code`.
 
     Raises:
-        InputError: `root` is not a DVC repository, or dvc.yaml has a mistake.
+        InputError: `root` is not a DVC repository, or params.yaml or dvc.yaml has a mistake.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Record:
         self._mutex = threading.Lock()
         self._held: dict[str, ExitStack] = {}
         self._inputs: dict[str, dict[str, Any]] = {}
+        check_file(root)  # before DVC writes its names into commands
         try:
             self._repo = Repo(str(self.root))
             self._repo.lock._friendly = False  # its progress bar

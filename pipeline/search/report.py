@@ -8,7 +8,8 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline.config.params import Params, read_yaml
+from pipeline.config.params import Params
+from pipeline.config.yaml_file import read_yaml
 from pipeline.search.space import as_yaml, overrides
 from pipeline.search.study import SharedStudy, running
 from vmunet.files import whole_folder

@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from pipeline.config.params import read_yaml
+from pipeline.config.yaml_file import read_yaml
 from pipeline.dvc.record import Verdict
 from pipeline.sweep.console import Say
 from pipeline.sweep.devices import Devices

@@ -2,8 +2,9 @@
 
 Images, a row each: column `image`, base64 of a PNG or JPEG of any size -> `mask`, base64 of a PNG
 of that size (0 or 255; with several classes labels), and `<class>_fraction`, 0..1.
-Volumes: column `volume`, base64 of a .nii.gz or the path of a NIfTI file that the server can read
--> `labels`, base64 of a .nii.gz on the volume's own grid, and `<organ>_ml`.
+Volumes: column `volume`, base64 of a .nii.gz, or the path of a NIfTI file in the folder that the
+server's variable VMUNET_SERVED_FOLDER names -> `labels`, base64 of a .nii.gz on the volume's own
+grid, and `<organ>_ml`.
 """
 
 import base64

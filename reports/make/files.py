@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vmunet.csv_cells import from_row
 from vmunet.errors import InputError
 
 UNUSABLE = (
@@ -52,7 +53,7 @@ def read_json(root: Path, path: Path | str, content: str, again: str) -> Any:
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file. Raises ValueError if there are none."""
     with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        rows = [from_row(row) for row in csv.DictReader(file)]
     if not rows:
         raise ValueError("no rows")
     return rows

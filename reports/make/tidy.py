@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from vmunet.csv_cells import UnixLines, to_cells
+
 Value = str | bool | int | float | None
 
 
@@ -21,7 +23,7 @@ class Tidy:
     def csv(self) -> str:
         """The file's text; an absent value is an empty field."""
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
+        csv.writer(UnixLines(text)).writerows(map(to_cells, [self.columns, *self.rows]))
         return text.getvalue()
 
     def records(self) -> list[dict[str, Value]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.runs import Run
+from vmunet.csv_cells import UnixLines, to_row
 from vmunet.drawing.sheets.images import Pixels
 from vmunet.drawing.sheets.images import write as write_sheet
 from vmunet.errors import InputError
@@ -132,7 +133,7 @@ def write_metrics(
         write_predictions(part / PREDICTIONS)
         write_sheet(part / "contact_sheet.png", sheet)
         with (part / table).open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+            writer = csv.DictWriter(UnixLines(file), rows[0].keys())
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(map(to_row, rows))
         (part / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")

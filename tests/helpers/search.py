@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from ruamel.yaml import YAML
 
-from pipeline.config.params import read_yaml
+from pipeline.config.yaml_file import read_yaml
 from tests.helpers.paths import ROOT
 
 COMMAND = "import sys; from pipeline.cli import main; sys.exit(main())"

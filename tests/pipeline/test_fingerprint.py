@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.params import read_yaml
+from pipeline.config.yaml_file import read_yaml
 from pipeline.fingerprint import (
     FOLDER,
     PACKAGES,

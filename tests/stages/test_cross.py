@@ -13,8 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config.params import load_params, read_yaml
+from pipeline.config.params import load_params
 from pipeline.config.runs import Run
+from pipeline.config.yaml_file import read_yaml
 from stages import cross as stage
 from tests.helpers.data import blob, encoded, picture
 from tests.helpers.paths import ROOT

@@ -79,7 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="side of the square the model sees (default: what it was trained with)",
     )
     add("--device", metavar="D", help="cpu, cuda or cuda:N (default: cuda if there is one)")
+    add("--max-voxels", metavar="N", type=int, help="read volumes of up to N voxels (500000000)")
     images = parser.add_argument_group("for images only").add_argument
+    images("--max-pixels", metavar="N", type=int, help="read images of up to N px (400000000)")
     images("--tta", action="store_true", help="average over mirrored copies (4 times the work)")
     images(
         "--probabilities",
@@ -102,8 +104,10 @@ def predict(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: wrong arguments, unreadable inputs, or inputs that do not fit the weights.
     """
+    from vmunet.data.limits import raise_limits
     from vmunet.training.processor import use_processor
 
+    raise_limits(arguments.max_pixels, arguments.max_voxels)
     weights = [arguments.weights, *arguments.ensemble]
     for_volumes = _for_volumes(weights)
     _check_inputs(weights, arguments.inputs, for_volumes)

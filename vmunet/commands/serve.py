@@ -31,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("weights", metavar="WEIGHTS", type=Path, help="a checkpoint, a run, or a folder of runs")
     add("--port", type=int, default=PORT, help=f"({PORT}; 0 takes any free one)")
+    add(
+        "--max-pixels",
+        metavar="N",
+        type=int,
+        default=100_000_000,
+        help="take images of up to N px (%(default)s)",
+    )
     add("--device", metavar="D", help="cpu, cuda or cuda:N (default: cuda if there is one)")
 
 
@@ -47,11 +54,13 @@ def serve(arguments: argparse.Namespace) -> int:
     if not all(find_spec(name) for name in NEEDED):
         raise InputError("serve needs starlette and uvicorn: pip install 'vmunet[serve]'")
 
+    from vmunet.data.limits import raise_limits
     from vmunet.serving.app import listen, make_app, make_server
     from vmunet.serving.examples import find_examples
     from vmunet.serving.segmenter import Segmenter
     from vmunet.training.processor import use_processor
 
+    raise_limits(arguments.max_pixels)
     with listen(arguments.port) as listener:
         use_processor()
         segmenter = Segmenter(arguments.weights, arguments.device)

@@ -4,6 +4,7 @@ import hashlib
 import lzma
 import shutil
 import stat
+import unicodedata
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -68,6 +69,7 @@ def extract(archive: Path, target: Path, most_bytes: int = MOST_BYTES) -> None:
             members = [member for member in opened.infolist() if not member.is_dir()]
             for member in opened.infolist():
                 _check_member(archive, member)
+            _check_names_differ(archive, members)
             total = sum(member.file_size for member in members)
             _check_size(archive, members, most_bytes)
             _check_room(archive, folder, total)
@@ -111,6 +113,18 @@ def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
             f"{archive.name}: member {name!r} is a link or a device, not a file; "
             "this is not the official archive: download it again"
         )
+
+
+def _check_names_differ(archive: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Refuse names that are one file on a disk that ignores case or the form of accents."""
+    known: dict[str, str] = {}
+    for member in members:
+        key = unicodedata.normalize("NFC", str(PurePosixPath(member.filename)).casefold())
+        if (other := known.setdefault(key, member.filename)) != member.filename:
+            raise InputError(
+                f"{archive.name}: members {other!r} and {member.filename!r} are one file on some "
+                "disks; this is not the official archive: download it again"
+            )
 
 
 def _check_size(archive: Path, members: list[zipfile.ZipInfo], most_bytes: int) -> None:

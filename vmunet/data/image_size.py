@@ -8,45 +8,51 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+from vmunet.data.limits import MAX_PIXELS, most_pixels
 from vmunet.errors import InputError
 
-MOST_PIXELS = 100_000_000  # of an image to be segmented; a dermatoscope's have at most 30 million
 # JPEG's markers that begin a frame: C0 to CF without tables (C4, CC) and the extension C8.
 FRAMES = {0xC0 + i for i in range(16)} - {0xC4, 0xC8, 0xCC}
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags
 
 
 def check_pixels(width: int, height: int, name: object) -> None:
-    """Refuse an image of more than MOST_PIXELS; `name` is the file's, or what it is.
+    """Refuse an image of more than `most_pixels()`; `name` is the file's, or what it is.
 
     Raises:
         InputError: it is too large.
     """
-    if width * height > MOST_PIXELS:
+    if width * height > (most := most_pixels()):
         raise InputError(
             f"{name}: {width} x {height} px, {width * height / 1e6:.0f} megapixels; expected at "
-            f"most {MOST_PIXELS // 10**6}: make it smaller, or cut it into parts"
+            f"most {most / 1e6:g}: make it smaller, cut it into parts, or raise the limit with "
+            f"--max-pixels or {MAX_PIXELS}"
         )
 
 
 def check_file(path: Path) -> None:
-    """Refuse an image file of more than MOST_PIXELS without decoding it.
+    """Refuse an image file of more than `most_pixels()` without decoding it.
 
     Raises:
         InputError: it is too large, or no JPEG, PNG, BMP, TIFF or WebP.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        try:
-            size = stored_size(file)
-        except (struct.error, IndexError, OverflowError):  # the file ends within its header
-            size = None
+        size = size_in(file)
     if size is None:
         raise InputError(
             f"{path.name}: not a readable image; expected the content of a JPEG, PNG, BMP, TIFF or "
             "WebP file: replace it with an intact copy"
         )
     check_pixels(*size, path.name)
+
+
+def size_in(file: BinaryIO) -> tuple[int, int] | None:
+    """`stored_size`; None also if the file ends within its header."""
+    try:
+        return stored_size(file)
+    except (struct.error, IndexError, OverflowError):
+        return None
 
 
 def stored_size(file: BinaryIO) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ Pixels are read as they are stored, whatever the file's orientation tag says.
 `vmunet.data.orientation` turns an image and its mask alike.
 """
 
+import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmunet.data.image_header import Header, as_indices, as_stored, read_header
+from vmunet.data.image_size import check_pixels, size_in
 from vmunet.data.palettes import Colour, check_colours, is_gray
 from vmunet.errors import InputError
 
@@ -38,7 +40,8 @@ def read_file(path: Path) -> tuple[bytes, Header]:
     """An image file's content and what its header says.
 
     Raises:
-        InputError: it is of no known format, ends within its header, or holds several pictures.
+        InputError: it is of no known format, ends within its header, holds several pictures,
+            or has more pixels than `vmunet.data.limits.most_pixels`.
     """
     content = path.read_bytes()
     header = read_header(content)
@@ -54,6 +57,10 @@ def read_file(path: Path) -> tuple[bytes, Header]:
             f"{path.name}: holds {header.pictures} pictures (the pages or frames of a "
             f"{header.format}), and an image is one; save each as a file of its own"
         )
+    size = size_in(io.BytesIO(content))
+    if size is None:
+        raise InputError(_unreadable(path, content))
+    check_pixels(*size, path.name)
     return content, header
 
 

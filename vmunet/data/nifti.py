@@ -22,6 +22,7 @@ from nibabel import orientations
 from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
+from vmunet.data.bounded import check_affine, read_nifti
 from vmunet.errors import InputError
 from vmunet.files import whole_file
 
@@ -33,7 +34,6 @@ FLATTEST = 1e-6  # of the volume of a box with the same edges; flatter axes are 
 SAME_GRID = 0.1  # voxels, along each axis, between corresponding corners
 ROUNDED = 1e-3  # from a whole number
 WRONG_MAP = "give the label map that belongs to the volume"
-GZIP = b"\x1f\x8b"
 # All errors that nibabel and the decompressors raise for a damaged file.
 DAMAGE = (
     nibabel.filebasedimages.ImageFileError,
@@ -247,10 +247,8 @@ def _read(path: Path) -> Volume:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a {' or '.join(SUFFIXES)} file")
     try:
-        content = path.read_bytes()
-        if content.startswith(GZIP):
-            # up to the end, where the content's checksum is: nibabel would not read so far
-            content = gzip.decompress(content)
+        # up to the end, where the content's checksum is: nibabel would not read so far
+        content = read_nifti(path)
     except DAMAGE as error:
         raise InputError(f"{path}: damaged or cut short ({error}); get the file again") from None
     first = content[: nibabel.Nifti2Header.sizeof_hdr]
@@ -334,4 +332,5 @@ def _affine(path: Path, image: Any, content: bytes) -> NDArray[np.float64]:
             f"{' x '.join(f'{mm:g}' for mm in sizes)} mm); expected three directions with sizes "
             "above zero: set its affine, or convert the scan again"
         )
+    check_affine(path, affine)
     return affine

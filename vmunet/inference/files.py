@@ -208,7 +208,7 @@ def read_photo(path: Path) -> np.ndarray:
     """An image file as uint8 (height, width, 3), RGB (`vmunet.data.images.read_rgb`).
 
     Raises:
-        InputError: the file has more than 100 megapixels, which its header says before anything is
+        InputError: the file has more than 400 megapixels, which its header says before anything is
             decoded; it is unreadable; it holds several pictures; or its conversion would be a
             guess.
     """

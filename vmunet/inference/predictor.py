@@ -124,7 +124,7 @@ class Predictor:
 
         Args:
             image: for images the path of a file (.jpg, .png, .tif, ...), a picture of Pillow's, or
-                uint8 (height, width, 3), RGB, 0..255, of any height and width up to 100 megapixels.
+                uint8 (height, width, 3), RGB, 0..255, of any height and width up to 400 megapixels.
                 For volumes the path of a NIfTI file, or numbers (depth, height, width), HU (window
                 models) or any unit (models that take each volume's own percentiles), with slices
                 from inferior to superior, rows from anterior to posterior, columns from the

@@ -4,6 +4,8 @@ What `vmunet.inference.images` and `vmunet.inference.volumes` say of sizes and v
 too.
 """
 
+import os
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from vmunet.errors import InputError
+
+# The environment variable of a folder: who starts a server lets it read the volumes in there.
+FOLDER = "VMUNET_SERVED_FOLDER"
 
 
 @dataclass(frozen=True)
@@ -104,21 +109,40 @@ def example(volumes: bool) -> bytes:
 
 
 def read_input(text: str, volumes: bool) -> bytes:
-    """The content that a text stands for: base64, or, for a volume, also the path of a file.
+    """The content that a text stands for: base64, or a volume's path in the folder of FOLDER.
+
+    Without that environment variable no path is read: who asks a server may not name its files.
 
     Raises:
-        InputError: the text is neither.
+        InputError: the text is neither. The message does not tell which files there are.
     """
     import base64
     import binascii
 
-    if volumes and text.endswith((".nii", ".nii.gz")):
-        try:
-            return Path(text).read_bytes()
-        except OSError as error:
-            raise InputError(f"{text}: {error.strerror}") from None
+    folder = os.environ.get(FOLDER, "") if volumes else ""
     try:
+        if folder and text.endswith((".nii", ".nii.gz")):
+            return read_inside(Path(folder), text)
         return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        expected = "base64, or the path of a .nii or .nii.gz" if volumes else "base64"
-        raise InputError(f"{text[:40]}...: expected {expected}") from None
+    except (OSError, binascii.Error, ValueError):
+        paths = f", or the path of a .nii or .nii.gz file in the folder of {FOLDER}"
+        expected = "base64" + (paths if folder else "")
+        raise InputError(f"{text[:40]!r}: expected {expected}") from None
+
+
+def read_inside(folder: Path, name: str) -> bytes:
+    """The content of a plain file in `folder` or its subfolders, after links are resolved.
+
+    Raises:
+        OSError, ValueError: there is no such file, it lies outside, or it is no plain file.
+    """
+    inside = folder.resolve(strict=True)
+    path = (inside / name).resolve(strict=True)
+    if not path.is_relative_to(inside):
+        raise ValueError("outside the folder")
+    # a pipe would keep the server waiting, and a link may have come since
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    with open(number, "rb") as file:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise ValueError("not a plain file")
+        return file.read()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmunet.classes import Floats, Labels
+from vmunet.csv_cells import UnixLines, to_cells
 
 TABLE = "predictions.csv"
 
@@ -171,11 +172,11 @@ def append_rows(path: Path, rows: Sequence[Row], begin: bool) -> None:
         begin: write a new table, in place of one that an earlier run left.
     """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(UnixLines(text))
     if begin:
         writer.writerow(rows[0].HEADER)
     for row in rows:
-        writer.writerows(row.lines())
+        writer.writerows(map(to_cells, row.lines()))
     with open(path, "w" if begin else "a", encoding="utf-8", newline="") as file:
         file.write(text.getvalue())
 

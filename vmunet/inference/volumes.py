@@ -6,7 +6,6 @@ taken there, and the label map is resized back without mixing labels. A model of
 sees windows of the resized slices (`vmunet.inference.windows`).
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +53,7 @@ from vmunet.weights.checkpoints import (
     published_settings,
     read_tensors,
 )
+from vmunet.weights.header import read_entry
 
 NORMALISATIONS = ("window", "percentiles")  # in a volume model's metadata
 BATCH = 24  # slices that a model sees at once
@@ -229,7 +229,7 @@ def is_volume_model(path: Path) -> bool:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+                header = read_entry((file.metadata() or {}).get(HEADER, "{}"))
             return header["metadata"]["normalisation"] in NORMALISATIONS
         config = config_of(read_tensors(path)[0], path)
         return published_settings(config)["normalisation"] in NORMALISATIONS

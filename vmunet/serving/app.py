@@ -24,8 +24,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from vmunet.data import image_size
 from vmunet.data.images import SUFFIXES
+from vmunet.data.limits import most_pixels
 from vmunet.errors import InputError
 from vmunet.serving import uploads
 from vmunet.serving.segmenter import Segmenter, count_models
@@ -61,7 +61,7 @@ def make_app(segmenter: Segmenter, weights: str, examples: Sequence[Path] = ()) 
         "has_threshold": segmenter.has_threshold,
         "suffixes": SUFFIXES,
         "most_bytes": uploads.MOST_BYTES,
-        "most_megapixels": image_size.MOST_PIXELS // 10**6,
+        "most_megapixels": most_pixels() // 10**6,
         "examples": [path.name for path in examples],
     }
 

@@ -21,6 +21,7 @@ from vmunet.architecture import Model
 from vmunet.data.synapse.official import CLASSES, WINDOW
 from vmunet.errors import InputError
 from vmunet.models import model_class, name_of
+from vmunet.weights.header import check_arguments, check_size, read_entry
 
 HEADER = "vmunet"  # the entry of a safetensors header that describes the model
 # Wrappers' names before those of a state dict: parallel training, torch.compile, trainers, and the
@@ -110,9 +111,11 @@ def load_checkpoint(path: Path) -> tuple[Model, dict[str, Any]]:
     path = Path(path)
     tensors, header = read_tensors(path)
     try:
-        own = json.loads(header.get(HEADER, "{}"))
+        own = read_entry(header.get(HEADER, "{}"))
         config = own["config"] if own else config_of(tensors, path)
         metadata = (ISIC if own else published_settings(config)) | own.get("metadata", {})
+        check_arguments(config)
+        check_size(metadata)
         chosen = model_class(own.get("model", "vmunet"))  # older files hold VM-UNet and no name
         with torch.device("meta"):
             model = chosen(**config)

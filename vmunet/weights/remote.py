@@ -126,7 +126,10 @@ def _promised(part: Path) -> int:
             header = json.loads(file.read(length))
             ends = [e["data_offsets"][1] for key, e in header.items() if key != "__metadata__"]
             return 8 + length + max(ends)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        except (
+            *(ValueError, TypeError, KeyError, IndexError, AttributeError),
+            RecursionError,
+        ):
             return 0
 
 

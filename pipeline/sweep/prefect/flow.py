@@ -10,7 +10,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.runtime import flow_run
 
-from pipeline.config.params import read_yaml
+from pipeline.config.yaml_file import read_yaml
 from pipeline.sweep.execution import run_sweep
 from pipeline.sweep.options import SweepOptions
 from pipeline.sweep.prefect.tasks import IncompleteError, PrefectTasks, start_flow

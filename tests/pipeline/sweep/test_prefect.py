@@ -11,7 +11,7 @@ import pytest
 from prefect.flows import load_flow_from_entrypoint
 
 from pipeline.commands.ui import report_address
-from pipeline.config.params import read_yaml
+from pipeline.config.yaml_file import read_yaml
 from pipeline.search.flow import search
 from pipeline.search.options import SearchOptions
 from pipeline.sweep.options import SweepOptions

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
@@ -87,6 +88,28 @@ def wait_for(condition, seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    "foreign", [{"Origin": "http://evil.example"}, {"Host": "10.evil.example"}]
+)
+@pytest.mark.parametrize(
+    ("server", "path"),
+    [
+        ("prefect_api", "/flow_runs/filter"),
+        ("mlflow", "/api/2.0/mlflow/experiments/search"),
+    ],
+)
+def test_a_foreign_page_is_refused(
+    project: Path, server: str, path: str, foreign: dict[str, str]
+) -> None:
+    url = json.loads((project / ".sweep/ui.json").read_text())[server] + path
+    plain, body = {"Content-Type": "application/json"}, b'{"max_results": 1}'
+    body = b"{}" if server == "prefect_api" else body
+    with urlopen(Request(url, body, plain), timeout=20) as own:
+        assert own.status == 200
+    with pytest.raises(HTTPError, match="403"):
+        urlopen(Request(url, body, plain | foreign), timeout=20)
 
 
 def test_prefect_shows_each_cell_by_its_name(project: Path) -> None:

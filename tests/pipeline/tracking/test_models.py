@@ -19,7 +19,7 @@ from pipeline.tracking import client
 from tests.helpers.paths import ROOT
 from tests.helpers.tracking import losses, write_run
 from vmunet import InputError, Predictor
-from vmunet.inference.served import Segmenter, example, read_input
+from vmunet.inference.served import FOLDER, Segmenter, example, read_input
 from vmunet.model import VMUNet
 from vmunet.weights.checkpoints import save_checkpoint
 
@@ -155,14 +155,15 @@ def test_a_model_of_several_classes(tmp_path: Path) -> None:
     assert answer.amounts["tool_fraction"] == pytest.approx((labels == 2).mean())
 
 
-def test_a_model_of_volumes(tmp_path: Path) -> None:
+def test_a_model_of_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER, str(tmp_path))
     path = tmp_path / "weights.safetensors"
     weights(3, **WINDOW, classes=["liver", "spleen"])(path)
     segmenter = Segmenter(path)
     content = example(volumes=True)
     file = tmp_path / "ct.nii.gz"
     file.write_bytes(content)
-    for text in (base64.b64encode(content).decode(), str(file)):
+    for text in (base64.b64encode(content).decode(), str(file), file.name):
         answer = segmenter(read_input(text, volumes=True))
         out = tmp_path / "labels.nii.gz"
         out.write_bytes(answer.content)
@@ -177,3 +178,34 @@ def test_a_model_of_volumes(tmp_path: Path) -> None:
 def test_a_wrong_input_is_one_sentence(text: str, volumes: bool) -> None:
     with pytest.raises(InputError):
         read_input(text, volumes)
+
+
+def test_no_path_outside_the_folder_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusals are one sentence, whether a file exists or not."""
+    folder, secret = tmp_path / "scans", tmp_path / "secret.nii"
+    (folder / "deep").mkdir(parents=True)
+    for path in (secret, folder / "deep" / "ct.nii"):
+        path.write_bytes(b"volume")
+    (folder / "link.nii").symlink_to(secret)
+    (folder / "inside.nii").symlink_to(folder / "deep" / "ct.nii")
+    (folder / "folder.nii").mkdir()
+    os.mkfifo(folder / "pipe.nii")  # opening it would wait for a writer
+    with pytest.raises(InputError, match=r"expected base64$"):
+        read_input(str(folder / "deep" / "ct.nii"), volumes=True)
+    monkeypatch.setenv(FOLDER, str(folder))
+    for name in ("deep/ct.nii", "inside.nii", str(folder / "deep/ct.nii"), "deep/../deep/ct.nii"):
+        assert read_input(name, volumes=True) == b"volume"
+    names = (
+        *("../secret.nii", str(secret), "link.nii", "pipe.nii", "folder.nii", "missing.nii"),
+        *("../missing.nii", "/dev/zero.nii", "x\0.nii", f"{'x' * 5000}.nii", "deep/ct.nii/.nii"),
+    )
+    messages = set()
+    for name in names:
+        with pytest.raises(InputError) as error:
+            read_input(name, volumes=True)
+        messages.add(str(error.value).removeprefix(repr(name[:40])))
+    assert len(messages) == 1
+    with pytest.raises(InputError):
+        read_input("deep/ct.nii", volumes=False)

@@ -188,6 +188,15 @@ def test_another_file_is_not_a_zip(tmp_path, content):
     refused(archive, tmp_path, f"not a zip file \\({len(content)} bytes\\)")
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("A.png", "a.png"), ("x/A.png", "X/a.png"), ("\u00e9.png", "e\u0301.png"), ("ss", "\u00df")],
+)
+def test_names_that_are_one_file_on_some_disks_are_refused(tmp_path, first, second):
+    archive = write_zip(tmp_path / "x.zip", {first: b"1", second: b"2"})
+    refused(archive, tmp_path, "are one file on some disks")
+
+
 def test_one_path_twice_or_both_file_and_folder_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("a", b"1")

@@ -77,6 +77,6 @@ def test_a_damaged_header_is_no_error_of_the_reader(name):
 
 def test_a_huge_image_is_named_with_its_size(tmp_path):
     path = tmp_path / "x.bmp"
-    path.write_bytes(FILES["bmp"][:18] + struct.pack("<ii", 20_000, -10_000) + bytes(40))
-    with pytest.raises(InputError, match=r"x\.bmp: 20000 x 10000 px, 200 megapixels; expected at"):
+    path.write_bytes(FILES["bmp"][:18] + struct.pack("<ii", 40_000, -20_000) + bytes(40))
+    with pytest.raises(InputError, match=r"x\.bmp: 40000 x 20000 px, 800 megapixels; expected at"):
         check_file(path)

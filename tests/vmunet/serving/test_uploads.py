@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.data import encoded, photograph
 from vmunet import InputError
-from vmunet.data import image_size
+from vmunet.data import limits
 from vmunet.data.images import read_rgb
 from vmunet.serving.uploads import plain_name, read_upload
 
@@ -67,19 +67,19 @@ def test_what_is_no_image_is_refused():
     assert "white is unknown" in refused("dim.png", encoded(SIXTEEN // 32))
 
 
-@pytest.mark.parametrize("side", [10_001, 14_200, 60_000])
+@pytest.mark.parametrize("side", [20_001, 23_200, 60_000])
 def test_a_huge_image_is_refused_by_its_header(monkeypatch, side):
     def decode(*arguments):
         raise AssertionError("decoded")
 
     monkeypatch.setattr(cv2, "imdecode", decode)
-    assert "at most 100" in refused("huge.png", header_of_png(side, side))
+    assert "at most 400" in refused("huge.png", header_of_png(side, side))
 
 
 def test_the_limit_itself_is_allowed(monkeypatch):
-    monkeypatch.setattr(image_size, "MOST_PIXELS", 24 * 32)
+    monkeypatch.setattr(limits, "MOST_PIXELS", 24 * 32)
     assert read_upload("a.png", encoded(RGB)).shape == (24, 32, 3)
-    monkeypatch.setattr(image_size, "MOST_PIXELS", 24 * 32 - 1)
+    monkeypatch.setattr(limits, "MOST_PIXELS", 24 * 32 - 1)
     refused("a.png", encoded(RGB))
 
 

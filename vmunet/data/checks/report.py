@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vmunet.csv_cells import UnixLines, to_row
 from vmunet.data.checks import copies
 from vmunet.data.checks.facts import SUBSETS, MeasuredDataset
 from vmunet.data.checks.findings import KINDS, Finding, PairOfCopies, SharedIds
@@ -208,6 +209,6 @@ def write_findings(
         row |= {"id": finding.id, "detail": finding.detail}
         rows.append(row | ({} if finding.value is None else {"value": round(finding.value, 6)}))
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", restval="")
+        writer = csv.DictWriter(UnixLines(file), COLUMNS, restval="")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(map(to_row, rows))

@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from vmunet.csv_cells import UnixLines, from_row, to_cells
 from vmunet.data.own.files import Pair, clean_id, shown
 from vmunet.errors import InputError
 from vmunet.files import whole_file
@@ -164,10 +165,10 @@ def _text(cell: str | None) -> str:
 def write_samples(path: Path, samples: Sequence[Sample]) -> None:
     """Write the samples as a CSV, completely or not at all."""
     with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(UnixLines(file))
         names = [field.name for field in fields(Sample)]
         writer.writerow(names)
-        writer.writerows([getattr(sample, name) for name in names] for sample in samples)
+        writer.writerows(to_cells(getattr(sample, name) for name in names) for sample in samples)
 
 
 def read_samples(path: Path) -> tuple[list[Sample], list[Sample]]:
@@ -178,7 +179,7 @@ def read_samples(path: Path) -> tuple[list[Sample], list[Sample]]:
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            samples = [Sample(**row) for row in csv.DictReader(file)]
+            samples = [Sample(**from_row(row)) for row in csv.DictReader(file)]
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run the own_split stage first") from None
     train, test = ([s for s in samples if s.part == part] for part in ("train", "test"))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmunet.data.bounded import check_npz, read_h5
 from vmunet.data.synapse.official import CLASSES, TEST, TRAIN, TRAIN_SLICES
 from vmunet.data.volumes import Case, Pixels
 from vmunet.errors import InputError
@@ -89,8 +90,11 @@ def _stacked(paths: list[Path]) -> Pixels:
 
 def _read_npz(path: Path) -> tuple[NDArray, NDArray]:
     try:
+        check_npz(path)
         with np.load(path, allow_pickle=False) as content:
-            return _both(path, content)
+            _check_keys(path, content)
+            image, label = (content[key] for key in KEYS)
+            return image, label
     except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         # TypeError: a single array, as np.save writes it, under an npz's name
         raise InputError(f"{path}: not a whole npz of arrays ({error}); copy it again") from None
@@ -101,18 +105,18 @@ def _read_h5(path: Path) -> tuple[NDArray, NDArray]:
 
     try:
         with h5py.File(path, "r") as content:
-            return _both(path, content)
+            _check_keys(path, content)
+            image, label = read_h5(path, content, KEYS)
+            return image, label
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise InputError(f"{path}: not a whole h5 file ({error}); copy it again") from None
 
 
-def _both(path: Path, content: Any) -> tuple[NDArray, NDArray]:
+def _check_keys(path: Path, content: Any) -> None:
     missing = [key for key in KEYS if key not in content]
     if missing:
         held = ", ".join(content.keys()) or "nothing"
         raise InputError(f"{path}: holds {held}; expected 'image' and 'label'")
-    image, label = (np.asarray(content[key]) for key in KEYS)
-    return image, label
 
 
 def _checked(path: Path, image: NDArray, label: NDArray, axes: int) -> Pixels:

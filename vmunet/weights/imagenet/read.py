@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vmunet.data.bounded import check_npz
 from vmunet.errors import InputError
 from vmunet.weights.checkpoints import TAKEN, listed, read_tensors
 from vmunet.weights.imagenet.files import FILES
@@ -35,6 +36,7 @@ def _arrays(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the .npz of a vision transformer")
     try:
+        check_npz(path)
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError):
