@@ -1,10 +1,13 @@
-"""Write folders and files completely or not at all."""
+"""Write folders and files completely or not at all, and files for their owner alone."""
 
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+PRIVATE = 0o600
 
 
 @contextmanager
@@ -37,6 +40,17 @@ def whole_file(target: Path) -> Iterator[Path]:
         os.replace(part, target)
     finally:
         _remove(part)
+
+
+def make_private(path: Path) -> None:
+    """Make an empty file that only its owner can read, unless there is a file."""
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, PRIVATE))
+
+
+def open_log(path: Path, mode: str = "ab") -> IO[bytes]:
+    """Open a log, in a folder that is made if needed; only its owner can read a new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags, PRIVATE))
 
 
 def _part(target: Path) -> Path:
