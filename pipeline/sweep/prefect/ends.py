@@ -25,7 +25,7 @@ from prefect.states import Cancelled, Crashed
 
 from pipeline.owners import is_dead, owner
 
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 1.0
 OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 STOP = (StateType.CANCELLING, StateType.CANCELLED)
 
@@ -80,7 +80,7 @@ class Cancel:
 
     @contextmanager
     def watched(self, run: UUID) -> Iterator[None]:
-        """Look every 2 s whether the run is cancelled, until the block ends."""
+        """Look every second whether the run is cancelled, until the block ends."""
         self.run, over = run, threading.Event()
 
         def look() -> None:
