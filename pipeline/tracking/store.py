@@ -57,10 +57,13 @@ def client(http_seconds: int = HTTP_SECONDS) -> "MlflowClient":
         # The first client of a store makes its tables; two at once, or a kill, would break it.
         with FileLock(f"{STORE}.lock"):
             if not STORE.exists():
+                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
                 new = STORE.with_name(f"{STORE.name}.new")
                 new.unlink(missing_ok=True)
                 make_private(new)
-                MlflowClient(sqlite_uri(new))
+                # As an address: MLflow fails at a quote in the path of its own experiment.
+                SqlAlchemyStore(sqlite_uri(new), Path("mlruns").absolute().as_uri())
                 os.replace(new, STORE)
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         bring_home(STORE, ARTIFACTS)

@@ -21,10 +21,12 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.states import Cancelled, Crashed
 
 from pipeline.owners import is_dead, owner
 
+AT_ONCE = 200  # the most runs that a server returns
 LOOK_SECONDS = 1.0
 OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 STOP = (StateType.CANCELLING, StateType.CANCELLED)
@@ -44,7 +46,9 @@ def close_dead_flows() -> int:
     closed = 0
     of_state = FlowRunFilterState(type=FlowRunFilterStateType(any_=OPEN))
     with get_client(sync_client=True) as client:
-        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=of_state)):
+        newest = FlowRunSort.START_TIME_DESC  # the server refuses a request without an order
+        wanted = FlowRunFilter(state=of_state)
+        for run in client.read_flow_runs(flow_run_filter=wanted, sort=newest, limit=AT_ONCE):
             if is_dead({name: str(value) for name, value in run.labels.items()}):
                 cancelled = run.state_type is StateType.CANCELLING
                 end = cancelled_state() if cancelled else Crashed(message="its process has ended")
@@ -56,7 +60,10 @@ def close_dead_flows() -> int:
 def _end(client: SyncPrefectClient, run: UUID, state: "State[None]") -> None:
     open_tasks = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=OPEN)))
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
-    for task in client.read_task_runs(flow_run_filter=of_run, task_run_filter=open_tasks):
+    newest = TaskRunSort.ID_DESC
+    for task in client.read_task_runs(
+        flow_run_filter=of_run, task_run_filter=open_tasks, sort=newest, limit=AT_ONCE
+    ):
         client.set_task_run_state(task.id, state, force=True)
     client.set_flow_run_state(run, state, force=True)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 
 from pipeline.commands import ui
 from pipeline.owners import HOST, PROCESS, machine, owner
@@ -39,10 +40,12 @@ class Server:
     def read_flow_run(self, run: Any) -> Any:
         return self.runs[run]
 
-    def read_flow_runs(self, flow_run_filter: Any) -> list[Any]:
+    def read_flow_runs(self, flow_run_filter: Any, sort: FlowRunSort, limit: int) -> list[Any]:
         return [r for r in self.runs.values() if r.state_type in flow_run_filter.state.type.any_]
 
-    def read_task_runs(self, flow_run_filter: Any, task_run_filter: Any) -> list[Any]:
+    def read_task_runs(
+        self, flow_run_filter: Any, task_run_filter: Any, sort: TaskRunSort, limit: int
+    ) -> list[Any]:
         wanted = task_run_filter.state.type.any_
         ids = flow_run_filter.id.any_
         return [SimpleNamespace(id=run) for run in ids if self.tasks[run] in wanted]
