@@ -24,7 +24,7 @@ Start MLflow's page, to compare runs, and Prefect's, to watch sweeps, on 127.0.0
 are mlflow.db and prefect.db in the repository's root. Ctrl-C stops both. A sweep that starts in the
 same clone meanwhile reports to Prefect automatically.
 """
-START_SECONDS = 90.0
+START_SECONDS = 180.0  # on a machine that is busy
 LOGS = Path(".sweep") / "logs"
 REPORT_PAGE = Path("reports/out/index.html")
 HOST = "127.0.0.1"
@@ -156,7 +156,7 @@ def started(
 
 
 def wait_for(servers: "dict[str, subprocess.Popen[bytes]]", urls: dict[str, str]) -> None:
-    """Wait until each server answers; one that ends, or takes more than 90 s, is taken out.
+    """Wait until each server answers; one that ends, or takes more than 180 s, is taken out.
 
     Raises:
         InputError: none answers.

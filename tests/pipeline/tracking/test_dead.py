@@ -182,3 +182,18 @@ def test_a_copy_without_the_artifacts_still_shows_those_of_the_first(
 
 def test_a_new_store_is_its_owners_alone(empty_store: Path) -> None:
     assert stat.S_IMODE(empty_store.stat().st_mode) == 0o600
+
+
+@pytest.mark.slow
+def test_a_store_is_made_in_a_folder_with_any_name(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = place.with_name("o'brien " + STRANGE)
+    there.mkdir()
+    go_to(there, monkeypatch)
+    assert files(log_file("first")) == ["first"]
+    assert sorted(path.name for path in there.parent.iterdir()) == ["clone", there.name]
+    mlflow = client()
+    run = mlflow.create_run("0").info.run_id  # MLflow's own experiment
+    assert files(log_file("second", run)) == ["second"]
+    assert len(list(there.rglob("second"))) == 1
