@@ -6,6 +6,7 @@
     A sweep tries again.
 75  out of memory (sysexits' EX_TEMPFAIL): a training stage may be started again with
     VMUNET_MICRO_BATCH, which divides each batch into smaller parts. A sweep does so.
+130 Ctrl-C or SIGTERM stopped it.
 124 the time that --seconds gave a training is over (the status of timeout(1)); the same command
     goes on from the epoch that was reached.
 
@@ -13,6 +14,7 @@ Any other status (1 with a traceback, or a signal's) means a mistake in the code
 tries again.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +29,7 @@ WRONG_INPUT = 2
 IO_FAILED = 74
 OUT_OF_MEMORY = 75
 TIME_OVER = 124
+STOPPED = 130
 WRONG_PATH = (
     FileNotFoundError,
     FileExistsError,
@@ -38,6 +41,10 @@ WRONG_PATH = (
 
 class OutOfMemoryError(Exception):
     """A batch does not fit into memory; the message says what may help."""
+
+
+class StoppedError(Exception):
+    """Ctrl-C or SIGTERM ended the stage."""
 
 
 class TimeOverError(Exception):
@@ -57,7 +64,9 @@ def run_stage(main: Callable[[], None]) -> None:
         end(error, WRONG_INPUT)
     except OSError as error:
         named = isinstance(error, WRONG_PATH) and error.filename is not None
-        end(error, WRONG_INPUT if named else IO_FAILED)
+        end(full(error) or error, WRONG_INPUT if named else IO_FAILED)
+    except KeyboardInterrupt:
+        end(StoppedError("stopped; the same command starts it again"), STOPPED)
 
 
 @contextmanager
@@ -76,6 +85,14 @@ def same_code() -> Iterator[None]:
     for name, then in zip(names, before, strict=True):
         if checked_fingerprint(name) != then:
             raise InputError(CHANGED.format(then.partition(" ")[0]))
+
+
+def full(error: OSError) -> Exception | None:
+    """The error of a full disk with its remedy; None for another error."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    place = f"{error.filename}: " if error.filename else ""
+    return OSError(f"{place}{error.strerror}; make room, then start the same command again")
 
 
 def end(error: Exception, status: int) -> NoReturn:

@@ -6,7 +6,6 @@ part of the training images selects the epoch, and no file of the test part can 
 """
 
 import argparse
-import signal
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from pipeline.search.space import cell_with, overrides
 from pipeline.search.study import SharedStudy, StudyFacts, study_facts
 from pipeline.stage import run_stage
 from pipeline.tracking.plain import PlainRun
+from stages.common.only_here import stop_as_ctrl_c_does
 from stages.common.training import Task, device_name, make_model
 from stages.train import image_task
 from stages.train_volumes import organ_task
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("study")
     parser.add_argument("number", type=int)
     arguments = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that MLflow learns of the end
+    stop_as_ctrl_c_does()
     params = load_params()
     facts = SharedStudy(arguments.study).facts
     refuse_to_open(search_data(params, facts.view, facts.protocol).test)

@@ -27,3 +27,5 @@ def _rebuild(arguments: argparse.Namespace) -> None:
     for note in done.notes:
         print(f"warning: {note}", file=sys.stderr)
     print(f"{done.logged} runs made or completed, {done.there} were there")
+    if done.closed:
+        print(f"{done.closed} runs of dead processes closed as KILLED")

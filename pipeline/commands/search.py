@@ -108,6 +108,8 @@ def search(arguments: argparse.Namespace) -> int:
 
         failed = watch(flow, options)
     else:
+        failed = None
+    if failed is None:
         from pipeline.search.execution import run_search
 
         failed = run_search(options, say)

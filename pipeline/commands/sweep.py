@@ -144,7 +144,9 @@ def run(options: "SweepOptions") -> bool:
         from pipeline.sweep.prefect.flow import sweep as flow
         from pipeline.sweep.prefect.tasks import watch
 
-        return watch(flow, options)
+        incomplete = watch(flow, options)
+        if incomplete is not None:
+            return incomplete
     from pipeline.sweep.execution import run_sweep
 
     return run_sweep(options, say)

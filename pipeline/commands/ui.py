@@ -8,12 +8,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from pipeline.commands.sweep import stop_as_ctrl_c_does
+from pipeline.passwords import without_password
 from pipeline.sweep.processes import GRACE_SECONDS, Watchdog, last_lines, send
 from vmunet.errors import InputError
+from vmunet.files import make_private, open_log
 
 HELP = "start the pages of MLflow and Prefect"
 ABOUT = """\
@@ -21,7 +24,7 @@ Start MLflow's page, to compare runs, and Prefect's, to watch sweeps, on 127.0.0
 are mlflow.db and prefect.db in the repository's root. Ctrl-C stops both. A sweep that starts in the
 same clone meanwhile reports to Prefect automatically.
 """
-START_SECONDS = 90.0
+START_SECONDS = 180.0  # on a machine that is busy
 LOGS = Path(".sweep") / "logs"
 REPORT_PAGE = Path("reports/out/index.html")
 HOST = "127.0.0.1"
@@ -39,9 +42,11 @@ def ui(arguments: argparse.Namespace) -> int:
     """Start both servers and stay until Ctrl-C.
 
     Raises:
-        InputError: a port is taken, or a server does not start.
+        InputError: a port is taken, or no server starts, or both have ended. One that does not
+            start or ends costs a warning: the other's page stays.
     """
     from pipeline.sweep.prefect.server import ADDRESSES
+    from pipeline.tracking.store import explain, warn
 
     ports = {"MLflow": arguments.mlflow_port, "Prefect": arguments.prefect_port}
     for name, port in ports.items():
@@ -53,17 +58,27 @@ def ui(arguments: argparse.Namespace) -> int:
     ADDRESSES.parent.mkdir(exist_ok=True)
     print("starting both servers: this takes some seconds, the first time a minute", flush=True)
     try:
-        servers["MLflow"] = start_mlflow(ports["MLflow"])
-        servers["Prefect"] = start_prefect(ports["Prefect"])
+        for name, start in (("MLflow", start_mlflow), ("Prefect", start_prefect)):
+            try:
+                servers[name] = start(ports[name])
+            except Exception as error:  # of a store that cannot be written
+                warn(name, f"its server cannot be started ({explain(error)})")
         for server in servers.values():
             watchdog.add(server.pid)
         wait_for(servers, {"MLflow": mlflow, "Prefect": f"{prefect}/api"})
-        ADDRESSES.write_text(json.dumps({"mlflow": mlflow, "prefect_api": f"{prefect}/api"}))
-        print(f"MLflow:  {mlflow}\nPrefect: {prefect}")
+        write_addresses(servers, mlflow, prefect)
+        if "MLflow" in servers:
+            print(f"MLflow:  {mlflow}")
+        if "Prefect" in servers:
+            print(f"Prefect: {prefect}")
         if REPORT_PAGE.is_file():
             print(f"report: {report_address(REPORT_PAGE, mlflow)}")
-        print("Ctrl-C stops both.", flush=True)
-        wait_for_the_end(servers)
+        print(f"Ctrl-C stops {'both' if len(servers) == 2 else 'it'}.", flush=True)
+        close_dead(f"{prefect}/api" if "Prefect" in servers else "")
+        while servers:
+            wait_for_an_end(servers)
+            write_addresses(servers, mlflow, prefect)
+        raise InputError(f"no server runs any more; their last lines are in {LOGS}")
     finally:
         ADDRESSES.unlink(missing_ok=True)
         stop(servers)
@@ -96,22 +111,25 @@ def check_free(name: str, port: int) -> None:
 
 def start_mlflow(port: int) -> "subprocess.Popen[bytes]":
     from pipeline.tracking import client
-    from pipeline.tracking.store import sqlite_uri
+    from pipeline.tracking.store import STORE, sqlite_uri
 
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         client()  # makes the store, under its lock
-        uri = sqlite_uri(Path("mlflow.db"))
+        uri = sqlite_uri(STORE)
     command = ["-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
     # The setting saves seven processes for jobs that our pages never start.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **own_origin(port)}
-    return started([*command, "--backend-store-uri", uri, "--workers", "1"], "mlflow", environment)
+    # Not as an argument: every user of the machine sees those, and a password may be in it.
+    environment["MLFLOW_BACKEND_STORE_URI"] = uri
+    return started([*command, "--workers", "1"], "mlflow", environment)
 
 
 def start_prefect(port: int) -> "subprocess.Popen[bytes]":
     from pipeline.sweep.prefect.own_origin import origins
     from pipeline.tracking.store import sqlite_uri
 
+    make_private(Path("prefect.db"))
     environment = {
         "PREFECT_API_DATABASE_CONNECTION_URL": sqlite_uri(Path("prefect.db"), "sqlite+aiosqlite"),
         # Without it the page asks port 4200, even if the server has another port.
@@ -139,9 +157,7 @@ def started(
     command: list[str], name: str, environment: dict[str, str]
 ) -> "subprocess.Popen[bytes]":
     """Start a server in its own process group, with its output in .sweep/logs/."""
-    log = log_of(name)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab") as file:
+    with open_log(log_of(name)) as file:
         return subprocess.Popen(
             [sys.executable, *command],
             stdin=subprocess.DEVNULL,
@@ -153,36 +169,62 @@ def started(
 
 
 def wait_for(servers: "dict[str, subprocess.Popen[bytes]]", urls: dict[str, str]) -> None:
-    """Wait until each server answers.
+    """Wait until each server answers; one that ends, or takes more than 180 s, is taken out.
 
     Raises:
-        InputError: a server ended, or does not answer within 90 s.
+        InputError: none answers.
     """
     from pipeline.sweep.prefect.server import answers
 
     deadline = time.monotonic() + START_SECONDS
-    for name, server in servers.items():
+    why = "neither server can be started"
+    for name, server in list(servers.items()):
         log = log_of(name)
         while not answers(urls[name]):
             if server.poll() is not None or time.monotonic() > deadline:
-                last = " ".join(last_lines(log, 1))
-                raise InputError(f"{name}'s server did not start: {last} (complete output: {log})")
+                last = without_password(" ".join(last_lines(log, 1)))
+                why = f"{name}'s server did not start: {last} (complete output: {log})"
+                stop({name: servers.pop(name)})
+                if servers:
+                    print(f"warning: {why}", file=sys.stderr)
+                break
             time.sleep(0.2)
+    if not servers:
+        raise InputError(why)
 
 
-def wait_for_the_end(servers: "dict[str, subprocess.Popen[bytes]]") -> None:
-    """Wait until Ctrl-C.
-
-    Raises:
-        InputError: a server ended by itself.
-    """
+def wait_for_an_end(servers: "dict[str, subprocess.Popen[bytes]]") -> None:
+    """Wait until a server ends by itself, and take it out with a warning."""
     while True:
         for name, server in servers.items():
             if server.poll() is not None:
-                raise InputError(
-                    f"{name}'s server ended by itself; its last lines are in {log_of(name)}"
-                )
+                stop({name: servers.pop(name)})
+                left = "".join(f"; {other}'s page stays" for other in servers)
+                warning = f"warning: {name}'s server ended by itself, see {log_of(name)}{left}"
+                print(warning, file=sys.stderr)
+                return
         time.sleep(0.5)
+
+
+def write_addresses(servers: Iterable[str], mlflow: str, prefect: str) -> None:
+    """Tell the clone's sweeps which servers run, and where."""
+    from pipeline.sweep.prefect.server import ADDRESSES
+
+    every = {"MLflow": ("mlflow", mlflow), "Prefect": ("prefect_api", f"{prefect}/api")}
+    ADDRESSES.write_text(json.dumps(dict(every[name] for name in servers)))
+
+
+def close_dead(prefect_api: str) -> None:
+    """End the runs on both pages whose processes have died; '' if there is no Prefect."""
+    from pipeline.tracking.dead import close_dead_runs_if_any
+
+    close_dead_runs_if_any()
+    if prefect_api:
+        os.environ["PREFECT_API_URL"] = prefect_api
+        with suppress(Exception):  # the pages themselves are there
+            from pipeline.sweep.prefect.ends import close_dead_flows
+
+            close_dead_flows()
 
 
 def log_of(name: str) -> Path:

@@ -22,6 +22,7 @@ from pipeline.sweep.stage_runner import StageError, StageOutcome
 from pipeline.sweep.threads import JobPool, MakePool, Threads
 from pipeline.tracking.plain import PlainRun
 from vmunet.errors import InputError
+from vmunet.files import open_log
 
 MOST_FAILURES = 3  # if no trial ended well: then the trials' settings are not the cause
 MLFLOW_SECONDS = 20.0
@@ -130,7 +131,7 @@ class Trials:
         name, log = f"trial-{number}", self.log(number)
         status = -1
         if not self._stopping.is_set():
-            with self._devices.reserve() as environment, open(log, "ab") as file:
+            with self._devices.reserve() as environment, open_log(log) as file:
                 options = {"env": {**os.environ, "PYTHONUNBUFFERED": "1", **environment}}
                 command = [*TRIAL, self.study.name, str(number)]
                 status = self._processes.run([command], options, file)

@@ -56,6 +56,9 @@ def run_sweep(
         devices = Devices(options.parallel, options.gpus)
         sweep = plan_sweep(options, root, say)
         if not sweep.needs:
+            from pipeline.tracking.dead import close_dead_runs_if_any
+
+            close_dead_runs_if_any()
             say(sweep_summary(sweep))
             return False
         from pipeline.sweep.display import display  # its imports would slow down a sweep of nothing

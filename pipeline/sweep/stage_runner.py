@@ -17,6 +17,7 @@ from pipeline.sweep.devices import Devices
 from pipeline.sweep.processes import Processes, last_lines, reason
 from pipeline.sweep.selection import trains_or_evaluates
 from vmunet.errors import InputError
+from vmunet.files import open_log
 
 LOGS = Path(".sweep") / "logs"
 MICRO_BATCH = "VMUNET_MICRO_BATCH"
@@ -197,9 +198,8 @@ class StageRunner:
 
     def _command(self, name: str, attempt: int) -> int:
         log = log_of(self.record.root, name)
-        log.parent.mkdir(parents=True, exist_ok=True)
         more = {MICRO_BATCH: self._micro_batch[name]} if name in self._micro_batch else {}
-        with open(log, "ab") as file:
+        with open_log(log) as file:
 
             def started(where: str) -> None:
                 again = f" (attempt {attempt})" if attempt > 1 else ""

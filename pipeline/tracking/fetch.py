@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.passwords import without_password
 from pipeline.tracking.store import STORE, client, explain, store_uri
 from vmunet.errors import InputError
 
@@ -50,8 +51,8 @@ def _model_id(mlflow: "MlflowClient", uri: str) -> str:
         versions = mlflow.search_model_versions(f"run_id = '{match[1]}'")
         if not versions:
             raise InputError(
-                f"{uri}: this run has no model in {store_uri()}; `vmunet mlflow rebuild` logs the "
-                "models of runs/"
+                f"{uri}: this run has no model in {without_password(store_uri())}; "
+                "`vmunet mlflow rebuild` logs the models of runs/"
             )
         version = max(versions, key=lambda one: int(one.version))
     elif match := re.fullmatch(r"models:/(m-\w+)", uri):

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pipeline.owners import owner
+from pipeline.tracking.dead import try_to_close_dead_runs
 from pipeline.tracking.epochs import epoch_line
 from pipeline.tracking.header import (
     RunHeader,
@@ -54,6 +56,7 @@ class LiveRun:
         run_id: str = "",
     ) -> None:
         self.run_id = ""  # until the store has answered
+        header = replace(header, tags={**header.tags, **owner()})
         self._header, self._known_id, self._resumed = header, run_id, bool(history)
         self._sample, self._sample_at = sample, time.monotonic() + 1
         self._entries: list[tuple[int, int, Mapping[str, float]]] = []  # time in ms, step, values
@@ -122,6 +125,7 @@ class LiveRun:
         self._sent += len(entries)
         if status:
             mlflow.set_terminated(self.run_id, status, ended)
+            try_to_close_dead_runs(mlflow)
 
     def _open(self, mlflow: "MlflowClient") -> None:
         run = find_run(mlflow, self._header, self._known_id)
@@ -134,6 +138,7 @@ class LiveRun:
             run = create_run(mlflow, self._header)
         describe_run(mlflow, run, self._header)
         self.run_id = run.info.run_id
+        try_to_close_dead_runs(mlflow)
 
     def _take_sample(self) -> None:
         if not self._sample or time.monotonic() < self._sample_at:

@@ -17,14 +17,17 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from pipeline.provenance import ROOT
+from pipeline.tracking.store import warn
 
 if TYPE_CHECKING:
+    from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
 SWITCH = "VMUNET_MLFLOW_MODEL"
@@ -55,6 +58,8 @@ def log_model(mlflow: "MlflowClient", run_id: str, run: Mapping[str, Any], folde
     Returns:
         Whether a model was logged.
     """
+    from mlflow.exceptions import MlflowException
+
     weights = folder / "weights.safetensors"
     if os.environ.get(SWITCH) == "0" or not weights.is_file():
         return False
@@ -64,7 +69,13 @@ def log_model(mlflow: "MlflowClient", run_id: str, run: Mapping[str, Any], folde
     if any(v.run_id == run_id and v.tags.get("weights") == sha256 for v in versions):
         return False
     experiment = mlflow.get_run(run_id).info.experiment_id
-    model = mlflow.create_logged_model(experiment, name=name, source_run_id=run_id, tags=tags)
+    try:
+        model = mlflow.create_logged_model(experiment, name=name, source_run_id=run_id, tags=tags)
+    except MlflowException as error:
+        if not _is_unknown(error):
+            raise
+        _warn_of_old_server(name)
+        return False
     with tempfile.TemporaryDirectory() as temporary:
         model_folder = Path(temporary, "model")
         write_model(model_folder, weights, run_id, model.model_id)
@@ -87,6 +98,17 @@ def log_model(mlflow: "MlflowClient", run_id: str, run: Mapping[str, Any], folde
     )
     mlflow.set_registered_model_alias(name, f"seed-{run['seed']}", new_version.version)
     return True
+
+
+def _is_unknown(error: "MlflowException") -> bool:
+    """Whether the server lacks what was asked for, as MLflow 2 and some managed servers do."""
+    codes = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
+    return error.error_code in codes or "failed with error code 405" in str(error)
+
+
+@cache
+def _warn_of_old_server(name: str) -> None:
+    warn(name, "the MLflow server knows no models of runs (MLflow 3 does): no model is logged")
 
 
 def hash_of(path: Path) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 from pipeline.config.params import Params
 from pipeline.config.runs import OwnRun, Run, own_names
 from pipeline.config.strict import ProtocolName
+from pipeline.tracking.dead import close_dead_runs
 from pipeline.tracking.models import log_model
 from pipeline.tracking.scores import complete, read_json
 from pipeline.tracking.store import STORE, client, explain
@@ -20,11 +21,18 @@ HTTP_SECONDS = 60  # a model of 110 MB may take long to send, and no training wa
 
 
 class Rebuilt(NamedTuple):
-    """The number of runs that were made or completed, the number that the store had, warnings."""
+    """The numbers of runs that were made or completed, that the store had, and that it closed.
+
+    Attributes:
+        logged, there: runs of runs/.
+        notes: warnings.
+        closed: runs that dead processes left open.
+    """
 
     logged: int
     there: int
     notes: list[str]
+    closed: int
 
 
 def rebuild(params: Params) -> Rebuilt:
@@ -52,7 +60,8 @@ def rebuild(params: Params) -> Rebuilt:
             except Exception as error:
                 _store()  # raises if the store no longer answers
                 notes.append(f"{run.name}: not rebuilt ({explain(error)})")
-    return Rebuilt(logged, there, notes)
+        closed = close_dead_runs(mlflow)
+    return Rebuilt(logged, there, notes, closed)
 
 
 def runs_on_disk(root: Path = Path("runs")) -> Iterator[Run]:

@@ -9,6 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from pipeline.passwords import without_password
+from pipeline.tracking.moved import bring_home
+from vmunet.files import make_private
+
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
@@ -53,10 +57,16 @@ def client(http_seconds: int = HTTP_SECONDS) -> "MlflowClient":
         # The first client of a store makes its tables; two at once, or a kill, would break it.
         with FileLock(f"{STORE}.lock"):
             if not STORE.exists():
+                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
                 new = STORE.with_name(f"{STORE.name}.new")
                 new.unlink(missing_ok=True)
-                MlflowClient(sqlite_uri(new))
+                make_private(new)
+                # As an address: MLflow fails at a quote in the path of its own experiment.
+                SqlAlchemyStore(sqlite_uri(new), Path("mlruns").absolute().as_uri())
                 os.replace(new, STORE)
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        bring_home(STORE, ARTIFACTS)
     return MlflowClient(uri)
 
 
@@ -106,14 +116,14 @@ def experiment_id(mlflow: "MlflowClient", name: str) -> str:
 
 def explain(error: BaseException) -> str:
     """The store's error in one line, and how to repair it if that is known."""
-    text = " ".join(str(error).split())
+    text = without_password(" ".join(str(error).split()))
     for sign, meaning in UNUSABLE:
         if sign in text:
-            uri = store_uri()
+            uri = without_password(store_uri())
             shown = uri.removeprefix("sqlite:///") if uri.startswith("sqlite:///") else uri
             how = f" `mlflow db upgrade {uri}`" if "older" in meaning else ""
             return f"{shown} {meaning}{how}"
-    return f"{store_uri()}: {text[:200] or type(error).__name__}"
+    return f"{without_password(store_uri())}: {text[:200] or type(error).__name__}"
 
 
 def warn(name: str, reason: str) -> None:

@@ -3,6 +3,8 @@
 import os
 from collections.abc import Mapping
 
+from pipeline.owners import owner
+from pipeline.tracking.dead import try_to_close_dead_runs
 from pipeline.tracking.store import attempt, client, experiment_id
 
 VARIABLE = "VMUNET_SWEEP"
@@ -15,9 +17,9 @@ def start_sweep(experiment: str, name: str, tags: Mapping[str, str]) -> str:
 
     def work() -> str:
         mlflow = client()
-        run = mlflow.create_run(
-            experiment_id(mlflow, experiment), run_name=name, tags={"kind": "sweep", **tags}
-        )
+        tags_of_all = {"kind": "sweep", **owner(), **tags}
+        run = mlflow.create_run(experiment_id(mlflow, experiment), run_name=name, tags=tags_of_all)
+        try_to_close_dead_runs(mlflow)
         return run.info.run_id
 
     return attempt(name, "the sweep has no run in MLflow", work) or ""
@@ -25,9 +27,14 @@ def start_sweep(experiment: str, name: str, tags: Mapping[str, str]) -> str:
 
 def end_sweep(run_id: str, status: str = "FINISHED") -> None:
     """Close a sweep's run: FINISHED, FAILED or KILLED. For the id '' this does nothing."""
+
+    def work() -> None:
+        mlflow = client()
+        mlflow.set_terminated(run_id, status)
+        try_to_close_dead_runs(mlflow)  # those of cells that were killed
+
     if run_id:
-        loss = "the sweep's run in MLflow stays open"
-        attempt(run_id, loss, lambda: client().set_terminated(run_id, status))
+        attempt(run_id, "the sweep's run in MLflow stays open", work)
 
 
 def page_tag() -> dict[str, str]:

@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from pipeline.provenance import (
 )
 from pipeline.stage import OutOfMemoryError, TimeOverError
 from stages.common.initial_model import initial_model
+from stages.common.only_here import RESUME, only_here, stop_as_ctrl_c_does
 from vmunet.errors import InputError
 from vmunet.files import whole_folder
 from vmunet.models import file_of
@@ -36,7 +38,6 @@ from vmunet.settings import TrainSettings
 if TYPE_CHECKING:
     from vmunet.training.distributed import Group
 
-RESUME = Path(".resume")
 KEPT_SECONDS = 3600
 MICRO_BATCH = "VMUNET_MICRO_BATCH"  # environment variable: samples to process at once
 
@@ -77,7 +78,8 @@ def train_run(run: Run, params: Params, task: Task, seconds: float = math.inf) -
 
     Raises:
         TimeOverError: the time is over; the state is saved, and the run's folder is not written.
-        InputError: there are fewer GPUs, or other processes, than the settings say.
+        InputError: there are fewer GPUs, or other processes, than the settings say; or another
+            process trains this run.
     """
     import torch
 
@@ -94,13 +96,15 @@ def train_run(run: Run, params: Params, task: Task, seconds: float = math.inf) -
             raise SystemExit(status)
         return
     group = group or ALONE
+    if group is ALONE:
+        stop_as_ctrl_c_does()
     if group.size != settings.gpus:
         raise InputError(
             f"{run.name}: {group.size} processes were started, and train: gpus is {settings.gpus}; "
             "make the two equal"
         )
     device = device_of(group)
-    with joined(group, device):
+    with only_here(run) if group.leads else nullcontext(), joined(group, device):
         train_in_group(run, params, task, seconds, device, group)
 
 
@@ -140,9 +144,10 @@ def train_in_group(
     state = RESUME / f"{key}.pt"
     finished = state.with_suffix(".done")
     if group.leads:
-        if finished.exists():
-            finished.rename(state)
-        forget_finished()
+        with suppress(OSError):  # resume points cannot be written: `train` says so
+            if finished.exists():
+                finished.rename(state)
+            forget_finished()
     group.wait()
 
     torch.manual_seed(run.seed)
@@ -228,7 +233,8 @@ def train_in_group(
             )
             write_history(part / "history.csv", progress.history)
             write_json(part / "run.json", record)
-        state.rename(finished)
+        with suppress(OSError):  # no resume point could be written
+            state.rename(finished)
     except BaseException as error:
         if tracker is not None:
             is_stopped = isinstance(error, KeyboardInterrupt | TimeOverError)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.stage import IO_FAILED, WRONG_INPUT, run_stage
+from pipeline.stage import IO_FAILED, STOPPED, WRONG_INPUT, run_stage
 from vmunet.errors import InputError
 from vmunet.training.loop import DivergedError
 
@@ -40,7 +40,20 @@ def test_the_status_tells_wrong_input_from_a_failure(
     with pytest.raises(SystemExit) as ended:
         run_stage(main)
     assert ended.value.code == status
-    assert capsys.readouterr().err == f"error: {error}\n"
+    remedy = "make room, then start the same command again"
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    message = f"runs/x: no; {remedy}" if full else str(error)
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        run_stage(main)
+    assert ended.value.code == STOPPED
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_missing_file_is_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from pipeline.config.runs import Run
 from pipeline.stage import TIME_OVER, TimeOverError, run_stage
 from pipeline.tracking import client
 from pipeline.tracking.live import RunTracker
+from stages.common import only_here
 from stages.train import image_task
 from tests.helpers.classes import scene, write_class_arrays
 from tests.helpers.tracking import losses
@@ -53,6 +55,40 @@ def trained(*seconds: float) -> tuple[dict, list[bytes]]:
     stages.common.training.train_run(RUN, PARAMS, image_task(RUN, PARAMS), *seconds)
     record = json.loads((RUN.folder / "run.json").read_text())
     return record, [(RUN.folder / n).read_bytes() for n in ("weights.safetensors", "history.csv")]
+
+
+def test_a_run_that_another_process_trains_is_refused_and_opens_no_mlflow_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(only_here, "LOCK_SECONDS", 0.1)
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with only_here.only_here(RUN):
+            entered.set()
+            leave.wait()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    entered.wait()
+    with pytest.raises(InputError, match="another process trains this run"):
+        trained()
+    assert client().get_experiment_by_name("own") is None
+    leave.set()
+    other.join()
+
+
+def test_a_run_without_resume_points_ends_well(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    """Neither its folder of resume points nor MLflow's store can be written."""
+    Path(".resume").write_text("no folder")
+    Path("mlflow.db").unlink()
+    Path("mlflow.db").mkdir()
+    record, _ = trained()
+    assert record["mlflow_run_id"] == ""
+    warnings = [line for line in capfd.readouterr().err.split("\n") if "warning" in line]
+    assert len(warnings) == 2
 
 
 def test_a_killed_run_continues_in_its_mlflow_run_and_ends_with_the_same_bits(

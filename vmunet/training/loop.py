@@ -16,6 +16,7 @@ from one generator, so a micro batch draws other masks of the same distribution.
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,6 +102,8 @@ def train(
         DivergedError: the loss is not finite.
         InputError: a gradient is not finite, or a parameter has no gradient; or VMUNET_STEP is no
             kind of steps.
+        OSError: the state cannot be written after the last epoch for which there is time. Before
+            that, it costs one line, and the next epoch tries again.
     """
     started = time.monotonic()
     wanted = wanted_step()
@@ -134,7 +137,7 @@ def train(
     if selection_images is not None:
         own = own_batches(selection_images, settings.batch_size, group)
         selection = SelectionImages(own, settings.batch_size, device)
-    save_seconds, saved_at = 0.0, time.monotonic()
+    save_seconds, saved_at, is_behind = 0.0, time.monotonic(), False
 
     bar = tqdm(
         total=settings.epochs, initial=progress.epoch, desc=label, unit="epoch", disable=None
@@ -178,10 +181,18 @@ def train(
         due = time.monotonic() - saved_at > 10 * save_seconds or progress.epoch == settings.epochs
         if state is not None and group.leads and (due or is_over):
             saving_at = time.monotonic()
-            save_state(state, model, optimizer, progress)
-            saved_at = time.monotonic()
-            save_seconds = saved_at - saving_at
-            progress.parts["saving"] += save_seconds
+            try:
+                save_state(state, model, optimizer, progress)
+            except OSError as error:
+                if is_over:
+                    raise
+                if not is_behind:
+                    tqdm.write(unsaved(label, error), file=sys.stderr)
+                is_behind = True  # and still due
+            else:
+                is_behind, saved_at = False, time.monotonic()
+                save_seconds = saved_at - saving_at
+                progress.parts["saving"] += save_seconds
         if is_over:
             break
     bar.close()
@@ -285,6 +296,14 @@ def check_loss(loss: float, label: str, epoch: int, step: int) -> None:
     if not math.isfinite(loss):
         place = f"in epoch {epoch + 1}, step {step}"
         raise DivergedError(diverged(label, loss, place))
+
+
+def unsaved(label: str, error: OSError) -> str:
+    """The line on a state that could not be saved."""
+    return (
+        f"warning: {label}: no resume point ({error.filename}: {error.strerror}); training goes on "
+        "and tries again after each epoch"
+    )
 
 
 def diverged(label: str, loss: float, place: str) -> str:

@@ -2,11 +2,14 @@
 
 import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from vmunet.files import naming
 
 Row = dict[str, float]
 
@@ -45,7 +48,11 @@ class Progress:
 def save_state(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
 ) -> None:
-    """Write everything that the next epoch needs, atomically."""
+    """Write everything that the next epoch needs, completely or not at all.
+
+    Raises:
+        OSError: the disk is full, or cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     content = {
@@ -53,11 +60,16 @@ def save_state(
         "optimizer": optimizer.state_dict(),
         "progress": vars(progress),
     }
-    with open(temporary, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with naming(path), open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def load_state(

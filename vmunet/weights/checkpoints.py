@@ -20,6 +20,7 @@ from torch import Tensor
 from vmunet.architecture import Model
 from vmunet.data.synapse.official import CLASSES, WINDOW
 from vmunet.errors import InputError
+from vmunet.files import naming
 from vmunet.models import model_class, name_of
 from vmunet.weights.header import check_arguments, check_size, read_entry
 
@@ -79,6 +80,9 @@ def save_checkpoint(path: Path, model: Model, metadata: dict[str, Any]) -> None:
     """Write weights, the model's name and arguments, and `metadata` to a file.
 
     `metadata` is anything that JSON can hold. The file is written completely or not at all.
+
+    Raises:
+        OSError: the disk is full, or cannot be written.
     """
     # One entry: safetensors writes several entries in an order that differs between processes.
     content = {"model": name_of(model), "config": model.config, "metadata": metadata}
@@ -86,8 +90,12 @@ def save_checkpoint(path: Path, model: Model, metadata: dict[str, Any]) -> None:
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
-    write_tensors(temporary, tensors, header)
-    os.replace(temporary, path)
+    try:
+        with naming(path):
+            write_tensors(temporary, tensors, header)
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_tensors(

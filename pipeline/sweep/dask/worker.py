@@ -29,6 +29,7 @@ from pipeline.sweep.devices import THREADS
 from pipeline.sweep.processes import Processes, tail
 from pipeline.sweep.stage_runner import log_of
 from vmunet.errors import InputError
+from vmunet.files import open_log
 
 OWNER = Path(".sweep") / "owner"  # in the sweep's own clone: the id of the sweep
 LOOK_SECONDS = 0.5
@@ -185,13 +186,12 @@ def run_command(record: Record, order: CellOrder, lock: int) -> int:
     """Run the stage's command and return its exit status."""
     commands, options = record.command(order.name)
     log = log_of(record.root, order.name)
-    log.parent.mkdir(parents=True, exist_ok=True)
     threads, wanted = of_this_task()
     thread_variables = dict.fromkeys(THREADS, str(threads))
     options["env"] |= {"PYTHONUNBUFFERED": "1", **thread_variables, **order.environment}
     processes = Processes([lock])
     try:
-        with open(log, "wb") as file, ending(processes, wanted):
+        with open_log(log, "wb") as file, ending(processes, wanted):
             return processes.run(commands, options, file)
     finally:
         processes.close()

@@ -1,6 +1,7 @@
 """The Prefect server that a sweep or a search reports to, if there is one."""
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from http.client import HTTPException
@@ -9,6 +10,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
+from pipeline.passwords import without_password
 from vmunet.errors import InputError
 
 ADDRESSES = Path(".sweep") / "ui.json"  # written by `vmunet ui` while its servers run
@@ -26,17 +28,23 @@ def use_server(say: Callable[[str], None]) -> bool:
     """
     address = os.environ.get("PREFECT_API_URL", "")
     if address and not is_web_address(address):
-        raise InputError(f"PREFECT_API_URL={address}: expected such as http://127.0.0.1:4200/api")
+        shown = without_password(address)
+        raise InputError(f"PREFECT_API_URL={shown}: expected such as http://127.0.0.1:4200/api")
     url = address or addresses().get("prefect_api", "")
     if not url:
         return False
     if not answers(url):
         if address:
-            say(f"warning: no Prefect server answers at PREFECT_API_URL={url}: going on without it")
+            at = f"PREFECT_API_URL={without_password(url)}"
+            say(f"warning: no Prefect server answers at {at}: going on without it")
         return False
     os.environ["PREFECT_API_URL"] = url
     # The terminal shows the sweep's own lines; Prefect's lines go only to its server.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    # What a server that stops leaves unsent is not printed: one line says that the page lacks it.
+    os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+    logging.raiseExceptions = False
     # If the server stops, Prefect tries again for seconds instead of minutes.
     os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "2")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -84,5 +92,5 @@ def still_there() -> bool:
 def mlflow_page(run_id: str) -> str:
     """The address of an MLflow run's page; '' if the server's address is not known."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    base = uri if uri.startswith("http") else addresses().get("mlflow", "")
+    base = without_password(uri) if uri.startswith("http") else addresses().get("mlflow", "")
     return f"{base.rstrip('/')}/#/runs/{run_id}" if base and run_id else ""

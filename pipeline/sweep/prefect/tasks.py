@@ -7,21 +7,26 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from functools import wraps
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from prefect import Flow, Task, get_run_logger
 from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Completed, Running
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 from prefect.utilities.engine import emit_task_run_state_change_event
 
+from pipeline.passwords import without_password
 from pipeline.sweep.console import Say, say
 from pipeline.sweep.plan import Sweep
+from pipeline.sweep.prefect.ends import Cancel, claim, close_dead_flows
 from pipeline.sweep.prefect.page import FlowPage
 from pipeline.sweep.prefect.server import still_there
 from pipeline.sweep.selection import CELL
@@ -39,8 +44,14 @@ class IncompleteError(Exception):
 
 
 def start_flow() -> Say:
-    """Call this in a flow: MLflow's runs then name its page. Returns the function to log lines."""
-    os.environ[PAGE] = str(flow_run.ui_url or "")
+    """Call this in a flow: MLflow's runs then name its page. Returns the function to log lines.
+
+    Runs of processes that have died since are ended on the page.
+    """
+    os.environ[PAGE] = without_password(str(flow_run.ui_url or ""))
+    with suppress(Exception):  # the page only
+        claim(UUID(str(flow_run.id)))
+        close_dead_flows()
     logger = get_run_logger()
 
     def say_in_both(line: str, passing: bool = False) -> None:
@@ -50,8 +61,10 @@ def start_flow() -> Say:
     return say_in_both
 
 
-def watch(flow: Flow[..., None], options: "DataclassInstance") -> bool:
+def watch(flow: Flow[..., None], options: "DataclassInstance") -> bool | None:
     """Run a flow for a person at a terminal; return whether it was incomplete.
+
+    If Prefect cannot start it, as when its store cannot be written, this warns and returns None.
 
     Args:
         flow: its parameters are the options' fields; it may raise an IncompleteError.
@@ -61,15 +74,17 @@ def watch(flow: Flow[..., None], options: "DataclassInstance") -> bool:
         InputError: an option, params.yaml or dvc.yaml has a mistake.
     """
     results: list[bool] = []  # Prefect may fail after the flow's function has ended
+    cancel = Cancel()
 
     @wraps(flow.fn)
     def with_result(*values: Any, **more: Any) -> None:
-        try:
-            flow.fn(*values, **more)
-        except IncompleteError:
-            results.append(True)
-            raise
-        results.append(False)
+        with cancel.watched(UUID(str(flow_run.id))):
+            try:
+                flow.fn(*values, **more)
+            except IncompleteError:
+                results.append(True)
+                raise
+            results.append(False)
 
     watched = Flow(with_result, name=flow.name, flow_run_name=flow.flow_run_name)
     try:
@@ -78,10 +93,19 @@ def watch(flow: Flow[..., None], options: "DataclassInstance") -> bool:
         pass
     except InputError:
         raise
+    except (KeyboardInterrupt, TerminationSignal):
+        if cancel.wanted:
+            say("cancelled on Prefect's page")
+            cancel.confirm()
+        raise KeyboardInterrupt from None
     except Exception as error:
+        why = without_password(" ".join(str(error).split())[:200])
+        if cancel.run is None:
+            say(f"warning: Prefect cannot start this: going on without it ({why})")
+            return None
         if not results:
             raise
-        say(f"warning: Prefect's page is not complete ({' '.join(str(error).split())[:200]})")
+        say(f"warning: Prefect's page is not complete ({why})")
     if not still_there():
         # Every result is recorded and no command runs. Prefect would try for minutes to send the
         # remaining events to the server, 7 s for each, before this process could end.

@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from vmunet.files import open_log
+
 LOG = Path(".sweep") / "logs" / "warm.log"
 # A stage's command as dvc.yaml writes it, without anything that only a shell understands.
 COMMAND = re.compile(r"python -m stages\.\w+( [\w./@=+-]+)*")
@@ -108,8 +110,7 @@ class Warm:
 
     def _begin(self, cwd: str, environment: dict[str, str]) -> None:
         own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        (Path(cwd) / LOG).parent.mkdir(parents=True, exist_ok=True)
-        with other, open(Path(cwd) / LOG, "wb") as log:
+        with other, open_log(Path(cwd) / LOG, "wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.sweep.warm.server", str(other.fileno())],
                 cwd=cwd,

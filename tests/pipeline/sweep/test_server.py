@@ -1,6 +1,7 @@
 """Sweeps with a page: `vmunet ui`, and the data on Prefect's page."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -208,7 +209,62 @@ def test_a_server_that_stops_costs_no_result(tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 0, output
     assert len(ran(folder)) == 4
+    assert not any(sign in output for sign in ("Service ", "--- Error", "Traceback", "Event("))
     assert "up to date" in tool(folder, "dvc", "status")
+
+
+def test_a_sweep_is_cancelled_on_the_page_and_a_dead_one_is_ended(tmp_path: Path) -> None:
+    folder = make_project(tmp_path, seeds=1, train="echo $$ > pid && exec sleep 600")
+    with prefect_server(tmp_path) as api:
+
+        def post(path: str, body: dict) -> Any:
+            content = {"Content-Type": "application/json"}
+            with urlopen(
+                Request(api + path, json.dumps(body).encode(), content), timeout=20
+            ) as got:
+                return json.load(got)
+
+        def state() -> tuple[str, str]:
+            newest = {"sort": "START_TIME_DESC", "limit": 1}
+            (flow,) = post("/flow_runs/filter", newest)
+            return flow["id"], flow["state"]["type"]
+
+        def running() -> "subprocess.Popen[str]":
+            (folder / "pid").unlink(missing_ok=True)
+            process = start(folder, PREFECT_API_URL=api)
+            wait_for((folder / "pid").exists, 60)
+            return process
+
+        killed = running()
+        killed.kill()
+        killed.communicate()
+        dead, of_dead = state()
+        assert of_dead == "RUNNING"
+        process = running()
+        flow, of_flow = state()
+        assert flow != dead
+        assert of_flow == "RUNNING"
+        cancelling = {"type": "CANCELLING", "name": "Cancelling"}
+        began = time.monotonic()
+        post(f"/flow_runs/{flow}/set_state", {"state": cancelling})
+        pid = int((folder / "pid").read_text())
+        wait_for(lambda: is_over(pid), 10)
+        output, _ = process.communicate(timeout=20)
+        print(f"ended {time.monotonic() - began:.1f} s after Cancel")
+        assert process.returncode == 130, output
+        assert "cancelled on Prefect's page" in output
+        found = {one["id"]: one["state"]["type"] for one in post("/flow_runs/filter", {})}
+        assert found == {dead: "CRASHED", flow: "CANCELLED"}
+        tasks = post("/task_runs/filter", {})
+        assert all(task["state"]["type"] not in ("RUNNING", "PENDING") for task in tasks)
+
+
+def is_over(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def test_a_search_does_not_wait_for_a_server_that_stopped(tmp_path: Path) -> None:
@@ -240,7 +296,7 @@ def prefect_server(folder: Path) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_for(lambda: is_up(api), 90)
+        wait_for(lambda: is_up(api), 200)
         yield api
     finally:
         server.kill()

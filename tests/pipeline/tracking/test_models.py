@@ -13,6 +13,8 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
 
 from pipeline.cli import main
 from pipeline.tracking import client
@@ -49,6 +51,26 @@ def place(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) ->
     for seed in (1, 2):
         write_run(tmp_path, seed, weights())
     return tmp_path
+
+
+def test_a_server_that_knows_no_models_gets_all_else(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    """MLflow 2 answers 404 where MLflow 3 keeps the models of runs."""
+
+    def unknown(*_: object, **more: object) -> None:
+        raise MlflowException("404", ENDPOINT_NOT_FOUND)
+
+    monkeypatch.setattr("mlflow.tracking.MlflowClient.create_logged_model", unknown)
+    for answer in ("2 runs made or completed, 0 were there", "0 runs made or completed, 2"):
+        assert main(["mlflow", "rebuild"]) == 0
+        out, err = capfd.readouterr()
+        assert out.startswith(answer)
+        assert err.count("\n") == (1 if answer.startswith("2") else 0)
+        assert "no model is logged" in err or not err
+    experiment = client().get_experiment_by_name("tiny").experiment_id
+    runs = client().search_runs([experiment])
+    assert [len(losses(run.info.run_id)) for run in runs] == [3, 3]
 
 
 def encoded(pixels: np.ndarray) -> str:

@@ -1,6 +1,7 @@
 """The training loop: schedules, groups, selection, sanity checks, and resuming to the bit."""
 
 import math
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +79,38 @@ def test_resumed_run_ends_with_the_same_bits(tmp_path: Path, protocol: Protocol)
         assert torch.equal(tensor, resumed_model.state_dict()[name]), name
     for name, tensor in whole.best_weights.items():
         assert torch.equal(tensor, resumed.best_weights[name]), name
+
+
+def test_a_resume_point_that_cannot_be_written_is_tried_again_each_epoch(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    """The disk has no room in the first two epochs."""
+    whole, _ = run()
+    state, model = tmp_path / "state.pt", tiny_model()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def on_epoch(row: Row) -> None:
+        room = 1000 if row["epoch"] < 3 else soft
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+
+    try:
+        arguments = (LOSS, SETTINGS, PAPER, 7, CPU, state)
+        progress = train(model, Discs(), Discs(4), *arguments, on_epoch=on_epoch, label="t")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert progress.history == whole.history
+    (warning,) = [line for line in capfd.readouterr().err.split("\n") if "warning" in line]
+    assert warning.startswith(f"warning: t: no resume point ({state}: File too large)")
+    assert list(tmp_path.iterdir()) == [state]
+    kept = torch.load(state, weights_only=True)["progress"]
+    assert kept["epoch"] >= 3
+
+
+def test_an_early_end_without_room_for_its_state_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "state.pt.tmp").mkdir()  # it cannot be written
+    arguments = (LOSS, SETTINGS, PAPER, 7, CPU, tmp_path / "state.pt")
+    with pytest.raises(OSError, match=r"state\.pt"):
+        train(tiny_model(), Discs(), Discs(4), *arguments, seconds=0)
 
 
 def test_training_learns_and_keeps_the_best_epoch() -> None:
