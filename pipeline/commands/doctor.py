@@ -65,8 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def doctor(arguments: argparse.Namespace | None = None) -> int:
     """Print all checks; return 0 if the demo can run and 1 if not."""
-    checks = [python(), environment(), packages(), folder(), git(), cores(), memory(), disk()]
-    checks += [*graphics(), latex(), chromium(), mirror(), *ports()]
+    checks = [python(), environment(), packages(), folder(), git(), *records()]
+    checks += [cores(), memory(), disk(), *graphics(), latex(), chromium(), mirror(), *ports()]
     for good, subject, text, cure in checks:
         print(f"{MARKS[good]:8}{subject:13}{text}{'; ' if cure else ''}{cure}")
     missing = [check.subject for check in checks if check.good is False]
@@ -155,6 +155,20 @@ def git() -> Check:
         return Check(None, "git", "not a repository: results name no commit", "use git clone")
     cure = "run make setup, or dvc config --local core.no_scm true"
     return Check(False, "git", "not a repository, and DVC does not know it", cure)
+
+
+def records() -> list[Check]:
+    """DVC's records: what a kill damaged is repaired."""
+    if not installed("vmunet"):
+        return []
+    from pipeline.repair.repair import repair
+
+    try:
+        lines = repair(ROOT)
+    except OSError as error:
+        return [Check(None, "records", f"DVC's could not be read: {error}")]
+    whole = [Check(True, "records", "DVC's are whole")]
+    return [Check(None, "records", line) for line in lines] or whole
 
 
 def cores() -> Check:

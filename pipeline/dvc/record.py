@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipeline.dvc.code_stage import CODE, CodeStage, command_of
 from pipeline.dvc.lockfile import as_recorded, enter, message_of
 from pipeline.dvc.remote import Outputs, Remote
+from pipeline.repair.repair import repair
 from vmunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ class Record:
         self._mutex = threading.Lock()
         self._held: dict[str, ExitStack] = {}
         self._inputs: dict[str, dict[str, Any]] = {}
+        for line in repair(self.root):
+            say(line)
         try:
             self._repo = Repo(str(self.root))
             self._repo.lock._friendly = False  # its progress bar
@@ -247,31 +250,15 @@ class Record:
             self._patiently(lambda: self._release(name))
 
     def close(self) -> None:
-        """Release every stage that was begun and not finished."""
+        """Release every stage that was begun and not finished, and copy dvc.lock."""
         for name in list(self._held):
             self.drop(name)
+        repair(self.root)
         self._repo.close()
 
     def command(self, name: str) -> tuple[list[list[str] | str], dict[str, Any]]:
         """The stage's commands and their `Popen` arguments, the same as DVC's."""
         return command_of(self._stages[name])
-
-    def heal(self) -> None:
-        """Remove an rwlock file that is incomplete because a process was killed while it wrote it.
-
-        Entries need no repair: DVC drops those of processes that have ended.
-        """
-        path = self.root / ".dvc" / "tmp" / "rwlock"
-
-        def remove_if_broken() -> None:
-            try:
-                json.loads(path.read_text())
-            except FileNotFoundError:
-                pass
-            except ValueError:
-                path.unlink()
-
-        self._patiently(remove_if_broken)
 
     def _begin(self, name: str) -> Verdict:
         from dvc.dependency.base import DependencyDoesNotExistError
