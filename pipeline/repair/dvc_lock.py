@@ -34,7 +34,7 @@ def repair_lock(root: Path, interrupted: bool) -> str:
     if not (root / LOCK).is_file():
         return ""
     text, copy = read(root / LOCK), read(root / COPY)
-    if text == copy:
+    if text and text == copy:
         return ""
     if CONFLICT in text:
         return f"{LOCK} has conflicts of a merge: resolve them, or take one side by git checkout"

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 STAGES = "stages:\n"
@@ -34,7 +35,7 @@ def split(text: str) -> LockText | None:
     end = next((i for i in range(first, len(lines)) if re.match(r"\S", lines[i])), len(lines))
     lock = LockText("".join(lines[:first]), rest="".join(lines[end:]))
     starts = [i for i in range(first, end) if re.match(r"  [^\s-]", lines[i])]
-    for start, stop in zip(starts, [*starts[1:], end], strict=True):
+    for start, stop in pairwise([*starts, end]):
         lock.entries[lines[start]] = "".join(lines[start:stop])
     return lock
 
@@ -65,13 +66,17 @@ def is_whole(text: str) -> bool:
 
 
 def is_entry(entry: Any) -> bool:
-    """Whether a value has the form of a stage's entry."""
+    """Whether a value has the form of the entry of a stage with outputs, as all stages here are.
+
+    If the last of several outputs is cut off, DVC takes the stage from its cache.
+    """
     if not isinstance(entry, dict) or not isinstance(entry.get("cmd"), str | list):
         return False
     files = [entry.get(part, []) for part in ("deps", "outs")]
     params = entry.get("params", {})
     return (
-        all(isinstance(part, list) and all(map(is_file, part)) for part in files)
+        bool(files[-1])
+        and all(isinstance(part, list) and all(map(is_file, part)) for part in files)
         and isinstance(params, dict)
         and all(isinstance(values, dict) for values in params.values())
         and entry.keys() <= {"cmd", "deps", "params", "outs"}
