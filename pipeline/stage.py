@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline.fingerprint import CHANGED, MODELS, checked_fingerprint
-from pipeline.repair.guard import start_guard
+from pipeline.repair.guard import guard_stage
 from vmunet.errors import InputError
 
 WRONG_INPUT = 2
@@ -48,7 +48,7 @@ class TimeOverError(Exception):
 def run_stage(main: Callable[[], None]) -> None:
     """Run `main`; an error with one of this module's statuses ends in one line and this status."""
     try:
-        start_guard()
+        guard_stage()
         with same_code():
             main()
     except OutOfMemoryError as error:

@@ -1,9 +1,8 @@
-"""Repair DVC's records as soon as `dvc repro` has ended, for whatever reason.
+"""Repair DVC's records as soon as `dvc repro` or `vmunet sweep` has ended, for whatever reason.
 
-A stage that `dvc repro` runs calls `start_guard`: dvc.lock is whole at this moment and is copied.
+A stage that `dvc repro` runs calls `guard_stage`: dvc.lock is whole at this moment and is copied.
 It starts this file as a process of its own session, which a kill of dvc's group does not reach. It
-waits until dvc has ended, and then restores what dvc left half written. `vmunet sweep` needs none:
-it writes dvc.lock in one step.
+waits until dvc has ended, and then restores what dvc left half written.
 """
 
 import os
@@ -25,28 +24,33 @@ RECORDED = "VMUNET_RECORDED"  # `pipeline/dvc` sets it: not DVC but a sweep reco
 POLL_SECONDS = 0.1
 
 
-def start_guard(root: Path = Path(".")) -> None:
-    """Start the guard of the dvc process that runs this stage, if there is one without a guard."""
-    if STAGE not in os.environ or RECORDED in os.environ or os.name != "posix":
+def guard_stage(root: Path = Path(".")) -> None:
+    """Guard the dvc process that runs this stage, if there is one that is not guarded."""
+    if STAGE in os.environ and RECORDED not in os.environ and os.name == "posix":
+        with suppress(OSError):  # a full disk is reported by the stage itself
+            repair(root)
+            pid = dvc_of_stage().pid
+            if pid != 1:  # otherwise dvc has ended already
+                start_guard(pid, root)
+
+
+def start_guard(pid: int, root: Path = Path(".")) -> None:
+    """Start a process that waits for the end of another one and then repairs DVC's records."""
+    if not (root / ".dvc").is_dir():  # the command itself says so
         return
-    with suppress(OSError):  # a full disk is reported by the stage itself
-        repair(root)
-        pid = dvc_of_stage().pid
-        if pid == 1:  # init: dvc has ended already
+    path = root / GUARDS / str(pid)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        if not try_lock(file):  # its guard holds it
             return
-        path = root / GUARDS / str(pid)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a") as file:
-            if not try_lock(file):
-                return
-        subprocess.Popen(
-            [sys.executable, "-m", "pipeline.repair.guard", str(pid)],
-            cwd=root,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    subprocess.Popen(
+        [sys.executable, "-m", "pipeline.repair.guard", str(pid)],
+        cwd=root,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def dvc_of_stage() -> "psutil.Process":

@@ -74,7 +74,9 @@ def test_a_lock_that_is_cut_anywhere_is_one_that_dvc_reads(root: Path, recorded:
         line = repair_lock(root, interrupted=True)
         healed = COMPILED_LOCKFILE_SCHEMA(loads_yaml(lock(root)))["stages"]
         assert before.keys() <= healed.keys(), length
-        part = {"tables"} if len(new) - length < 250 else set()  # DVC sees that an output is missing
+        part = (
+            {"tables"} if len(new) - length < 250 else set()
+        )  # DVC sees that an output is missing
         for name in before.keys() - part:
             assert healed[name] in (before[name], after[name]), (length, name)
         if length < len(OLD) - 200:
