@@ -16,7 +16,15 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.install import ROOT, VENV, gpus, wrong_version
+from pipeline.install import (
+    ROOT,
+    VENV,
+    gpus,
+    in_git,
+    told_without_git,
+    without_git,
+    wrong_version,
+)
 
 HELP = "say what is there, what is missing and how to get it"
 ABOUT = """\
@@ -140,21 +148,19 @@ def folder() -> Check:
 
 
 def git() -> Check:
-    """Whether this is a git repository; if not, whether DVC knows it."""
-    in_git = any((place / ".git").exists() for place in (ROOT, *ROOT.parents))
-    local = ROOT / ".dvc" / "config.local"
-    no_scm = local.is_file() and "no_scm = true" in local.read_text(errors="replace").lower()
-    if in_git and no_scm:
-        cure = f"remove no_scm from {local}"
-        return Check(None, "git", "DVC was told that this is no git repository", cure)
-    if in_git and shutil.which("git"):
-        return Check(True, "git", "a repository: each result is recorded with its commit")
-    if in_git:
-        return Check(None, "git", "not installed: results name no commit", "apt-get install git")
-    if no_scm:
+    """Whether this is a git repository; if not, DVC is told so."""
+    if not in_git(ROOT):
+        if not (ROOT / ".dvc").is_dir():
+            cure = "take the project's folder as it is published, with .dvc"
+            return Check(False, "git", "not a repository, and .dvc is missing", cure)
+        without_git(ROOT)
         return Check(None, "git", "not a repository: results name no commit", "use git clone")
-    cure = "run make setup, or dvc config --local core.no_scm true"
-    return Check(False, "git", "not a repository, and DVC does not know it", cure)
+    if told_without_git(ROOT):
+        cure = f"remove no_scm from {ROOT}/.dvc/config and config.local"
+        return Check(None, "git", "DVC was told that this is no git repository", cure)
+    if shutil.which("git"):
+        return Check(True, "git", "a repository: each result is recorded with its commit")
+    return Check(None, "git", "not installed: results name no commit", "apt-get install git")
 
 
 def records() -> list[Check]:

@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipeline.dvc.code_stage import CODE, CodeStage, command_of
 from pipeline.dvc.lockfile import as_recorded, enter, message_of
 from pipeline.dvc.remote import Outputs, Remote
+from pipeline.install import without_git
 from pipeline.repair.repair import repair
 from vmunet.errors import InputError
 
@@ -93,6 +94,8 @@ class Record:
         self._mutex = threading.Lock()
         self._held: dict[str, ExitStack] = {}
         self._inputs: dict[str, dict[str, Any]] = {}
+        if without_git(self.root):
+            say("this folder is no git repository: .dvc/config.local says so to DVC from now on")
         for line in repair(self.root):
             say(line)
         try:
@@ -101,10 +104,7 @@ class Record:
             with no_collection():
                 graph = get_active_graph(self._repo.index.graph)
         except DvcException as error:
-            # of an unpacked zip whose set-up was not made by make
-            zipped = "is not a git repository" in str(error)
-            cure = ": run make setup, or dvc config --local core.no_scm true" if zipped else ""
-            raise InputError(message_of(error) + cure) from None
+            raise InputError(message_of(error)) from None
         names = {stage: stage.addressing for stage in graph}
         self._stages: dict[str, PipelineStage] = {name: stage for stage, name in names.items()}
         self._code = CodeStage(self._stages.pop(CODE, None), self.root)

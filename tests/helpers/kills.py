@@ -178,7 +178,7 @@ class Campaign:
         self.different: list[str] = []
         self.runs = 0
         self._folder, self._keep_lock = folder, keep_lock
-        self._random = random.Random(seed)
+        self._seed, self._random = seed, random.Random(seed)
 
     def run(self, count: int) -> None:
         """Kill so many times, and compare each run that ends."""
@@ -258,6 +258,18 @@ class Campaign:
         with started(project, command, log) as process:
             return process.wait(LAST_START)
 
+    def write(self, path: Path) -> None:
+        """Write everything that happened as JSON."""
+        content = {
+            "seed": self._seed,
+            "lock": self._keep_lock,
+            "summary": self.summary(),
+            "by_hand": self.by_hand,
+            "different": self.different,
+            "kills": self.kills,
+        }
+        path.write_text(json.dumps(content, indent=1) + "\n")
+
     def summary(self) -> str:
         resumed = sum(kill["resumed"] for kill in self.kills)
         differ = f"{len(self.different)} files differ" if self.different else "no file differs"
@@ -335,18 +347,12 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         campaign = Campaign(arguments.folder or Path(temporary), arguments.seed, arguments.lock)
-        campaign.run(arguments.kills)
-    print(campaign.summary())
-    if arguments.json:
-        content = {
-            "seed": arguments.seed,
-            "lock": arguments.lock,
-            "summary": campaign.summary(),
-            "kills": campaign.kills,
-            "by_hand": campaign.by_hand,
-            "different": campaign.different,
-        }
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+        try:
+            campaign.run(arguments.kills)
+        finally:  # after Ctrl-C too
+            print(campaign.summary())
+            if arguments.json:
+                campaign.write(arguments.json)
     return 1 if campaign.by_hand or campaign.different else 0
 
 
