@@ -70,7 +70,7 @@ LEFT_OUT = ("check", "figures", "pictures", "pictures_volumes", "page", "pdf", "
 COMMANDS = (("dvc", "repro"), ("vmunet", "sweep", "--parallel", "2", "--gpus", "none"))
 COMPARED = ("weights.safetensors", "history.csv", "per_image.csv", "predictions.npz")
 TIMED = ("all.tex", "runs.csv")  # tables with a run's seconds, or its number in MLflow
-SECONDS = 6.0  # a kill comes within so many seconds of the moment that it waits for
+SECONDS = 5.0  # a kill comes within so many seconds of the moment that it waits for
 RECORDING = "Updating lock file"
 LAST_START = 300.0  # s
 
@@ -212,7 +212,7 @@ class Campaign:
         """Start a command and kill it; return whether it was killed before its end."""
         command, log = self._random.choice(COMMANDS), project / "log"
         waits_for = self._random.choice(("", "", "> ", RECORDING) if "dvc" in command else ("",))
-        nth, delay = self._random.randint(1, 4), self._random.uniform(0, SECONDS)
+        nth, delay = self._random.randint(1, 2), self._random.uniform(0, SECONDS)
         if waits_for == RECORDING:
             delay /= 6
         with started(project, command, log) as process:
@@ -237,12 +237,8 @@ class Campaign:
             "resumed": True,
         }
         self.kills.append(kill)
-        print(
-            "{number:4}  {command:12}  {while}  {}".format(
-                f"damaged: {', '.join(kill['damaged'])}" if kill["damaged"] else "", **kill
-            ),
-            flush=True,
-        )
+        damage = f"  damaged: {', '.join(kill['damaged'])}" if kill["damaged"] else ""
+        print("{number:4}  {command:12}  {while}".format(**kill) + damage, flush=True)
         return True
 
     def _fail(self, project: Path, log: Path) -> None:
