@@ -8,6 +8,8 @@ of the process group) and started again, by either command, until the tables are
 is done between a kill and the next start. Then weights, histories, scores and tables must equal the
 undisturbed run's, byte by byte. If kills are left, it begins anew.
 
+Ctrl-C ends the kills; the run that was killed last still goes to its end.
+
 `--lock` keeps the repository's dvc.lock: DVC then needs 1 to 3 s to write its record of a stage,
 and kills hit it there more often.
 """
@@ -203,8 +205,11 @@ class Campaign:
                 project = self._folder / "killed"
                 shutil.rmtree(project, ignore_errors=True)
                 shutil.copytree(clean, project, symlinks=True)
-                while len(self.kills) < count and self._start(project):
-                    pass
+                try:
+                    while len(self.kills) < count and self._start(project):
+                        pass
+                except KeyboardInterrupt:  # no more kills; this run still ends and is compared
+                    count = len(self.kills)
                 command = self._random.choice(COMMANDS)
                 log = project / "log"
                 if self._status(project, command, log):
