@@ -73,8 +73,12 @@ LEFT_OUT = ("check", "figures", "pictures", "pictures_volumes", "page", "pdf", "
 COMMANDS = (("dvc", "repro"), ("vmunet", "sweep", "--parallel", "2", "--gpus", "none"))
 COMPARED = ("weights.safetensors", "history.csv", "per_image.csv", "predictions.npz")
 TIMED = ("all.tex", "runs.csv")  # tables with a run's seconds, or its number in MLflow
-SECONDS = 5.0  # a kill comes within so many seconds of the moment that it waits for
 RECORDING = "Updating lock file"
+# A kill comes after a text was printed so many times, and then within so many seconds.
+MOMENTS = {
+    "dvc": [("", 1, 4.0), ("> ", 1, 3.0), ("> ", 2, 4.0), ("> ", 2, 4.0), (RECORDING, 2, 1.0)],
+    "vmunet": [("", 1, 6.0), ("stages to run", 1, 6.0), (" done in ", 1, 4.0)],
+}
 LAST_START = 300.0  # s
 
 
@@ -224,14 +228,10 @@ class Campaign:
     def _start(self, project: Path) -> bool:
         """Start a command and kill it; return whether it was killed before its end."""
         command, log = self._random.choice(COMMANDS), project / "log"
-        waits_for = self._random.choice(("", "", "> ", RECORDING) if "dvc" in command else ("",))
-        nth, delay = self._random.randint(1, 2), self._random.uniform(0, SECONDS)
-        if waits_for == RECORDING:
-            delay /= 6
+        waits_for, times, seconds = self._random.choice(MOMENTS[command[0]])
+        delay = self._random.uniform(0, seconds)
         with started(project, command, log) as process:
-            while process.poll() is None and log.read_text().count(waits_for or "\n") < (
-                nth if waits_for else 1
-            ):
+            while process.poll() is None and log.read_text().count(waits_for) < times:
                 time.sleep(0.005)
             ends = time.monotonic() + delay
             while process.poll() is None and time.monotonic() < ends:
@@ -257,6 +257,8 @@ class Campaign:
     def _fail(self, project: Path, log: Path) -> None:
         """Note that a start failed after a kill, and repair by hand."""
         last = log.read_text().splitlines()[-5:]
+        if self.by_hand and self.by_hand[-1]["kill"] == len(self.kills):
+            raise RuntimeError(f"vmunet doctor did not help: {' / '.join(last)}")
         if self.kills:
             self.kills[-1]["resumed"] = False
         self.by_hand.append({"kill": len(self.kills), "last": last})
