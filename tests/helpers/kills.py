@@ -181,6 +181,7 @@ class Campaign:
     Attributes:
         kills: what is known of each kill.
         by_hand: the kills after which a start failed, with its last lines.
+        runs, compared: the runs that began, and those that ended and were compared.
         different: the files that differ from the undisturbed run's, each with its run's number.
     """
 
@@ -190,7 +191,7 @@ class Campaign:
         self.kills: list[dict[str, Any]] = []
         self.by_hand: list[dict[str, Any]] = []
         self.different: list[str] = []
-        self.runs = 0
+        self.runs = self.compared = 0
         self._folder, self._keep_lock, self._one_cell = folder, keep_lock, one_cell
         self._seed, self._random = seed, random.Random(seed)
 
@@ -219,6 +220,7 @@ class Campaign:
                 if self._status(project, command, log):
                     self._fail(project, log)
                 found = digests(project)
+                self.compared += 1
                 self.different += [
                     f"run {self.runs}: {name}"
                     for name in sorted(expected.keys() | found.keys())
@@ -284,9 +286,10 @@ class Campaign:
     def summary(self) -> str:
         resumed = sum(kill["resumed"] for kill in self.kills)
         differ = f"{len(self.different)} files differ" if self.different else "no file differs"
+        compared = f"{differ} from the undisturbed run's" if self.compared else "none was compared"
         return (
-            f"{resumed} of {len(self.kills)} resumed without a hand, in {self.runs} runs; {differ} "
-            "from the undisturbed run's"
+            f"{resumed} of {len(self.kills)} resumed without a hand, in {self.runs} runs, of which "
+            f"{self.compared} ended: {compared}"
         )
 
 
