@@ -25,7 +25,7 @@ def held(path: Path) -> Iterator[bool]:
 
 def try_lock(file: IO[str], patience: float = 0.0) -> bool:
     """Lock a file until it is closed, within so many seconds; return whether that worked."""
-    from fcntl import LOCK_EX, LOCK_NB, flock  # not on Windows, where `vmunet --help` runs too
+    from fcntl import LOCK_EX, LOCK_NB, flock  # not on Windows
 
     deadline = time.monotonic() + patience
     while True:

@@ -1,5 +1,6 @@
 """Repair all records of a repository."""
 
+import os
 from pathlib import Path
 
 from pipeline.repair.dvc_lock import repair_lock
@@ -20,7 +21,7 @@ def repair(root: Path = Path("."), interrupted: bool = False) -> list[str]:
     Returns:
         A line for each thing that was repaired or that a person should know.
     """
-    if not (root / ".dvc").is_dir():
+    if os.name != "posix" or not (root / ".dvc").is_dir():
         return []
     with held(root / ".dvc/tmp/lock") as free:
         if not free:
