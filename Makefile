@@ -7,6 +7,8 @@
 # make gpu              set up, then run the tests and benchmarks that need a CUDA device
 # make gpu-paper SECONDS=600   train VM-UNet from scratch on ISIC 2017 by the paper's settings; it
 #                       ends after so many seconds, and goes on when the command is given again
+# make kill N=100       set up, then kill `dvc repro` and `vmunet sweep` at N random moments of a tiny
+#                       grid, start them again, and compare with a run that was not killed
 # make ui               start the pages of MLflow and Prefect
 # make setup            only set up: install the pipeline's packages into .venv
 # make doctor           say what is there, what is missing and how to get it; needs no set-up
@@ -25,7 +27,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test tables sweep test gpu gpu-paper lint ui doctor licences lock clean
+.PHONY: help setup setup-test tables sweep test kill gpu gpu-paper lint ui doctor licences lock clean
 
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
@@ -54,6 +56,9 @@ doctor:
 test: setup-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
 		--no-loadscope-reorder --durations 20
+
+kill: setup-test
+	$(BIN)/python -m tests.helpers.kills --lock --kills $(or $(N),100) --seed $(or $(SEED),1)
 
 gpu: setup-test
 	-$(BIN)/python -m pytest -m gpu -n 8

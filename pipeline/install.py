@@ -89,12 +89,53 @@ def make_environment() -> bool:
     return run([sys.executable, "-m", "venv", "--clear", str(VENV)])
 
 
-def without_git() -> None:
-    """Let DVC work in a folder that is not a git repository, such as an unpacked zip."""
-    config = ROOT / ".dvc" / "config.local"
-    in_git = any((folder / ".git").exists() for folder in (ROOT, *ROOT.parents))
-    if not in_git and config.parent.is_dir() and not config.exists():
-        config.write_text("[core]\n    no_scm = true\n")
+def without_git(root: Path | None = None) -> bool:
+    """Let DVC work in a folder that is not a git repository, such as an unpacked zip.
+
+    Returns:
+        Whether DVC had to be told.
+    """
+    root = root or ROOT
+    if not (root / ".dvc").is_dir() or in_git(root) or told_without_git(root):
+        return False
+    config = root / ".dvc" / "config.local"
+    before = config.read_text(encoding="utf-8") if config.exists() else ""
+    lines = [line for line in before.splitlines() if "no_scm" not in line]
+    core = next((i for i, line in enumerate(lines) if line.strip() == "[core]"), None)
+    if core is None:
+        lines.append("[core]")
+        core = len(lines) - 1
+    lines.insert(core + 1, "    no_scm = true")
+    config.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return True
+
+
+def told_without_git(root: Path) -> bool:
+    """Whether DVC's configuration says that the folder is not a git repository."""
+    files = [root / ".dvc" / name for name in ("config", "config.local")]
+    texts = [file.read_text(errors="replace") for file in files if file.is_file()]
+    lines = [line.replace(" ", "").lower() for text in texts for line in text.splitlines()]
+    return "no_scm=true" in lines
+
+
+def in_git(root: Path) -> bool:
+    """Whether a folder is a git repository, or a part of one that has its files.
+
+    A zip that was unpacked inside another repository is not: that one's rules on ignored files
+    would hold for DVC, and its commits say nothing about this code.
+    """
+    if (root / ".git").exists():
+        return True
+    if not any((folder / ".git").exists() for folder in root.resolve().parents):
+        return False
+    command = ["git", "ls-files", "--error-unmatch", "dvc.yaml"]
+    try:
+        done = subprocess.run(
+            command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+        )
+    except OSError:
+        return False
+    return done.returncode == 0
 
 
 def find_uv() -> str:

@@ -22,8 +22,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from pipeline.fingerprint import CHANGED, MODELS, checked_fingerprint
+from pipeline.fingerprint import CHANGED, MODELS, ROOT, checked_fingerprint
+from pipeline.install import in_git
+from pipeline.repair.guard import guard_stage
 from vmunet.errors import InputError
+from vmunet.utf8 import use_utf8
 
 WRONG_INPUT = 2
 IO_FAILED = 74
@@ -53,7 +56,11 @@ class TimeOverError(Exception):
 
 def run_stage(main: Callable[[], None]) -> None:
     """Run `main`; an error with one of this module's statuses ends in one line and this status."""
+    use_utf8()
+    if not in_git(ROOT):  # `git` would tell the commit of a repository around this folder
+        os.environ["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)
     try:
+        guard_stage()
         with same_code():
             main()
     except OutOfMemoryError as error:

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import install
 from tests.helpers.clone import copy_sources
+from tests.helpers.paths import ROOT
 from tests.test_pipeline import TINY, environment, write_profile
 
 LOG_A_RUN = """
@@ -43,17 +44,26 @@ def tool(folder: Path, *command: str, status: int = 0) -> str:
 
 
 def test_stages_run_and_are_recorded(unpacked: Path) -> None:
-    error = tool(unpacked, "vmunet", "sweep", "--dry-run", status=2)
-    assert error.endswith(
-        "is not a git repository: run make setup, or dvc config --local core.no_scm true\n"
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(install, "ROOT", unpacked)
-        install.without_git()
+    told = "this folder is no git repository: .dvc/config.local says so to DVC from now on"
+    assert told in tool(unpacked, "vmunet", "sweep", "--dry-run")
     tool(unpacked, "dvc", "repro", "preprocess@isic17-32")
     planned = tool(unpacked, "vmunet", "sweep", "--dry-run")
     assert "train@isic17-32-scratch-paper-1" in planned
     assert "preprocess@isic17-32\n" not in planned
+    assert told not in planned
+
+
+def test_a_zip_from_git_says_by_itself_that_it_has_no_git(tmp_path: Path) -> None:
+    for name in (".dvc/config", ".gitattributes"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    assert not install.told_without_git(tmp_path)
+    who = "-c user.name=a -c user.email=a@example.org"
+    shell = (
+        f"git init -q; git add -A; git {who} commit -qm a; mkdir z; git archive HEAD | tar -xC z"
+    )
+    subprocess.run(shell, shell=True, cwd=tmp_path, check=True)
+    assert install.told_without_git(tmp_path / "z")
 
 
 def test_mlflow_keeps_its_store_and_files_in_the_folder(unpacked: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vmunet.commands import export, predict, serve, version
+from vmunet.utf8 import use_utf8
 
 COMMANDS: dict[str, Any] = {
     "predict": predict,
@@ -56,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before torch is loaded. Idle threads must sleep: by default they spin, and then any other
     # load on the machine makes a small model's step a hundred times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if argv is None:
+        use_utf8()
     if in_clone():
         return import_module("pipeline.cli").main(argv)
     arguments = list(sys.argv[1:] if argv is None else argv)

@@ -16,7 +16,15 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.install import ROOT, VENV, gpus, wrong_version
+from pipeline.install import (
+    ROOT,
+    VENV,
+    gpus,
+    in_git,
+    told_without_git,
+    without_git,
+    wrong_version,
+)
 
 HELP = "say what is there, what is missing and how to get it"
 ABOUT = """\
@@ -65,8 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def doctor(arguments: argparse.Namespace | None = None) -> int:
     """Print all checks; return 0 if the demo can run and 1 if not."""
-    checks = [python(), environment(), packages(), folder(), git(), cores(), memory(), disk()]
-    checks += [*graphics(), latex(), chromium(), mirror(), *ports()]
+    checks = [python(), environment(), packages(), folder(), git(), *records()]
+    checks += [cores(), memory(), disk(), *graphics(), latex(), chromium(), mirror(), *ports()]
     for good, subject, text, cure in checks:
         print(f"{MARKS[good]:8}{subject:13}{text}{'; ' if cure else ''}{cure}")
     missing = [check.subject for check in checks if check.good is False]
@@ -140,21 +148,33 @@ def folder() -> Check:
 
 
 def git() -> Check:
-    """Whether this is a git repository; if not, whether DVC knows it."""
-    in_git = any((place / ".git").exists() for place in (ROOT, *ROOT.parents))
-    local = ROOT / ".dvc" / "config.local"
-    no_scm = local.is_file() and "no_scm = true" in local.read_text(errors="replace").lower()
-    if in_git and no_scm:
-        cure = f"remove no_scm from {local}"
-        return Check(None, "git", "DVC was told that this is no git repository", cure)
-    if in_git and shutil.which("git"):
-        return Check(True, "git", "a repository: each result is recorded with its commit")
-    if in_git:
-        return Check(None, "git", "not installed: results name no commit", "apt-get install git")
-    if no_scm:
+    """Whether this is a git repository; if not, DVC is told so."""
+    if not in_git(ROOT):
+        if not (ROOT / ".dvc").is_dir():
+            cure = "take the project's folder as it is published, with .dvc"
+            return Check(False, "git", "not a repository, and .dvc is missing", cure)
+        without_git(ROOT)
         return Check(None, "git", "not a repository: results name no commit", "use git clone")
-    cure = "run make setup, or dvc config --local core.no_scm true"
-    return Check(False, "git", "not a repository, and DVC does not know it", cure)
+    if told_without_git(ROOT):
+        cure = f"remove no_scm from {ROOT}/.dvc/config and config.local"
+        return Check(None, "git", "DVC was told that this is no git repository", cure)
+    if shutil.which("git"):
+        return Check(True, "git", "a repository: each result is recorded with its commit")
+    return Check(None, "git", "not installed: results name no commit", "apt-get install git")
+
+
+def records() -> list[Check]:
+    """DVC's records: what a kill damaged is repaired."""
+    if not installed("vmunet"):
+        return []
+    from pipeline.repair.repair import repair
+
+    try:
+        lines = repair(ROOT)
+    except OSError as error:
+        return [Check(None, "records", f"DVC's could not be read: {error}")]
+    whole = [Check(True, "records", "DVC's are whole")]
+    return [Check(None, "records", line) for line in lines] or whole
 
 
 def cores() -> Check:

@@ -103,6 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def sweep(arguments: argparse.Namespace) -> int:
     """Run the sweep and return its exit status."""
+    from pipeline.repair.guard import start_guard
     from pipeline.sweep.options import SweepOptions
 
     values = {name: value for name, value in vars(arguments).items() if name not in NO_OPTIONS}
@@ -118,6 +119,7 @@ def sweep(arguments: argparse.Namespace) -> int:
         return dry_run(options)
 
     started = time.monotonic()
+    start_guard(os.getpid())
     try:
         incomplete = run(options)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.dvc.lockfile import enter
 from pipeline.fingerprint import last_change, watched_files
+from pipeline.repair.guard import RECORDED
 from vmunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,5 +93,5 @@ def command_of(stage: "PipelineStage") -> tuple[list[list[str] | str], dict[str,
     commands = [_make_cmd(shell, line) for line in _enforce_cmd_list(stage.cmd)]
     options = prepare_kwargs(stage)
     path = f"{Path(sys.executable).parent}{os.pathsep}{options['env'].get('PATH', os.defpath)}"
-    options["env"] = {**options["env"], "PATH": path}
+    options["env"] = {**options["env"], "PATH": path, RECORDED: "1"}
     return commands, options

@@ -1,11 +1,11 @@
 """A stage's entry in dvc.lock: written as DVC would write it, and in one step."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.repair.lock_text import LockText, split
 from vmunet.errors import InputError
 from vmunet.files import whole_file
 
@@ -47,26 +47,15 @@ def write_entry(lock: Path, name: str, entry: Mapping[str, Any]) -> None:
     """Write a stage's entry to dvc.lock in one step, byte for byte as DVC would."""
     from dvc.utils.serialize import dumps_yaml
 
-    text = lock.read_text() if lock.exists() else "schema: '2.0'\nstages:\n"
-    lines = text.splitlines(keepends=True)
-    dumped = dumps_yaml({"schema": "2.0", "stages": {name: entry}})
-    block = dumped[dumped.index("stages:\n") + len("stages:\n") :]
-    head = block.splitlines(keepends=True)[0]
-    if "stages:\n" not in lines or head.startswith("  ?"):
+    text = lock.read_text(encoding="utf-8") if lock.exists() else str(LockText())
+    changed = split(text)
+    dumped = split(dumps_yaml({"schema": "2.0", "stages": {name: entry}}))
+    if changed is None or dumped is None:
         raise InputError(f"{lock}: not in DVC's format; `dvc repro {name}` repairs it")
-    first = lines.index("stages:\n") + 1
-    end = next((i for i in range(first, len(lines)) if re.match(r"\S", lines[i])), len(lines))
-    if head in lines[first:end]:
-        start = lines.index(head, first, end)
-        heads = (i for i in range(start + 1, end) if re.match(r"  [^\s-]", lines[i]))
-        stop = next(heads, end)
-    else:
-        start = stop = end
-    lines[start:stop] = [block]
-    changed = "".join(lines)
-    if changed != text:
+    changed.entries |= dumped.entries
+    if str(changed) != text:
         with whole_file(lock) as part:
-            part.write_text(changed)
+            part.write_text(str(changed), encoding="utf-8")
 
 
 def message_of(error: BaseException) -> str:

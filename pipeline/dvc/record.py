@@ -38,6 +38,8 @@ from pipeline.config.names import check_file
 from pipeline.dvc.code_stage import CODE, CodeStage, command_of
 from pipeline.dvc.lockfile import as_recorded, enter, message_of
 from pipeline.dvc.remote import Outputs, Remote
+from pipeline.install import without_git
+from pipeline.repair.repair import repair
 from vmunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,16 +96,17 @@ class Record:
         self._held: dict[str, ExitStack] = {}
         self._inputs: dict[str, dict[str, Any]] = {}
         check_file(root)  # before DVC writes its names into commands
+        if without_git(self.root):
+            say("this folder is no git repository: .dvc/config.local says so to DVC from now on")
+        for line in repair(self.root):
+            say(line)
         try:
             self._repo = Repo(str(self.root))
             self._repo.lock._friendly = False  # its progress bar
             with no_collection():
                 graph = get_active_graph(self._repo.index.graph)
         except DvcException as error:
-            # of an unpacked zip whose set-up was not made by make
-            zipped = "is not a git repository" in str(error)
-            cure = ": run make setup, or dvc config --local core.no_scm true" if zipped else ""
-            raise InputError(message_of(error) + cure) from None
+            raise InputError(message_of(error)) from None
         names = {stage: stage.addressing for stage in graph}
         self._stages: dict[str, PipelineStage] = {name: stage for stage, name in names.items()}
         self._code = CodeStage(self._stages.pop(CODE, None), self.root)
@@ -249,31 +252,15 @@ class Record:
             self._patiently(lambda: self._release(name))
 
     def close(self) -> None:
-        """Release every stage that was begun and not finished."""
+        """Release every stage that was begun and not finished, and copy dvc.lock."""
         for name in list(self._held):
             self.drop(name)
+        repair(self.root)
         self._repo.close()
 
     def command(self, name: str) -> tuple[list[list[str] | str], dict[str, Any]]:
         """The stage's commands and their `Popen` arguments, the same as DVC's."""
         return command_of(self._stages[name])
-
-    def heal(self) -> None:
-        """Remove an rwlock file that is incomplete because a process was killed while it wrote it.
-
-        Entries need no repair: DVC drops those of processes that have ended.
-        """
-        path = self.root / ".dvc" / "tmp" / "rwlock"
-
-        def remove_if_broken() -> None:
-            try:
-                json.loads(path.read_text())
-            except FileNotFoundError:
-                pass
-            except ValueError:
-                path.unlink()
-
-        self._patiently(remove_if_broken)
 
     def _begin(self, name: str) -> Verdict:
         from dvc.dependency.base import DependencyDoesNotExistError

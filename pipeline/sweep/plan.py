@@ -79,7 +79,6 @@ def plan_sweep(options: SweepOptions, root: Path, say: Callable[[str], None]) ->
         InputError: the options, params.yaml or dvc.yaml have a mistake, or the stage `code` fails.
     """
     record = Record(root, say)
-    record.heal()
     selection = select(record, options)
     changed = record.changed(record.stages if selection.last else selection.stages)
     left_out = []

@@ -1,6 +1,7 @@
 """The set-up: which installer is taken, from which index, and what is refused."""
 
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -168,16 +169,30 @@ def test_a_half_made_environment_is_removed(root: Path, monkeypatch: pytest.Monk
 
 
 def test_dvc_is_told_only_if_there_is_no_repository(root: Path) -> None:
-    inner = root / "inner"
+    inner = root / "outer/inner"
     (inner / ".dvc").mkdir(parents=True)
-    (root / ".git").mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(install, "ROOT", inner)
-        install.without_git()
-        assert not (inner / ".dvc/config.local").exists()
-        (root / ".git").rmdir()
-        install.without_git()
-    assert (inner / ".dvc/config.local").read_text() == "[core]\n    no_scm = true\n"
+    (inner / "dvc.yaml").touch()
+    config = inner / ".dvc/config.local"
+
+    def git(*command: str) -> None:
+        subprocess.run(["git", *command], cwd=root / "outer", check=True)
+
+    git("init", "-q")
+    git("add", "inner/dvc.yaml")
+    assert not install.without_git(inner)  # a part of a person's own repository
+    git("rm", "-q", "--cached", "inner/dvc.yaml")
+    assert install.without_git(inner)  # unpacked inside another repository
+    assert config.read_text() == "[core]\n    no_scm = true\n"
+    assert not install.without_git(inner)
+    config.write_text("[cache]\n    type = copy\n[core]\n    no_scm = false\n    autostage = true")
+    assert install.without_git(inner)
+    assert config.read_text() == (
+        "[cache]\n    type = copy\n[core]\n    no_scm = true\n    autostage = true\n"
+    )
+    config.unlink()
+    (inner / ".git").mkdir()
+    assert not install.without_git(inner)
+    assert not config.exists()
 
 
 def test_gpus_are_what_nvidia_smi_tells(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,10 +69,16 @@ def test_an_environment_of_another_folder_is_seen(
 def test_git_or_a_dvc_that_does_without(root: Path) -> None:
     assert doctor.git().good is False
     (root / ".dvc").mkdir()
-    (root / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
     assert "name no commit" in doctor.git().text
+    assert "no_scm = true" in (root / ".dvc/config.local").read_text()
     (root / ".git").mkdir()
     assert "remove no_scm" in doctor.git().cure
+
+
+def test_records_that_a_kill_damaged_are_repaired(root: Path) -> None:
+    (root / ".dvc/cache/runs/ab/abc").mkdir(parents=True)
+    assert [check.good for check in doctor.records()] == [None]
+    assert [check.text for check in doctor.records()] == ["DVC's are whole"]
 
 
 def test_a_gpu_without_a_torch_that_can_use_it(monkeypatch: pytest.MonkeyPatch) -> None:

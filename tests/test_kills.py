@@ -1,0 +1,17 @@
+"""Kills of `dvc repro` and `vmunet sweep` at random moments: all are resumed, to the same bits."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.kills import Campaign
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kills", [5, pytest.param(12, marks=pytest.mark.slow)])
+def test_kills_cost_nothing_but_time(tmp_path: Path, kills: int) -> None:
+    campaign = Campaign(tmp_path, seed=7, one_cell=True)
+    campaign.run(kills)
+    assert campaign.by_hand == []
+    assert campaign.different == []
+    assert len(campaign.kills) == kills
