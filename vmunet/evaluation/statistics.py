@@ -7,10 +7,10 @@ units the intervals are studentized (`vmunet.evaluation.few_units`).
 With three seeds or more of each, two methods are compared (`vmunet.evaluation.runs`). With fewer,
 two trained models are, and the result says nothing of a further training of either.
 
-The test of two models asks whether it matters which of two models gave which result. Each draw swaps the
-two models' results of some units, each with probability 1/2, and computes the difference of the
-score again; p is the share of draws whose difference is at least as large as the observed one, in
-either direction. A model's result on a unit is its mean over the seeds, so that two models may
+The test of two models asks whether it matters which of them gave which result. Each draw swaps the
+models' results of some units, each with probability 1/2, and computes the difference of the score
+again; p is the share of draws whose difference is at least as large as the observed one, in either
+direction. A model's result on a unit is its mean over the seeds, so that two models may
 have different numbers of seeds. Pooled counts are shares of all pixels, so that two models may
 have different image sizes.
 """
