@@ -13,8 +13,8 @@ from reports.make.typeset.sheet import Block, Line, Sheet, SheetCell, Span, plai
 from reports.make.typeset.words import DASH, bracketed, number, probability, signed
 
 LEGEND = (
-    "Published: best of an unknown number of runs, chosen on test images. The author calls them the "
-    "best achieved (VM-UNet's repository, issue 3).",
+    "Published: best of an unknown number of runs, chosen on test images. The author calls them "
+    "the best achieved (VM-UNet's repository, issue 3).",
     "Interval: 95% bootstrap over the test images (volumes: cases), with the mean over the seeds "
     "in each resample. The difference is measured minus published, its interval that of the "
     "measured figure. For HD95 less is better.",

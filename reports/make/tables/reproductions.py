@@ -100,8 +100,8 @@ def reproductions_sheet(inputs: Inputs, entries: Sequence[Reproduction]) -> Shee
     if doubtful:
         reasons = dict.fromkeys(entry.text for entry in doubtful)
         notes.append(
-            f"Others' figures are unverified ({'; '.join(reasons)}): nobody here measured them, and "
-            "they are given for orientation alone."
+            f"Others' figures are unverified ({'; '.join(reasons)}): nobody here measured them, "
+            "and they are given for orientation alone."
         )
     protocols = {result.run.protocol for result in results}
     kinds = {isinstance(result, VolumeResult) for result in results}

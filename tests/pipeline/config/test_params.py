@@ -215,6 +215,15 @@ def test_a_run_names_its_places() -> None:
             r"base-sound-42 is declared twice",
         ),
         (lambda c: c["grid"].update(seeds=[1, 1]), r"isic17-64-base-paper-1 is declared twice"),
+        (
+            lambda c: c["grid"].update(repeats={"cells": ["base"], "seeds": [42, 43]}),
+            r"isic17-64-base-paper-42 is declared twice",
+        ),
+        (
+            lambda c: c["grid"].update(repeats={"cells": ["bass"], "seeds": [43]}),
+            r"grid.repeats.cells: unknown cell 'bass'",
+        ),
+        (lambda c: c["grid"].pop("repeats"), r"grid.repeats"),
         (lambda c: c["grid"]["size_views"].append("isic17-64"), r"base-paper-42 is declared twice"),
         (
             lambda c: c["grid"].update(protocols=["sound"], sound_cells=[]),
