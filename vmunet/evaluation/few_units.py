@@ -32,6 +32,8 @@ def studentized(samples: Sequence[Sample], resamples: int) -> dict[str, tuple[fl
     """
     parts = [sample.parts() for sample in samples]
     estimates = _last_minus_first([sample.scores() for sample in samples])
+    if samples[0].units == 1:
+        return {name: (estimate, estimate) for name, estimate in estimates.items()}
     whole = _scores(samples, [each.sum(0) for each in parts])
     errors = {name: np.sqrt(variance) for name, variance in jackknife_variance(samples).items()}
     deviations: dict[str, list[Floats]] = {name: [] for name in whole}
@@ -55,7 +57,7 @@ def jackknife_variance(samples: Sequence[Sample]) -> dict[str, float]:
     """The variance of each score (as `studentized` means it) over the choice of the units.
 
     Returns:
-        the jackknife's estimate; 0 for one unit; nan if the score is undefined without some unit.
+        the jackknife's estimate; nan if the score is undefined without some unit, as for one unit.
     """
     parts = [sample.parts() for sample in samples]
     once = np.ones((1, samples[0].units))
