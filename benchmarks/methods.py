@@ -1,6 +1,6 @@
 """How often tests call two methods different, if they are and if they are not: a simulation.
 
-Run it from the repository's root; it takes half an hour of one core:
+Run it from the repository's root; it takes a few minutes of one core:
 
     python -m benchmarks.methods          # then: python -m benchmarks.plot
 
@@ -24,12 +24,14 @@ interval of a model that is worse by 1.5 points still holds the other's score on
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+from scipy.special import stdtr
 from tqdm import tqdm
 
 from benchmarks.measure import arguments, write
-from vmunet.evaluation.metrics import Floats, interval, ratio
+from vmunet.evaluation.metrics import Floats, interval, ratio, resampling_weights
 from vmunet.evaluation.runs import methods
 from vmunet.evaluation.statistics import permutation_p
 
@@ -119,18 +121,30 @@ def found(a: Iou, b: Iou, generator: np.random.Generator) -> dict[str, bool]:
 
 
 def welch(one: Floats, other: Floats) -> float:
-    from scipy.stats import ttest_ind
+    parts = [of.var(ddof=1) / len(of) for of in (one, other)]
+    squares = [part**2 / (len(one) - 1) for part in parts]  # as many seeds of both
+    freedom = sum(parts) ** 2 / sum(squares)
+    return float(2 * stdtr(freedom, -abs(one.mean() - other.mean()) / np.sqrt(sum(parts))))
 
-    return float(ttest_ind(one, other, equal_var=False).pvalue)
+
+@cache
+def weights() -> Floats:
+    """How often each image is drawn; the same resamples in every simulation, as in a report."""
+    return np.concatenate(list(resampling_weights(IMAGES, DRAWS)))
+
+
+def resampled(shares: Floats) -> Floats:
+    """The mIoU of resamples of one run's images, (DRAWS,)."""
+    hit, union = (weights() @ shares).T
+    return ratio(hit, union, undefined=0.0)
 
 
 def two_level(a: Iou, b: Iou, generator: np.random.Generator) -> tuple[float, float]:
     """The 95% interval of b minus a over resamples of seeds and images."""
-    weights = generator.multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), DRAWS).astype(float)
     scores = []
     for of in (a, b):
         drawn = generator.integers(of.seeds, size=(DRAWS, of.seeds))
-        by_seed = np.stack([ratio(*(weights @ s).T, undefined=0.0) for s in of.shares])
+        by_seed = np.stack([resampled(s) for s in of.shares])
         scores.append(by_seed[drawn, np.arange(DRAWS)[:, None]].mean(1))
     return interval(scores[1] - scores[0])
 
@@ -166,9 +180,8 @@ def row(
 def inside(simulations: int, logits: float) -> dict[str, float]:
     """A model worse by 1.5 points: its image interval holds the better one's score; its p."""
     held = found_by_images = 0
-    for a, b, generator in pairs(simulations, 1, -1.5, SPREADS["none"], logits):
-        weights = generator.multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), DRAWS).astype(float)
-        ends = interval(ratio(*(weights @ b.shares[0]).T, undefined=0.0))
+    for a, b, _ in pairs(simulations, 1, -1.5, SPREADS["none"], logits):
+        ends = interval(resampled(b.shares[0]))
         held += holds(ends, a.scores()["miou"])
         found_by_images += permutation_p(a, b, DRAWS)["miou"] < LEVEL
     return {"inside": held / simulations, "found by images": found_by_images / simulations}
@@ -187,7 +200,7 @@ def variation(simulations: int, logits: float) -> dict[str, float]:
 
 def main() -> None:
     parser = arguments(__doc__, "methods.json", rounds=None, threads=False)
-    parser.add_argument("--simulations", type=int, default=1000, help="of each row (default: 1000)")
+    parser.add_argument("--simulations", type=int, default=400, help="of each row (default: 400)")
     options = parser.parse_args()
     n, logits = options.simulations, logits_of_a_point()
     settings = [(s, spread, 0.0) for s in SEEDS for spread in SPREADS]
