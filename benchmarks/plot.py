@@ -1,10 +1,10 @@
-"""Figures of the GPU benchmarks' results: one for the scan, one for the training step.
+"""Figures of results: the scan, the training step, the tests of methods, few units' intervals.
 
     python -m benchmarks.plot                 # every result file that exists
     python -m benchmarks.plot --format pdf
 
-Draws `scan_gpu.json` and `step_gpu.json` of `benchmarks/results/`, each beside its file. Nothing
-is measured here: run `python -m benchmarks.scan_gpu` and `python -m benchmarks.step_gpu` first.
+Draws `scan_gpu.json`, `step_gpu.json`, `methods.json` and `coverage.json` of `benchmarks/results/`,
+each beside its file. Nothing is measured here: the benchmark of the same name writes the file.
 """
 
 import argparse
@@ -111,6 +111,61 @@ def step_figure(results: dict[str, Any]) -> Any:
     return figure
 
 
+TESTS = {"images": ORANGE, "seeds": GREY, "bootstrap": SKY, "methods": BLUE}
+INTERVALS = {"percentile": ORANGE, "bca": SKY, "studentized": BLUE}
+
+
+def methods_figure(results: dict[str, Any]) -> Any:
+    """The share of simulations in which each test finds a difference, by number of seeds."""
+    from matplotlib.figure import Figure
+
+    kinds = list(dict.fromkeys((row["difference"], row["spread"]) for row in results["rows"]))
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    panels = figure.subplots(2, -(-len(kinds) // 2), sharey=True).ravel()
+    for axes, kind in zip(panels, kinds, strict=False):
+        rows = [row for row in results["rows"] if (row["difference"], row["spread"]) == kind]
+        for name, color in TESTS.items():
+            drawn = [(row["seeds"], row["found"][name]) for row in rows if name in row["found"]]
+            axes.plot(*zip(*drawn, strict=True), "o-", color=color, label=name)
+        axes.axhline(results["level"], color=BLACK, linewidth=1, linestyle=":")
+        title = f"spread of runs: {kind[1]}" if not kind[0] else f"{kind[0]:g} points apart (power)"
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_xticks(sorted({row["seeds"] for row in rows}))
+        axes.set_xlabel("seeds of each method")
+        axes.grid(axis="y", alpha=0.3)
+    panels[0].set_ylabel("found different")
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
+    figure.suptitle(
+        f"tests of two methods, {results['simulations']} simulations of {results['images']} test "
+        "images; with no difference: the type I error",
+        fontsize=11,
+    )
+    return figure
+
+
+def coverage_figure(results: dict[str, Any]) -> Any:
+    """How often each interval holds the truth, by the number of units; a panel for each score."""
+    from matplotlib.figure import Figure
+
+    kinds = list(dict.fromkeys(row["kind"] for row in results["rows"]))
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(kinds), sharey=True)
+    for axes, kind in zip(panels, kinds, strict=True):
+        rows = [row for row in results["rows"] if row["kind"] == kind]
+        for name, color in INTERVALS.items():
+            drawn = [(row["units"], row["coverage"][name]) for row in rows]
+            axes.plot(*zip(*drawn, strict=True), "o-", color=color, label=name)
+        axes.axhline(results["level"], color=BLACK, linewidth=1, linestyle=":")
+        axes.set_title(kind, loc="left", fontsize=10)
+        axes.set_xticks([row["units"] for row in rows])
+        axes.set_xlabel("units")
+        axes.grid(axis="y", alpha=0.3)
+    panels[0].set_ylabel("holds the true score")
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=3, loc="outside lower center")
+    figure.suptitle(f"95% intervals, {results['simulations']} simulations", fontsize=11)
+    return figure
+
+
 def first_drawn(rows: dict[tuple[str, int], Any], name: str, sizes: list[int]) -> int:
     """Index of the first size at which a variant has a bar; that bar has the legend's entry."""
     has_bar = [rows.get((name, size), {}).get("seconds") is not None for size in sizes]
@@ -126,7 +181,12 @@ def about(results: dict[str, Any]) -> str:
     return f"{results['gpu']['name']}, {results['machine']['date']}"
 
 
-FIGURES = {"scan_gpu.json": scan_figure, "step_gpu.json": step_figure}
+FIGURES = {
+    "scan_gpu.json": scan_figure,
+    "step_gpu.json": step_figure,
+    "methods.json": methods_figure,
+    "coverage.json": coverage_figure,
+}
 
 
 def main() -> None:

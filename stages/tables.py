@@ -10,7 +10,8 @@ and pdf read of the runs. Each table is also written as .tex and .csv:
 table1 to table6: the paper's tables, with published and measured values; table5-cost: parameters,
     FLOPs, speed.
 models: the same cost of the models of Tables I and II; recipes: how their authors train them.
-comparison: every measured row with its interval, difference, verdict and test.
+comparison: every measured row with its interval, difference and test.
+agreement: whether runs with the paper's settings reach its figures, from three seeds on.
 protocols: the paper protocol against the sound one.
 cross: models on the other dataset's images, if the grid has such tests.
 reproductions: the scores that others report for the published code.

@@ -131,6 +131,18 @@ def step_row(variant: str, seconds: float | None) -> dict:
     return row if seconds is None else {**row, "images_per_second": 32.0, "peak_bytes": 2e9}
 
 
+METHOD_ROWS = [
+    {"seeds": seeds, "spread": "equal", "difference": 1.5 * high, "found": {"images": 0.3} | more}
+    for high in (0, 1)
+    for seeds, more in ((1, {}), (3, {"seeds": 0.1, "bootstrap": 0.2, "methods": 0.05}))
+]
+COVERAGE_ROWS = [
+    {"kind": kind, "units": units, "coverage": dict.fromkeys(plot.INTERVALS, 0.9)}
+    for kind in ("Dice", "DSC")
+    for units in (6, 12)
+]
+
+
 @pytest.mark.parametrize(
     ("name", "rows"),
     [
@@ -139,16 +151,41 @@ def step_row(variant: str, seconds: float | None) -> dict:
             "step_gpu",
             [step_row("fp32", 1.0), step_row("bf16", 0.5), step_row("published-fp32", None)],
         ),
+        ("methods", METHOD_ROWS),
+        ("coverage", COVERAGE_ROWS),
     ],
 )
 @pytest.mark.parametrize("kind", ["png", "pdf"])
 def test_figures(name: str, rows: list, kind: str, tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("matplotlib")
     made_up = {"machine": {"date": "2000-01-01"}, "gpu": {"name": "none"}, "rows": rows}
+    made_up |= {"simulations": 10, "images": 20, "level": 0.05}
     (tmp_path / f"{name}.json").write_text(json.dumps(made_up))
     monkeypatch.setattr(sys, "argv", ["plot", "--results", str(tmp_path), "--format", kind])
     plot.main()
     assert (tmp_path / f"{name}.{kind}").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("name", ["methods", "coverage"])
+def test_the_committed_simulations_support_what_the_docs_say(name: str) -> None:
+    """And have their figures beside them."""
+    results = json.loads((RESULTS / f"{name}.json").read_text())
+    assert (RESULTS / f"{name}.png").is_file()
+    if name == "coverage":
+        for row in results["rows"]:
+            assert row["coverage"]["studentized"] > row["coverage"]["percentile"], row
+            if row["units"] >= 12:
+                assert row["coverage"]["studentized"] >= 0.9, row
+        return
+    assert results["inside"]["inside"] > 0.95
+    assert results["inside"]["found by images"] > 0.9
+    assert 0.8 < results["variation"]["runs"] < 0.9
+    rows = {(row["seeds"], row["spread"], row["difference"]): row for row in results["rows"]}
+    assert rows[1, "equal", 0.0]["found"]["images"] > 0.3
+    for seeds in (3, 5):
+        for spread in ("equal", "unequal", "none"):
+            assert rows[seeds, spread, 0.0]["found"]["methods"] < 0.075
+    assert rows[3, "equal", 0.0]["found"]["bootstrap"] > 0.075
 
 
 def test_no_figure_without_results(tmp_path: Path, monkeypatch) -> None:

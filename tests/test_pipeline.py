@@ -62,6 +62,7 @@ TINY = {
         "volume_protocols": ["paper", "sound"],
         "volume_rivals": ["unet-34m"],
         "seeds": [1],
+        "repeats": {"cells": [], "seeds": []},
         "cross": {},
         "profiled": ["isic17-32"],
     },

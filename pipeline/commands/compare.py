@@ -23,7 +23,8 @@ LEVEL = 0.05  # a corrected p below it is significant
 HELP = "compare two cells on the same test images: differences, intervals, tests"
 ABOUT = """\
 Compare two cells on the test images that both were scored on: their scores, the differences with
-95% intervals, and whether chance can explain a difference. Run it in the repository's root.
+95% intervals, and whether chance can explain a difference: of two methods with three seeds or more
+of each, else of these two trained models alone. Run it in the repository's root.
 
 CELL is a cell of params.yaml (base), a cell with its protocol (base-sound), or a run that `vmunet
 runs` lists (isic17-64-base-paper-42, or its folder). Cells are compared on every view and under
@@ -38,20 +39,24 @@ examples:
   vmunet compare base scratch --seeds 42,43          (only these of the declared seeds)
   vmunet compare isic17-64-base-paper-42 isic17-96-base-paper-42     (two sizes, by image)
 
-A and B are means over the seeds, in percent; B - A has a bootstrap interval over the test images,
-the same resamples for both. p is that of a permutation test which swaps the two models' results
-image by image (10,000 times; all ways for at most 13 cases), corrected by Holm's method for the
-scores of the view: below 0.05 the difference is significant. Pooled scores count all pixels of all
-images at once, as the paper does; mean scores average over the images. Of CT volumes DSC and HD95
-are the paper's, averaged over cases and organs.
+A and B are means over the seeds, in percent. With three seeds or more of each cell, interval and p
+of B - A are those of Welch's t test on the seeds' scores with the images' variance added: below
+0.05 the two methods differ. With fewer, B - A has a bootstrap interval over the test images, the
+same resamples for both, and p is that of a permutation test which swaps the two models' results
+image by image (10,000 times; all ways for at most 13 cases): they speak of these trainings alone,
+and no difference is marked. p is corrected by Holm's method for the scores of the view. Pooled
+scores count all pixels of all images at once, as the paper does; mean scores average over the
+images. Of CT volumes DSC and HD95 are the paper's, averaged over cases and organs.
 
 exit status: 0 compared, 2 wrong input.
 """
 
-CHANCE = (
-    "Intervals and p speak of the choice of test {noun}s, not of training another time; p is "
-    "corrected for the number of scores, the intervals are each score's own."
+MODELS = (
+    "With fewer than three seeds of each, interval and p are about these trained models, not about "
+    "the two methods: two seeds of one method often differ so."
 )
+METHODS = "Interval and p are over seeds and test {noun}s together."
+CORRECTED = "p is corrected for the number of scores, the intervals are each score's own."
 # The further difference between two protocols, for each kind of test data.
 SELECTION = {
     "image": "Under the paper protocol the epoch was chosen by the loss on these test images, "
@@ -110,10 +115,11 @@ def _restricted(named: "Named", arguments: argparse.Namespace, params: "Params")
     seeds = numbers(arguments.seeds)
     if arguments.view:
         params.view(arguments.view)
+    declared = sorted({run.seed for run in named.runs})
     for seed in seeds:
-        if seed not in params.grid.seeds:
-            declared = ", ".join(map(str, params.grid.seeds))
-            raise InputError(f"--seeds {seed}: params.yaml declares {declared}")
+        if seed not in declared:
+            known = ", ".join(map(str, declared))
+            raise InputError(f"--seeds {seed}: {named.word} is declared with {known}")
     matching = [
         run
         for run in named.runs
@@ -169,7 +175,7 @@ def _text(comparison: "Comparison", pair: "Pair", a: str, b: str) -> str:
         f"{'':{wide}}  {'A':>7}  {'B':>7}  {'B - A':>7}  {'95% interval':>18}  {'p':>7}",
         *(_row(line, wide) for line in comparison.lines),
         "",
-        _wrapped(f"{_verdict(comparison.lines, a, b)} {CHANCE.format(noun=comparison.noun)}"),
+        _wrapped(f"{_verdict(comparison.lines, a, b)} {_speaks_of(comparison)} {CORRECTED}"),
     ]
     if len({run.protocol for run in (*pair.a, *pair.b)}) > 1:
         rows += ["", _wrapped(SELECTION[comparison.noun])]
@@ -216,7 +222,12 @@ def _p(p: float | None) -> str:
 
 
 def _significant(line: "ScoreLine") -> bool:
-    return line.p is not None and line.p < LEVEL
+    return line.methods and line.p is not None and line.p < LEVEL
+
+
+def _speaks_of(comparison: "Comparison") -> str:
+    """What interval and p are about."""
+    return METHODS.format(noun=comparison.noun) if comparison.lines[0].methods else MODELS
 
 
 def _verdict(lines: Sequence["ScoreLine"], a: str, b: str) -> str:
@@ -224,6 +235,9 @@ def _verdict(lines: Sequence["ScoreLine"], a: str, b: str) -> str:
     tested = [line.p for line in lines if line.p is not None]
     if not tested:
         return "No score is defined for both."
+    if not lines[0].methods:
+        apart = sum(p < LEVEL for p in tested)
+        return f"These trained models differ (p < {LEVEL}) in {apart} of {len(lines)} scores."
     if not any(_significant(line) for line in lines):
         return (
             f"No difference between {a} and {b} is significant: the smallest p is "

@@ -10,6 +10,7 @@ repository's root. `dvc repro STAGE@NAME` brings a run up to date; STAGE is
   evaluate              for the grid's isic views under its protocols
   evaluate_elsewhere    for its other sizes
   evaluate_sound        for its cells under the sound protocol
+  evaluate_repeats      for the further seeds of some cells (grid.repeats)
   evaluate_volumes      for its volumes
   evaluate_own_images   for your own images
   evaluate_own_volumes  for your own volumes

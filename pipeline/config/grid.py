@@ -1,6 +1,7 @@
 """The section `grid` of params.yaml: the views and the runs on them."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -30,6 +31,13 @@ class Crossing(Strict):
     test: str
 
 
+class Repeats(Strict):
+    """`cells` of `ablation_views` that are run with `seeds` too, under the grid's protocols."""
+
+    cells: list[str]
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]]
+
+
 class Grid(Strict):
     """The declared runs: ablation_views x ablations x protocols x seeds, and smaller products.
 
@@ -46,6 +54,7 @@ class Grid(Strict):
         volume_protocols: protocols of the base cell's runs on them.
         volume_rivals: cells of other models (Table II), run on them under the paper's protocol.
         seeds: seeds of every run.
+        repeats: further seeds of some cells alone.
         cross: pairs of views, by name: the main runs of the first are scored on the test images
             of the second, which is of another dataset.
         profiled: the views among `ablation_views` for which speed, memory and receptive fields are
@@ -64,6 +73,7 @@ class Grid(Strict):
     volume_protocols: list[ProtocolName]
     volume_rivals: list[str]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+    repeats: Repeats
     cross: dict[Name, Crossing]
     profiled: list[str]
 
@@ -80,19 +90,14 @@ class Grid(Strict):
 
     def runs(self) -> list[tuple[str, str, ProtocolName, int]]:
         """(view, cell, protocol, seed) of every run, as dvc.yaml's groups enumerate them."""
-        groups: Sequence[tuple[list[str], list[str], list[ProtocolName]]] = (
-            (self.ablation_views, self.ablations, self.protocols),
-            (self.ablation_views, self.rivals, self.protocols),
-            (self.size_views, ["base"], self.protocols),
-            (self.ablation_views, self.sound_cells, ["sound"]),
-            (list(self.volumes), ["base"], self.volume_protocols),
-            (list(self.volumes), self.volume_rivals, ["paper"]),
+        seeds, repeats = self.seeds, self.repeats
+        groups: Sequence[tuple[list[str], list[str], list[ProtocolName], list[int]]] = (
+            (self.ablation_views, self.ablations, self.protocols, seeds),
+            (self.ablation_views, self.rivals, self.protocols, seeds),
+            (self.size_views, ["base"], self.protocols, seeds),
+            (self.ablation_views, self.sound_cells, ["sound"], seeds),
+            (list(self.volumes), ["base"], self.volume_protocols, seeds),
+            (list(self.volumes), self.volume_rivals, ["paper"], seeds),
+            (self.ablation_views, repeats.cells, self.protocols, repeats.seeds),
         )
-        return [
-            (view, cell, protocol, seed)
-            for views, cells, protocols in groups
-            for view in views
-            for cell in cells
-            for protocol in protocols
-            for seed in self.seeds
-        ]
+        return [run for group in groups for run in product(*group)]

@@ -198,6 +198,7 @@ class Params(Strict):
             "size_views": ["base"] if grid.size_views else [],
             "volumes": ["base"] if grid.volumes else [],
             "volume_rivals": grid.volume_rivals,
+            "repeats.cells": grid.repeats.cells,
         }
         for field, names in cells.items():
             for name in names:
@@ -360,6 +361,7 @@ def _need_lines(content: dict[str, Any], path: Path) -> None:
     """Refuse a grid that lacks a section which dvc.yaml also reads; the section may be empty."""
     grid = content.get("grid")
     empties = {"rivals": "[]", "volume_rivals": "[]", "cross": "{}", "profiled": "[]"}
+    empties["repeats"] = "{cells: [], seeds: []}"
     for key, empty in empties.items():
         if isinstance(grid, dict) and key not in grid:
             raise InputError(

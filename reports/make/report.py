@@ -7,7 +7,7 @@ themselves: rows with their statistics, printed cells, captions, provenance, hea
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from reports.make.files import trusted
 from reports.make.tidy import Tidy
@@ -31,21 +31,23 @@ class Inference:
     Attributes:
         low, high: its 95% bootstrap interval over them, in the figure's own unit; None if the
             figure is undefined.
-        p: two-sided, of the paired permutation test against VM-UNet's row (the grid's main cell,
-            `base` if it is run, under the paper's protocol, at the dataset's base size), corrected
-            by Holm's method for the tests in this table, dataset and metric. None for that row
-            itself, and everywhere if the grid has no such runs.
-        verdict: the place of the interval relative to the published value; None without one.
+        p: two-sided, of the test against VM-UNet's row (the grid's main cell, `base` if it is run,
+            under the paper's protocol, at the dataset's base size), corrected by Holm's method for
+            the tests in this table, dataset and metric. None for that row itself, and everywhere
+            if the grid has no such runs.
+        methods: whether p compares two methods, over the seeds (`vmunet.evaluation.runs`); if not,
+            it compares these trained models alone, by a paired permutation.
     """
 
     low: float | None
     high: float | None
     p: float | None
-    verdict: Literal["inside", "above", "below"] | None
+    methods: bool
 
     @property
     def significant(self) -> bool:
-        return self.p is not None and self.p < LEVEL
+        """Whether two methods differ; of two trained models alone no table claims it."""
+        return self.methods and self.p is not None and self.p < LEVEL
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Difference:
     Attributes:
         first, second: each model's own 95% interval.
         low, high: that of the second's figure minus the first's.
-        p: two-sided, of the paired permutation test.
+        p: two-sided.
+        methods: as of `Inference`, of the interval too.
     """
 
     first: Bounds
@@ -63,6 +66,11 @@ class Difference:
     low: float | None
     high: float | None
     p: float | None
+    methods: bool
+
+    @property
+    def significant(self) -> bool:
+        return self.methods and self.p is not None and self.p < LEVEL
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ PROFILE = {
         "volume_protocols": ["paper", "sound"],
         "volume_rivals": [],
         "seeds": [1],
+        "repeats": {"cells": [], "seeds": []},
         "cross": {},
         "profiled": [],
     },

@@ -67,6 +67,7 @@ def make_params(
     volumes=(),
     cross=(),
     width=0.25,
+    t_max=(50, 100),
 ):
     """Parameters with two datasets at sizes[0], only ISIC17 at the others, and Synapse at
     `volumes`, which the same settings train with another T_max; `cross` names cross tests."""
@@ -87,14 +88,14 @@ def make_params(
     }
     organs = {f"synapse-{s}": SimpleNamespace(dataset="synapse", size=s) for s in volumes}
     train = {"dims": dims, "epochs": epochs, "batch_size": batch_size, "learning_rate": 1e-3}
-    train["width"] = width
+    train |= {"width": width, "states": 16}
     return SimpleNamespace(
         profile_name="demo",
         view=(views | organs).__getitem__,
         profile=SimpleNamespace(
             about="A made-up profile, 100% invented.",
-            train=SimpleNamespace(**train, t_max=50),
-            train_volumes=SimpleNamespace(**train, t_max=100),
+            train=SimpleNamespace(**train, t_max=t_max[0]),
+            train_volumes=SimpleNamespace(**train, t_max=t_max[1]),
             weights=SimpleNamespace(source=source, steps=40),
         ),
         grid=SimpleNamespace(

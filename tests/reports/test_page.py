@@ -264,26 +264,26 @@ def test_published_and_best(text):
 class Same:
     """The same interval and test for every measured figure."""
 
-    def inferences(self, rows, published, base, scales):
-        inference = Inference(low=61.5, high=72.25, p=0.0123, verdict="below")
+    def inferences(self, rows, base, scales):
+        inference = Inference(low=61.5, high=72.25, p=0.0123, methods=True)
         return [dict.fromkeys(scales, inference) if row else {} for row in rows]
 
     def difference(self, first, second, metric):
-        return Difference((1.0, 2.0), (3.0, 4.0), 5.0, 6.0, 0.5)
+        return Difference((1.0, 2.0), (3.0, 4.0), 5.0, 6.0, 0.5, methods=True)
 
 
-def test_intervals_verdicts_and_stars(root):
+def test_intervals_and_stars(root):
     root, params = root
     runs = runs_of(params, Run)
     write_all(root, params, runs)
     text = built(root, params, runs, Same())
     page = Page(text)
     assert ("[61.50, 72.25]") in [words for _, words in page.all("small")]
-    assert "\u25bc below" in [words for _, words in page.all("small")]
+    assert not [words for _, words in page.all("small") if "below" in words or "inside" in words]
     assert {a["aria-label"] for a, _ in page.all("span", **{"class": "star"})} == {
         "differs from VM-UNet's row, p = 0.012"
     }
-    assert "paired permutation test" in text
+    assert "cannot say whether the published value" in text
 
 
 def notes_of(page):

@@ -1,15 +1,19 @@
 """Intervals, verdicts and tests of the tables' figures, and the files that they come from."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from reports.make.report import Figure, Inference
+from reports.make.report import Difference, Figure, Inference
 from reports.make.results import statistics
 from reports.make.results.statistics import Statistics
+from reports.make.tables.captions import caption
+from reports.make.tables.comparison import compared, comparison_sheet
 from reports.make.tables.inputs import read_inputs
+from reports.make.tables.paper import paper_sheet
 from reports.make.tables.protocols import pairs
 from reports.make.tables.rows import Assembler
 from tests.helpers.tables import (
@@ -33,7 +37,7 @@ from tests.helpers.units import (
     write_runs,
 )
 from vmunet.errors import InputError
-from vmunet.evaluation.metrics import bootstrap_intervals
+from vmunet.evaluation.runs import methods
 from vmunet.evaluation.samples import CaseSample, ImageSample
 from vmunet.evaluation.statistics import holm, intervals, paired, permutation_p
 
@@ -113,7 +117,7 @@ def test_figures_are_those_without_statistics_and_have_more(computed, grid):
 def test_intervals_are_percent_and_those_of_the_counts(computed):
     counts = made_up_counts(BASE, 64)["paper"]
     inference = figures(computed["I"], "isic17", "spe")[("base", "paper", "isic17-64")].inference
-    low, high = bootstrap_intervals(counts, 10_000)["spe"]
+    low, high = intervals(ImageSample(counts[None]))["spe"]
     assert (inference.low, inference.high) == pytest.approx((100 * low, 100 * high))
     assert inference.p is None
     assert not inference.significant
@@ -153,9 +157,6 @@ def test_rivals_are_compared_with_vm_unet_on_the_same_images_and_cases(root):
         *(("vnet", "paper"), ("swin-unet", "paper"), ("base", "paper"), ("base", "sound"))
     ]
     assert [cell for cell, p in tested.items() if p is None] == [("base", "paper")]
-    # The paper reports no HD95 of V-Net.
-    verdicts = {cell: of.inference.verdict for (cell, *_), of in of_volumes.items()}
-    assert [cell for cell, verdict in verdicts.items() if verdict is None] == ["vnet"]
 
 
 def test_without_the_base_cell_rivals_are_compared_with_the_first_of_the_ablations(root):
@@ -204,28 +205,55 @@ def test_volumes_in_percent_and_voxels(computed):
         ("hd95", "paper_hd95_voxels", "", 1),
     ):
         of_base, of_sound = figures(table, "synapse", metric).values()
-        low, high = intervals(samples[0][column])[name]
+        of_sample = replace(samples[0][column], highest=np.inf if metric == "hd95" else 1.0)
+        low, high = intervals(of_sample)[name]
         assert of_base.inference.low == pytest.approx(scale * low)
         assert of_base.inference.high == pytest.approx(scale * high)
         p = permutation_p(samples[0][column], samples[1][column])[name]
         assert of_sound.inference.p == p
 
 
-def test_verdicts_are_relative_to_the_row_of_the_paper(computed):
-    by_run = figures(computed["I"], "isic17", "sen")
-    assert by_run["base", "paper", "isic17-64"].inference.verdict == "below"  # 89.90 published
-    assert by_run["scratch", "paper", "isic17-64"].inference.verdict is None  # nothing published
-    hd95 = figures(computed["II"], "synapse", "hd95")
-    assert hd95["base", "paper", "synapse-64"].inference.verdict == "below"  # lower is better
-
-
 def test_difference_has_the_interval_moved_by_the_published_value():
-    figure = Figure(80.0, 82.0, None, Inference(79.0, 84.5, None, "inside"))
+    figure = Figure(80.0, 82.0, None, Inference(79.0, 84.5, None, False))
     assert figure.difference_interval == (-1.0, 4.5)
-    assert Figure(None, 82.0, None, Inference(79.0, 84.5, None, None)).difference_interval is None
+    assert Figure(None, 82.0, None, Inference(79.0, 84.5, None, False)).difference_interval is None
     assert Figure(80.0).difference_interval is None
-    assert Inference(1, 2, 0.049, None).significant
-    assert not Inference(1, 2, 0.05, None).significant
+
+
+def test_a_star_needs_a_test_of_methods():
+    assert Inference(1, 2, 0.049, True).significant
+    assert not Inference(1, 2, 0.05, True).significant
+    assert not Inference(1, 2, 0.0001, False).significant
+    assert not Difference((1, 2), (1, 2), 1, 2, 0.0001, False).significant
+
+
+@pytest.mark.parametrize("seeds", [(1,), (1, 2), (1, 2, 3)])
+def test_with_fewer_than_three_seeds_no_star_is_printed(root, seeds):
+    """However clear the difference of the trained models is."""
+    params = make_params()
+    runs = all_runs(params, seeds=seeds, cells=("base", "scratch"), sound=())
+    for run in runs:
+        quality = 0.9 if run.cell == "base" else 0.5
+        write_images(
+            root, params, run, made_up_counts(run, params.view(run.view).size, quality=quality)
+        )
+    figure = figures(tables(root, params, runs)["I"], "isic17", "miou")[
+        "scratch", "paper", "isic17-64"
+    ]
+    assert figure.inference.p < 0.05
+    assert figure.inference.methods == figure.inference.significant == (len(seeds) == 3)
+    inputs = read_inputs(root, params, runs, Statistics(root))
+    made = Assembler(inputs).tables()
+    sheets = [
+        paper_sheet(made[0], inputs.declared, caption(made[0], inputs)),
+        comparison_sheet(inputs, compared(made, inputs)),
+    ]
+    for sheet in sheets:
+        cells = [cell for block in sheet.blocks for line in block.lines for cell in line.cells]
+        assert any(cell.star for cell in cells) == (len(seeds) == 3), sheet.name
+    assert {"models", "methods"} & {cell.text for cell in cells} == {
+        "methods" if len(seeds) == 3 else "models"
+    }
 
 
 def test_seeds_are_one_row(root):
@@ -243,7 +271,8 @@ def test_seeds_are_one_row(root):
     }
     inference = by_run["scratch", "paper", "isic17-64"].inference
     assert inference.low == pytest.approx(100 * intervals(seeds["scratch"])["dsc"][0])
-    assert inference.p == permutation_p(seeds["base"], seeds["scratch"])["dsc"]
+    assert inference.p == methods(seeds["base"], seeds["scratch"])["dsc"].p
+    assert inference.methods
 
 
 def test_images_are_matched_by_id(computed, grid):
@@ -257,30 +286,30 @@ def test_images_are_matched_by_id(computed, grid):
 
 
 def test_each_file_is_read_once_and_nothing_is_computed_twice(grid, monkeypatch):
-    """All tables and both protocols' differences, from one bootstrap of each model's scores."""
-    read, resampled, tested = [], [], []
-    open_file, draw, test = Path.open, ImageSample.resampled, statistics.permutation_p
+    """All tables and both protocols' differences, from one interval of each model's scores."""
+    read, drawn, tested = [], [], []
+    open_file, draw, test = Path.open, statistics.intervals, statistics.difference_p
     monkeypatch.setattr(
         Path, "open", lambda self, *a, **k: read.append(self) or open_file(self, *a, **k)
     )
 
-    def counted(self):
-        resampled.append(self.counts.tobytes())
-        return draw(self)
+    def counted(sample):
+        drawn.append(sample.parts().tobytes())
+        return draw(sample)
 
     def counted_test(a, b):
         tested.append([sample.parts().tobytes() for sample in (a, b)])
         return test(a, b)
 
-    monkeypatch.setattr(ImageSample, "resampled", counted)
-    monkeypatch.setattr(statistics, "permutation_p", counted_test)
+    monkeypatch.setattr(statistics, "intervals", counted)
+    monkeypatch.setattr(statistics, "difference_p", counted_test)
     root, params, runs = grid
     inputs = read_inputs(root, params, runs, Statistics(root))
     Assembler(inputs).tables()
     assert len(pairs(inputs)) == 2 * 3 + 1
     own = [path for path in read if path.name.startswith("per_")]
     assert len(own) == len(set(own)) == len(runs)
-    assert len(resampled) == len(set(resampled)) > 8
+    assert len(drawn) == len(set(drawn)) > 8
     assert len(tested) == len(set(map(tuple, tested))) > 8
 
 

@@ -29,9 +29,11 @@ from vmunet.classes import Labels, channels_of, likeliest, resized_planes
 from vmunet.data.resize import resize_mask
 from vmunet.errors import InputError
 from vmunet.evaluation.images import (
+    TestImages,
     defined,
     load_test_images,
     native_masks,
+    patient_of,
     predict_batches,
 )
 from vmunet.evaluation.metrics import (
@@ -122,7 +124,7 @@ def score_class_run(
     return ScoredClasses(
         paper=_paper(counts["training_size"], classes),
         sound={name: _sound(counts[name], classes, resamples) for name in SIZES},
-        per_image=_rows(test.ids, classes, native_sizes, counts),
+        per_image=_rows(test, classes, native_sizes, counts),
         prediction=prediction,
         truth=truth,
         dice=np.nan_to_num(_mean_defined(dice), nan=1.0),
@@ -205,16 +207,16 @@ def _with_intervals(
 
 
 def _rows(
-    ids: Sequence[str],
+    test: TestImages,
     classes: Sequence[str],
     native_sizes: Sequence[tuple[int, int]],
     counts: Mapping[str, Counts],
 ) -> list[dict[str, Any]]:
     scores = {size: _scores(counts[size]) for size in SIZES}
     rows = []
-    for i, (name, (width, height)) in enumerate(zip(ids, native_sizes, strict=True)):
+    for i, (name, (width, height)) in enumerate(zip(test.ids, native_sizes, strict=True)):
         for k, label in enumerate(classes):
-            row: dict[str, Any] = {"id": name, "class": label}
+            row: dict[str, Any] = {"id": name, "class": label, **patient_of(test, i)}
             row |= {"native_width": width, "native_height": height}
             for size in SIZES:
                 for column, value in zip(COUNTS, counts[size][i, k], strict=True):

@@ -33,12 +33,13 @@ from vmunet.evaluation.metrics import (
     PER_IMAGE,
     THRESHOLD,
     Counts,
-    bootstrap_intervals,
     confusion_counts,
     mean_scores,
     per_image_scores,
     pooled_scores,
 )
+from vmunet.evaluation.samples import ImageSample
+from vmunet.evaluation.statistics import intervals
 
 COMPARISONS = ("paper", "training_size", "native_size")
 BINARY_LEVEL = 128  # the lowest of the levels 0..255 that is >= 0.5
@@ -52,11 +53,13 @@ class TestImages:
         ids: one per image.
         images: uint8 (images, size, size, 3), min-max normalised to 0..255, memory-mapped.
         native_masks: the zip of `<id>.png`, 0 or 255, each at its own size.
+        patients: whose each image is; empty if that is not known.
     """
 
     ids: list[str]
     images: npt.NDArray[np.uint8]
     native_masks: Path
+    patients: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -102,7 +105,9 @@ def load_test_images(folder: Path) -> TestImages:
             f"{test}: {len(ids)} ids for {len(images)} images; expected the same number, at least "
             f"one; delete the folder and run {STAGE} again"
         )
-    return TestImages(ids, images, paths[2])
+    groups = test / "groups.txt"
+    patients = tuple(groups.read_text(encoding="utf-8").splitlines()) if groups.is_file() else ()
+    return TestImages(ids, images, paths[2], patients)
 
 
 def predict_probabilities(
@@ -183,12 +188,13 @@ def score_probabilities(
     """Score probabilities (images, size, size) that a model gave for `test`; see `score_run`."""
     counts, native_sizes, truth = _count_all(probabilities, test)
     sound: dict[str, Any] = {
-        name: _sound_scores(counts[name], resamples) for name in ("training_size", "native_size")
+        name: _sound_scores(ImageSample(counts[name][None], test.patients), resamples)
+        for name in ("training_size", "native_size")
     }
     return Scored(
         paper=_paper_scores(counts["paper"]),
         sound=sound | {"calibration": reliability(probabilities, truth)},
-        per_image=_per_image_rows(test.ids, native_sizes, counts),
+        per_image=_per_image_rows(test, native_sizes, counts),
         probabilities=probabilities,
         truth=truth,
     )
@@ -295,25 +301,29 @@ def _paper_scores(counts: Counts) -> dict[str, Any]:
     }
 
 
-def _sound_scores(counts: Counts, resamples: int) -> dict[str, Any]:
-    intervals = bootstrap_intervals(counts, resamples)
+def _sound_scores(sample: ImageSample, resamples: int) -> dict[str, Any]:
+    (counts,) = sample.counts
     tp, fn = counts[:, COUNTS.index("tp")], counts[:, COUNTS.index("fn")]
     return {
         **pooled_scores(counts),
         **{name: defined(value) for name, value in mean_scores(counts).items()},
         "images": len(counts),
         "empty_truth": int((tp + fn == 0).sum()),
-        "intervals": {name: [defined(v) for v in pair] for name, pair in intervals.items()},
+        "intervals": {
+            name: [defined(float(v)) for v in pair]
+            for name, pair in intervals(sample, resamples).items()
+        },
     }
 
 
 def _per_image_rows(
-    ids: list[str], native_sizes: list[tuple[int, int]], counts: Mapping[str, Counts]
+    test: TestImages, native_sizes: list[tuple[int, int]], counts: Mapping[str, Counts]
 ) -> list[dict[str, Any]]:
     scores = {name: per_image_scores(counts[name]) for name in ("training_size", "native_size")}
     rows = []
-    for i, (name, (width, height)) in enumerate(zip(ids, native_sizes, strict=True)):
-        row: dict[str, Any] = {"id": name, "native_width": width, "native_height": height}
+    for i, (name, (width, height)) in enumerate(zip(test.ids, native_sizes, strict=True)):
+        row: dict[str, Any] = {"id": name, **patient_of(test, i)}
+        row |= {"native_width": width, "native_height": height}
         for kind in COMPARISONS:
             for column, value in zip(COUNTS, counts[kind][i], strict=True):
                 row[f"{kind}_{column}"] = int(value)
@@ -321,6 +331,11 @@ def _per_image_rows(
                 row[f"{kind}_{score}"] = defined(float(scores[kind][score][i]))
         rows.append(row)
     return rows
+
+
+def patient_of(test: TestImages, index: int) -> dict[str, str]:
+    """The column `patient` of an image's row, if the patients are known."""
+    return {"patient": test.patients[index]} if test.patients else {}
 
 
 def defined(value: float) -> float | None:

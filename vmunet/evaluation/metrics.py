@@ -118,30 +118,6 @@ def mean_scores(counts: npt.NDArray, absent: float | None = None) -> dict[str, f
     return {name: float(value[0]) for name, value in means.items()}
 
 
-def bootstrap_intervals(
-    counts: npt.NDArray,
-    resamples: int,
-    seed: int = BOOTSTRAP_SEED,
-    level: float = 0.95,
-) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap intervals of every score; see `resampled_scores`.
-
-    Args:
-        counts, resamples, seed: as for `resampled_scores`.
-        level: the interval's coverage, 0..1.
-
-    Returns:
-        (low, high) of every name that `pooled_scores` and `mean_scores` return; nan if a score is
-        undefined in every resample. The intervals say how much the scores depend on the choice of
-        test images, not on training.
-
-    Raises:
-        InputError: as `resampled_scores`.
-    """
-    scores = resampled_scores(counts, resamples, seed)
-    return {name: interval(values, level) for name, values in scores.items()}
-
-
 def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
     """The percentile interval (low, high) of resampled scores; nan if all are nan."""
     tail = (1.0 - level) / 2.0

@@ -1,9 +1,13 @@
-"""A model's results on its test units (images, or cases of CT), once for each of its seeds.
+"""A model's results on its test units, once for each of its seeds.
+
+A unit is an image or a case of CT or, where `groups` says which of them belong together (the images
+of one patient), such a group: what belongs together is drawn, swapped and left out together.
 
 Scores are means over the seeds. A sample gives its scores, the scores of bootstrap resamples of
 its units, and the sums over units from which the scores follow, for tests that exchange units.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,6 +39,17 @@ class Sample(Protocol):
     def units(self) -> int:
         """The number of test units."""
 
+    @property
+    def seeds(self) -> int:
+        """The number of trained models."""
+
+    @property
+    def highest(self) -> float:
+        """The highest value that a score can have; the lowest is 0."""
+
+    def of_seeds(self) -> dict[str, Floats]:
+        """Each score of all units with each seed, (seeds,); nan if undefined."""
+
     def scores(self) -> dict[str, float]:
         """Each score of all units, its mean over the seeds; nan if undefined."""
 
@@ -49,14 +64,52 @@ class Sample(Protocol):
 
 
 @dataclass(frozen=True)
+class _Units:
+    """The units of a table (seeds, rows, ...), one for each row or for each of `groups`."""
+
+    rows: int
+    index: npt.NDArray[np.intp] | None
+
+    @classmethod
+    def of(cls, rows: int, groups: Sequence[str]) -> "_Units":
+        """Raises InputError if there are groups, but not one for each row."""
+        if not groups:
+            return cls(rows, None)
+        if len(groups) != rows:
+            raise InputError(f"{len(groups)} groups of {rows} images or cases; expected one each")
+        return cls(rows, np.unique(groups, return_inverse=True)[1])
+
+    @property
+    def n(self) -> int:
+        return self.rows if self.index is None else int(self.index.max()) + 1
+
+    def weights(self, resamples: int) -> Iterator[Floats]:
+        """How often each row counts in resamples of the units, in chunks (resamples, rows)."""
+        for drawn in resampling_weights(self.n, resamples):
+            yield drawn if self.index is None else drawn[:, self.index]
+
+    def sums(self, parts: Floats) -> Floats:
+        """(rows, parts) summed over each unit's rows: (units, parts)."""
+        if self.index is None:
+            return parts
+        total = np.zeros((self.n, parts.shape[1]))
+        np.add.at(total, self.index, parts)
+        return total
+
+
+@dataclass(frozen=True)
 class ImageSample:
     """Confusion counts; the scores are those of `pooled_scores` and `mean_scores`.
 
     Attributes:
         counts: (seeds, images, 4), at least one pixel in each image.
+        groups: whose each image is, such as a patient's name; empty if each is a unit of its own.
+        highest: see `Sample`.
     """
 
     counts: npt.NDArray
+    groups: Sequence[str] = ()
+    highest: float = 1.0
 
     def __post_init__(self) -> None:
         shape = self.counts.shape
@@ -66,18 +119,29 @@ class ImageSample:
             )
         if not (self.counts >= 0).all() or not self.counts.sum(-1).all():  # the first fails on nan
             raise InputError("counts of images: some are negative or nan, or an image has no pixel")
+        self._units()
+
+    def _units(self) -> _Units:
+        return _Units.of(self.counts.shape[1], self.groups)
 
     @property
     def units(self) -> int:
-        return self.counts.shape[1]
+        return self._units().n
+
+    @property
+    def seeds(self) -> int:
+        return len(self.counts)
+
+    def of_seeds(self) -> dict[str, Floats]:
+        each = [pooled_scores(counts) | mean_scores(counts) for counts in self.counts]
+        return {name: np.array([scores[name] for scores in each]) for name in each[0]}
 
     def scores(self) -> dict[str, float]:
-        each = [pooled_scores(counts) | mean_scores(counts) for counts in self.counts]
-        return {name: float(np.mean([scores[name] for scores in each])) for name in each[0]}
+        return _means(self.of_seeds())
 
     def resampled(self, resamples: int = RESAMPLES) -> dict[str, Floats]:
         chunks = []
-        for weights in resampling_weights(self.units, resamples):
+        for weights in self._units().weights(resamples):
             each = [scores_of_weights(counts, weights) for counts in self.counts]
             chunks.append(
                 {name: np.mean([scores[name] for scores in each], axis=0) for name in each[0]}
@@ -86,7 +150,8 @@ class ImageSample:
 
     def parts(self) -> Floats:
         shares = self.counts.sum(0) / self.counts.sum()
-        return np.hstack([shares, _split(np.stack([_averaged(c) for c in self.counts]))])
+        averaged = _split(np.stack([_averaged(counts) for counts in self.counts]))
+        return self._units().sums(np.hstack([shares, averaged]))
 
     def of_sums(self, sums: Floats) -> dict[str, Floats]:
         names = averaged_scores(self.counts[0]).keys()
@@ -102,10 +167,14 @@ class CaseSample:
         values: (seeds, cases, organs); nan if undefined, which leaves the value out. An organ that
             no case defines is left out of the organs' mean.
         organs: the organs' names.
+        groups: as of `ImageSample`, for each case.
+        highest: see `Sample`; infinite for distances.
     """
 
     values: Floats
     organs: tuple[str, ...]
+    groups: Sequence[str] = ()
+    highest: float = 1.0
 
     def __post_init__(self) -> None:
         shape = self.values.shape
@@ -114,19 +183,30 @@ class CaseSample:
                 f"values of cases are {shape}; expected (seeds, cases, {len(self.organs)} organs), "
                 "at least one of each"
             )
+        self._units()
+
+    def _units(self) -> _Units:
+        return _Units.of(self.values.shape[1], self.groups)
 
     @property
     def units(self) -> int:
-        return self.values.shape[1]
+        return self._units().n
+
+    @property
+    def seeds(self) -> int:
+        return len(self.values)
+
+    def of_seeds(self) -> dict[str, Floats]:
+        once = np.ones((1, self.values.shape[1]))
+        each = [self._named(weighted_means(values, once)) for values in self.values]
+        return {name: np.concatenate([scores[name] for scores in each]) for name in each[0]}
 
     def scores(self) -> dict[str, float]:
-        once = np.ones((1, self.units))
-        each = [self._named(weighted_means(values, once)) for values in self.values]
-        return {name: float(np.mean([scores[name] for scores in each])) for name in each[0]}
+        return _means(self.of_seeds())
 
     def resampled(self, resamples: int = RESAMPLES) -> dict[str, Floats]:
         chunks = []
-        for weights in resampling_weights(self.units, resamples):
+        for weights in self._units().weights(resamples):
             each = [weighted_means(values, weights) for values in self.values]
             chunks.append([self._named(means) for means in each])
         return {
@@ -135,15 +215,20 @@ class CaseSample:
         }
 
     def parts(self) -> Floats:
-        return _split(self.values)
+        return self._units().sums(_split(self.values))
 
     def of_sums(self, sums: Floats) -> dict[str, Floats]:
         return self._named(_join(sums))
 
     def _named(self, means: Floats) -> dict[str, Floats]:
-        """(resamples, organs) by organ, each (resamples,), and their mean."""
-        overall = weighted_means(means.T, np.ones((1, len(self.organs))))[0]
-        return {MEAN: overall, **dict(zip(self.organs, means.T, strict=True))}
+        """(..., organs) by organ, each (...), and their mean."""
+        defined = ~np.isnan(means)
+        overall = ratio(np.where(defined, means, 0.0).sum(-1), defined.sum(-1), undefined=np.nan)
+        return {MEAN: overall} | dict(zip(self.organs, np.moveaxis(means, -1, 0), strict=True))
+
+
+def _means(of_seeds: Mapping[str, Floats]) -> dict[str, float]:
+    return {name: float(np.mean(values)) for name, values in of_seeds.items()}
 
 
 def _averaged(counts: npt.NDArray) -> Floats:

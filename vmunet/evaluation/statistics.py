@@ -1,25 +1,29 @@
-"""Bootstrap intervals of scores, and permutation tests of whether two models differ.
+"""Bootstrap intervals of scores, and tests of whether two models or two methods differ.
 
-Intervals and tests measure the effect of the choice of test units (images, or cases of CT) and no
-other. In one resample, all seeds and all models that are compared have the same units.
+An interval measures the effect of the choice of test units (images, or cases of CT) and no other.
+In one resample, all seeds and all models that are compared have the same units. With fewer than 30
+units the intervals are studentized (`vmunet.evaluation.few_units`).
 
-The paired test asks whether it matters which of two models gave which result. Each draw swaps the
-two models' results of some units, each with probability 1/2, and computes the difference of the
-score again; p is the share of draws whose difference is at least as large as the observed one, in
-either direction. A model's result on a unit is its mean over the seeds, so that two models may
+With three seeds or more of each, two methods are compared (`vmunet.evaluation.runs`). With fewer,
+two trained models are, and the result says nothing of a further training of either.
+
+The test of two models asks whether it matters which of them gave which result. Each draw swaps the
+models' results of some units, each with probability 1/2, and computes the difference of the score
+again; p is the share of draws whose difference is at least as large as the observed one, in either
+direction. A model's result on a unit is its mean over the seeds, so that two models may
 have different numbers of seeds. Pooled counts are shares of all pixels, so that two models may
 have different image sizes.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from vmunet.errors import InputError
+from vmunet.evaluation.few_units import FEW, studentized
 from vmunet.evaluation.metrics import Floats, interval
+from vmunet.evaluation.runs import Paired, enough_seeds, methods
 from vmunet.evaluation.samples import RESAMPLES, Sample
 
 DRAWS = 10_000
@@ -29,29 +33,11 @@ CHUNK = 1000  # draws at a time; limits the memory; the draws depend on it
 # Sums in another order differ by rounding: a difference this close to the observed one equals it.
 TIE = 1e-10
 
-Verdict = Literal["inside", "above", "below"]
-
-
-@dataclass(frozen=True)
-class Paired:
-    """A score of model b minus that of model a, on the same units.
-
-    Attributes:
-        difference: in the score's unit; nan if undefined.
-        low, high: its 95% bootstrap interval over the units.
-        p: two-sided, of the permutation test; nan if the difference is nan.
-        n: the number of units.
-    """
-
-    difference: float
-    low: float
-    high: float
-    p: float
-    n: int
-
 
 def intervals(sample: Sample, resamples: int = RESAMPLES) -> dict[str, tuple[float, float]]:
     """The 95% bootstrap interval (low, high) of every score; nan if no resample defines it."""
+    if sample.units < FEW:
+        return studentized([sample], resamples)
     return {name: interval(values) for name, values in sample.resampled(resamples).items()}
 
 
@@ -64,15 +50,35 @@ def paired(a: Sample, b: Sample, resamples: int = RESAMPLES) -> dict[str, Paired
     Raises:
         InputError: they have different numbers of units.
     """
-    p = permutation_p(a, b)
+    _check_units(a, b)
+    if enough_seeds(a, b):
+        return methods(a, b)
+    p, ends = permutation_p(a, b), _difference_intervals(a, b, resamples)
     one, other = a.scores(), b.scores()
-    first, second = a.resampled(resamples), b.resampled(resamples)
     return {
-        name: Paired(
-            other[name] - one[name], *interval(second[name] - first[name]), p[name], a.units
-        )
+        name: Paired(other[name] - one[name], *ends[name], p[name], a.units, methods=False)
         for name in p
     }
+
+
+def difference_p(a: Sample, b: Sample) -> dict[str, float]:
+    """The p of `paired` alone, which takes no bootstrap."""
+    _check_units(a, b)
+    if enough_seeds(a, b):
+        return {name: of.p for name, of in methods(a, b).items()}
+    return permutation_p(a, b)
+
+
+def _difference_intervals(a: Sample, b: Sample, resamples: int) -> dict[str, tuple[float, float]]:
+    if a.units < FEW:
+        return studentized([a, b], resamples)
+    first, second = a.resampled(resamples), b.resampled(resamples)
+    return {name: interval(second[name] - first[name]) for name in first}
+
+
+def _check_units(a: Sample, b: Sample) -> None:
+    if a.units != b.units:
+        raise InputError(f"a paired test of {a.units} and {b.units} units; expected the same ones")
 
 
 def permutation_p(a: Sample, b: Sample, draws: int = DRAWS) -> dict[str, float]:
@@ -91,8 +97,7 @@ def permutation_p(a: Sample, b: Sample, draws: int = DRAWS) -> dict[str, float]:
     Raises:
         InputError: they have different numbers of units.
     """
-    if a.units != b.units:
-        raise InputError(f"a paired test of {a.units} and {b.units} units; expected the same ones")
+    _check_units(a, b)
     both = np.hstack([a.parts(), b.parts()])
     width = both.shape[1] // 2
     one, other = (a.of_sums(both.sum(0)[None, part]) for part in (np.s_[:width], np.s_[width:]))
@@ -127,17 +132,6 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, (len(tests) - rank) * p))
         corrected[i] = highest
     return corrected
-
-
-def verdict(low: float, high: float, published: float) -> Verdict:
-    """The position of a measured interval relative to a published value, in the same unit.
-
-    `inside` if it holds the value, ends included, `above` if the whole interval is higher and
-    `below` if it is lower, whether or not higher is better.
-    """
-    if low > published:
-        return "above"
-    return "below" if high < published else "inside"
 
 
 def _every_swap(units: int) -> Iterator[Floats]:

@@ -65,6 +65,7 @@ def score_volumes(
         InputError: arrays are missing or broken, or the model's output is unusable.
     """
     classes = list(manifest["classes"])
+    patients = manifest.get("patients")  # of your own volumes, if a table names them
     predictions: dict[str, NDArray[np.uint8]] = {}
     scores: dict[str, CaseScores] = {}
     rows: list[dict[str, Any]] = []
@@ -74,11 +75,14 @@ def score_volumes(
         spacing = manifest["cases"][case]["spacing"]
         scores[case] = score_case(labels, np.asarray(truth), len(classes) + 1, spacing)
         predictions[case] = labels
-        rows += _rows(case, classes, scores[case], truth, labels)
+        patient = {"patient": patients[case]} if patients else {}
+        rows += [row | patient for row in _rows(case, classes, scores[case], truth, labels)]
     mean = average_cases(list(scores.values()))
     spaced = all(manifest["cases"][case]["spacing"] for case in manifest["test"])
     sound = _sound(mean, classes, spaced)
-    _add_intervals(sound, np.stack([scores[case].dice for case in manifest["test"]]), classes)
+    dice = np.stack([scores[case].dice for case in manifest["test"]])
+    groups = [patients[case] for case in manifest["test"]] if patients else []
+    _add_intervals(sound, CaseSample(dice[None], tuple(classes), groups))
     return ScoredVolumes(_paper(mean, classes), sound, rows, predictions)
 
 
@@ -142,16 +146,16 @@ def _sound(mean: MeanScores, classes: Sequence[str], spaced: bool) -> dict[str, 
     }
 
 
-def _add_intervals(sound: dict[str, Any], dice: NDArray, classes: Sequence[str]) -> None:
-    """Give the sound Dice (cases, organs) its 95% bootstrap intervals over the test cases."""
-    of_sample = intervals(CaseSample(dice[None], tuple(classes)))
+def _add_intervals(sound: dict[str, Any], dice: CaseSample) -> None:
+    """Give the sound Dice its 95% bootstrap intervals over the test cases, or their patients."""
+    of_sample = intervals(dice)
 
     def pair(name: str) -> list[float | None]:
         low, high = of_sample[name]
         return [_defined(low), _defined(high)]
 
     sound["intervals"] = {"dice": pair(MEAN)}
-    for name in classes:
+    for name in dice.organs:
         sound["organs"][name]["intervals"] = {"dice": pair(name)}
 
 

@@ -9,16 +9,15 @@ from reports.make.typeset.sheet import Caption, Origin
 from reports.make.typeset.words import DASH as NOTHING
 from reports.make.typeset.words import best, bracketed, number, probability, signed
 
-VERDICTS = {"inside": "\u2248 inside", "above": "\u25b2 above", "below": "\u25bc below"}
 LEGEND = (
     "diff.: measured minus published, in points. A measured figure is a link to its metrics file; "
     "the arrow \u2197 opens the run on MLflow's page (make ui starts it). Every column can be "
     "sorted: click its heading, or press Enter on it."
 )
 INFERENCE = (
-    "In brackets: the 95% bootstrap interval of the measured figure over the test images or cases; "
-    "below a difference, where that interval lies: inside (it holds the published value), above or "
-    "below it. \u2605: differs from VM-UNet's own row in a paired permutation test (p < 0.05 after "
+    "In brackets: the 95% bootstrap interval of the measured figure over the test images or cases. "
+    "It cannot say whether the published value, of the same images, is reproduced. \u2605: a "
+    "method that differs from VM-UNet's own row over three seeds or more of both (p < 0.05 after "
     "Holm's correction)."
 )
 
@@ -203,17 +202,14 @@ def _figure(value: float | None, bold: bool) -> PageCell:
 def _difference(figure: Figure) -> PageCell:
     if figure.difference is None:
         return PageCell(DASH)
-    inference = figure.inference
-    small = (VERDICTS[inference.verdict],) if inference is not None and inference.verdict else ()
-    return PageCell(signed(figure.difference), sort=figure.difference, small=small)
+    return PageCell(signed(figure.difference), sort=figure.difference)
 
 
 def _with_difference(measured: PageCell, difference: PageCell) -> PageCell:
     """A measured figure with its difference in the line below."""
     if difference.text == DASH:
         return measured
-    below = " ".join([difference.text, *difference.small])
-    return replace(measured, small=(*measured.small, below))
+    return replace(measured, small=(*measured.small, difference.text))
 
 
 def _p(p: float | None) -> str:

@@ -46,6 +46,7 @@ class ScoreLine:
         a, b: the two models' scores, means over their seeds.
         difference, low, high: b minus a with its paired 95% interval.
         p: two-sided, corrected for the lines of the comparison; None if undefined.
+        methods: whether interval and p compare methods, over the seeds, and not two trained models.
     """
 
     label: str
@@ -56,6 +57,7 @@ class ScoreLine:
     low: float
     high: float
     p: float | None
+    methods: bool
 
     @property
     def better(self) -> str:
@@ -157,7 +159,8 @@ def _lines(a: Sequence[RunUnits], b: Sequence[RunUnits], volumes: bool) -> list[
         first, second = (scale * by_name[name] for by_name in scores[key])
         difference, low, high = (scale * v for v in (pair.difference, pair.low, pair.high))
         p = None if np.isnan(pair.p) else pair.p
-        lines.append(ScoreLine(label, lower, first, second, difference, low, high, p))
+        methods = pair.methods
+        lines.append(ScoreLine(label, lower, first, second, difference, low, high, p, methods))
     return lines
 
 

@@ -43,6 +43,7 @@ class Result:
         dataset, size: of the run's view; size in px.
         data: the manifest of the arrays that it was trained and tested on.
         checkpoint: the provenance of its weights.
+        epochs: of the whole training; None in a file of an earlier version, which lacks them.
         scores: the `paper` set, fractions 0..1 (distances in their own unit).
     """
 
@@ -52,6 +53,7 @@ class Result:
     size: int
     data: Mapping[str, Any]
     checkpoint: Mapping[str, Any]
+    epochs: int | None
     scores: Mapping[str, float]
 
     @property
@@ -87,8 +89,8 @@ def read_results(
     `wanted` maps a dataset to the names of its metrics in the `paper` set.
 
     Raises:
-        InputError: a run's file is missing, unreadable or of another run, or two runs of a view
-            were made from different data.
+        InputError: a run's file is missing, unreadable or of another run, two runs of a view were
+            made from different data, or two seeds of a cell were trained for different epochs.
     """
     results = [
         _read(root, run, wanted[params.view(run.view).dataset], params)
@@ -105,7 +107,24 @@ def read_results(
                     f"{other.data[name]!r} in {other.path} of the same view; train and evaluate "
                     "both from the same data"
                 )
+    _check_epochs(results)
     return results
+
+
+def _check_epochs(results: Iterable[Result]) -> None:
+    """The seeds of one cell are repetitions: a mean of trainings of other lengths is of nothing."""
+    first: dict[tuple[str, str, str], Result] = {}
+    for result in results:
+        if result.epochs is None:
+            continue
+        run = result.run
+        other = first.setdefault((run.view, run.cell, run.protocol), result)
+        if result.epochs != other.epochs:
+            raise InputError(
+                f"{result.path}: trained for {result.epochs} epochs, but {other.path}, another "
+                f"seed of the same cell, for {other.epochs}; {score_again(run)}, which trains it "
+                "again if the profile's epochs have changed"
+            )
 
 
 def metrics_path(run: "Run", params: "Params") -> str:
@@ -157,7 +176,8 @@ def _read(root: Path, run: "Run", metrics: Iterable[str], params: "Params") -> R
         for name in SAID_OF_VOLUMES if volumes else SAID:
             data[name]  # a field that a caption needs: if it is missing, the error names this file
         scores = {name: float(paper[name]) for name in metrics}
-        shared = (run, path, view.dataset, view.size, data, content["checkpoint"], scores)
+        epochs = len(content["history"]["epoch"]) if "history" in content else None
+        shared = (run, path, view.dataset, view.size, data, content["checkpoint"], epochs, scores)
         if not volumes:
             return ImageResult(*shared, image_scores(sound))
         organs, mean = organ_scores(paper, sound, data["classes"])

@@ -12,9 +12,9 @@ from pathlib import Path
 from reports.make.report import Difference, Inference
 from reports.make.results.metrics import Result, VolumeResult
 from reports.make.results.units import RunUnits, read_units, sample
-from vmunet.evaluation.metrics import Floats, interval
+from vmunet.evaluation.runs import Paired, enough_seeds
 from vmunet.evaluation.samples import MEAN, Sample
-from vmunet.evaluation.statistics import holm, permutation_p, verdict
+from vmunet.evaluation.statistics import difference_p, holm, intervals, paired
 
 
 class Measured:
@@ -28,13 +28,9 @@ class Measured:
         return self.sample.scores()
 
     @cached_property
-    def resampled(self) -> dict[str, Floats]:
-        """Of 10,000 bootstrap resamples."""
-        return self.sample.resampled()
-
-    @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        return {name: interval(values) for name, values in self.resampled.items()}
+        """Of 10,000 bootstrap resamples."""
+        return intervals(self.sample)
 
 
 Key = tuple[tuple[str, ...], str]  # the metrics files of a model's runs, and the comparison
@@ -54,11 +50,11 @@ class Statistics:
         self._first: dict[str, RunUnits] = {}
         self._measured: dict[Key, Measured] = {}
         self._p_values: dict[tuple[Key, Key], dict[str, float]] = {}
+        self._paired: dict[tuple[Key, Key], dict[str, Paired]] = {}
 
     def inferences(
         self,
         rows: Sequence[Sequence[Result]],
-        published: Sequence[Mapping[str, float]],
         base: Sequence[Result],
         scales: Mapping[str, float],
     ) -> list[dict[str, Inference]]:
@@ -66,21 +62,21 @@ class Statistics:
 
         Args:
             rows: each row's results, one for each seed.
-            published: each row's published figures by metric, in the figures' unit.
             base: the results of VM-UNet's row; may be empty.
             scales: each metric's factor from a score to a figure: 100 for percent, else 1.
         """
         inferences: list[dict[str, Inference]] = [{} for _ in rows]
         for metric, scale in scales.items():
             corrected = holm([self._p_against(base, row, metric) for row in rows])
-            for row, reported, p, of_row in zip(
-                rows, published, corrected, inferences, strict=True
-            ):
+            for row, p, of_row in zip(rows, corrected, inferences, strict=True):
                 if row:
                     comparison, name = _place(row[0], metric)
-                    ends = self.measured(row, comparison).intervals[name]
-                    low, high = (scale * end for end in ends)
-                    of_row[metric] = _inference(low, high, p, reported.get(metric))
+                    measured = self.measured(row, comparison)
+                    low, high = (_scaled(end, scale) for end in measured.intervals[name])
+                    methods = p is not None and enough_seeds(
+                        self.measured(base, comparison).sample, measured.sample
+                    )
+                    of_row[metric] = Inference(low, high, p, methods)
         return inferences
 
     def difference(
@@ -97,15 +93,14 @@ class Statistics:
             comparison, name = "paper_dice", MEAN
         else:
             comparison, name = ("native_size" if metric == "mean_dice" else "paper"), metric
-        first_model, second_model = (self.measured(runs, comparison) for runs in (first, second))
-        low, high = interval(second_model.resampled[name] - first_model.resampled[name])
-        return Difference(
-            first=_bounds(*first_model.intervals[name]),
-            second=_bounds(*second_model.intervals[name]),
-            low=_percent(low),
-            high=_percent(high),
-            p=self._p(first, second, comparison, name),
-        )
+        models = [self.measured(runs, comparison) for runs in (first, second)]
+        key = (_key(first, comparison), _key(second, comparison))
+        if key not in self._paired:
+            self._paired[key] = paired(*(model.sample for model in models))
+        of = self._paired[key][name]
+        ends = [tuple(_scaled(end, 100) for end in model.intervals[name]) for model in models]
+        low, high, p = _scaled(of.low, 100), _scaled(of.high, 100), _scaled(of.p, 1)
+        return Difference(*ends, low, high, p, of.methods)
 
     def measured(self, results: Sequence[Result], comparison: str) -> Measured:
         """One model's runs, one for each seed.
@@ -130,15 +125,14 @@ class Statistics:
     def _p(
         self, first: Sequence[Result], second: Sequence[Result], comparison: str, name: str
     ) -> float | None:
-        """The p of the paired permutation test; None if the score is undefined."""
+        """The p of the test; None if the score is undefined."""
         key = (_key(first, comparison), _key(second, comparison))
         if key not in self._p_values:
             first_sample, second_sample = (
                 self.measured(runs, comparison).sample for runs in (first, second)
             )
-            self._p_values[key] = permutation_p(first_sample, second_sample)
-        p = self._p_values[key][name]
-        return None if math.isnan(p) else p
+            self._p_values[key] = difference_p(first_sample, second_sample)
+        return _scaled(self._p_values[key][name], 1)
 
     def _read(self, result: Result) -> RunUnits:
         """The result's units, in the order of the first result of the dataset."""
@@ -162,15 +156,5 @@ def _key(results: Sequence[Result], comparison: str) -> Key:
     return tuple(result.path for result in results), comparison
 
 
-def _inference(low: float, high: float, p: float | None, published: float | None) -> Inference:
-    if math.isnan(low):
-        return Inference(None, None, p, None)
-    return Inference(low, high, p, None if published is None else verdict(low, high, published))
-
-
-def _bounds(low: float, high: float) -> tuple[float | None, float | None]:
-    return _percent(low), _percent(high)
-
-
-def _percent(value: float) -> float | None:
-    return None if math.isnan(value) else 100 * value
+def _scaled(value: float, scale: float) -> float | None:
+    return None if math.isnan(value) else scale * value

@@ -37,6 +37,7 @@ class RunUnits:
     Attributes:
         path: the file of the results; `unit` is its column of ids.
         ids: of the images or cases, in the file's order.
+        groups: whose each of them is, the column `patient`; empty if the file has none.
         classes: the organs, or the classes of images if there are several; otherwise empty.
         truth: (units, classes or 1), the number of pixels of the lesion, class or organ in the
             truth at its own size; the same for every model.
@@ -47,6 +48,7 @@ class RunUnits:
     path: str
     unit: str
     ids: tuple[str, ...]
+    groups: tuple[str, ...]
     classes: tuple[str, ...]
     truth: npt.NDArray[np.int64]
     values: Mapping[str, npt.NDArray]
@@ -73,14 +75,18 @@ class RunUnits:
                 f"the truth differ); {SAME_DATA}"
             )
         values = {name: table[order] for name, table in self.values.items()}
-        return replace(self, ids=reference.ids, truth=truth, values=values)
+        groups = tuple(self.groups[i] for i in order) if self.groups else ()
+        return replace(self, ids=reference.ids, groups=groups, truth=truth, values=values)
 
 
 def sample(seeds: Sequence[RunUnits], name: str) -> Sample:
     """The comparison or column `name` of the runs of one cell, one for each seed."""
     values = np.stack([units.values[name] for units in seeds])
     classes = seeds[0].classes
-    return CaseSample(values, classes) if classes else ImageSample(values)
+    groups = seeds[0].groups
+    if not classes:
+        return ImageSample(values, groups)
+    return CaseSample(values, classes, groups, math.inf if "hd95" in name else 1.0)
 
 
 def read_units(root: Path, run: "Run", metrics: str, data: Mapping[str, Any]) -> RunUnits:
@@ -117,7 +123,12 @@ def _counts(path: str, rows: Sequence[Mapping[str, str]]) -> RunUnits:
     each = table.reshape(len(rows), len(COMPARISONS), len(COUNTS))
     values = {name: each[:, i] for i, name in enumerate(COMPARISONS)}
     truth = each[:, -1, [TP, FN]].sum(1, keepdims=True)
-    return RunUnits(path, "id", tuple(row["id"] for row in rows), (), truth, values)
+    ids = tuple(row["id"] for row in rows)
+    return RunUnits(path, "id", ids, _groups(rows), (), truth, values)
+
+
+def _groups(rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    return tuple(row["patient"] for row in rows) if "patient" in rows[0] else ()
 
 
 def _scores(
@@ -142,4 +153,5 @@ def _scores(
         for column in columns
     }
     sizes = np.array([sum(int(row[column]) for column in truth) for row in ordered])
-    return RunUnits(path, unit, ids, classes, sizes.reshape(shape), values)
+    groups = _groups([by_place[name, classes[0]] for name in ids])
+    return RunUnits(path, unit, ids, groups, classes, sizes.reshape(shape), values)

@@ -26,10 +26,22 @@ COMMON = (
     "Every measured model is trained by one protocol, VM-UNet's. The recipes of the other models' "
     "authors, which have a table of their own, were not run."
 )
+MODELS = (
+    "p of models: a paired permutation test over the test images or cases. It says that these two "
+    "trained models differ, and nothing of two methods: two seeds of one method often differ so."
+)
+METHODS = (
+    "p of methods, with three seeds or more of both rows: Welch's t test on the seeds' scores with "
+    "the variance over the test images added. A star: p < 0.05."
+)
 STAR = (
-    "* marks a figure that differs from VM-UNet's under the paper protocol (p < 0.05): paired "
-    "permutation test over the test images or cases, corrected by Holm within the table, dataset "
-    "and metric. It speaks of the choice of test images, not of the randomness of training."
+    "* marks a method that differs from VM-UNet's under the paper protocol (p < 0.05), both with "
+    "three seeds or more: Welch's t test on the seeds' scores with the variance over the test "
+    "images or cases added, corrected by Holm within the table, dataset and metric."
+)
+NO_STAR = (
+    "No star: with fewer than three seeds of a row and of VM-UNet's a test compares two trained "
+    "models, not two methods (its p is in the table comparison)."
 )
 
 
@@ -112,7 +124,7 @@ def _runs(results: Sequence[Result]) -> str:
     )
 
 
-def _trained(inputs: Inputs, result: Result) -> tuple[Any, Mapping[str, Any]]:
+def trained(inputs: Inputs, result: Result) -> tuple[Any, Mapping[str, Any]]:
     """The profile's settings of a training like this one, and the paper's."""
     if isinstance(result, VolumeResult):
         return inputs.params.profile.train_volumes, inputs.published["settings_volumes"]
@@ -125,7 +137,7 @@ def _against(words: str, value: float, paper: float) -> str:
 
 def _size(inputs: Inputs, results: Sequence[Result]) -> str:
     """Width and epochs, each with the paper's if that is another one."""
-    train, paper = _trained(inputs, results[0])
+    train, paper = trained(inputs, results[0])
     models = {inputs.params.cells[result.run.cell].model for result in results}
     widths = []
     if OURS in models:
@@ -142,7 +154,7 @@ def _settings(inputs: Inputs, results: Sequence[Result]) -> tuple[str, ...]:
     sentences = []
     for of_kind in _kinds(results):
         volumes = isinstance(of_kind[0], VolumeResult)
-        train, paper = _trained(inputs, of_kind[0])
+        train, paper = trained(inputs, of_kind[0])
         schedule = (
             (f"batch size {train.batch_size}", train.batch_size, paper["batch_size"]),
             (f"learning rate {train.learning_rate:g}", train.learning_rate, paper["learning_rate"]),
@@ -204,8 +216,9 @@ def _legend(table: PaperTable, inputs: Inputs, results: Sequence[Result]) -> tup
     if table.spec["layout"] != "stacked":
         legend.append("publ.: as the paper reports; meas.: measured here.")
     legend.append("Bold: the best of the column as printed, published and measured apart.")
-    if any(figure.inference and figure.inference.p is not None for figure in table.figures):
-        legend.append(STAR)
+    tested = [f.inference for f in table.figures if f.inference and f.inference.p is not None]
+    if tested:
+        legend.append(STAR if any(one.methods for one in tested) else NO_STAR)
     if any(row.model not in ("", OURS) and any(row.runs.values()) for row in table.rows):
         legend.append(COMMON)
     for of_kind in _kinds(results):

@@ -6,6 +6,7 @@ from reports.make.report import PaperTable, Part
 from reports.make.results.costs import read_costs
 from reports.make.results.cross import read_cross
 from reports.make.results.speed import read_speed
+from reports.make.tables.agreement import agreed, agreement_data, agreement_sheet
 from reports.make.tables.captions import caption
 from reports.make.tables.comparison import compared, comparison_data, comparison_sheet
 from reports.make.tables.cost import cost_data, cost_sheet
@@ -43,6 +44,8 @@ def parts(inputs: Inputs, tables: Sequence[PaperTable]) -> Iterator[Part]:
         yield Part(recipes_sheet(shown), (), recipes_data(shown))
     if rows := compared(tables, inputs):
         yield _whole(comparison_sheet(inputs, rows), comparison_data(rows))
+        if settled := agreed(rows, inputs):
+            yield _whole(agreement_sheet(inputs, settled), agreement_data(settled))
     if protocol_pairs := pairs(inputs):
         yield _whole(protocols_sheet(inputs, protocol_pairs), protocols_data(protocol_pairs))
     if cross := read_cross(inputs.root, inputs.params, inputs.ordered):

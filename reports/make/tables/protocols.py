@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.make.report import LEVEL, Difference
+from reports.make.report import Difference
 from reports.make.results.metrics import ImageResult, Result, VolumeResult
 from reports.make.results.scores import mean_and_std
-from reports.make.tables.captions import runs_caption
+from reports.make.tables.captions import METHODS, MODELS, runs_caption
 from reports.make.tables.inputs import Inputs
 from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.sheet import Block, Line, Sheet, SheetCell, Span, plain
-from reports.make.typeset.words import bracketed, number, probability, signed
+from reports.make.typeset.words import DASH, bracketed, number, probability, signed
 
 IMAGE_METRICS = {
     "miou": "Pooled mIoU, training size",
@@ -28,12 +28,15 @@ NOTES = (
     "on volumes by the training loss, or on a held-out sixth of the training cases. So a paper "
     "protocol's figure on images is one of selection on the test set.",
     "Intervals: 95% bootstrap over the test images or cases, the difference's over the same "
-    "resamples of both; p: paired permutation test of the difference. They say nothing of the "
-    "randomness of training. A star: p < 0.05, not corrected for the number of rows.",
+    "resamples of both. p, not corrected for the number of rows, is of the difference.",
+    MODELS,
+    f"{METHODS} The difference's interval is that of the same test.",
 )
 
 
-UNKNOWN = Difference((None, None), (None, None), None, None, None)  # without statistics
+UNKNOWN = Difference(
+    (None, None), (None, None), None, None, None, methods=False
+)  # without statistics
 
 
 @dataclass(frozen=True)
@@ -99,21 +102,22 @@ def protocols_sheet(inputs: Inputs, rows: Sequence[Pair]) -> Sheet:
             signed(pair.difference),
             bracketed(inferred.low, inferred.high, sign=True),
         )
-        star = inferred.p is not None and inferred.p < LEVEL
-        cells = (*plain(texts), SheetCell(probability(inferred.p), star=star))
+        p = SheetCell(probability(inferred.p), star=inferred.significant)
+        of = "methods" if inferred.methods else "models"
+        cells = (*plain(texts), p, SheetCell(DASH if inferred.p is None else of))
         title = f"{inputs.dataset_at_size(first_result)}: {first_result.run.cell}"
         blocks.setdefault(title, []).append(Line(cells))
     results = [result for pair in rows for result in (*pair.paper, *pair.sound)]
     return Sheet(
         name="protocols",
         caption=runs_caption(inputs, "Paper protocol against sound protocol", NOTES, results),
-        head=("Metric", *(("Figure", "95% interval") * 3), "p"),
+        head=("Metric", *(("Figure", "95% interval") * 3), "p", "of"),
         blocks=tuple(Block(title, tuple(lines), whole=True) for title, lines in blocks.items()),
         spans=(
             (
                 Span("Paper protocol", 2, 3),
                 Span("Sound protocol", 4, 5),
-                Span("Sound minus paper", 6, 8),
+                Span("Sound minus paper", 6, 9),
             ),
         ),
     )
@@ -136,6 +140,7 @@ def protocols_data(rows: Sequence[Pair]) -> Tidy:
             "difference_low": inferred.low,
             "difference_high": inferred.high,
             "p": inferred.p,
+            "p_of": None if inferred.p is None else "methods" if inferred.methods else "models",
             "seeds": " ".join(str(result.run.seed) for result in pair.paper),
             "metrics_files": ";".join(result.path for result in (*pair.paper, *pair.sound)),
         }

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reports.make.main_comparison import MAIN
 from reports.make.report import OURS, Figure, PaperTable, Row
 from reports.make.results.metrics import VolumeResult
 from reports.make.tables.captions import image_legend, runs_caption, volume_legend
@@ -99,8 +100,8 @@ def reproductions_sheet(inputs: Inputs, entries: Sequence[Reproduction]) -> Shee
     if doubtful:
         reasons = dict.fromkeys(entry.text for entry in doubtful)
         notes.append(
-            f"Others' figures are unverified ({'; '.join(reasons)}): we could not check them, they "
-            "are given for orientation alone."
+            f"Others' figures are unverified ({'; '.join(reasons)}): nobody here measured them, "
+            "and they are given for orientation alone."
         )
     protocols = {result.run.protocol for result in results}
     kinds = {isinstance(result, VolumeResult) for result in results}
@@ -119,9 +120,10 @@ def reproductions_sheet(inputs: Inputs, entries: Sequence[Reproduction]) -> Shee
 
 
 def _model(entry: Reproduction) -> str:
-    """The name of a model other than VM-UNet, before the dataset's."""
+    """The name of a row other than VM-UNet's main one, before the dataset's."""
     row = entry.rows["paper"]
-    return "" if row.model == OURS else f"{row.label}: "
+    main = row.model == OURS and entry.published_row.partition(".")[0] in MAIN
+    return "" if main else f"{row.label}: "
 
 
 def _range(entry: Reproduction) -> str:

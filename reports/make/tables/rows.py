@@ -56,7 +56,6 @@ class Assembler:
             main = "base" if of_volumes else self.params.grid.main_cell
             inferences = statistics.inferences(
                 rows=[self.inputs.of(row.runs.get(dataset, [])) for row in rows],
-                published=[self._published(row.published).get(dataset, {}) for row in rows],
                 base=self._runs_of(base_view, main, "paper"),
                 scales=scales,
             )

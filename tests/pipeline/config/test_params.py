@@ -71,6 +71,7 @@ def test_the_grid_has_twelve_cells_a_dataset_under_the_paper_protocol(root: Path
         switch_profile(profile, root=root)
         params = load_params(root)
         grid = [run for run in runs(params) if run.cell not in params.grid.rivals]
+        grid = [run for run in grid if run.seed in params.grid.seeds]
         for dataset in ("isic17", "isic18"):
             of_dataset = [r for r in grid if r.view.startswith(dataset) and r.protocol == "paper"]
             assert len(of_dataset) == 12
@@ -99,6 +100,18 @@ def test_another_model_has_none_of_vmunets_settings() -> None:
 def test_every_other_model_has_a_cell_from_scratch() -> None:
     cells = load_params(demo_root()).cells.values()
     assert {cell.model for cell in cells if cell.init == "none"} == set(MODELS)
+
+
+def test_the_paper_profile_repeats_the_two_cells_that_a_statement_needs(root: Path) -> None:
+    switch_profile("paper", root=root)
+    params = load_params(root)
+    seeds: dict[tuple[str, str], set[int]] = {}
+    for run in runs(params):
+        if run.view in params.grid.ablation_views and run.protocol == "paper":
+            seeds.setdefault((run.view, run.cell), set()).add(run.seed)
+    repeated = {place for place, of in seeds.items() if of == {42, 43, 44}}
+    assert repeated == {(v, c) for v in params.grid.ablation_views for c in ("base", "scratch")}
+    assert all(of == {42} for place, of in seeds.items() if place not in repeated)
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -237,6 +250,15 @@ def test_a_run_names_its_places() -> None:
             r"base-sound-42 is declared twice",
         ),
         (lambda c: c["grid"].update(seeds=[1, 1]), r"isic17-64-base-paper-1 is declared twice"),
+        (
+            lambda c: c["grid"].update(repeats={"cells": ["base"], "seeds": [42, 43]}),
+            r"isic17-64-base-paper-42 is declared twice",
+        ),
+        (
+            lambda c: c["grid"].update(repeats={"cells": ["bass"], "seeds": [43]}),
+            r"grid.repeats.cells: unknown cell 'bass'",
+        ),
+        (lambda c: c["grid"].pop("repeats"), r"grid.repeats"),
         (lambda c: c["grid"]["size_views"].append("isic17-64"), r"base-paper-42 is declared twice"),
         (
             lambda c: c["grid"].update(protocols=["sound"], sound_cells=[]),

@@ -1,12 +1,14 @@
 """Tables that the paper does not have: stars, cost, comparison, protocols, reproductions."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from reports.make.report import Inference
 from reports.make.results.statistics import Statistics
+from reports.make.results.views import load_yaml
 from reports.make.tables.writing import make_tables
 from tests.helpers.tables import (
     ORGANS,
@@ -38,19 +40,22 @@ def everything(root, seeds=(42,)):
 
 
 def test_a_star_marks_a_significant_figure_and_a_note_explains_it(root):
-    params, runs, folder = everything(root)
+    params = make_params(volumes=(64,))
+    runs = all_runs(params, seeds=(1, 2, 3))
+    write_metrics(root, params, runs)
+    folder = made(root, params, runs, MadeUpStatistics())
     tex = (folder / "table1.tex").read_text()
     assert r"VM-UNet (from scratch) & none & 77.59 & \textbf{70.40}" not in tex
-    assert r"VM-UNet (from scratch) & none & 77.59 & 70.40\rlap{*} & 87.38 & 82.63\rlap{*}" in tex
+    assert r"from scratch) & none & 77.59 & 71.20\,$\pm$\,0.40\rlap{*} & 87.38 & 83.18" in tex
     assert tex.count(r"\rlap{*}") == 2 * 5  # of both datasets, by metric
-    for words in ("paired permutation test", "Holm", "not of the randomness of training"):
+    for words in ("Welch's t test", "Holm", "three seeds or more"):
         assert words in tex
     row = next(row for row in rows_of(folder, "table1") if row["cell"] == "scratch")
     assert row["p_miou"] == "0.0123"
     assert float(row["low_miou"]) == pytest.approx(float(row["measured_miou"]) - 2.5)
     # Without tests there is neither star nor note.
     make_tables(root, params, runs)
-    assert "permutation" not in (folder / "table1.tex").read_text()
+    assert "Welch" not in (folder / "table1.tex").read_text()
     assert r"\rlap" not in (folder / "table1.tex").read_text()
 
 
@@ -69,24 +74,25 @@ def test_every_measured_row_is_compared_once(root):
     measured = 100 * made_up(Run("isic17-64", "base", "paper", 42))["miou"]
     assert float(base["difference"]) == pytest.approx(measured - 80.23, abs=1e-4)
     assert float(base["difference_low"]) == pytest.approx(measured - 2.5 - 80.23, abs=1e-4)
-    assert base["verdict"] == "below"
+    assert "verdict" not in base  # image intervals judge no published value
+    assert {(row["p_of"], row["p"] != "") for row in rows} == {("models", True), ("", False)}
     tex = (folder / "comparison.tex").read_text()
     assert r"Initial weights VMamba-T & III & 78.85 &" in tex
-    assert r"0.012\rlap{*} \\" in tex
+    assert r"0.012 & models \\" in tex  # no star: one seed
     assert r"\textbf{ISIC17 (phantoms), mIoU (\%)}" in tex
     assert r"\textbf{Synapse (phantoms), HD95 (voxels)}" in tex
-    for words in ("Where width, epochs or data", "95\\% bootstrap", "randomness of training"):
+    for words in ("cannot say whether", "95\\% bootstrap", "best of an unknown number of runs"):
         assert words in tex
 
 
 def test_the_largest_p_of_several_tables_is_shown(root):
     class TwoFamilies(MadeUpStatistics):
-        def inferences(self, rows, published, base, scales):
+        def inferences(self, rows, base, scales):
             p = 0.01 * len(scales)  # Table I has five metrics, the others two
-            inferences = super().inferences(rows, published, base, scales)
+            inferences = super().inferences(rows, base, scales)
             for inferred in inferences:
                 for metric, one in inferred.items():
-                    inferred[metric] = Inference(one.low, one.high, one.p and p, one.verdict)
+                    inferred[metric] = Inference(one.low, one.high, one.p and p, one.methods)
             return inferences
 
     params = make_params()
@@ -107,7 +113,7 @@ def test_without_statistics_the_comparison_has_dashes(root):
     tex = (folder / "comparison.tex").read_text()
     assert r"80.23 & 70.00 & -- & $-$10.23 & -- & -- & -- \\" in tex
     row = rows_of(folder, "comparison")[0]
-    assert row["low"] == row["verdict"] == row["p"] == ""
+    assert row["low"] == row["p_of"] == row["p"] == ""
 
 
 def test_the_protocols_are_compared_on_the_seeds_of_both(root):
@@ -146,7 +152,7 @@ def test_the_protocols_are_compared_on_the_seeds_of_both(root):
     volumes = 100 * sum(made_up_organs(Run("v", "base", "sound", s))[0]["dsc"] for s in (1, 2)) / 2
     assert float(rows[-1]["sound"]) == pytest.approx(volumes, abs=1e-4)
     tex = (folder / "protocols.tex").read_text()
-    assert r"\textless{}0.001\rlap{*} \\" in tex
+    assert r"\textless{}0.001 & models \\" in tex  # two seeds
     assert "selection on the test set" in tex
     assert "not corrected" in tex
 
@@ -227,18 +233,24 @@ def test_a_file_that_holds_no_speed_is_named(root, text):
 def test_reproductions_of_others_are_marked_as_unverified(root):
     _, _, folder = everything(root)
     rows = rows_of(folder, "reproductions")
-    assert [(r["dataset"], r["metric"], r["published"]) for r in rows][:3] == [
+    assert [(r["dataset"], r["metric"], r["published"]) for r in rows][:5] == [
         ("isic18", "miou", "81.35"),
+        ("isic18", "miou", "81.05"),
         ("synapse", "dsc", "81.08"),
+        ("isic18", "miou", "77.86"),
         ("isic17", "dsc", "86.99"),
     ]
     assert {r["verified"] for r in rows} == {"False"}
     measured = 100 * made_up(Run("isic18-64", "base", "sound", 42))["miou"]
     assert float(rows[0]["sound_measured"]) == pytest.approx(measured, abs=1e-4)
     tex = (folder / "reproductions.tex").read_text()
-    assert r"ISIC18 (phantoms), mIoU & 81.35 & 79.2--80.4 & 71.00 & {[}68.50, 73.00] &" in tex
+    assert r"ISIC18 (phantoms), mIoU & 81.35 & 78.0--80.4 & 71.00 & {[}68.50, 73.00] &" in tex
     assert r"UNet: ISIC17 (phantoms), DSC & 86.99 & 84.0 & -- & --" in tex
-    assert "Others' figures are unverified (users of the published code report;" in tex
+    assert "Others' figures are unverified (VM-UNet on ISIC18: users of the published code" in tex
+    entries = load_yaml(root / "reports/published.yaml")["reproductions"]
+    of_vmunet = [entry["text"] for entry in entries if "VM-UNet" in entry["text"]]
+    for number in (3, 22, 45, 47, 74, 85, 95, 102):
+        assert re.search(rf"\b{number}\b", " ".join(of_vmunet)), number
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,18 @@ def test_every_comparison_is_the_one_described(tmp_path, masks):
     assert again.sound == scored.sound
 
 
+def test_a_patients_images_are_one_unit_of_the_intervals(tmp_path, masks):
+    folder = write_arrays(tmp_path, masks)
+    alone = score_run(BrightIsLesion(), folder, batch_size=3, resamples=200)
+    (folder / "test/groups.txt").write_text("p1\np1\np1\np2\np2\n")
+    grouped = score_run(BrightIsLesion(), folder, batch_size=3, resamples=200)
+    assert [row["patient"] for row in grouped.per_image] == ["p1"] * 3 + ["p2"] * 2
+    assert "patient" not in alone.per_image[0]
+    one, other = (of.sound["native_size"] for of in (alone, grouped))
+    assert one["mean_dice"] == other["mean_dice"]
+    assert one["intervals"]["mean_dice"] != other["intervals"]["mean_dice"]
+
+
 def test_empty_masks_are_counted_and_undefined_is_null(tmp_path):
     folder = write_arrays(tmp_path, [np.zeros((40, 50), np.uint8), np.zeros((32, 32), np.uint8)])
     scored = score_run(BrightIsLesion(), folder, batch_size=2, resamples=100)

@@ -13,11 +13,12 @@ from vmunet.errors import InputError
 from vmunet.evaluation.metrics import (
     PER_IMAGE,
     POOLED,
-    bootstrap_intervals,
     confusion_counts,
+    interval,
     mean_scores,
     per_image_scores,
     pooled_scores,
+    resampled_scores,
     thresholded_jaccard,
 )
 from vmunet.evaluation.volume_metrics import dice_hd95, mean_volume_scores, volume_scores
@@ -31,6 +32,10 @@ mask_pairs = masks.flatmap(
     lambda first: st.tuples(st.just(first), hnp.arrays(bool, st.just(first.shape)))
 )
 quick = settings(max_examples=60, deadline=None)
+
+
+def bootstrap_intervals(counts, resamples, seed=0):
+    return {k: interval(v) for k, v in resampled_scores(counts, resamples, seed).items()}
 
 
 def blobs(images=40, seed=0):

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vmunet.errors import InputError
+from vmunet.evaluation.few_units import FEW
 from vmunet.evaluation.metrics import (
-    bootstrap_intervals,
+    interval,
     mean_scores,
     per_image_scores,
     pooled_scores,
+    resampled_scores,
 )
 from vmunet.evaluation.samples import MEAN, CaseSample, ImageSample
 from vmunet.evaluation.statistics import (
@@ -24,7 +26,6 @@ from vmunet.evaluation.statistics import (
     intervals,
     paired,
     permutation_p,
-    verdict,
 )
 
 quick = settings(max_examples=40, deadline=None)
@@ -68,9 +69,11 @@ def test_scores_are_means_over_the_seeds():
     assert scores == pytest.approx({k: np.mean([one[k] for one in each]) for k in each[0]})
 
 
-def test_intervals_of_one_seed_are_those_of_the_metrics_file():
-    image_counts = counts(24)
-    assert intervals(ImageSample(image_counts), 2500) == bootstrap_intervals(image_counts[0], 2500)
+def test_intervals_of_one_seed_are_those_of_its_resamples():
+    image_counts = counts(FEW)
+    resampled = resampled_scores(image_counts[0], 2500)
+    expected = {name: interval(values) for name, values in resampled.items()}
+    assert intervals(ImageSample(image_counts), 2500) == expected
 
 
 @quick
@@ -306,7 +309,7 @@ def test_undefined_scores_have_no_p():
     assert math.isnan(paired(ImageSample(a), ImageSample(a), 50)["mean_sen"].difference)
 
 
-# Holm and verdicts -------------------------------------------------------------------------
+# Holm              -------------------------------------------------------------------------
 
 p_values = st.lists(st.none() | st.floats(0, 1), max_size=8)
 
@@ -338,9 +341,3 @@ def test_holm_example():
     )
     assert holm([]) == []
     assert holm([None]) == [None]
-
-
-def test_verdicts_name_the_place_of_the_interval():
-    assert verdict(70, 80, 75) == verdict(70, 80, 70) == verdict(70, 80, 80) == "inside"
-    assert verdict(70, 80, 69.99) == "above"
-    assert verdict(70, 80, 80.01) == "below"
