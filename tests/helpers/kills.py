@@ -76,8 +76,15 @@ TIMED = ("all.tex", "runs.csv")  # tables with a run's seconds, or its number in
 RECORDING = "Updating lock file"
 # A kill comes after a text was printed so many times, and then within so many seconds.
 MOMENTS = {
-    "dvc": [("", 1, 4.0), ("> ", 1, 3.0), ("> ", 2, 4.0), ("> ", 2, 4.0), (RECORDING, 2, 1.0)],
-    "vmunet": [("", 1, 6.0), ("stages to run", 1, 6.0), (" done in ", 1, 4.0)],
+    "dvc": [
+        ("", 1, 4.0),
+        *[("> ", 2, 8.0), ("> ", 2, 8.0), ("> ", 3, 8.0)],  # the first is the stage `code`
+        *[(RECORDING, 2, 1.0), (RECORDING, 3, 1.0)],
+    ],
+    "vmunet": [
+        ("", 1, 6.0),
+        *[("stages to run", 1, 8.0), (" done in ", 1, 6.0), (" done in ", 2, 6.0)],
+    ],
 }
 LAST_START = 300.0  # s
 
