@@ -63,6 +63,7 @@ PROFILE: dict[str, Any] = {
         "volume_protocols": [],
         "volume_rivals": [],
         "seeds": [42],
+        "repeats": {"cells": [], "seeds": []},
         "cross": {},
         "profiled": [],
     },
