@@ -12,8 +12,10 @@ from reports.make.results.metrics import (
     SCORES,
     SOURCES,
     VOLUME_SOURCES,
+    check_epochs,
     load_metrics,
     metrics_path,
+    recorded_epochs,
     score_again,
 )
 from reports.make.results.units import RunUnits, read_units, sample
@@ -95,17 +97,21 @@ def compare(
     """Compare the runs of two cells, each one run or several seeds, on the same test images.
 
     Raises:
-        InputError: a run's files are missing, foreign, or of other test images.
+        InputError: a run's files are missing, foreign, or of other test images, or seeds of a cell
+            were trained for different epochs.
     """
     first: RunUnits | None = None
     sides: list[list[RunUnits]] = []
     data: Mapping[str, Any] = {}
+    trainings: list[tuple[Run, str, int | None]] = []
     for runs in (a_runs, b_runs):
         sides.append([])
         for run in runs:
-            units, data = _read(root, params, run)
+            units, data, epochs = _read(root, params, run)
+            trainings.append((run, metrics_path(run, params), epochs))
             first = first or units
             sides[-1].append(units.in_order_of(first))
+    check_epochs(trainings)
     a, b = sides
     volumes = "test_slices" in data
     lines = _lines(a, b, volumes)
@@ -121,13 +127,16 @@ def compare(
     )
 
 
-def _read(root: Path, params: "Params", run: "Run") -> tuple[RunUnits, Mapping[str, Any]]:
-    """The run's results by unit, and the block `data` of its metrics file."""
+def _read(
+    root: Path, params: "Params", run: "Run"
+) -> tuple[RunUnits, Mapping[str, Any], int | None]:
+    """The run's results by unit, the block `data` of its metrics file, and its epochs."""
     content, path = load_metrics(root, run, params), metrics_path(run, params)
     with trusted(path, SCORES, score_again(run)):
         data = content["data"]
         data["source"], data["n_test"]
-    return read_units(root, run, path, data), data
+        epochs = recorded_epochs(content)
+    return read_units(root, run, path, data), data, epochs
 
 
 def _lines(a: Sequence[RunUnits], b: Sequence[RunUnits], volumes: bool) -> list[ScoreLine]:

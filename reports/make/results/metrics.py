@@ -107,23 +107,35 @@ def read_results(
                     f"{other.data[name]!r} in {other.path} of the same view; train and evaluate "
                     "both from the same data"
                 )
-    _check_epochs(results)
+    check_epochs((result.run, result.path, result.epochs) for result in results)
     return results
 
 
-def _check_epochs(results: Iterable[Result]) -> None:
-    """The seeds of one cell are repetitions: a mean of trainings of other lengths is of nothing."""
-    first: dict[tuple[str, str, str], Result] = {}
-    for result in results:
-        if result.epochs is None:
+def recorded_epochs(content: Mapping[str, Any]) -> int | None:
+    """The epochs of the whole training; None in a file of an earlier version, without a history."""
+    return len(content["history"]["epoch"]) if "history" in content else None
+
+
+def check_epochs(trainings: Iterable[tuple["Run", str, int | None]]) -> None:
+    """Refuse seeds of one cell that were trained for different epochs: they repeat nothing.
+
+    Args:
+        trainings: runs with their metrics files and epochs.
+
+    Raises:
+        InputError: two seeds have different epochs.
+    """
+    first: dict[tuple[str, str, str], tuple[str, int]] = {}
+    for run, path, epochs in trainings:
+        if epochs is None:
             continue
-        run = result.run
-        other = first.setdefault((run.view, run.cell, run.protocol), result)
-        if result.epochs != other.epochs:
+        place = (run.view, run.cell, run.protocol)
+        other, expected = first.setdefault(place, (path, epochs))
+        if epochs != expected:
             raise InputError(
-                f"{result.path}: trained for {result.epochs} epochs, but {other.path}, another "
-                f"seed of the same cell, for {other.epochs}; {score_again(run)}, which trains it "
-                "again if the profile's epochs have changed"
+                f"{path}: trained for {epochs} epochs, but {other}, another seed of the same cell, "
+                f"for {expected}; {score_again(run)}, which trains it again if the profile's "
+                "epochs have changed"
             )
 
 
@@ -176,7 +188,7 @@ def _read(root: Path, run: "Run", metrics: Iterable[str], params: "Params") -> R
         for name in SAID_OF_VOLUMES if volumes else SAID:
             data[name]  # a field that a caption needs: if it is missing, the error names this file
         scores = {name: float(paper[name]) for name in metrics}
-        epochs = len(content["history"]["epoch"]) if "history" in content else None
+        epochs = recorded_epochs(content)
         shared = (run, path, view.dataset, view.size, data, content["checkpoint"], epochs, scores)
         if not volumes:
             return ImageResult(*shared, image_scores(sound))

@@ -162,7 +162,7 @@ def agreement_sheet(inputs: Inputs, rows: Sequence[Agreed]) -> Sheet:
         name="agreement",
         caption=runs_caption(
             inputs,
-            "Are the paper's figures reproduced?",
+            "Agreement with the paper over the seeds",
             (*NOTES, f"Margin: {reason}"),
             results,
         ),

@@ -1,5 +1,6 @@
 """`vmunet compare`: its output, the names that it accepts, and its errors."""
 
+import json
 import re
 import shutil
 
@@ -246,6 +247,18 @@ def test_one_seed_is_left_where_the_other_has_no_scores(changed, capsys):
     text = output(capsys, "base", "scratch", "--view", "isic17-64")
     assert "A  base, seeds 42, 43, 44\nB  scratch, seeds 42, 44\n" in text
     assert "Not compared, because not scored yet: isic17-64-scratch-paper-43;" in text
+
+
+def test_seeds_of_different_epochs_are_no_repetition(changed, capsys):
+    params = load_params()
+    for run in runs(params):
+        if (run.view, run.cell, run.protocol) == ("isic17-64", "scratch", "paper"):
+            path = metrics_file(changed, params, run)
+            content = json.loads(path.read_text())
+            content["history"] = {"epoch": list(range(12 if run.seed == 42 else 3))}
+            path.write_text(json.dumps(content))
+    message = error(capsys, "base", "scratch", "--view", "isic17-64")
+    assert "scratch/paper/43/metrics.json: trained for 3 epochs, but" in message
 
 
 @pytest.mark.parametrize(
