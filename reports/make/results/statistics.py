@@ -93,13 +93,13 @@ class Statistics:
             comparison, name = "paper_dice", MEAN
         else:
             comparison, name = ("native_size" if metric == "mean_dice" else "paper"), metric
-        models = [self.measured(runs, comparison) for runs in (first, second)]
+        one, other = self.measured(first, comparison), self.measured(second, comparison)
         key = (_key(first, comparison), _key(second, comparison))
         if key not in self._paired:
-            self._paired[key] = paired(*(model.sample for model in models))
+            self._paired[key] = paired(one.sample, other.sample)
         of = self._paired[key][name]
-        ends = [tuple(_scaled(end, 100) for end in model.intervals[name]) for model in models]
         low, high, p = _scaled(of.low, 100), _scaled(of.high, 100), _scaled(of.p, 1)
+        ends = _in_percent(one.intervals[name]), _in_percent(other.intervals[name])
         return Difference(*ends, low, high, p, of.methods)
 
     def measured(self, results: Sequence[Result], comparison: str) -> Measured:
@@ -154,6 +154,10 @@ def _place(result: Result, metric: str) -> tuple[str, str]:
 
 def _key(results: Sequence[Result], comparison: str) -> Key:
     return tuple(result.path for result in results), comparison
+
+
+def _in_percent(ends: tuple[float, float]) -> tuple[float | None, float | None]:
+    return _scaled(ends[0], 100), _scaled(ends[1], 100)
 
 
 def _scaled(value: float, scale: float) -> float | None:
