@@ -24,12 +24,18 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("vmunet", "pipeline", "stages", "reports")
 FOLDER = Path(".fingerprints")
 MODELS = "models"  # the folder in it with the fingerprint of each cell's model
-# Packages and modules that no output of a stage depends on: the logging to MLflow, the exit status
-# of a stage that fails, this module, and the list of the models' names and modules.
+# Packages and modules that no output of a stage depends on: the logging to MLflow, the end of a
+# stage that fails, the repair of DVC's records and what these import, this module, and the list of
+# the models' names and modules.
 WITHOUT_RESULT = (
     "pipeline.tracking",
     "pipeline.stage",
+    "pipeline.repair",
+    "pipeline.install",
+    "pipeline.owners",
+    "pipeline.passwords",
     "pipeline.fingerprint",
+    "vmunet.utf8",
     "vmunet.models.places",
 )
 

@@ -338,6 +338,7 @@ def test_a_mistake_in_params_is_one_line(project: Path) -> None:
     assert output.count("\n") == 1
 
 
+@pytest.mark.slow  # tests/test_kills.py kills at random moments, and tests/stages at each epoch
 def test_a_killed_run_ends_with_the_same_bits(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

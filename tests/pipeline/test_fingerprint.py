@@ -209,7 +209,12 @@ def test_the_modules_without_a_result_are_few_and_exist() -> None:
     without = (
         "pipeline.tracking",
         "pipeline.stage",
+        "pipeline.repair",
+        "pipeline.install",
+        "pipeline.owners",
+        "pipeline.passwords",
         "pipeline.fingerprint",
+        "vmunet.utf8",
         "vmunet.models.places",
     )
     assert without == WITHOUT_RESULT
@@ -319,7 +324,7 @@ def test_an_edit_of_the_sweep_changes_no_stage(copy: Path, stages_after) -> None
 
 
 def test_words_of_params_errors_change_no_stage(copy: Path, before: dict[str, str]) -> None:
-    path = copy / "pipeline/config/params.py"
+    path = copy / "pipeline/config/yaml_file.py"
     content = path.read_text()
     path.write_text(content.replace("no such file; run from", "there is no such file; run from"))
     assert path.read_text() != content
