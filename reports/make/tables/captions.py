@@ -258,7 +258,8 @@ def volume_legend(protocols: Collection[str]) -> list[str]:
     if "paper" in protocols:
         legend.append(
             "On volumes, the paper protocol repeats the published code, which chooses the epoch "
-            "with the lowest training loss."
+            "with the lowest training loss (the mean over batches, the smaller last one counting "
+            "as much as the others)."
         )
     if "sound" in protocols:
         legend.append(
