@@ -56,6 +56,7 @@ def caption(table: PaperTable, inputs: Inputs) -> Caption:
         notes=(
             *_columns(table),
             *table.spec["notes"],
+            *_splits(inputs, results),
             *resizing(results, datasets),
             *_micro_batches(results),
         ),
@@ -77,9 +78,24 @@ def runs_caption(
         title=title,
         text=_text(inputs, results, own),
         origins=origins(results, datasets),
-        notes=(*notes, *resizing(results, datasets), *_micro_batches(results)),
+        notes=(
+            *notes,
+            *_splits(inputs, results),
+            *resizing(results, datasets),
+            *_micro_batches(results),
+        ),
         legend=_settings(inputs, results),
     )
+
+
+def _splits(inputs: Inputs, results: Sequence[Result]) -> list[str]:
+    """Whether the images' split is the published one, where all of them are there."""
+    sources = {(result.dataset, result.data["source"]) for result in results}
+    return [
+        f"{inputs.names[dataset]}: {said['text']}"
+        for dataset, said in inputs.splits.items()
+        if (dataset, said["source"]) in sources
+    ]
 
 
 def _order(result: Result) -> tuple[str, int, str]:
