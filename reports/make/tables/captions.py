@@ -269,7 +269,8 @@ def volume_legend(protocols: Collection[str]) -> list[str]:
         "that is predicted but absent counts as DSC 100 and HD95 0, one that is missed or absent "
         "in both as DSC 0 and HD95 0, which flatters the distance.",
         "Measured HD95 is in voxels, as the published code computes it, where the paper's text "
-        "says mm.",
+        "says mm: the 95th percentile over both directions' distances (medpy). MONAI's HD95 is "
+        "another definition, the larger of the two directions', and does not compare.",
     ]
     if "paper" in protocols:
         legend.append(

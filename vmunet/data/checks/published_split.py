@@ -18,8 +18,8 @@ from vmunet.data.checks.printed import Printed, lesion_share
 from vmunet.data.isic.official import DATASETS
 
 WHOLE = ("file", "http", "prepared")  # the sources of all images of a dataset
-# Of the real ISIC 2017, reducing the images to 128 px or enlarging them to 512 px moves the means by
-# up to 0.14, because levels are rounded.
+# Of the real ISIC 2017, reducing the images to 128 px or enlarging them to 512 px moves the means
+# by up to 0.14, because levels are rounded.
 NEAR = 0.5  # gray levels
 NEAR_SHARE = 0.001  # of the pixels: resizing and thresholding masks moves their share
 
