@@ -11,6 +11,7 @@ table1 to table6: the paper's tables, with published and measured values; table5
     FLOPs, speed.
 models: the same cost of the models of Tables I and II; recipes: how their authors train them.
 comparison: every measured row with its interval, difference and test.
+confusion: the confusion matrices behind Table I, published and measured.
 agreement: whether runs with the paper's settings reach its figures, from three seeds on.
 protocols: the paper protocol against the sound one.
 cross: models on the other dataset's images, if the grid has such tests.

@@ -101,7 +101,7 @@ def datasets(
             return PatchDataset(volumes, patch, protocol, seed, settings)
         return TileDataset(volumes, patch)
 
-    if protocol.volume_selection == "training_loss":
+    if protocol.volume_selection == "batch_losses":
         return samples(cases, True), None
     kept, held = held_out(cases, fraction=1 / 6)  # 3 of Synapse's 18
     return samples([cases[i] for i in kept], True), samples([cases[i] for i in held], False)

@@ -36,8 +36,10 @@ class Protocol:
             rest by whole degrees in -20..19, as the published code does; `small_angles` rotates
             half of the slices by -20..20 degrees. A mirrored body has its left kidney on the
             right, and the two are classes of their own.
-        volume_selection: the epoch with the lowest `training_loss`, or the lowest loss on
-            `held_out` cases, a sixth of those that train.
+        volume_selection: the epoch with the lowest mean of its training `batch_losses`, each of
+            which counts the same however few samples the last batch has (3 of 2,211 slices are 1
+            of 70 batches), as in the published code; or the lowest loss on `held_out` cases, a
+            sixth of those that train.
     """
 
     name: Literal["paper", "sound"]
@@ -51,7 +53,7 @@ class Protocol:
     selection: Literal["test", "held_out"]
     slice_resize: Literal["cubic", "area"]
     slice_turns: Literal["quarter_turns", "small_angles"]
-    volume_selection: Literal["training_loss", "held_out"]
+    volume_selection: Literal["batch_losses", "held_out"]
 
 
 PAPER = Protocol(
@@ -66,7 +68,7 @@ PAPER = Protocol(
     selection="test",
     slice_resize="cubic",
     slice_turns="quarter_turns",
-    volume_selection="training_loss",
+    volume_selection="batch_losses",
 )
 
 SOUND = Protocol(

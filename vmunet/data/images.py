@@ -200,17 +200,28 @@ def _by_palette(
     return Plane(indices, header.bits, True, colours)
 
 
-def read_mask(path: Path) -> tuple[Array8, bool]:
+def read_mask(path: Path, soft: bool = False) -> tuple[Array8, bool]:
     """A mask of one class as uint8 (height, width) of 0 and 255, and whether the file had another
     form.
 
     An empty mask is allowed. The values 0 and 1 are accepted.
 
+    Args:
+        soft: accept 8 bits of gray, 255 times the lesion's share of a pixel, as they are.
+
     Raises:
         InputError: as `read_plane`, or the file holds other values.
     """
     plane = read_plane(path, 1)
+    if soft and plane.numbers.dtype == np.uint8 and not plane.colours and is_soft(plane.numbers):
+        return plane.numbers, plane.rewritten
     return binary(path, plane), plane.rewritten or 1 in _values(plane.numbers)
+
+
+def is_soft(mask: Array8) -> bool:
+    """Whether a mask's levels are more than 0 and 255, and not the numbers 0 and 1."""
+    values = _values(mask)
+    return not (values <= {0, 255} or values <= {0, 1})
 
 
 def binary(path: Path, plane: Plane) -> Array8:

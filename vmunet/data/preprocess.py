@@ -27,6 +27,7 @@ SUBSETS = ("train", "test")
 NATIVE_MASKS = "native_masks.zip"
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # an image and its mask
 FIXED_DATE = (2017, 1, 1, 0, 0, 0)  # so that the same masks give the same bytes
+LESION = 128  # the lowest of the levels 0..255 that is >= 0.5
 KEPT = ("dataset", "source", "n_train", "n_test", "native_min", "native_max", "empty_masks")
 
 
@@ -46,9 +47,11 @@ def write_arrays(
         InputError: `raw` is missing or incomplete; `target` is unchanged.
     """
     manifest = _raw_manifest(raw)
+    soft = bool(manifest.get("soft_masks"))
 
     def read(key: str) -> Pair:
-        return read_rgb(_image_path(raw, key))[0], read_mask(raw / "masks" / f"{key}.png")[0]
+        mask, _ = read_mask(raw / "masks" / f"{key}.png", soft)
+        return read_rgb(_image_path(raw, key))[0], mask
 
     with whole_folder(target) as folder:
         for subset in SUBSETS:
@@ -58,6 +61,7 @@ def write_arrays(
         for protocol in protocols:
             facts = {"view": view, "size": size, "protocol": protocol.name}
             facts |= {name: manifest[name] for name in KEPT} | {"archives": manifest["archives"]}
+            facts |= {"soft_masks": manifest["soft_masks"]} if soft else {}
             text = json.dumps(facts, indent=1) + "\n"
             (folder / protocol.name / "manifest.json").write_text(text)
 
@@ -84,7 +88,7 @@ def write_subset(
         folder, subset: the place to write to.
         ids: the images, in the order of the arrays.
         read: a function from an id to its image, uint8 RGB (height, width, 3), and its mask, uint8
-            (height, width).
+            (height, width). Where targets are binary, a soft mask is the lesion at >= 0.5.
         size: side of the square arrays in pixels.
         protocols: each decides how images and masks are resized.
         labels: whether masks hold class numbers; they take the nearest pixel in every protocol.
@@ -105,7 +109,9 @@ def write_subset(
             resized = resize_image(photograph, size, protocol.resize)
             images[protocol.name][row] = np.rint(resized)
             how = "nearest" if labels else protocol.mask_resize
-            masks[protocol.name][row] = resize_mask(mask, size, how)
+            is_binary = how == "nearest" and not labels
+            target = (mask >= LESION) * np.uint8(255) if is_binary else mask
+            masks[protocol.name][row] = resize_mask(target, size, how)
 
     in_threads(write_row, range(len(ids)), f"preprocessing {subset}")
     for array in (*images.values(), *masks.values()):

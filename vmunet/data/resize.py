@@ -63,7 +63,7 @@ def resize_mask(
     """Resize a mask to a square.
 
     Args:
-        mask: uint8 (height, width), 0 and 255.
+        mask: uint8 (height, width), 0 and 255, or with `bilinear` levels between them.
         size: side of the result in pixels.
         how: `bilinear` gives soft targets (255 times the share, rounded); `nearest` keeps two
             values: it takes the pixel at each target pixel's centre.

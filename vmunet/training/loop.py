@@ -81,8 +81,8 @@ def train(
             the index of each epoch. On a GPU, worker processes that live as long as the run read
             the items, so the epoch must be in shared memory.
         selection_images: the same, but always the same items; the epoch with the lowest mean loss
-            on them is kept. None keeps the epoch with the lowest training loss, as the published
-            Synapse code does.
+            on them is kept. None keeps the epoch with the lowest unweighted mean of its batches'
+            training losses, as the published Synapse code does.
         loss: the loss of a batch's logits and targets.
         state: the file with the state of training. It is read at the start, written after epochs
             and never deleted here.
@@ -146,12 +146,12 @@ def train(
         began = time.monotonic()
         rate = learning_rate(epoch, settings, protocol)
         set_learning_rate(optimizer, rate)
-        train_loss = train_epoch(
+        train_loss, batch_loss = train_epoch(
             choice.step, model, device, batches, seed, epoch, label, progress.parts, group
         )
         if epoch + 1 < settings.epochs:
             batches.load_ahead(epoch + 1)
-        chosen_by, trained_at = train_loss, time.monotonic()
+        chosen_by, trained_at = batch_loss, time.monotonic()
         if selection is not None:
             chosen_by = score(model, selection, selection_loss or loss, settings, device, group)
         if not math.isfinite(chosen_by):
@@ -209,12 +209,15 @@ def train_epoch(
     label: str,
     parts: dict[str, float],
     group: Group = ALONE,
-) -> float:
-    """Make one pass over the training images and return their mean loss.
+) -> tuple[float, float]:
+    """Make one pass over the training images.
 
     Args:
         step: trains the model on a batch.
         parts: the pass is added to its `data` and `step`; see `Progress`.
+
+    Returns:
+        The mean loss of the images, and that of the batches, each of which counts the same.
 
     Raises:
         DivergedError: a loss is not finite.
@@ -245,7 +248,7 @@ def train_epoch(
     for number, value in enumerate(values, 1):
         check_loss(value, label, epoch, number)
     parts["step"] += time.perf_counter() - began - (parts["data"] - waited)
-    return losses.mean(values)
+    return losses.mean(values), math.fsum(values) / len(values)
 
 
 def timed(batches: Iterator[Batch], parts: dict[str, float]) -> Iterator[Batch]:

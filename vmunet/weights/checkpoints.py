@@ -8,7 +8,7 @@ import json
 import os
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ HEADER = "vmunet"  # the entry of a safetensors header that describes the model
 # module of the published VM-UNet.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "vmunet.")
 COUNTERS = ("total_ops", "total_params")  # buffers that thop adds to every module
-# Keys of a state dict in a training's file; the first is taken, so EMA weights come first.
+# Keys of a state dict in a training's file; the first is taken, so EMA weights come first (a
+# reader may put another one before them).
 STATE_DICTS = (
     *("model_ema", "ema", "ema_state_dict", "state_dict_ema", "model_ema_state_dict"),
     *("model", "model_state_dict", "state_dict", "net", "net_state_dict", "network_weights"),
@@ -144,18 +145,21 @@ def published_settings(config: dict[str, Any]) -> dict[str, Any]:
     return SYNAPSE if config["num_classes"] == len(CLASSES) + 1 else ISIC
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path, first: Sequence[str] = ()) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a `.safetensors` or `.pth` file by name, and its text header.
 
     A `.pth` has no header: `TAKEN` then names the state dict that was read. Floating values are
     float32, whatever the file holds. If this project did not write the file, FLOP counters' buffers
     and the prefixes that all names share (PREFIXES) are left out.
 
+    Args:
+        first: keys of state dicts that are taken before STATE_DICTS.
+
     Raises:
         InputError: the file is missing, broken, or a pickle that holds more than tensors, numbers
             and settings.
     """
-    tensors, header = _stored_tensors(path)
+    tensors, header = _stored_tensors(path, first)
     if HEADER not in header:
         tensors = unwrapped(tensors)
     return {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}, header
@@ -176,7 +180,7 @@ def listed(names: Iterable[str]) -> str:
     return f"{len(every)} ({first})" if every else "0"
 
 
-def _stored_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _stored_tensors(path: Path, first: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise InputError(
             f"{path}: no such file; give a .safetensors checkpoint or a .pth of tensors"
@@ -203,20 +207,22 @@ def _stored_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             "more, such as a whole model, may run code: save its state dict by itself, or as "
             "safetensors"
         ) from None
-    tensors, taken = tensors_of(content, path)
+    tensors, taken = tensors_of(content, path, first)
     return tensors, {TAKEN: taken}
 
 
-def tensors_of(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
+def tensors_of(
+    content: Any, path: Path, first: Sequence[str] = ()
+) -> tuple[dict[str, Tensor], str]:
     """The state dict in a loaded `.pth`, and its key, such as `model_ema` or `ema.module`.
 
-    It is the content itself (the key is ''), or lies under the first of STATE_DICTS that holds one,
-    or under another key, if it is the only one.
+    It is the content itself (the key is ''), or lies under the first of `first` and STATE_DICTS
+    that holds one, or under another key, if it is the only one.
 
     Raises:
         InputError: the file holds no state dict, or several under unknown keys.
     """
-    found = _find(content)
+    found = _find(content, (*first, *STATE_DICTS))
     if len(found) == 1:
         (taken, tensors), *_ = found.items()
         return dict(tensors), taken
@@ -227,17 +233,17 @@ def tensors_of(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
     )
 
 
-def _find(content: Any) -> dict[str, dict[str, Tensor]]:
+def _find(content: Any, keys: Sequence[str]) -> dict[str, dict[str, Tensor]]:
     """The state dicts in a dictionary, by their keys; one alone if its key is known."""
     if not isinstance(content, dict) or not content:
         return {}
     if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
         return {"": content}
-    others = [key for key in content if isinstance(key, str) and key not in STATE_DICTS]
-    for key in STATE_DICTS:
-        if inside := _find(content.get(key)):
+    others = [key for key in content if isinstance(key, str) and key not in keys]
+    for key in keys:
+        if inside := _find(content.get(key), keys):
             return {f"{key}.{deeper}".rstrip("."): value for deeper, value in inside.items()}
-    return {key: inside[""] for key in others if (inside := _find(content[key])).get("")}
+    return {key: inside[""] for key in others if (inside := _find(content[key], keys)).get("")}
 
 
 def config_of(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:

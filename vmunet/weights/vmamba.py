@@ -1,9 +1,13 @@
 """Published VMamba v0 files in any of their layouts, converted once to safetensors.
 
-It reads the release's dictionaries (`model_ema` if there is one, otherwise `model`), the VM-UNet
-authors' copies (`vmamba_small_e238_ema.pth`: EMA weights under `model`) and plain state dicts,
-with or without wrappers' prefixes (`vmunet.weights.checkpoints.read_tensors`). The blocks in a
-file, not its name, say which VMamba it holds.
+It reads the release's dictionaries, the VM-UNet authors' copies (`vmamba_small_e238_ema.pth`: EMA
+weights under `model`) and plain state dicts, with or without wrappers' prefixes
+(`vmunet.weights.checkpoints.read_tensors`). The blocks in a file, not its name, say which VMamba it
+holds.
+
+If a file holds both plain weights (`model`) and EMA weights (`model_ema`), those are taken that the
+paper's runs had. The VM-UNet authors' loader takes `model` from any file. Their copy of VMamba-S
+holds EMA weights there, so of VMamba-S the EMA weights are taken, and of VMamba-T the plain ones.
 """
 
 from collections.abc import Sequence
@@ -20,6 +24,7 @@ from vmunet.weights.initial import fill_from_vmamba
 from vmunet.weights.pretraining import VMAMBA_DEPTHS
 
 V0_BLOCK = ".self_attention.A_logs"  # every block of VMamba v0 has one
+PLAIN_FIRST = {"vmamba-t": ("model",)}  # state dicts that go before EMA weights
 GIVE = "give the v0 release of VMamba-T or VMamba-S"
 
 
@@ -67,10 +72,13 @@ def convert(source: Path, sha256: str, cache: Path) -> Converted:
     Raises:
         InputError: the source is missing, damaged, holds code, or is not VMamba-T or VMamba-S v0.
     """
-    kept = cache / f"{sha256}.safetensors"
+    kept = cache / f"{sha256}-as-published.safetensors"
     if not kept.exists():
         tensors, header = read_tensors(source)
         name = recognise(tensors, source)
+        if first := PLAIN_FIRST.get(name):
+            tensors, header = read_tensors(source, first)
+            recognise(tensors, source)
         plain = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
         # One entry: safetensors writes several entries in an order that differs between processes.
         about = {"vmamba": f"{name} {header.get(TAKEN, '')}"}

@@ -6,7 +6,7 @@ import numpy as np
 
 from reports.make.figures.runs import Drawn, Runs, Variant, floats
 from reports.make.files import read_json, trusted
-from reports.make.results.metrics import SCORES, Result, score_again
+from reports.make.results.metrics import SCORES, Result, VolumeResult, score_again
 from reports.make.typeset.words import count
 from vmunet.drawing.figures import calibration, curves, distributions, sizes
 
@@ -63,8 +63,9 @@ def _curve(runs: Runs, result: Result, label: str, place: int) -> curves.Curve:
             for name in ("train_loss", "selection_loss")
         )
         epoch = result.checkpoint["epoch"]
-    # If the training loss selects, it stands in both columns, or in one.
+    # The training loss selects: over samples in one column, over batches in the other or in none.
     alone = bool(np.isnan(selection).all()) or selection == train
+    alone |= isinstance(result, VolumeResult) and result.run.protocol == "paper"
     return curves.Curve(label, place, train, None if alone else selection, epoch)
 
 

@@ -56,6 +56,7 @@ def caption(table: PaperTable, inputs: Inputs) -> Caption:
         notes=(
             *_columns(table),
             *table.spec["notes"],
+            *_splits(inputs, results),
             *resizing(results, datasets),
             *_micro_batches(results),
         ),
@@ -77,9 +78,24 @@ def runs_caption(
         title=title,
         text=_text(inputs, results, own),
         origins=origins(results, datasets),
-        notes=(*notes, *resizing(results, datasets), *_micro_batches(results)),
+        notes=(
+            *notes,
+            *_splits(inputs, results),
+            *resizing(results, datasets),
+            *_micro_batches(results),
+        ),
         legend=_settings(inputs, results),
     )
+
+
+def _splits(inputs: Inputs, results: Sequence[Result]) -> list[str]:
+    """Whether the images' split is the published one, where all of them are there."""
+    sources = {(result.dataset, result.data["source"]) for result in results}
+    return [
+        f"{inputs.names[dataset]}: {said['text']}"
+        for dataset, said in inputs.splits.items()
+        if (dataset, said["source"]) in sources
+    ]
 
 
 def _order(result: Result) -> tuple[str, int, str]:
@@ -253,12 +269,14 @@ def volume_legend(protocols: Collection[str]) -> list[str]:
         "that is predicted but absent counts as DSC 100 and HD95 0, one that is missed or absent "
         "in both as DSC 0 and HD95 0, which flatters the distance.",
         "Measured HD95 is in voxels, as the published code computes it, where the paper's text "
-        "says mm.",
+        "says mm: the 95th percentile over both directions' distances (medpy). MONAI's HD95 is "
+        "another definition, the larger of the two directions', and does not compare.",
     ]
     if "paper" in protocols:
         legend.append(
             "On volumes, the paper protocol repeats the published code, which chooses the epoch "
-            "with the lowest training loss."
+            "with the lowest training loss (the mean over batches, the smaller last one counting "
+            "as much as the others)."
         )
     if "sound" in protocols:
         legend.append(

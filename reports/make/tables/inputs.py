@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reports.make.files import read_json
 from reports.make.results.metrics import ImageResult, Result, VolumeResult, read_results, run_order
 from reports.make.results.provenance import measured_origins
 from reports.make.results.statistics import Statistics
@@ -15,6 +16,9 @@ from reports.make.typeset.sheet import Origin
 if TYPE_CHECKING:
     from pipeline.config.params import Params
     from pipeline.config.runs import Run
+
+SPLITS = Path("reports/out/data/split.json")
+CHECK_AGAIN = "run `python -m stages.check`"
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,13 @@ class Inputs:
     def origins(self) -> dict[str, Origin]:
         """What the figures of each measured dataset were made from."""
         return measured_origins(self.results, self.names)
+
+    @cached_property
+    def splits(self) -> Mapping[str, Mapping[str, Any]]:
+        """What the stage `check` says of whole datasets' splits; empty if it was not run."""
+        if not (self.root / SPLITS).exists():
+            return {}
+        return read_json(self.root, SPLITS, "what is known of the splits", CHECK_AGAIN)
 
     def heading(self, dataset: str) -> str:
         """A dataset's name over its block; it says so if the data are not the whole real ones."""

@@ -9,6 +9,7 @@ from reports.make.results.speed import read_speed
 from reports.make.tables.agreement import agreed, agreement_data, agreement_sheet
 from reports.make.tables.captions import caption
 from reports.make.tables.comparison import compared, comparison_data, comparison_sheet
+from reports.make.tables.confusion import confusion_data, confusion_sheet, matrices
 from reports.make.tables.cost import cost_data, cost_sheet
 from reports.make.tables.cross import cross_data, cross_sheet
 from reports.make.tables.inputs import Inputs
@@ -46,6 +47,8 @@ def parts(inputs: Inputs, tables: Sequence[PaperTable]) -> Iterator[Part]:
         yield _whole(comparison_sheet(inputs, rows), comparison_data(rows))
         if settled := agreed(rows, inputs):
             yield _whole(agreement_sheet(inputs, settled), agreement_data(settled))
+    if confusions := matrices(tables, inputs):
+        yield _whole(confusion_sheet(inputs, confusions), confusion_data(confusions))
     if protocol_pairs := pairs(inputs):
         yield _whole(protocols_sheet(inputs, protocol_pairs), protocols_data(protocol_pairs))
     if cross := read_cross(inputs.root, inputs.params, inputs.ordered):

@@ -127,6 +127,25 @@ def test_training_learns_and_keeps_the_best_epoch() -> None:
     assert [row["epoch"] for row in progress.history] == list(range(1, 25))
 
 
+def test_without_selection_images_each_batch_counts_the_same() -> None:
+    """As published: the last batch of one image counts as much as a batch of two."""
+    losses: list[float] = []
+
+    def recorded(logits: Tensor, target: Tensor) -> Tensor:
+        value = LOSS(logits, target)
+        losses.append(value.item())
+        return value
+
+    settings = replace(SETTINGS, epochs=3, batch_size=2)
+    progress = train(tiny_model(), Discs(5), None, recorded, settings, PAPER, 7, CPU)
+    epochs = [losses[i : i + 3] for i in range(0, 9, 3)]
+    by_batch = [math.fsum(epoch) / 3 for epoch in epochs]
+    by_image = [(2 * a + 2 * b + c) / 5 for a, b, c in epochs]
+    assert [row["selection_loss"] for row in progress.history] == pytest.approx(by_batch, rel=1e-12)
+    assert [row["train_loss"] for row in progress.history] == pytest.approx(by_image, rel=1e-12)
+    assert progress.best_epoch == 1 + by_batch.index(min(by_batch))
+
+
 def test_subset_of_training_images_follows_the_epochs() -> None:
     images = Discs()
     train(tiny_model(), Subset(images, [0, 1, 2, 3]), Discs(2), LOSS, SETTINGS, SOUND, 7, CPU)

@@ -77,6 +77,19 @@ def test_every_published_layout_fills_the_published_counts(tmp_path: Path, layou
     assert {"head.weight", "norm.bias", "layers.2.blocks.26.ln_1.weight"} <= set(filled.unused)
 
 
+@pytest.mark.parametrize(("name", "taken"), [("vmamba-t", "model"), ("vmamba-s", "model_ema")])
+def test_of_plain_and_ema_weights_those_of_the_papers_runs_are_taken(
+    tmp_path: Path, name: str, taken: str
+) -> None:
+    content = {"model": tensors_of(name, seed=2), "model_ema": tensors_of(name, seed=3)}
+    source = save(tmp_path / "x.pth", content)
+    converted = convert(source, sha256_of(source), tmp_path / "cache")
+    assert (converted.name, converted.taken) == (name, taken)
+    head = load_file(converted.path)["head.weight"]
+    assert torch.equal(head, content[taken]["head.weight"])
+    assert not torch.equal(content["model"]["head.weight"], content["model_ema"]["head.weight"])
+
+
 def test_the_published_shapes_fit_the_papers_model() -> None:
     """VMamba-S's encoder, name by name and shape by shape, against the authors' own model."""
     with torch.device("meta"):
@@ -219,7 +232,8 @@ def test_the_stage_reads_a_mirrors_files(tmp_path, monkeypatch, run, capsys) -> 
     assert (len(small["encoder"]), len(small["unfilled"]), len(small["unused"])) == (117, 14, 329)
     assert manifest["files"]["vmamba-t"]["sha256"] == sha256_of(tiny)
     assert manifest["files"]["vmamba-t"]["state_dict"] == "model"
-    assert torch.equal(load_file(folder / "vmamba-s.safetensors")["head.bias"], SMALL["head.bias"])
+    written = load_file(folder / "vmamba-s.safetensors")
+    assert torch.equal(written["head.weight"], SMALL["head.weight"])
     said = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in said] == [
         "vmamba-t from a.pth ('model')",

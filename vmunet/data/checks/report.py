@@ -11,6 +11,7 @@ from vmunet.csv_cells import UnixLines, to_row
 from vmunet.data.checks import copies
 from vmunet.data.checks.facts import SUBSETS, MeasuredDataset
 from vmunet.data.checks.findings import KINDS, Finding, PairOfCopies, SharedIds
+from vmunet.data.checks.published_split import SplitCheck
 
 NAMED = 6  # the most ids in the report; findings.csv has all of them
 LISTED = 40  # the most pairs in the report
@@ -28,6 +29,7 @@ def report(
     pairs: Sequence[PairOfCopies],
     shared: Sequence[SharedIds],
     sheets: Sequence[str],
+    splits: Sequence[SplitCheck] = (),
 ) -> str:
     """The report as Markdown: leaks, a section for each dataset, copies between datasets.
 
@@ -35,6 +37,7 @@ def report(
         about: one line that says what the data are.
         findings: of each dataset, by name.
         sheets: names of the contact sheets, `<dataset>` and `between`.
+        splits: the comparisons with the published split, of whole datasets.
     """
     leaks = [pair for pair in pairs if pair.leak and not pair.across]
     text = ["# Data checks", about, "## Train and test show the same picture"]
@@ -53,6 +56,7 @@ def report(
         name = measured.dataset
         within = [p for p in pairs if p.first.dataset == name and not p.across and not p.leak]
         text += _dataset(measured, findings[name], within)
+        text += [split.sentence for split in splits if split.dataset == name]
         if name in sheets:
             text.append(f"![images with their masks' outlines]({name}.png)")
     if len(datasets) > 1:

@@ -90,6 +90,7 @@ class Gathered:
         train, test: sorted ids.
         listings: the listings of all folders, with the numbers of ignored files.
         archives: name, sha256 and bytes of the archives from which they came.
+        soft: whether masks may hold levels of gray, as the published code reads them.
     """
 
     training: list[Pair]
@@ -98,6 +99,7 @@ class Gathered:
     test: list[str]
     listings: list[Listing]
     archives: list[dict[str, str | int]]
+    soft: bool = False
 
 
 def _archive(year: int, name: str, part: Part, kind: Kind, sha256: str | None = None) -> Archive:

@@ -6,7 +6,8 @@ isic2017/{train,val}/images/<id>.png
 isic2017/{train,val}/masks/<id>_segmentation.png     or <id>.png
 isic2018/...                                          the same
 
-The folders are the split: train/ trains, and the paper tests on val/.
+The folders are the split: train/ trains, and the paper tests on val/. The published code divides a
+mask by 255 whatever it holds, so masks may be levels of gray: soft targets, and truth at >= 0.5.
 """
 
 import hashlib
@@ -108,7 +109,7 @@ def from_prepared(dataset: IsicDataset, source: Path, unpacked: Path) -> Gathere
                 f"the authors' prepared set of {dataset.title}, or the official archives"
             )
     train, test = split([p.id for p in training], [p.id for p in validation], len(training))
-    return Gathered(training, validation, train, test, list(listings.values()), [about])
+    return Gathered(training, validation, train, test, list(listings.values()), [about], soft=True)
 
 
 def _home(dataset: IsicDataset, root: Path, source: Path) -> Path:

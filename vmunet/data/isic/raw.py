@@ -1,7 +1,7 @@
 """From the four archives, or the authors' prepared set, to one folder of checked pairs.
 
 data/raw/<dataset>/images/<id>.<jpg|png>   8-bit RGB when read by `images.read_rgb`
-data/raw/<dataset>/masks/<id>.png          8-bit, 0 and 255
+data/raw/<dataset>/masks/<id>.png          8-bit, 0 and 255; of a prepared set levels of gray too
 data/raw/<dataset>/manifest.json           source, archives, counts, sizes, the split's ids
 """
 
@@ -16,7 +16,7 @@ import cv2
 
 from vmunet.data.archives import extract
 from vmunet.data.download import Internet, Provided, from_internet, from_mirror, provided
-from vmunet.data.images import CONVERSIONS, read_mask, read_rgb
+from vmunet.data.images import CONVERSIONS, is_soft, read_mask, read_rgb
 from vmunet.data.isic.official import (
     Gathered,
     IsicDataset,
@@ -52,6 +52,7 @@ class _CheckedPair:
     conversions: list[str]
     mask_rewritten: bool
     mask_empty: bool
+    mask_soft: bool
 
 
 def write_raw(
@@ -151,10 +152,11 @@ def take_in(dataset: IsicDataset, gathered: Gathered, folder: Path) -> dict[str,
     for name in ("images", "masks"):
         (folder / name).mkdir()
     checked = in_threads(
-        lambda pair: _take_in(pair, folder),
+        lambda pair: _take_in(pair, folder, gathered.soft),
         gathered.training + gathered.validation,
         f"checking {dataset.name}",
     )
+    soft = sum(c.mask_soft for c in checked)
     return {
         "n_training": len(gathered.training),
         "n_validation": len(gathered.validation),
@@ -164,6 +166,7 @@ def take_in(dataset: IsicDataset, gathered: Gathered, folder: Path) -> dict[str,
         "native_max": [max(c.width for c in checked), max(c.height for c in checked)],
         "empty_masks": sum(c.mask_empty for c in checked),
         "masks_rewritten": sum(c.mask_rewritten for c in checked),
+        **({"soft_masks": soft} if soft else {}),
         "converted": {name: sum(name in c.conversions for c in checked) for name in CONVERSIONS},
         "passed_over": {
             "superpixels": sum(listing.superpixels for listing in gathered.listings),
@@ -175,10 +178,10 @@ def take_in(dataset: IsicDataset, gathered: Gathered, folder: Path) -> dict[str,
     }
 
 
-def _take_in(pair: Pair, folder: Path) -> _CheckedPair:
+def _take_in(pair: Pair, folder: Path, soft: bool) -> _CheckedPair:
     """Check one pair and move it to its place; it is rewritten as PNG only if it must be."""
     image, conversions = read_rgb(pair.image)
-    mask, mask_rewritten = read_mask(pair.mask)
+    mask, mask_rewritten = read_mask(pair.mask, soft)
     is_turned = orientation_of(pair.image) != 1
     image, mask = upright_pair(pair.image, pair.mask, image, mask)
     if image.shape[:2] != mask.shape:
@@ -197,7 +200,8 @@ def _take_in(pair: Pair, folder: Path) -> _CheckedPair:
     else:
         os.replace(pair.mask, folder / "masks" / f"{pair.id}.png")
     height, width = mask.shape
-    return _CheckedPair(width, height, conversions, mask_rewritten, mask_empty=not mask.any())
+    empty, is_gray = not mask.any(), is_soft(mask)
+    return _CheckedPair(width, height, conversions, mask_rewritten, empty, is_gray)
 
 
 def _write_png(path: Path, pixels: Any) -> None:

@@ -1,9 +1,12 @@
 """The authors' prepared 7:3 sets: zip or folder, both datasets, and what is refused."""
 
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from pipeline.config.params import PreparedSource, load_params
@@ -16,7 +19,9 @@ from vmunet.data.archives import sha256_of
 from vmunet.data.isic.official import DATASETS, IsicDataset
 from vmunet.data.isic.prepared import find_prepared
 from vmunet.data.isic.raw import write_raw
+from vmunet.data.preprocess import write_arrays
 from vmunet.errors import InputError
+from vmunet.protocols import PAPER, SOUND
 
 ISIC17, ISIC18 = (replace(d, n_training=4, n_validation=1, n_train=3) for d in DATASETS.values())
 TRAIN = ["ISIC_0000001", "ISIC_0000004", "ISIC_0000007"]  # no rule gives this split
@@ -157,7 +162,7 @@ def test_the_hash_of_a_folder_covers_what_its_links_lead_to(tmp_path):
             r"expected one folder isic2017/ in it.* found 0 \(it holds isic2018\)",
         ),
         (
-            lambda m: m.update({MASK: encoded(blob() // 2)}),
+            lambda m: m.update({MASK: encoded(blob().astype(np.uint16) * 200)}),
             r"ISIC_0000004_segmentation\.png: a mask holds 0 and 255",
         ),
         (lambda m: m.update({MASK: encoded(blob(9, 9))}), r"a mask must have its image's size"),
@@ -172,6 +177,32 @@ def test_a_bad_set_is_refused_and_leaves_nothing(tmp_path, form, spoil, match):
         write_raw(ISIC17, tmp_path / "raw", "prepared", mirror=str(tmp_path / "in"))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     assert files(tmp_path / "in") == before
+
+
+def test_gray_masks_are_soft_targets_as_in_the_published_code(tmp_path):
+    """Under `paper` they are levels / 255, under `sound` and in scores the lesion at >= 0.5."""
+    levels = np.zeros((24, 32), np.uint8)
+    levels[4:8], levels[8:12], levels[12:16] = 100, 128, 255
+    members = prepared_members() | {MASK: encoded(levels)}
+    members["isic2017/val/masks/ISIC_0000009_segmentation.png"] = encoded(levels)
+    raw, arrays = tmp_path / "raw", tmp_path / "arrays"
+    write_raw(
+        ISIC17, raw, "prepared", mirror=str(write_set(tmp_path / "in", "zip", members).parent)
+    )
+    assert json.loads((raw / "manifest.json").read_text())["soft_masks"] == 2
+    write_arrays(raw, arrays, "v", 8, (PAPER, SOUND))
+    soft, hard = (np.load(arrays / name / "train/masks.npy")[1] for name in ("paper", "sound"))
+    whole = cv2.resize(levels.astype(np.float32), (8, 8), interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(soft, np.rint(whole))
+    assert {int(v) for v in np.unique(soft)} > {0, 255}
+    assert {int(v) for v in np.unique(hard)} == {0, 255}
+    assert hard[:, 0].tolist() == [255 * (levels[3 * i + 1, 0] >= 128) for i in range(8)]
+    for mask in (raw / "masks").glob("*.png"):  # other masks are binary and stay so
+        is_gray = mask.stem in ("ISIC_0000004", "ISIC_0000009")
+        assert (len(np.unique(cv2.imread(str(mask), cv2.IMREAD_UNCHANGED))) > 2) == is_gray
+    with zipfile.ZipFile(arrays / "paper/test/native_masks.zip") as archive:
+        stored = np.frombuffer(archive.read("ISIC_0000009.png"), np.uint8)
+    assert np.array_equal(cv2.imdecode(stored, cv2.IMREAD_UNCHANGED), levels)
 
 
 def test_a_zip_that_points_outside_is_refused(tmp_path):
