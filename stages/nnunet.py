@@ -114,7 +114,7 @@ def score(place: Place, params: Params) -> None:
     scored = (_volumes if of_volumes(place.view, params) else _images)(
         place, arrays, manifest, params, metrics
     )
-    print(f"{scored}\nwritten to {metrics_folder(place.view, params)}")
+    print(f"{scored}\nwritten to {_folder(place, params)}")
 
 
 def _images(
@@ -141,7 +141,7 @@ def _images(
     sound = {name: value for name, value in scored.sound.items() if name != "calibration"}
     title = _title(place, params, manifest, sound["training_size"]["mean_dice"])
     write_metrics(
-        metrics_folder(place.view, params),
+        _folder(place, params),
         metrics | {"paper": scored.paper, "sound": sound},
         "per_image.csv",
         scored.per_image,
@@ -164,7 +164,7 @@ def _volumes(
     scored = score_cases(predict, arrays, manifest)
     title = _title(place, params, manifest, scored.sound["dice"])
     write_metrics(
-        metrics_folder(place.view, params),
+        _folder(place, params),
         metrics | {"paper": scored.paper, "sound": scored.sound},
         "per_case.csv",
         scored.rows,
@@ -172,6 +172,11 @@ def _volumes(
         lambda path: write_labels(path, scored.predictions),
     )
     return title
+
+
+def _folder(place: Place, params: Params) -> Path:
+    own = place.view in params.own.datasets
+    return metrics_folder(place.view, params.profile_name, own)
 
 
 def _title(place: Place, params: Params, manifest: dict[str, Any], mean: float | None) -> str:

@@ -74,7 +74,6 @@ def arrays_of(view: str, params: Params) -> Path:
     return folder / views[view].protocols[0]
 
 
-def metrics_folder(view: str, params: Params) -> Path:
-    """The folder of nnU-Net's scores; `own` ones are not in metrics/<profile>/."""
-    own = ("own",) if view in params.own.datasets else ()
-    return Path("metrics", *own, params.profile_name, view, "nnunet")
+def metrics_folder(view: str, profile: str, own: bool = False) -> Path:
+    """The folder of nnU-Net's scores; those of `own` datasets are not in metrics/<profile>/."""
+    return Path("metrics", *(("own",) if own else ()), profile, view, "nnunet")
