@@ -82,7 +82,8 @@ def _train(place: "Place", device: str) -> int:
     if not again:
         # predictions of an earlier model would be scored as those of the new one
         shutil.rmtree(place.predictions, ignore_errors=True)
-        options = ("-d", str(NUMBER), "-c", CONFIGURATION, "-np", _processes())
+        options = ["-d", str(NUMBER), "-c", CONFIGURATION]
+        options += ["-np", _processes(), "-npfp", _processes()]
         status = _program(place, "plan_and_preprocess", *options, "--verify_dataset_integrity")
         if status:
             return status
