@@ -70,8 +70,9 @@ def arrays_of(view: str, params: Params) -> Path:
     folder = Path("data/arrays") / view
     if of_volumes(view, params):
         return folder
-    views = {**params.grid.views, **params.own.views()}
-    return folder / views[view].protocols[0]
+    own = params.own.views()
+    protocols = own[view].protocols if view in own else params.grid.views[view].protocols
+    return folder / protocols[0]
 
 
 def metrics_folder(view: str, profile: str, own: bool = False) -> Path:

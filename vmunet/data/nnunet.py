@@ -204,7 +204,7 @@ def _describe(
         (folder / name).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+def _write_png(path: Path, pixels: NDArray) -> None:
     path.write_bytes(cv2.imencode(IMAGE, pixels)[1].tobytes())
 
 
