@@ -7,7 +7,18 @@ contents. It imports heavy modules inside its functions, so that `--help` answer
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.commands import compare, doctor, mlflow, profile, publish, runs, search, sweep, ui
+from pipeline.commands import (
+    compare,
+    doctor,
+    mlflow,
+    nnunet,
+    profile,
+    publish,
+    runs,
+    search,
+    sweep,
+    ui,
+)
 from vmunet import cli
 from vmunet.commands import export, predict, serve, version
 
@@ -21,6 +32,7 @@ COMMANDS: dict[str, Any] = {
     "sweep": sweep,
     "compare": compare,
     "search": search,
+    "nnunet": nnunet,
     "publish": publish,
     "ui": ui,
     "mlflow": mlflow,
@@ -50,6 +62,7 @@ examples:
   vmunet sweep --tables 3,4                       (the cells of two tables, several at once)
   vmunet compare base scratch                     (is one cell better, or is it chance?)
   vmunet search isic17-64 --trials 30             (better settings, on held-out training images)
+  vmunet nnunet export isic17-64                  (the same images for nnU-Net, as one more row)
   vmunet publish isic17-64-base-paper-42 --to model      (a folder for a model hub)
   vmunet ui                                       (the pages of MLflow and Prefect)
   vmunet doctor                                   (what is missing here, and how to get it)

@@ -103,9 +103,12 @@ def checked_fingerprint(name: str, root: Path = ROOT) -> str:
 
 
 def stage_names(root: Path = ROOT) -> list[str]:
-    """The names of the stages' scripts, without `code`, which writes the fingerprints."""
+    """The names of the stages' scripts, without `code`, which writes the fingerprints.
+
+    DVC does not run `nnunet` and `search_trial`.
+    """
     names = sorted(path.stem for path in (root / "stages").glob("*.py"))
-    return [name for name in names if name not in ("__init__", "code", "search_trial")]
+    return [name for name in names if name not in ("__init__", "code", "nnunet", "search_trial")]
 
 
 class Fingerprints:

@@ -86,14 +86,14 @@ def evaluate(run: Run, params: Params) -> None:
     folder = run.metrics_folder(params.profile_name)
     mean = scored.sound["training_size"]["mean_dice"]
     title = headline(run, params, manifest, len(scored.truth), "image", mean)
-    sheet = _draw_sheet(scored, arrays, title, classes)
+    sheet = draw_sheet(scored, arrays, title, classes)
     write_metrics(
         folder,
         metrics,
         "per_image.csv",
         scored.per_image,
         sheet,
-        lambda path: _write_predictions(path, scored, arrays),
+        lambda path: write_predictions(path, scored, arrays),
     )
     sheets = [folder / "contact_sheet.png"]
     tables, source = tables_of(run, params), params.profile.weights.source
@@ -101,7 +101,7 @@ def evaluate(run: Run, params: Params) -> None:
     print(f"{title}\nwritten to {folder}")
 
 
-def _draw_sheet(
+def draw_sheet(
     scored: Scored | ScoredClasses, arrays: Path, title: str, classes: Sequence[str]
 ) -> Pixels:
     test = load_test_images(arrays)
@@ -114,7 +114,7 @@ def _draw_sheet(
     return draw_images(test.images, scored.truth, prediction, test.ids, dice, title)
 
 
-def _write_predictions(path: Path, scored: Scored | ScoredClasses, arrays: Path) -> None:
+def write_predictions(path: Path, scored: Scored | ScoredClasses, arrays: Path) -> None:
     ids = load_test_images(arrays).ids
     if isinstance(scored, ScoredClasses):
         write_labels(path, dict(zip(ids, scored.prediction, strict=True)))

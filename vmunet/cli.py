@@ -30,6 +30,7 @@ PIPELINE = (
     "sweep",
     "compare",
     "search",
+    "nnunet",
     "publish",
     "ui",
     "mlflow",

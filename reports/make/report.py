@@ -108,6 +108,7 @@ class Row:
     """A row of one of the paper's tables under one protocol.
 
     Attributes:
+        protocol: paper, sound, or `nnunet`: that row has neither runs nor a published figure.
         published: names the row of published.yaml. Under the sound protocol it is the row that
             the measured figures are compared with; the paper reports no such run.
         reference: the number of the paper's reference that the row cites.

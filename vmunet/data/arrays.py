@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 from vmunet.errors import InputError
 
 STAGE = "the stage of this view (preprocess, volumes, own_images or own_volumes)"  # it makes arrays
+BINARY_LEVEL = 128  # the lowest of the levels 0..255 that is >= 0.5
 HELD_OUT_SEED = 20240204  # fixed, so that every run of every seed holds out the same images
 
 

@@ -16,7 +16,7 @@ holds, and counts the rest: otherwise a model that never finds a rare class woul
 image without it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ MEANS = ("mean_dice", "mean_iou")
 
 @dataclass(frozen=True)
 class ScoredClasses:
-    """What `score_class_run` measured.
+    """What `score_class_run` and `score_class_batches` measured.
 
     Attributes:
         paper, sound: the blocks of metrics.json with these names; fractions 0..1, None if
@@ -94,6 +94,28 @@ def score_class_run(
             model's output is unusable.
     """
     test, channels = load_test_images(arrays), channels_of(classes)
+    batches = (
+        (start, logits.float().softmax(1).cpu().numpy())
+        for start, logits in predict_batches(model, test.images, channels, batch_size)
+    )
+    return score_class_batches(batches, test, classes, resamples=resamples)
+
+
+def score_class_batches(
+    batches: Iterable[tuple[int, npt.NDArray[np.float32]]],
+    test: TestImages,
+    classes: Sequence[str],
+    *,
+    resamples: int,
+) -> ScoredClasses:
+    """Score probabilities that are given in batches; see `score_class_run`.
+
+    Args:
+        batches: the index of each batch's first image, and its probabilities
+            (batch, classes + 1, size, size), in the order of `test`.
+        test: the images and their masks of labels.
+        classes, resamples: as there.
+    """
     shape = (len(test.ids), len(classes), len(COUNTS))
     counts = {name: np.empty(shape, dtype=np.int64) for name in SIZES}
     prediction = np.empty(test.images.shape[:3], dtype=np.uint8)
@@ -117,8 +139,7 @@ def score_class_run(
         return width, height
 
     with native_masks(test, labels=True) as read:
-        for start, logits in predict_batches(model, test.images, channels, batch_size):
-            probabilities = logits.float().softmax(1).cpu().numpy()
+        for start, probabilities in batches:
             native_sizes += in_threads(compare, list(enumerate(probabilities, start)), "score")
     dice = _scores(counts["training_size"])["dice"]
     return ScoredClasses(

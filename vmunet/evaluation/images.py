@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from vmunet.data.arrays import STAGE
+from vmunet.data.arrays import BINARY_LEVEL, STAGE
 from vmunet.errors import InputError
 from vmunet.evaluation.calibration import reliability
 from vmunet.evaluation.metrics import (
@@ -42,7 +42,6 @@ from vmunet.evaluation.samples import ImageSample
 from vmunet.evaluation.statistics import intervals
 
 COMPARISONS = ("paper", "training_size", "native_size")
-BINARY_LEVEL = 128  # the lowest of the levels 0..255 that is >= 0.5
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Score a trained model on the test volumes of a view, under both conventions.
+"""Score a trained model, or any labels, on the test volumes of a view, under both conventions.
 
 Each volume is predicted at the training size, slice by slice or in windows, and its labels are
 brought back to the volume's own pixels, where they are compared with the truth
@@ -6,7 +6,7 @@ brought back to the volume's own pixels, where they are compared with the truth
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ WINDOWED = (0.0, 1.0)  # the arrays hold windowed values: this window changes no
 
 @dataclass(frozen=True)
 class ScoredVolumes:
-    """What `score_volumes` measured.
+    """What `score_volumes` and `score_cases` measured.
 
     Attributes:
         paper, sound: the blocks of metrics.json with these names.
@@ -64,14 +64,30 @@ def score_volumes(
     Raises:
         InputError: arrays are missing or broken, or the model's output is unusable.
     """
+
+    def predict(case: str) -> NDArray[np.uint8]:
+        image, _ = open_case(arrays, case)
+        return segment_volume([model], image, size, resize, WINDOWED, batch_size, patch)
+
+    return score_cases(predict, arrays, manifest)
+
+
+def score_cases(
+    predict: Callable[[str], NDArray[np.uint8]], arrays: Path, manifest: Mapping[str, Any]
+) -> ScoredVolumes:
+    """Score the labels (depth, height, width) that `predict` gives for each test case.
+
+    Raises:
+        InputError: the arrays of a case are missing or broken; and those of `predict`.
+    """
     classes = list(manifest["classes"])
     patients = manifest.get("patients")  # of your own volumes, if a table names them
     predictions: dict[str, NDArray[np.uint8]] = {}
     scores: dict[str, CaseScores] = {}
     rows: list[dict[str, Any]] = []
     for case in manifest["test"]:
-        image, truth = open_case(arrays, case)
-        labels = segment_volume([model], image, size, resize, WINDOWED, batch_size, patch)
+        _, truth = open_case(arrays, case)
+        labels = predict(case)
         spacing = manifest["cases"][case]["spacing"]
         scores[case] = score_case(labels, np.asarray(truth), len(classes) + 1, spacing)
         predictions[case] = labels

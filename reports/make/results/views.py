@@ -96,6 +96,15 @@ class TableViews:
             for dataset, size in self.base_sizes.items()
         }
 
+    @property
+    def base_views(self) -> dict[str, str]:
+        """The view of each dataset at its base size, if the grid has one."""
+        return {
+            dataset: views[size]
+            for dataset, views in self.views.items()
+            if (size := self.base_sizes[dataset]) in views
+        }
+
     def rows(self, spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """The declared rows; the size table adds a row for each size the paper did not try."""
         rows = list(spec["rows"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports.make.report import OURS, PaperTable
 from reports.make.results.data import origins, resizing
+from reports.make.results.foreign import FOREIGN
 from reports.make.results.metrics import ImageResult, Result, VolumeResult
 from reports.make.tables.inputs import Inputs
 from reports.make.typeset.sheet import Caption
@@ -25,6 +26,11 @@ T_MAX = (
 COMMON = (
     "Every measured model is trained by one protocol, VM-UNet's. The recipes of the other models' "
     "authors, which have a table of their own, were not run."
+)
+NNUNET = (
+    "All but nnU-Net, that is: another software with a training of its own, run on the same images "
+    "(volumes: as slices in 2D) and scored here as label maps; no interval and no test is computed "
+    "for its row. The class in brackets is a training other than its default."
 )
 MODELS = (
     "p of models: a paired permutation test over the test images or cases. It says that these two "
@@ -237,6 +243,8 @@ def _legend(table: PaperTable, inputs: Inputs, results: Sequence[Result]) -> tup
         legend.append(STAR if any(one.methods for one in tested) else NO_STAR)
     if any(row.model not in ("", OURS) and any(row.runs.values()) for row in table.rows):
         legend.append(COMMON)
+    if any(row.protocol == FOREIGN for row in table.rows):
+        legend.append(NNUNET)
     for of_kind in _kinds(results):
         volumes = isinstance(of_kind[0], VolumeResult)
         protocols = {result.run.protocol for result in of_kind}

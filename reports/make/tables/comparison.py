@@ -71,10 +71,11 @@ def compared(tables: Sequence[PaperTable], inputs: Inputs) -> list[Compared]:
     for table in tables:
         for row in table.rows:
             for dataset, figures in row.figures.items():
+                # nnU-Net's row has no runs: no interval and no test
                 results = inputs.of(row.runs.get(dataset, []))
                 for metric in declared.get(dataset, ()):
                     figure = figures.get(metric, Figure())
-                    if figure.measured is None:
+                    if figure.measured is None or not results:
                         continue
                     if figure.published is None and table.key not in MAIN:
                         continue

@@ -1,16 +1,17 @@
 """The inputs of the tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports.make.files import read_json
+from reports.make.results.foreign import Foreign, read_foreign
 from reports.make.results.metrics import ImageResult, Result, VolumeResult, read_results, run_order
 from reports.make.results.provenance import measured_origins
 from reports.make.results.statistics import Statistics
-from reports.make.results.views import load_yaml
+from reports.make.results.views import TableViews, load_yaml
 from reports.make.typeset.sheet import Origin
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Inputs:
         declared, published: reports/tables.yaml and reports/published.yaml.
         results: of the grid's runs, in its order.
         statistics: the intervals and tests; without it these are dashes.
+        foreign: nnU-Net's scores on the base view of a dataset, where there are any.
     """
 
     root: Path
@@ -37,6 +39,7 @@ class Inputs:
     published: Mapping[str, Any]
     results: Sequence[Result]
     statistics: Statistics | None
+    foreign: Mapping[str, Foreign] = field(default_factory=dict)
 
     def of(self, names: Iterable[str]) -> list[Result]:
         """The results of the runs with these names, each once."""
@@ -99,4 +102,9 @@ def read_inputs(
         for dataset in spec["datasets"]:
             wanted.setdefault(dataset, {}).update(dict.fromkeys(spec["metrics"]))
     results = read_results(root, params, declared_runs, wanted)
-    return Inputs(root, params, declared, published, results, statistics)
+    foreign = {
+        dataset: scores
+        for dataset, view in TableViews(params, declared, published).base_views.items()
+        if (scores := read_foreign(root, params, view, wanted.get(dataset, ()), results))
+    }
+    return Inputs(root, params, declared, published, results, statistics, foreign)

@@ -64,7 +64,7 @@ def _side_lines(
     lines = []
     for index, (row, row_cells) in enumerate(zip(rows, cells, strict=True)):
         # A sound row would repeat the columns of the row above; a cost has its own table.
-        extra = row.extra if row.protocol == "paper" and table.extra_columns else ()
+        extra = row.extra if row.protocol != "sound" and table.extra_columns else ()
         extra = extra or ("",) * len(table.extra_columns)
         ours_begin = index > 0 and row.model == OURS != rows[index - 1].model
         lines.append(
@@ -143,7 +143,7 @@ def _stacked(
             parts = [("published", tuple(pair[0] for pair in pairs))]
             if row.cell and table.runs:
                 parts.append(("measured", tuple(pair[1] for pair in pairs)))
-                spread = [row.figures[dataset][metric].std for metric in metrics]
+                spread = [row.figures[dataset].get(metric, Figure()).std for metric in metrics]
                 if any(std is not None for std in spread):
                     parts.append(("± s.d.", plain(number(std) for std in spread)))
             if row.protocol == "sound":

@@ -3,6 +3,7 @@
 from typing import Any
 
 from reports.make.report import Figure, PaperTable
+from reports.make.results.foreign import FOREIGN
 from reports.make.tables.inputs import Inputs
 from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.words import DASH
@@ -25,13 +26,18 @@ def paper_data(table: PaperTable, inputs: Inputs) -> Tidy:
             results = inputs.of(row.runs.get(dataset, []))
             if row.protocol == "sound" and not results:
                 continue
+            foreign = inputs.foreign.get(dataset) if row.protocol == FOREIGN else None
+            if row.protocol == FOREIGN and foreign is None:
+                continue
+            files = [result.path for result in results] + ([foreign.path] if foreign else [])
+            view = foreign.view if foreign else results[0].run.view if results else None
             record: dict[str, Any] = {
                 "table": table.key,
                 "row": row.label,
                 "dataset": dataset,
                 "protocol": row.protocol,
                 "cell": row.cell,
-                "view": results[0].run.view if results else None,
+                "view": view,
                 "published_row": row.published,
             }
             texts = row.extra or (DASH,) * len(extra)
@@ -40,7 +46,7 @@ def paper_data(table: PaperTable, inputs: Inputs) -> Tidy:
                 record |= _figure(metric, figure)
             record["n_seeds"] = len(results)
             record["runs"] = ";".join(result.run.name for result in results)
-            record["metrics_files"] = ";".join(result.path for result in results)
+            record["metrics_files"] = ";".join(files)
             records.append(record)
     return tidy(records)
 

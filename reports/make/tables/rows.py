@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from reports.make.main_comparison import MAIN
 from reports.make.report import Figure, PaperTable, Row
+from reports.make.results.foreign import FOREIGN
 from reports.make.results.metrics import Result
 from reports.make.results.scores import mean_and_std
 from reports.make.results.statistics import Statistics
@@ -42,7 +44,38 @@ class Assembler:
         rows = [row for declared in self.views.rows(spec) for row in self._rows(spec, declared)]
         if self.inputs.statistics:
             rows = self._inferred(spec, rows, self.inputs.statistics)
+        if key in MAIN:
+            rows += self._foreign(spec)
         return PaperTable(key, {name: spec[name] for name in spec if name != "rows"}, rows)
+
+    def _foreign(self, spec: Mapping[str, Any]) -> list[Row]:
+        """The row of nnU-Net, if it was scored on one of the table's datasets."""
+        of = {name: self.inputs.foreign.get(name) for name in spec["datasets"]}
+        there = {name: scores for name, scores in of.items() if scores is not None}
+        if not there:
+            return []
+        trainers = sorted({scores.trainer for scores in there.values() if scores.short})
+        label = "nnU-Net 2D, its own protocol, same images"
+        figures: dict[str, dict[str, Figure]] = {name: {} for name in of if self._measured(name)}
+        for name, scores in there.items():
+            for metric in spec["metrics"]:
+                value = self._scale(metric) * scores.scores[metric]
+                figures[name][metric] = Figure(measured=value)
+        return [
+            Row(
+                label=f"{label} ({', '.join(trainers)})" if trainers else label,
+                protocol=FOREIGN,
+                cell=FOREIGN,
+                published=None,
+                reference=None,
+                figures=figures,
+                runs={},
+                extra=("none",) if spec.get("extra") == "initial" else (),
+            )
+        ]
+
+    def _measured(self, dataset: str) -> bool:
+        return any(result.dataset == dataset for result in self.inputs.results)
 
     def _inferred(
         self, spec: Mapping[str, Any], rows: list[Row], statistics: Statistics

@@ -1,0 +1,85 @@
+"""nnU-Net's row in Tables I and II: there if it was scored, and nowhere else."""
+
+import json
+
+import pytest
+
+from reports.make.report import PATH
+from reports.make.results.metrics import SAID
+from tests.helpers.tables import (
+    all_runs,
+    made,
+    make_params,
+    metrics_file,
+    rows_of,
+    volume_runs,
+    write_metrics,
+)
+from tests.helpers.tables_measuring import MadeUpStatistics
+from vmunet.errors import InputError
+
+LABEL = "nnU-Net 2D, its own protocol, same images"
+
+
+def write_foreign(root, params, run, trainer="nnUNetTrainer", **changed):
+    """Scores of nnU-Net on the data of a run: the run's own, each plus 0.001."""
+    content = json.loads(metrics_file(root, params, run).read_text())
+    paper = {k: v + 0.001 for k, v in content["paper"].items() if isinstance(v, float)}
+    metrics = {
+        "run": {"profile": params.profile_name, "trainer": trainer},
+        "data": content["data"] | changed,
+        "paper": paper,
+    }
+    path = root / "metrics" / params.profile_name / run.view / "nnunet/metrics.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(metrics))
+    return content["paper"]
+
+
+def measured(root):
+    """A small grid of both datasets of images, and of volumes."""
+    params = make_params(volumes=(64,))
+    runs = [*all_runs(params), *volume_runs(params)]
+    write_metrics(root, params, runs)
+    return params, list(dict.fromkeys(runs))
+
+
+def base(runs, dataset):
+    return next(r for r in runs if r.view.startswith(dataset) and r.cell == "base")
+
+
+def test_one_row_and_dashes_for_the_other_dataset(root):
+    params, runs = measured(root)
+    folder = made(root, params, runs, MadeUpStatistics())
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    ours = write_foreign(root, params, base(runs, "isic17"), "nnUNetTrainer_1epoch")
+    made(root, params, runs, MadeUpStatistics())
+    (row,) = (row for row in rows_of(folder, "table1") if LABEL in row["row"])
+    assert row["row"] == f"{LABEL} (nnUNetTrainer_1epoch)"
+    assert row["dataset"] == "isic17"
+    assert float(row["measured_dsc"]) == pytest.approx(100 * (ours["dsc"] + 0.001), abs=1e-5)
+    assert (row["published_dsc"], row["p_dsc"], row["runs"]) == ("", "", "")
+    assert row["metrics_files"].endswith("/nnunet/metrics.json")
+    lines = [line for line in (folder / "table1.tex").read_text().splitlines() if LABEL in line]
+    assert len(lines) == 2  # a block for each dataset
+    assert lines[1].count("--") >= 10, "no score on ISIC18: dashes"
+    changed = {name for name, text in before.items() if (folder / name).read_bytes() != text}
+    assert changed == {"table1.csv", "table1.tex", "index.md", PATH.name}
+
+
+def test_volumes_have_the_row_too(root):
+    params, runs = measured(root)
+    ours = write_foreign(root, params, base(runs, "synapse"))
+    folder = made(root, params, runs)
+    (row,) = (row for row in rows_of(folder, "table2") if row["row"] == LABEL)
+    assert float(row["measured_hd95"]) == pytest.approx(ours["hd95"] + 0.001, abs=1e-5)
+    assert float(row["measured_liver"]) == pytest.approx(100 * (ours["liver"] + 0.001), abs=1e-5)
+    assert LABEL not in (folder / "table1.tex").read_text()
+
+
+@pytest.mark.parametrize("name", SAID[:2])
+def test_other_data_are_one_error(root, name):
+    params, runs = measured(root)
+    write_foreign(root, params, base(runs, "isic17"), **{name: "another"})
+    with pytest.raises(InputError, match=rf"nnunet/metrics\.json: .*data\.{name} is 'another'"):
+        made(root, params, runs)
