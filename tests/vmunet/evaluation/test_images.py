@@ -146,6 +146,11 @@ def test_every_comparison_is_the_one_described(tmp_path, masks):
     assert scored.sound["native_size"]["mean_iou"] == pytest.approx(mean)
     low, high = scored.sound["native_size"]["intervals"]["mean_iou"]
     assert low < mean < high
+    boundary = scored.sound["native_size"]["boundary"]
+    nsd = np.mean([row["native_size_nsd"] for row in scored.per_image])
+    assert boundary["nsd"] == pytest.approx(nsd)
+    low, high = boundary["intervals"]["nsd"]
+    assert 0 <= low < nsd < high <= 1
     again = score_run(BrightIsLesion(), folder, batch_size=1, resamples=100)
     assert again.per_image == scored.per_image
     assert again.sound == scored.sound
@@ -172,6 +177,8 @@ def test_empty_masks_are_counted_and_undefined_is_null(tmp_path):
     assert sound["mean_sen"] is None
     assert sound["intervals"]["mean_sen"] == [None, None]
     assert scored.paper["miou"] == 0.0
+    assert sound["boundary"]["hd95_px"] is None
+    assert (sound["boundary"]["hd95_n"], sound["boundary"]["nsd"]) == (0, 1.0)
     json.dumps([scored.paper, scored.sound, scored.per_image], allow_nan=False)
 
 
