@@ -10,6 +10,7 @@ import pytest
 from reports.make.results.strata import UNKNOWN, read_strata
 from tests.helpers.tables import Run
 from vmunet.errors import InputError
+from vmunet.evaluation.metrics import COUNTS
 
 LIMITS = {"contrast": 15, "hair": 0.05}
 IMAGES = 9
@@ -26,7 +27,7 @@ def row(seed, index):
     scores = {"dice": dice, "iou": dice / 2, "nsd": dice / 4, "hd95_px": index or ""}
     return {
         "id": f"i{index}",
-        **{f"paper_{name}": value for name, value in zip(("tp", "fp", "fn", "tn"), (tp, 3, 4, 50))},
+        **{f"paper_{name}": value for name, value in zip(COUNTS, (tp, 3, 4, 50), strict=True)},
         **{f"native_size_{name}": value for name, value in scores.items()},
         **{name: values[index] for name, values in FACTS.items()},
     }
@@ -82,5 +83,5 @@ def test_an_older_file_gives_no_number_and_other_images_are_refused(tmp_path):
     old = [{name: value for name, value in one.items() if name != "hair"} for one in rows]
     assert read_strata(tmp_path, [new, write(tmp_path, 2, old)], LIMITS) == [UNKNOWN]
     other = write(tmp_path, 3, rows[1:])
-    with pytest.raises(InputError, match="3/per_image.csv: other images than in 1/per_image.csv"):
+    with pytest.raises(InputError, match=r"3/per_image.csv: other images than in 1/per_image.csv"):
         read_strata(tmp_path, [new, other], LIMITS)
