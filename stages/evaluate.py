@@ -6,11 +6,13 @@ Reads  runs/<view>/<cell>/<protocol>/<seed>/{weights.safetensors,run.json} and
        data/arrays/<view>/<protocol>/.
 Writes metrics/<profile>/<view>/<cell>/<protocol>/<seed>/: metrics.json (the scores of both
        protocols, with their data and checkpoint), per_image.csv (with several classes
-       a row for each image and class), contact_sheet.png, predictions.npz (masks, or labels).
+       a row for each image and class; with one class also what may make an image hard, and
+       whether it is trained on too), contact_sheet.png, predictions.npz (masks, or labels).
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +36,7 @@ from vmunet.drawing.sheets.images import Pixels
 from vmunet.drawing.sheets.images import draw as draw_images
 from vmunet.errors import InputError
 from vmunet.evaluation.classes import ScoredClasses, score_class_run
+from vmunet.evaluation.image_columns import image_columns
 from vmunet.evaluation.images import Scored, foreground, load_test_images, score_run
 from vmunet.evaluation.stored import write_labels, write_masks
 from vmunet.training.processor import use_processor
@@ -91,7 +94,7 @@ def evaluate(run: Run, params: Params) -> None:
         folder,
         metrics,
         "per_image.csv",
-        scored.per_image,
+        _rows(scored, arrays),
         sheet,
         lambda path: write_predictions(path, scored, arrays),
     )
@@ -112,6 +115,14 @@ def draw_sheet(
     dice = np.array([row["training_size_dice"] for row in scored.per_image])
     prediction = foreground(scored.probabilities)
     return draw_images(test.images, scored.truth, prediction, test.ids, dice, title)
+
+
+def _rows(scored: Scored | ScoredClasses, arrays: Path) -> list[dict[str, Any]]:
+    """The rows of per_image.csv; those of a lesion tell of the image too, at their end."""
+    if isinstance(scored, ScoredClasses):
+        return scored.per_image
+    columns = image_columns(arrays, load_test_images(arrays).images, scored.truth)
+    return [row | more for row, more in zip(scored.per_image, columns, strict=True)]
 
 
 def write_predictions(path: Path, scored: Scored | ScoredClasses, arrays: Path) -> None:

@@ -1,8 +1,8 @@
 """Compute all values of the report once, and render its tables.
 
 Reads params.yaml, reports/published.yaml, reports/tables.yaml, reports/recipes.yaml,
-reports/templates/tables/ and the files of each run of the grid in metrics/; writes
-reports/out/tables/.
+reports/checklists.yaml, reports/templates/tables/ and the files of each run of the grid in
+metrics/; writes reports/out/tables/.
 
 report.json holds all values: rows, statistics, captions, provenance. It is all that the stages page
 and pdf read of the runs. Each table is also written as .tex and .csv:
@@ -17,8 +17,10 @@ protocols: the paper protocol against the sound one.
 cross: models on the other dataset's images, if the grid has such tests.
 reproductions: the scores that others report for the published code.
 sound, sound-native: every run on images under the sound metrics (one sound.csv).
+strata: the main cell by parts of the test images.
 organs: every run on volumes under both conventions.
 
+checklists.md answers reporting checklists (CLAIM, TRIPOD+AI).
 all.tex is a document with all tables, index.md the same for a terminal. runs.csv lists the metrics
 file, checkpoint, data hash, code revision and MLflow run of each run. scores.json holds the
 runs' headline scores, for `dvc metrics diff`.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reports.make.checklists import Checklist
 from reports.make.files import trusted
 from reports.make.tidy import Tidy
 from reports.make.typeset.sheet import Origin, Sheet
@@ -251,6 +252,7 @@ class Report:
         runs: the way from each run to its checkpoint, data, code and MLflow run (runs.csv).
         shown_nowhere: runs that none of the paper's tables shows.
         scores: the runs' headline scores (scores.json).
+        checklists: what reporting checklists ask for, with the answers.
         pictured: the views whose test images or cases the report shows, in order.
     """
 
@@ -266,6 +268,7 @@ class Report:
     shown_nowhere: list[str]
     scores: dict[str, dict[str, dict[str, float]]]
     pictured: list[str]
+    checklists: tuple[Checklist, ...] = ()
 
     @property
     def legend(self) -> list[str]:

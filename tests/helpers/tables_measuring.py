@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 from reports.make.report import Difference, Inference
+from reports.make.results.scores import Estimate
+from reports.make.results.strata import NOTHING, UNKNOWN, Stratum
 from tests.helpers.tables import (
     RIVALS,
     VOLUME_RIVALS,
@@ -35,6 +37,23 @@ class MadeUpStatistics:
                 methods = p is not None and min(len(own), len(base)) >= 3
                 inferred[metric] = Inference(low, high, p, methods)
         return inferences
+
+    def strata(self, results, limits):
+        """The whole set and three parts: one without an image, one of an unknown number."""
+        miou = sum(result.scores["miou"] for result in results) / len(results)
+        means = {
+            "mean_iou": Estimate(miou + 0.01, None, None),
+            "mean_dice": Estimate(miou + 0.09, miou + 0.05, miou + 0.12),
+            "nsd": Estimate(miou + 0.02, None, None),
+            "hd95_px": Estimate(12.5, None, None),
+        }
+        pale = f"pale, below {limits['contrast']:g}"
+        return [
+            Stratum("all", "all", 24, miou, means),
+            Stratum("training", "trained on too", 0, None, NOTHING),
+            Stratum("contrast", pale, 7, miou - 0.1, means),
+            UNKNOWN,
+        ]
 
     def difference(self, first, second, metric):
         """Of the protocols: the same intervals for each metric, p below 0.05 for two metrics."""

@@ -264,6 +264,9 @@ def test_published_and_best(text):
 class Same:
     """The same interval and test for every measured figure."""
 
+    def strata(self, results, limits):
+        return []
+
     def inferences(self, rows, base, scales):
         inference = Inference(low=61.5, high=72.25, p=0.0123, methods=True)
         return [dict.fromkeys(scales, inference) if row else {} for row in rows]

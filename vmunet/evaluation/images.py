@@ -8,7 +8,7 @@ sound, training size: the same probabilities against the native mask resized to 
 sound, native size: probabilities resized bilinearly to each mask's own size against that mask.
 
 Probability and truth are foreground at >= 0.5. Native masks have up to tens of megapixels: each is
-read, compared and dropped, and only its counts are kept.
+read, compared and dropped, and only its counts and the scores of its border are kept.
 """
 
 import math
@@ -27,6 +27,7 @@ from torch import nn
 
 from vmunet.data.arrays import BINARY_LEVEL, STAGE
 from vmunet.errors import InputError
+from vmunet.evaluation.boundary import BOUNDARY, TOLERANCE, BoundaryScores, boundary_scores
 from vmunet.evaluation.calibration import reliability
 from vmunet.evaluation.metrics import (
     COUNTS,
@@ -38,7 +39,7 @@ from vmunet.evaluation.metrics import (
     per_image_scores,
     pooled_scores,
 )
-from vmunet.evaluation.samples import ImageSample
+from vmunet.evaluation.samples import CaseSample, ImageSample
 from vmunet.evaluation.statistics import intervals
 
 COMPARISONS = ("paper", "training_size", "native_size")
@@ -67,6 +68,15 @@ class TestImages:
 
 
 @dataclass(frozen=True)
+class _Native:
+    """What is kept of an image at its mask's own size, px."""
+
+    width: int
+    height: int
+    boundary: BoundaryScores
+
+
+@dataclass(frozen=True)
 class Scored:
     """What `score_run` measured.
 
@@ -74,7 +84,8 @@ class Scored:
         paper, sound: the blocks of metrics.json with these names; fractions 0..1, None if
             undefined.
         per_image: one flat row per image: id, native size in px, the counts of the three
-            comparisons, and the per-image scores of the two sound ones.
+            comparisons, the per-image scores of the two sound ones, and those of the border at
+            native size.
         probabilities: float32 (images, size, size), 0..1.
         truth: bool (images, size, size), the native masks resized to the nearest pixel.
     """
@@ -185,15 +196,16 @@ def score_probabilities(
     resamples: int,
 ) -> Scored:
     """Score probabilities (images, size, size) that a model gave for `test`; see `score_run`."""
-    counts, native_sizes, truth = _count_all(probabilities, test)
+    counts, native, truth = _count_all(probabilities, test)
     sound: dict[str, Any] = {
         name: _sound_scores(ImageSample(counts[name][None], test.patients), resamples)
         for name in ("training_size", "native_size")
     }
+    sound["native_size"] |= {"boundary": _boundary([n.boundary for n in native], test, resamples)}
     return Scored(
         paper=_paper_scores(counts["paper"]),
         sound=sound | {"calibration": reliability(probabilities, truth)},
-        per_image=_per_image_rows(test, native_sizes, counts),
+        per_image=_per_image_rows(test, native, counts),
         probabilities=probabilities,
         truth=truth,
     )
@@ -201,8 +213,8 @@ def score_probabilities(
 
 def _count_all(
     probabilities: npt.NDArray[np.float32], test: TestImages
-) -> tuple[dict[str, Counts], list[tuple[int, int]], npt.NDArray[np.bool_]]:
-    """Confusion counts (images, 4) of every comparison, native (width, height), nearest truth."""
+) -> tuple[dict[str, Counts], list[_Native], npt.NDArray[np.bool_]]:
+    """Confusion counts (images, 4) of every comparison, the native masks, nearest truth."""
     import cv2
 
     from vmunet.data.resize import resize_mask
@@ -211,7 +223,7 @@ def _count_all(
     counts = {name: np.empty((len(test.ids), 4), dtype=np.int64) for name in COMPARISONS}
     truth = np.empty(probabilities.shape, dtype=np.bool_)
 
-    def compare(i: int) -> tuple[int, int]:
+    def compare(i: int) -> _Native:
         mask = read(i)
         height, width = mask.shape
         probability = probabilities[i]
@@ -221,12 +233,13 @@ def _count_all(
         counts["training_size"][i] = _count(probability, truth[i])
         if probability.shape != mask.shape:
             probability = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
-        counts["native_size"][i] = _count(probability, mask >= BINARY_LEVEL)
-        return width, height
+        predicted, true = foreground(probability), mask >= BINARY_LEVEL
+        counts["native_size"][i] = _count(predicted, true)
+        return _Native(width, height, boundary_scores(predicted, true))
 
     with native_masks(test) as read:
-        sizes = in_threads(compare, range(len(test.ids)), "score")
-    return counts, sizes, truth
+        native = in_threads(compare, range(len(test.ids)), "score")
+    return counts, native, truth
 
 
 def _count(probability: npt.NDArray, truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
@@ -315,19 +328,35 @@ def _sound_scores(sample: ImageSample, resamples: int) -> dict[str, Any]:
     }
 
 
+def _boundary(scores: list[BoundaryScores], test: TestImages, resamples: int) -> dict[str, Any]:
+    """Means over the images that define each score, with their intervals; `hd95_n` counts them."""
+    means: dict[str, float | None] = {}
+    ends: dict[str, list[float | None]] = {}
+    for name in BOUNDARY:
+        values = np.array([getattr(one, name) for one in scores])
+        highest = 1.0 if name == "nsd" else math.inf
+        sample = CaseSample(values[None, :, None], (name,), test.patients, highest)
+        means[name] = defined(sample.scores()[name])
+        ends[name] = [defined(float(end)) for end in intervals(sample, resamples)[name]]
+    hd95_n = sum(not math.isnan(one.hd95_px) for one in scores)
+    return {**means, "hd95_n": hd95_n, "tolerance_diagonals": TOLERANCE, "intervals": ends}
+
+
 def _per_image_rows(
-    test: TestImages, native_sizes: list[tuple[int, int]], counts: Mapping[str, Counts]
+    test: TestImages, native: list[_Native], counts: Mapping[str, Counts]
 ) -> list[dict[str, Any]]:
     scores = {name: per_image_scores(counts[name]) for name in ("training_size", "native_size")}
     rows = []
-    for i, (name, (width, height)) in enumerate(zip(test.ids, native_sizes, strict=True)):
+    for i, (name, own) in enumerate(zip(test.ids, native, strict=True)):
         row: dict[str, Any] = {"id": name, **patient_of(test, i)}
-        row |= {"native_width": width, "native_height": height}
+        row |= {"native_width": own.width, "native_height": own.height}
         for kind in COMPARISONS:
             for column, value in zip(COUNTS, counts[kind][i], strict=True):
                 row[f"{kind}_{column}"] = int(value)
             for score in PER_IMAGE if kind in scores else ():
                 row[f"{kind}_{score}"] = defined(float(scores[kind][score][i]))
+        for score in BOUNDARY:
+            row[f"native_size_{score}"] = defined(getattr(own.boundary, score))
         rows.append(row)
     return rows
 

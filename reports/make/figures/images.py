@@ -95,15 +95,15 @@ def _best(scores: list[float]) -> int:
 
 def lowest(runs: Runs) -> Iterator[Drawn]:
     """The images with the lowest Dice of each view's main run."""
-    limits = runs.settings["failures"]
+    shown = runs.settings["failures"]["images"]
     for view in runs.image_views:
         result = runs.of(view, runs.compared(view)[0])[0]
         test, masks = _test_images(runs, result), _masks(runs, result)
         dice = _dice(runs, result, masks.ids)
         facts = [measure(*pair) for pair in zip(test.images, masks.truth, strict=True)]
-        pale = [f.contrast is not None and f.contrast < limits["pale"] for f in facts]
-        hairy = [f.hair > limits["hair"] for f in facts]
-        members = pictures.lowest(dice, masks.ids, limits["images"])
+        pale = [f.contrast is not None and f.contrast < runs.limits["contrast"] for f in facts]
+        hairy = [f.hair > runs.limits["hair"] for f in facts]
+        members = pictures.lowest(dice, masks.ids, shown)
         worst_cases = [
             failures.Failure(
                 masks.ids[i],
@@ -138,7 +138,7 @@ def _failures_caption(
     pale: list[bool],
     hairy: list[bool],
 ) -> str:
-    limits = runs.settings["failures"]
+    limits = runs.limits
     few, total = len(members), len(facts)
     pale_few, hairy_few = (sum(named[i] for i in members) for named in (pale, hairy))
     return (
@@ -148,7 +148,7 @@ def _failures_caption(
         "skin around it, dark lines and black surroundings left out. Lines: the share of the image "
         "under thin, long, dark lines, which are hair, but also rulers, ink and pigment networks. "
         f"Both are measured on the normalised image at {SIDE}×{SIDE}. Pale is a contrast below "
-        f"{limits['pale']:g}: {pale_few} of these {few}, {sum(pale)} of all {total}. Hair is a "
+        f"{limits['contrast']:g}: {pale_few} of these {few}, {sum(pale)} of all {total}. Hair is a "
         f"cover above {100 * limits['hair']:g}%: {hairy_few} of these {few}, {sum(hairy)} of all "
         f"{total}.{runs.first_seed()} {runs.source([result])}"
     )

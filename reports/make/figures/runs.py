@@ -73,6 +73,7 @@ class Runs:
         self.root, self.params = root, params
         self.settings = load_yaml(root / "reports/figures.yaml")
         tables = load_yaml(root / "reports/tables.yaml")
+        self.limits: dict[str, float] = tables["strata"]
         self.names: dict[str, str] = tables["datasets"]
         self.organs = {name: metric["heading"] for name, metric in tables["metrics"].items()}
         wanted: dict[str, list[str]] = {name: [] for name in self.names}

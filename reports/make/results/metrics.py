@@ -64,7 +64,7 @@ class Result:
 
 @dataclass(frozen=True)
 class ImageResult(Result):
-    """`sound` is the set `sound`, by size (`SOUND_SIZES`) and score (`SOUND_SCORES`)."""
+    """`sound` is the set `sound`, by size and score; see `image_scores`."""
 
     sound: Mapping[str, Mapping[str, Estimate]]
 

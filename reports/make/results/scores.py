@@ -6,6 +6,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 SOUND_SIZES = ("training_size", "native_size")
+# Scores at one of the sizes alone, in their own unit; each is None in a file of an earlier version.
+FRACTIONS_OF_SIZE = {"training_size": ("ece",), "native_size": ("nsd",)}
+DISTANCES = ("hd95_px", "hd95_penalised_px")  # at the native size
 SOUND_SCORES = ("miou", "mean_iou", "mean_dice", "thresholded_jaccard")
 # The sound scores of an organ, each with the field that counts the cases that define it.
 ORGAN_SCORES = {"dice": "dice_n", "hd95_mm": "hd95_n", "nsd": "nsd_n"}
@@ -45,14 +48,22 @@ class OrganScores:
 
 
 def image_scores(sound: Mapping[str, Any]) -> dict[str, dict[str, Estimate]]:
-    """The `sound` block of images, by size (`SOUND_SIZES`) and score (`SOUND_SCORES`)."""
-    return {
+    """The `sound` block of images, by size (`SOUND_SIZES`) and score (`SOUND_SCORES`, and those of
+    one size)."""
+    scores = {
         size: {
             name: Estimate(sound[size][name], *sound[size]["intervals"][name])
             for name in SOUND_SCORES
         }
         for size in SOUND_SIZES
     }
+    ece = sound.get("calibration", {}).get("ece")
+    scores["training_size"]["ece"] = Estimate(ece, None, None)
+    boundary = sound["native_size"].get("boundary")
+    for name in (*FRACTIONS_OF_SIZE["native_size"], *DISTANCES):
+        one = (boundary[name], *boundary["intervals"][name]) if boundary else (None, None, None)
+        scores["native_size"][name] = Estimate(*one)
+    return scores
 
 
 def organ_scores(

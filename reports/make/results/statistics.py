@@ -11,6 +11,7 @@ from pathlib import Path
 
 from reports.make.report import Difference, Inference
 from reports.make.results.metrics import Result, VolumeResult
+from reports.make.results.strata import Stratum, read_strata
 from reports.make.results.units import RunUnits, read_units, sample
 from vmunet.evaluation.runs import Paired, enough_seeds
 from vmunet.evaluation.samples import MEAN, Sample
@@ -113,6 +114,10 @@ class Statistics:
             units = [self._read(result) for result in results]
             self._measured[key] = Measured(sample(units, comparison))
         return self._measured[key]
+
+    def strata(self, results: Sequence[Result], limits: Mapping[str, float]) -> list[Stratum]:
+        """Scores of parts of the test images; see `reports.make.results.strata.read_strata`."""
+        return read_strata(self._root, results, limits)
 
     def _p_against(
         self, base: Sequence[Result], results: Sequence[Result], metric: str

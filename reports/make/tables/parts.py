@@ -25,6 +25,7 @@ from reports.make.tables.reproductions import (
     reproductions_sheet,
 )
 from reports.make.tables.sound import sound_data, sound_sheets
+from reports.make.tables.strata import strata_data, strata_sheet, stratified
 from reports.make.tidy import Tidy
 from reports.make.typeset.sheet import Sheet
 
@@ -59,6 +60,8 @@ def parts(inputs: Inputs, tables: Sequence[PaperTable]) -> Iterator[Part]:
         data = sound_data(inputs.images)
         for index, sheet in enumerate(sound_sheets(inputs)):
             yield _whole(sheet, None if index else data)
+    if strata := stratified(inputs):
+        yield _whole(strata_sheet(inputs, strata), strata_data(strata))
     if inputs.volumes:
         yield _whole(organs_sheet(inputs), organs_data(inputs.volumes))
 

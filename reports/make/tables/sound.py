@@ -5,7 +5,13 @@ from itertools import groupby
 from typing import Any
 
 from reports.make.results.metrics import ImageResult
-from reports.make.results.scores import SOUND_SCORES, SOUND_SIZES, Estimate
+from reports.make.results.scores import (
+    DISTANCES,
+    FRACTIONS_OF_SIZE,
+    SOUND_SCORES,
+    SOUND_SIZES,
+    Estimate,
+)
 from reports.make.tables.captions import T_MAX, runs_caption
 from reports.make.tables.inputs import Inputs
 from reports.make.tidy import Tidy, tidy
@@ -19,6 +25,11 @@ COLUMNS = (
     ("mean_dice", "Mean Dice", True),
     ("thresholded_jaccard", "Thr. J", False),
 )
+# Further columns of one size, in percent.
+OF_SIZE = {
+    "training_size": (("ece", "ECE", False),),
+    "native_size": (("nsd", "NSD", True),),
+}
 # Each size has its own table: the file, and the size's name in the title and in the notes.
 SIZES = {
     "training_size": (
@@ -45,17 +56,30 @@ NOTES = (
 )
 
 
+NOTES_OF_SIZE = {
+    "training_size": "ECE: the expected calibration error over all pixels in 20 bins of equal "
+    "width of the probability of lesion, each bin weighted by its pixels.",
+    "native_size": "NSD: the part of both borders within 1% of the image's diagonal of the "
+    "other, the mean over images, with its interval; 100 and 0 for empty masks as for the "
+    "Dice. HD95, px: the mean over images of the 95th percentile of the borders' distances, at "
+    "each mask's own size; images with an empty mask are left out. The CSV has it with a "
+    "penalty too, the image's diagonal for an image with one empty mask.",
+}
+
+
 def sound_sheets(inputs: Inputs) -> list[Sheet]:
     """A table for each size: a block for each view, a row for each run."""
     ordered = [result for result in inputs.ordered if isinstance(result, ImageResult)]
-    head = ("Cell", "Protocol", "Seed", "Paper's mIoU", *(heading for _, heading, _ in COLUMNS))
     sheets = []
     for size, (name, words, note) in SIZES.items():
         blocks = tuple(
             Block(title, tuple(_line(result, size) for result in results))
             for title, results in groupby(ordered, key=inputs.dataset_at_size)
         )
-        notes = (NOTES[0], note, *NOTES[1:])
+        notes = (NOTES[0], note, *NOTES[1:-1], NOTES_OF_SIZE[size], NOTES[-1])
+        headings = [heading for _, heading, _ in COLUMNS + OF_SIZE[size]]
+        headings += ["HD95, px"] if size == "native_size" else []
+        head = ("Cell", "Protocol", "Seed", "Paper's mIoU", *headings)
         title, row_rule = f"Honest evaluation {words}", "each with its own row"
         table_caption = runs_caption(inputs, title, notes, ordered, row_rule)
         sheets.append(Sheet(name, table_caption, head, blocks, left=2))
@@ -65,7 +89,9 @@ def sound_sheets(inputs: Inputs) -> list[Sheet]:
 def _line(result: ImageResult, size: str) -> Line:
     run = result.run
     texts = [run.cell, run.protocol, str(run.seed), number(percent(result.scores.get("miou")))]
-    texts += [estimate(result.sound[size][name], interval) for name, _, interval in COLUMNS]
+    scores, columns = result.sound[size], COLUMNS + OF_SIZE[size]
+    texts += [estimate(scores[name], interval) for name, _, interval in columns]
+    texts += [number(scores["hd95_px"].value)] if size == "native_size" else []
     return Line(plain(texts))
 
 
@@ -82,7 +108,7 @@ def estimate(score: Estimate, interval: bool) -> str:
 
 
 def sound_data(results: Sequence[ImageResult]) -> Tidy:
-    """Tidy: a line for each run; percentages rounded to 6 decimals, empty if undefined."""
+    """Tidy: a line for each run; percent and px, rounded to 6 decimals, empty if undefined."""
     records = []
     for result in results:
         run = result.run
@@ -96,10 +122,16 @@ def sound_data(results: Sequence[ImageResult]) -> Tidy:
             "paper_miou": percent(result.scores.get("miou")),
         }
         for size in SOUND_SIZES:
-            for name in SOUND_SCORES:
+            for name in SOUND_SCORES + FRACTIONS_OF_SIZE[size]:
                 score = result.sound[size][name]
                 record[f"{size}_{name}"] = percent(score.value)
-                record[f"{size}_{name}_low"] = percent(score.low)
-                record[f"{size}_{name}_high"] = percent(score.high)
+                if name != "ece":  # it has no interval
+                    record[f"{size}_{name}_low"] = percent(score.low)
+                    record[f"{size}_{name}_high"] = percent(score.high)
+        for name in DISTANCES:
+            distance = result.sound["native_size"][name]
+            record[f"native_size_{name}"] = distance.value
+            record[f"native_size_{name}_low"] = distance.low
+            record[f"native_size_{name}_high"] = distance.high
         records.append(record | {"metrics_file": result.path})
     return tidy(records)

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reports.make.checklists import answered
 from reports.make.report import PATH, TABLES, PaperTable, Report
 from reports.make.results.metrics import ImageResult, Result, VolumeResult
 from reports.make.results.provenance import provenance_of, summary_of
 from reports.make.results.statistics import Statistics
+from reports.make.results.views import load_yaml
 from reports.make.tables.headline import headline_scores
 from reports.make.tables.inputs import Inputs, read_inputs
 from reports.make.tables.parts import parts
@@ -49,19 +51,23 @@ def report_of(inputs: Inputs) -> Report:
     params, paper = inputs.params, inputs.published
     tables = Assembler(inputs).tables()
     shown_runs = {name for table in tables for name in table.runs}
+    provenance = provenance_of(params, inputs.results, inputs.names)
+    shown = tuple(parts(inputs, tables))
+    asked = load_yaml(inputs.root / "reports/checklists.yaml")
     return Report(
         summary=summary_of(params, inputs.results, inputs.names),
-        provenance=provenance_of(params, inputs.results, inputs.names),
+        provenance=provenance,
         origins=inputs.origins,
         paper=paper["paper"]["text"],
         references=sorted(paper["references"].values(), key=lambda reference: reference["number"]),
         datasets=dict(inputs.names),
         metrics=inputs.declared["metrics"],
-        parts=tuple(parts(inputs, tables)),
+        parts=shown,
         runs=tidy([_trace(result, tables) for result in inputs.results]),
         shown_nowhere=[r.run.name for r in inputs.results if r.run.name not in shown_runs],
         scores=headline_scores(inputs.results),
         pictured=[*params.grid.ablation_views, *params.grid.volumes],
+        checklists=answered(asked, provenance.lines(), [part.sheet.name for part in shown]),
     )
 
 
@@ -73,6 +79,7 @@ def rendered(report: Report, templates: Path) -> dict[str, str]:
     return texts | {
         "runs.csv": report.runs.csv(),
         "scores.json": json.dumps(report.scores, indent=2) + "\n",
+        "checklists.md": jinja.get_template("checklists.md.j2").render(report=report),
         "all.tex": jinja.get_template("all.tex.j2").render(report=report),
         "index.md": jinja.get_template("index.md.j2").render(
             report=report, legend=report.legend, render=render_markdown

@@ -146,6 +146,11 @@ def test_every_comparison_is_the_one_described(tmp_path, masks):
     assert scored.sound["native_size"]["mean_iou"] == pytest.approx(mean)
     low, high = scored.sound["native_size"]["intervals"]["mean_iou"]
     assert low < mean < high
+    boundary = scored.sound["native_size"]["boundary"]
+    nsd = np.mean([row["native_size_nsd"] for row in scored.per_image])
+    assert boundary["nsd"] == pytest.approx(nsd)
+    low, high = boundary["intervals"]["nsd"]
+    assert 0 <= low < nsd < high <= 1
     again = score_run(BrightIsLesion(), folder, batch_size=1, resamples=100)
     assert again.per_image == scored.per_image
     assert again.sound == scored.sound
@@ -172,6 +177,8 @@ def test_empty_masks_are_counted_and_undefined_is_null(tmp_path):
     assert sound["mean_sen"] is None
     assert sound["intervals"]["mean_sen"] == [None, None]
     assert scored.paper["miou"] == 0.0
+    assert sound["boundary"]["hd95_px"] is None
+    assert (sound["boundary"]["hd95_n"], sound["boundary"]["nsd"]) == (0, 1.0)
     json.dumps([scored.paper, scored.sound, scored.per_image], allow_nan=False)
 
 
@@ -266,7 +273,15 @@ def test_contact_sheet_draws_both_outlines(tmp_path):
 def project(tmp_path, masks, monkeypatch):
     """A repository root with one trained run; gives the inputs and the log of stages.evaluate."""
     monkeypatch.chdir(tmp_path)
-    write_arrays(tmp_path / "data" / "arrays" / "isic17-32" / "paper", masks)
+    arrays = write_arrays(tmp_path / "data" / "arrays" / "isic17-32" / "paper", masks)
+    rng = np.random.default_rng(5)
+    test = cv2.blur(rng.integers(0, 256, (SIZE, SIZE, 15), dtype=np.uint8), (3, 3))
+    test = np.ascontiguousarray(test.reshape(SIZE, SIZE, 5, 3).transpose(2, 0, 1, 3))
+    np.save(arrays / "test/images.npy", test)
+    (arrays / "train").mkdir()
+    np.save(arrays / "train/images.npy", test[3:4, :, ::-1])  # a mirrored test image
+    np.save(arrays / "train/masks.npy", np.zeros((1, SIZE, SIZE), np.uint8))
+    (arrays / "train/ids.txt").write_text("ISIC_0000100\n")
     run = Run("isic17-32", "base", "paper", 42)
     run.folder.mkdir(parents=True)
     torch.manual_seed(0)
@@ -324,6 +339,9 @@ def test_stage_writes_metrics_table_and_sheet(project):
         assert both == int(row["training_size_tp"])
         assert np.count_nonzero(stored.masks[place]) - both == int(row["training_size_fp"])
     assert sum(metrics["sound"]["calibration"]["pixels"]) == pixels
+    assert [row["in_training"] for row in rows] == ["0", "0", "0", "1", "0"]
+    for place, row in enumerate(rows):
+        assert float(row["lesion_share"]) == pytest.approx(stored.truth[place].mean())
     dice = np.mean([float(row["native_size_dice"]) for row in rows])
     assert metrics["sound"]["native_size"]["mean_dice"] == pytest.approx(dice)
     tracked, provenance, _, logged, files, source = project.logged[0]

@@ -17,7 +17,8 @@ from vmunet.data.volumes import Case, Pixels, write_volumes
 from vmunet.drawing.sheets.organs import choose_slices, draw_cases
 from vmunet.errors import InputError
 from vmunet.evaluation.against_medpy import compare_with_medpy
-from vmunet.evaluation.volumes import score_volumes
+from vmunet.evaluation.volume_metrics import score_case
+from vmunet.evaluation.volumes import penalised_hd95, score_volumes
 
 SIZE = 32
 CLASSES = ["aorta", "liver", "spleen"]
@@ -180,3 +181,14 @@ def test_slices_run_through_the_organs() -> None:
     truth[10:20] = 1
     assert choose_slices(truth, 3) == [12, 14, 18]
     assert choose_slices(truth * 0, 3) == [5, 14, 24]
+
+
+def test_a_missed_organ_costs_the_volumes_diagonal():
+    truth, labels = np.zeros((2, 3, 4, 12), np.uint8)
+    truth[0, 0, 0], labels[0, 0, 1] = 1, 1  # an organ in both; 2 is missed, 3 made up, 4 absent
+    truth[2, 3, 3], labels[2, 3, 7] = 2, 3
+    spacing = (1.0, 1.0, 1.0)
+    scores = score_case(labels, truth, 5, spacing)
+    organs = penalised_hd95(scores, truth.shape, spacing)
+    np.testing.assert_allclose(organs, [scores.hd95[0], 13, 13, np.nan])
+    assert np.isnan(penalised_hd95(scores, truth.shape, None)).all()
