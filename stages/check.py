@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.params import Params, PhantomSource, SampleSource, load_params
+from pipeline.config.yaml_file import read_yaml
 from pipeline.stage import run_stage
-from reports.make.results.views import load_yaml
 from vmunet.data.checks.facts import MeasuredDataset, measure
 from vmunet.data.checks.findings import find, find_pairs, shared_ids
 from vmunet.data.checks.published_split import SplitCheck, check_split
@@ -61,7 +61,7 @@ def check(params: Params, target: Path) -> None:
     across = [pair for pair in pairs if pair.across]
     sheets["between"] = pair_groups("the same picture under two ids", across)
     sheets = {name: groups for name, groups in sheets.items() if groups}
-    splits = compared(datasets, load_yaml(PUBLISHED))
+    splits = compared(datasets, read_yaml(PUBLISHED))
     rows = {
         name: [*(row for split in splits if split.dataset == name for row in split.findings()), *of]
         for name, of in findings.items()

@@ -30,3 +30,10 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         client()
     return folder / STORE
+
+
+@pytest.fixture(autouse=True)
+def own_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--max-pixels` of a command in this process holds for no other test."""
+    for name in ("VMUNET_MAX_PIXELS", "VMUNET_MAX_VOXELS"):
+        monkeypatch.setenv(name, "")

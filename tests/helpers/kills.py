@@ -70,7 +70,7 @@ PROFILE: dict[str, Any] = {
 }
 COUNTS = {"n_training": 12, "n_validation": 2, "n_train": 8}  # instead of ISIC 2017's
 # Stages that take time and make nothing that is compared.
-LEFT_OUT = ("check", "figures", "pictures", "pictures_volumes", "page", "pdf", "model_card")
+LEFT_OUT = ("figures", "pictures", "pictures_volumes", "page", "pdf", "model_card")
 COMMANDS = (("dvc", "repro"), ("vmunet", "sweep", "--parallel", "2", "--gpus", "none"))
 COMPARED = ("weights.safetensors", "history.csv", "per_image.csv", "predictions.npz")
 TIMED = ("all.tex", "runs.csv")  # tables with a run's seconds, or its number in MLflow

@@ -108,7 +108,7 @@ def test_a_killed_run_continues_in_its_mlflow_run_and_ends_with_the_same_bits(
         patch.setattr(RunTracker, "log_epoch", killed)
         with pytest.raises(KeyboardInterrupt):
             trained()
-    (state,) = Path(".resume").iterdir()
+    (state,) = Path(".resume").glob("*.pt")
     resumed, content = trained()
     assert load_checkpoint(RUN.folder / "weights.safetensors")[0].config["d_state"] == 4
     assert 1 <= resumed["resumed_from"] <= 2
@@ -136,7 +136,7 @@ def test_a_run_in_parts_of_limited_time(project: Path, capsys: pytest.CaptureFix
         said = f"1e-09 seconds are over after {epochs} of 5 epochs; start it again to go on"
         assert error.startswith(f"error: shapes-32-base-sound-1: {said}")
         assert not RUN.folder.exists()
-        (state,) = Path(".resume").iterdir()
+        (state,) = Path(".resume").glob("*.pt")
     resumed, content = trained(1e9)
     assert content == expected
     assert (resumed["resumed_from"], resumed["mlflow_key"]) == (2, state.stem)

@@ -1,12 +1,11 @@
-"""Read NIfTI, HDF5 and NumPy files of unknown origin within `vmunet.data.limits`."""
+"""Read NIfTI and NumPy files of unknown origin within `vmunet.data.limits`."""
 
 import gzip
 import zipfile
-from collections.abc import Iterable
 from contextlib import suppress
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import nibabel
 import numpy as np
@@ -77,33 +76,6 @@ def check_affine(path: Path, affine: NDArray[np.float64]) -> None:
             f"{path}: its affine gives voxels of {sizes} mm, the first at ({first}) mm; expected "
             f"{least:g} to {most:g} mm: set its affine, or convert the scan again"
         )
-
-
-def read_h5(path: Path, content: Any, keys: Iterable[str]) -> list[NDArray]:
-    """The arrays of an open HDF5 file, all of whose numbers lie in the file itself.
-
-    Raises:
-        InputError: one is a link, lies in another file, holds no numbers, or is too large.
-    """
-    import h5py
-
-    arrays = []
-    for key in keys:
-        is_link = not isinstance(content.get(key, getlink=True), h5py.HardLink)
-        found = None if is_link else content[key]
-        if not isinstance(found, h5py.Dataset) or not _is_own(found):
-            raise InputError(
-                f"{path}: '{key}' is not an array of numbers in this file itself; links to other "
-                "files are not followed: copy its numbers into it"
-            )
-        check_voxels(found.shape, path)
-        arrays.append(np.asarray(found))
-    return arrays
-
-
-def _is_own(found: Any) -> bool:
-    """Whether a dataset's numbers lie in its own file."""
-    return not (found.external or found.is_virtual) and found.dtype.kind in "iufb"
 
 
 def check_npz(path: Path) -> None:

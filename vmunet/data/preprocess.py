@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from vmunet.data.arrays import BINARY_LEVEL
 from vmunet.data.images import read_mask, read_rgb
 from vmunet.data.resize import min_max, resize_image, resize_mask
 from vmunet.errors import InputError
@@ -27,7 +28,6 @@ SUBSETS = ("train", "test")
 NATIVE_MASKS = "native_masks.zip"
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # an image and its mask
 FIXED_DATE = (2017, 1, 1, 0, 0, 0)  # so that the same masks give the same bytes
-LESION = 128  # the lowest of the levels 0..255 that is >= 0.5
 KEPT = ("dataset", "source", "n_train", "n_test", "native_min", "native_max", "empty_masks")
 
 
@@ -50,8 +50,8 @@ def write_arrays(
     soft = bool(manifest.get("soft_masks"))
 
     def read(key: str) -> Pair:
-        mask, _ = read_mask(raw / "masks" / f"{key}.png", soft)
-        return read_rgb(_image_path(raw, key))[0], mask
+        photo = read_rgb(_image_path(raw, key))[0]
+        return photo, read_mask(raw / "masks" / f"{key}.png", soft)[0]
 
     with whole_folder(target) as folder:
         for subset in SUBSETS:
@@ -110,7 +110,7 @@ def write_subset(
             images[protocol.name][row] = np.rint(resized)
             how = "nearest" if labels else protocol.mask_resize
             is_binary = how == "nearest" and not labels
-            target = (mask >= LESION) * np.uint8(255) if is_binary else mask
+            target = (mask >= BINARY_LEVEL) * np.uint8(255) if is_binary else mask
             masks[protocol.name][row] = resize_mask(target, size, how)
 
     in_threads(write_row, range(len(ids)), f"preprocessing {subset}")

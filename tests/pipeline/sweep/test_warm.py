@@ -64,8 +64,10 @@ def root(tmp_path: Path) -> Path:
     """Sources whose only stage is `probe`, and whose warm process imports almost nothing."""
     for name in ("pipeline/stage.py", "pipeline/fingerprint.py", "vmunet/errors.py"):
         copy(name, tmp_path)
-    for name in ("vmunet/files.py", "pipeline/sweep/warm/server.py"):
+    for name in ("vmunet/files.py", "vmunet/utf8.py", "pipeline/sweep/warm/server.py"):
         copy(name, tmp_path)
+    for path in ("pipeline/install.py", *sorted(Path(ROOT, "pipeline/repair").glob("*.py"))):
+        copy(Path(ROOT, path).relative_to(ROOT).as_posix(), tmp_path)
     for folder in ("pipeline", "pipeline/sweep", "pipeline/sweep/warm", "vmunet", "stages"):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "__init__.py").touch()

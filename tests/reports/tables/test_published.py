@@ -118,7 +118,7 @@ def test_the_real_grid_fills_the_tables(tmp_path):
     params = load_params(demo_root())
     root = tmp_path
     (root / "reports").mkdir()
-    for name in ("published.yaml", "recipes.yaml", "tables.yaml", "templates"):
+    for name in ("checklists.yaml", "published.yaml", "recipes.yaml", "tables.yaml", "templates"):
         (root / "reports" / name).symlink_to(REPOSITORY / "reports" / name)
     write_metrics(root, params, runs(params))
     make_tables(root, params, runs(params))

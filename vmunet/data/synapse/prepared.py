@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmunet.data.bounded import check_npz, read_h5
+from vmunet.data.bounded import check_npz
+from vmunet.data.hdf5 import read_h5
 from vmunet.data.synapse.official import CLASSES, TEST, TRAIN, TRAIN_SLICES
 from vmunet.data.volumes import Case, Pixels
 from vmunet.errors import InputError
