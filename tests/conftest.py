@@ -36,4 +36,5 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--max-pixels` of a command in this process holds for no other test."""
     for name in ("VMUNET_MAX_PIXELS", "VMUNET_MAX_VOXELS"):
-        monkeypatch.setenv(name, "")
+        monkeypatch.setenv(name, "")  # what a test sets later is undone too
+        monkeypatch.delenv(name)

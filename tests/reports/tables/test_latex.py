@@ -53,7 +53,8 @@ def document(folder, preamble):
     names = sorted(path.stem for path in folder.glob("*.tex") if path.stem != "all")
     body = [rf"Table~\ref{{tab:{name}}}" for name in names]
     body += [rf"\input{{{name}}}" for name in names]
-    text = "\n".join([preamble, r"\begin{document}", *body, r"\end{document}", ""])
+    begin = r"\maxdeadcycles=1000 \begin{document}"  # floats alone: more than TeX expects
+    text = "\n".join([preamble, begin, *body, r"\end{document}", ""])
     (folder / "document.tex").write_text(text, encoding="ascii")
     return len(names)
 

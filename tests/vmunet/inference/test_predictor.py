@@ -225,7 +225,7 @@ def test_800_megapixels_are_refused_before_they_are_decoded(tmp_path, monkeypatc
         predictor(Image.open(tmp_path / "pages.tif"))
     weights, out = str(tmp_path / "one.safetensors"), str(tmp_path / "masks")
     assert main(["predict", weights, str(path), "--out", out]) == 2
-    assert "200 megapixels" in capsys.readouterr().err
+    assert "800 megapixels" in capsys.readouterr().err
 
 
 def test_one_model_becomes_onnx(tmp_path, monkeypatch):
