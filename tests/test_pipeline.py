@@ -197,7 +197,7 @@ def test_a_fresh_clone_ends_in_tables(built: Path) -> None:
     card = (built / "reports/out/cards/isic17-32/base/paper/1/MODEL_CARD.md").read_text()
     assert "Trained and tested on phantoms" in card
     checked = built / "reports/out" / "data"
-    names = ["findings.csv", "index.md", "isic17.png"]
+    names = ["findings.csv", "index.md", "isic17.png", "split.json"]
     assert sorted(path.name for path in checked.iterdir()) == names
     assert "| train | 8 |" in (checked / "index.md").read_text()
     volumes = (built / "reports/out" / "volumes" / "synapse-32" / "index.md").read_text()
@@ -258,7 +258,7 @@ def test_a_new_seed_adds_only_its_runs(project: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "stages"),
     [
-        ("reports/published.yaml", ["tables"]),
+        ("reports/published.yaml", ["check", "tables"]),
         ("reports/templates/tables/sheet.tex.j2", ["tables"]),
         ("reports/templates/page/page.css", ["page"]),
         ("reports/templates/pdf/report.tex.j2", ["pdf"]),
