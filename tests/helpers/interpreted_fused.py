@@ -22,7 +22,7 @@ from tests.helpers.fused_inputs import (
 )
 from vmunet.fused import triton as compiled
 
-NORMED = [(1, 1, 1, 1), (2, 3, 5, 1), (1, 1, 3, 1536), (2, 5, 9, 24), (1, 3, 3, 300)]
+NORMED = [(1, 1, 1, 1), (2, 3, 5, 1), (2, 5, 9, 24), (1, 1, 3, 1536), (1, 3, 3, 300)]
 SHAPES = {
     "conv_silu": [
         (1, 1, 1, 1),
@@ -41,8 +41,8 @@ HALF = (torch.bfloat16, torch.float16)
 def accuracy():
     for operator, shapes in SHAPES.items():
         cases = [(shape, torch.float32, "projection") for shape in shapes]
-        cases += [(shapes[3], dtype, "projection") for dtype in HALF]
-        cases += [(shapes[3], torch.float32, layout) for layout in ("transposed", "channels_first")]
+        cases += [(shapes[2], dtype, "projection") for dtype in HALF]
+        cases += [(shapes[2], torch.float32, layout) for layout in ("transposed", "channels_first")]
         for shape, dtype, layout in cases:
             found = errors(operator, *fused_inputs(operator, shape, dtype, layout))
             yield [f"{operator} {shape} {dtype} {layout}", found]
