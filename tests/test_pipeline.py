@@ -16,11 +16,14 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.config.yaml_file import read_yaml
 from pipeline.fingerprint import PACKAGES
 from pipeline.sweep.selection import REPORT
 from tests.helpers.clone import copy_sources
+from tests.helpers.own_data import write_folders
 
 CELLS = ("scratch", "base")
+KINDS = ("", "_elsewhere", "_sound", "_volumes", "_rivals", "_volume_rivals", "_own_images")
 
 TINY = {
     "about": "A few phantoms, the narrowest model.",
@@ -67,6 +70,7 @@ TINY = {
         "profiled": ["isic17-32"],
     },
 }
+ALWAYS = {"code", "own_split@polyps"}  # the stages that each `dvc repro` runs
 
 
 def tool(project: Path, *command: str, check: bool = True) -> str:
@@ -130,12 +134,29 @@ def would_run(project: Path) -> list[str]:
     are written first, because `dvc repro` always runs `code`.
     """
     tool(project, "python", "-m", "stages.code")
-    return sorted(set(json.loads(tool(project, "dvc", "status", "--json"))) - {"code"})
+    return sorted(set(json.loads(tool(project, "dvc", "status", "--json"))) - ALWAYS)
+
+
+def declare_own_images(project: Path, folder: Path) -> None:
+    """Twelve photographs and masks outside the project, three of them for the test, by a CSV."""
+    write_folders(folder, [f"photo {n}" for n in range(12)])
+    rows = "".join(f"photo {n},{'test' if n < 3 else 'train'}\n" for n in range(12))
+    (folder / "split.csv").write_text("id,split\n" + rows)
+    declared = {
+        "images": str(folder / "images"),
+        "masks": str(folder / "masks"),
+        "classes": ["polyp"],
+        "split": {"csv": os.path.relpath(folder / "split.csv", project)},
+        "size": 32,
+    }
+    edit_params(project, lambda p: p["own"]["images"].update(polyps=declared))
+    edit_params(project, lambda p: p["own"].update(cells=["base"]))
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = make_project(tmp_path_factory.mktemp("project"))
+    declare_own_images(project, tmp_path_factory.mktemp("mine"))
     tool(project, "vmunet", "sweep", "--parallel", "2")  # half the time of `dvc repro`
     return project
 
@@ -204,6 +225,17 @@ def test_a_fresh_clone_ends_in_tables(built: Path) -> None:
     assert "gallbladder: missing in case0039, case0025" in volumes
 
 
+def test_two_folders_of_ones_own_end_in_scores_that_the_tables_do_not_read(built: Path) -> None:
+    scores = built / "metrics/own/tiny/polyps/base/sound/1"
+    metrics = json.loads((scores / "metrics.json").read_text())
+    assert metrics["data"]["source"] == "own"
+    assert (metrics["data"]["n_train"], metrics["data"]["n_test"]) == (9, 3)
+    assert metrics["run"]["dataset"] == "polyps"
+    listed = [line.split() for line in tool(built, "vmunet", "runs").splitlines()]
+    assert ["polyps-base-sound-1", "scored"] in listed
+    assert "polyps" not in tool(built, "dvc", "dag", "--mermaid", "tables")
+
+
 def test_git_sees_only_the_lock_and_the_switch(built: Path) -> None:
     changed = tool(built, "git", "status", "--porcelain").split()[1::2]
     assert sorted(changed) == ["dvc.lock", "params.yaml"]
@@ -224,7 +256,7 @@ def test_every_run_is_in_mlflow(built: Path) -> None:
         " 'test/paper/miou' in run.data.metrics, *files)\n"
     )
     lines = sorted(tool(built, "python", "-c", code).strip().splitlines())
-    assert len(lines) == 8
+    assert len(lines) == 9
     first = "isic17-32-base-paper-1 FINISHED 2 64 0.2 True MODEL_CARD.md contact_sheet.png"
     assert lines[0] == first
     assert lines[-2].startswith("synapse-32-base-sound-1 FINISHED 2 64 0.2 False")
@@ -251,7 +283,7 @@ def test_a_changed_cell_reruns_itself_and_the_stages_that_read_all_cells(project
 def test_a_new_seed_adds_only_its_runs(project: Path) -> None:
     edit_params(project, lambda p: p["grid"]["seeds"].append(2))
     names = cells_of(would_run(project))
-    assert len(names) == 24  # eight trainings, evaluations and cards
+    assert len(names) == 27  # nine trainings, evaluations and cards
     assert all(name.endswith("-2") for name in names)
 
 
@@ -259,9 +291,9 @@ def test_a_new_seed_adds_only_its_runs(project: Path) -> None:
     ("path", "stages"),
     [
         ("reports/published.yaml", ["check", "tables"]),
-        ("reports/templates/tables/sheet.tex.j2", ["tables"]),
+        pytest.param("reports/templates/tables/sheet.tex.j2", ["tables"], marks=pytest.mark.slow),
         ("reports/templates/page/page.css", ["page"]),
-        ("reports/templates/pdf/report.tex.j2", ["pdf"]),
+        pytest.param("reports/templates/pdf/report.tex.j2", ["pdf"], marks=pytest.mark.slow),
         ("reports/figures.yaml", ["figures", "pictures@isic17-32", "pictures_volumes@synapse-32"]),
     ],
 )
@@ -282,17 +314,16 @@ def groups(names: list[str]) -> set[str]:
 def test_a_changed_loss_retrains_and_a_changed_metric_only_evaluates(project: Path) -> None:
     metrics = project / "vmunet/evaluation/metrics.py"
     metrics.write_text(metrics.read_text() + "\nmore = 1\n")
-    kinds = ("", "_elsewhere", "_sound", "_volumes", "_rivals", "_volume_rivals")
-    evaluations = {f"evaluate{kind}" for kind in kinds}
+    evaluations = {f"evaluate{kind}" for kind in KINDS}
     assert groups(cells_of(would_run(project))) == evaluations
     losses = project / "vmunet/training/losses.py"
     losses.write_text(losses.read_text() + "\nmore = 1\n")
-    trainings = {f"train{kind}" for kind in kinds}
+    trainings = {f"train{kind}" for kind in KINDS}
     assert groups(cells_of(would_run(project))) == evaluations | trainings
 
 
 def test_words_and_tracking_rerun_nothing(project: Path) -> None:
-    """A real `dvc repro` runs only `code`."""
+    """A real `dvc repro` runs only what it always runs."""
     for path in (project / "vmunet").rglob("*.py"):
         text = path.read_text()
         assert text.startswith('"""'), path
@@ -300,16 +331,37 @@ def test_words_and_tracking_rerun_nothing(project: Path) -> None:
     for path in (project / "pipeline/tracking").rglob("*.py"):
         path.write_text(path.read_text() + "\nmore = 1\n")
     output = tool(project, "dvc", "repro")
-    ran = [line for line in output.splitlines() if line.startswith(("> ", "Running"))]
-    assert ran == ["Running stage 'code':", "> python -m stages.code"]
+    ran = [line for line in output.splitlines() if line.startswith("> ")]
+    assert sorted(ran) == ["> python -m stages.code", "> python -m stages.own_split polyps"]
     assert would_run(project) == []
 
 
 def test_a_changed_model_card_writes_only_the_cards(project: Path) -> None:
     card = project / "reports/make/model_card.py"
     card.write_text(card.read_text() + "\nmore = 1\n")
-    kinds = ("", "_elsewhere", "_sound", "_volumes", "_rivals", "_volume_rivals")
-    assert groups(would_run(project)) == {f"model_card{kind}" for kind in kinds}
+    assert groups(would_run(project)) == {f"model_card{kind}" for kind in KINDS}
+
+
+def test_a_changed_csv_is_seen_and_an_unchanged_one_runs_nothing_after(project: Path) -> None:
+    output = tool(project, "dvc", "repro", "evaluate_own_images@polyps-base-sound-1")
+    assert "stages.own_split polyps" in output
+    assert "stages.own_images" not in output
+    own = read_yaml(project / "params.yaml")["own"]["images"]["polyps"]
+    table = project / own["split"]["csv"]
+    before = table.read_text()
+    table.write_text(before.replace("photo 5,train", "photo 5,test"))
+    output = tool(project, "dvc", "repro", "own_images@polyps")
+    assert "stages.own_images polyps" in output
+    ids = (project / "data/arrays/polyps/sound/test/ids.txt").read_text().split()
+    assert ids == ["photo_0", "photo_1", "photo_2", "photo_5"]
+    table.write_text(before)
+    tool(project, "dvc", "repro", "own_images@polyps")
+
+
+def test_a_path_that_a_shell_would_expand_ends_in_one_line(project: Path) -> None:
+    edit_params(project, lambda p: p["own"]["images"]["polyps"].update(masks="~/masks"))
+    output = tool(project, "dvc", "repro", "own_split@polyps", check=False)
+    assert "error: params.yaml: own.images.polyps.masks: DVC watches this path" in output
 
 
 @pytest.mark.slow
