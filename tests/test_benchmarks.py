@@ -81,6 +81,7 @@ def test_without_cuda_one_line(module, monkeypatch, capsys) -> None:
     assert capsys.readouterr().err == f"{name} measures a CUDA device, and none is visible\n"
 
 
+@pytest.mark.slow
 def test_candidates_of_the_scan_run_through_in_the_interpreter(tmp_path) -> None:
     pytest.importorskip("triton")
     command = [sys.executable, "-m", "benchmarks.scan_gpu", "--candidates"]

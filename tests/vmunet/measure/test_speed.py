@@ -31,6 +31,8 @@ class Steps:
         self.order: list[int] = []
         clock = SimpleNamespace(perf_counter=lambda: self.now, monotonic=lambda: self.now)
         monkeypatch.setattr(speed, "time", clock)
+        # nothing is held here, and looking through all that the tests import takes a second
+        monkeypatch.setattr(speed.gc, "collect", int)
         monkeypatch.setattr(speed, "make_step", self.make)
         monkeypatch.setattr(speed, "peak_on_cpu", lambda work, threads: 1000 * work.batch_size)
 
