@@ -33,8 +33,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if len(content) > MOST_BYTES:
             raise InputError(f"{path}: more than {MOST_BYTES:,} bytes; expected settings alone")
         text = content.decode("utf-8-sig")
-        check_size(YAML(typ="safe").parse(text), path)
-        values = YAML(typ="safe").load(text)
+        check_size(YAML(typ="safe", pure=True).parse(text), path)
+        values = YAML(typ="safe", pure=True).load(text)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run from the repository's root") from None
     except UnicodeDecodeError as error:

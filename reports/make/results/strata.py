@@ -24,6 +24,7 @@ from vmunet.evaluation.statistics import intervals
 Floats = npt.NDArray[np.float64]
 MEANS = ("mean_dice", "mean_iou", "nsd", "hd95_px")
 COLUMNS = ("native_size_dice", "native_size_iou", "native_size_nsd", "native_size_hd95_px")
+LEAST = 5  # units: fewer have too few different resamples, three of two units, for an interval
 COUNTED = tuple(f"paper_{count}" for count in COUNTS)
 
 
@@ -36,7 +37,7 @@ class Stratum:
         images: their number; None if the file is of an earlier version, which does not tell.
         miou: pooled, 0..1, of the paper's comparison.
         means: `MEANS` over the images: fractions 0..1, HD95 in px; None if undefined.
-            The Dice has its interval.
+            The Dice has its interval, unless there are fewer than `LEAST` units.
     """
 
     by: str
@@ -155,8 +156,8 @@ def _stratum(
     means = {}
     for i, name in enumerate(MEANS):
         sample = CaseSample(values[..., i : i + 1], (name,), groups)
-        # Of one unit no interval can be drawn.
-        ends = intervals(sample)[name] if name == "mean_dice" and sample.units > 1 else None
+        drawn = name == "mean_dice" and sample.units >= LEAST
+        ends = intervals(sample)[name] if drawn else None
         low, high = map(_defined, ends) if ends else (None, None)
         means[name] = Estimate(_defined(sample.scores()[name]), low, high)
     mious = [pooled_scores(table.counts[members])["miou"] for table in tables]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from reports.make.results.strata import UNKNOWN, read_strata
+from reports.make.results.strata import LEAST, UNKNOWN, read_strata
 from tests.helpers.tables import Run
 from vmunet.errors import InputError
 from vmunet.evaluation.metrics import COUNTS
@@ -71,10 +71,11 @@ def test_each_part_has_the_scores_of_its_own_images(tmp_path):
         tp = [sum(10 + i + seed for i in images) for seed in (1, 2)]
         mious = [t / (t + 7 * len(images)) for t in tp]
         assert stratum.miou == pytest.approx(np.mean(mious))
-    whole = strata["all", "all"].means["mean_dice"]
-    assert whole.low < whole.value < whole.high
-    one = strata["contrast", "pale, below 15"].means["mean_dice"]
-    assert one.low is one.high is None
+        drawn = stratum.means["mean_dice"]
+        if len(images) < LEAST:
+            assert drawn.low is drawn.high is None
+        else:
+            assert drawn.low < drawn.value < drawn.high
 
 
 def test_an_older_file_gives_no_number_and_other_images_are_refused(tmp_path):
