@@ -14,7 +14,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest modules first, so that none is left to one process at the end."""
-    longest = ("test_pipeline", "test_search", "test_sweep")
+    longest = ("test_pipeline", "test_search", "test_kills", "test_sweep")
     ranks = {name: rank for rank, name in enumerate(longest)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(longest)))
 
