@@ -34,7 +34,9 @@ from vmunet.drawing.sheets.images import CAPTION, GAP, HEADER, LABEL, TILE
 from vmunet.drawing.sheets.labels import PALETTE, legend, overlay, paint
 from vmunet.errors import InputError
 from vmunet.evaluation.classes import SIZES, score_class_run
-from vmunet.evaluation.metrics import mean_scores, per_image_scores, pooled_scores, resampled_scores
+from vmunet.evaluation.metrics import mean_scores, per_image_scores, pooled_scores
+from vmunet.evaluation.samples import MEAN, CaseSample, ClassSample, ImageSample
+from vmunet.evaluation.statistics import intervals
 from vmunet.inference.classes import segment_classes
 from vmunet.inference.ensemble import Member, load_members
 from vmunet.inference.images import segment_folder
@@ -269,11 +271,11 @@ def test_scores_are_the_naive_ones(tmp_path, scenes):
     np.testing.assert_array_equal(scored.prediction, predictions["training_size"])
     np.testing.assert_array_equal(scored.truth, truths["training_size"])
 
-    draws = np.random.default_rng(0).integers(len(scenes), size=(300, len(scenes)))
     for size in SIZES:
         block = scored.sound[size]
         naive = [naive_scores(predictions[size], truths[size], label) for label in (1, 2, 3)]
-        per_draw = []
+        table = np.array([dice for *_, dice in naive])
+        expected = intervals(CaseSample(table.T[None], NAMES), 300)
         for name, (dsc, iou, dice) in zip(NAMES, naive, strict=True):
             of_class = block["classes"][name]
             assert of_class["dsc"] == pytest.approx(dsc)
@@ -285,14 +287,14 @@ def test_scores_are_the_naive_ones(tmp_path, scenes):
             rows = [row for row in scored.per_image if row["class"] == name]
             row_dice = np.array([row[f"{size}_dice"] for row in rows], dtype=float)
             np.testing.assert_allclose(row_dice, dice)
-            per_draw.append([np.nanmean(dice[draw]) for draw in draws])
-            low, high = np.nanquantile(per_draw[-1], [0.025, 0.975])
-            assert of_class["intervals"]["mean_dice"] == pytest.approx([low, high])
+            ends = np.array(of_class["intervals"]["mean_dice"], dtype=float)
+            np.testing.assert_allclose(ends, expected[name])
         assert block["dsc"] == pytest.approx(np.mean([dsc for dsc, _, _ in naive]))
         assert block["miou"] == pytest.approx(np.mean([iou for _, iou, _ in naive]))
         assert block["mean_dice"] == pytest.approx(np.mean([np.nanmean(d) for *_, d in naive]))
-        bounds = np.quantile(np.mean(per_draw, axis=0), [0.025, 0.975])
-        assert block["intervals"]["mean_dice"] == pytest.approx(list(bounds))
+        ends = np.array(block["intervals"]["mean_dice"], dtype=float)
+        np.testing.assert_allclose(ends, expected[MEAN])
+        assert not np.isnan(ends).any()
         assert 0.05 < block["mean_dice"] < 0.95
         assert block["classes"]["bar"]["scored"] == 5
         assert block["images"] == 6
@@ -302,10 +304,43 @@ def test_scores_are_the_naive_ones(tmp_path, scenes):
             for name, (dsc, iou, _) in zip(NAMES, naive, strict=True):
                 assert scored.paper[name] == pytest.approx(dsc)
                 assert scored.paper["iou"][name] == pytest.approx(iou)
-            table = np.array([dice for *_, dice in naive])
             np.testing.assert_allclose(scored.dice, np.nanmean(table, axis=0))
     again = score_class_run(Colourful(), folder, NAMES, batch_size=1, resamples=300)
     assert (again.sound, again.per_image) == (scored.sound, scored.per_image)
+
+
+def class_counts_of(images, seed=0):
+    """(images, 3, 4): three classes, each in about half of the images."""
+    tp, fp, fn = np.random.default_rng(seed).integers(0, 90, (3, images, 3))
+    here = np.random.default_rng(seed + 1).random((images, 3)) < 0.5
+    tp, fp, fn = tp * here, fp * here, fn * here
+    return np.stack([tp, fp, fn, 1000 - tp - fp - fn], axis=-1)
+
+
+def test_intervals_over_classes_draw_the_same_images_for_each():
+    counts = class_counts_of(40)
+    sample = ClassSample([ImageSample(counts[None, :, k], (), np.nan) for k in range(3)])
+    draws = np.random.default_rng(0).integers(40, size=(300, 40))
+    pooled = [[pooled_scores(counts[draw, k])["dsc"] for k in range(3)] for draw in draws]
+    np.testing.assert_allclose(sample.resampled(300)["dsc"], np.mean(pooled, axis=1))
+    low, high = intervals(sample, 300)["dsc"]
+    assert [low, high] == pytest.approx(np.quantile(np.mean(pooled, axis=1), [0.025, 0.975]))
+    of_sums = sample.of_sums(sample.parts().sum(0)[None])
+    assert {name: of[0] for name, of in of_sums.items()} == pytest.approx(sample.scores())
+
+
+def test_a_patient_s_images_are_one_unit_in_several_classes(tmp_path, scenes):
+    folder = write_class_arrays(tmp_path, SIZE, scenes[:1], [*scenes, *scenes])
+    alone = score_class_run(Colourful(), folder, NAMES, batch_size=4, resamples=300)
+    patients = [f"p{i % len(scenes)}" for i in range(2 * len(scenes))]
+    (folder / "test" / "groups.txt").write_text("\n".join(patients) + "\n")
+    grouped = score_class_run(Colourful(), folder, NAMES, batch_size=4, resamples=300)
+    once = write_class_arrays(tmp_path / "once", SIZE, scenes[:1], scenes)
+    single = score_class_run(Colourful(), once, NAMES, batch_size=4, resamples=300)
+    for size in SIZES:
+        blocks = [of.sound[size]["intervals"]["dsc"] for of in (alone, grouped, single)]
+        assert blocks[1] == pytest.approx(blocks[2])  # copies tell nothing new
+        assert blocks[0] != pytest.approx(blocks[2])
 
 
 def test_a_class_in_no_image_is_undefined_and_left_out(tmp_path):
@@ -338,7 +373,7 @@ def test_the_score_of_an_absent_class_can_be_chosen():
     assert np.isnan(mean_scores(counts[:1], np.nan)["thresholded_jaccard"])
     assert pooled_scores(counts[:1])["dsc"] == 0.0
     assert np.isnan(pooled_scores(counts[:1], np.nan)["dsc"])
-    drawn = resampled_scores(counts, 40, absent=np.nan)
+    drawn = ImageSample(counts[None], absent=np.nan).resampled(40)
     assert set(np.round(drawn["mean_dice"][~np.isnan(drawn["mean_dice"])], 6)) == {0.666667}
     assert 0 < np.isnan(drawn["mean_dice"]).sum() < 40
 

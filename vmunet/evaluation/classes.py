@@ -41,12 +41,11 @@ from vmunet.evaluation.metrics import (
     Counts,
     Floats,
     confusion_counts,
-    interval,
-    mean_scores,
     per_image_scores,
     pooled_scores,
-    resampled_scores,
 )
+from vmunet.evaluation.samples import ClassSample, ImageSample, Sample, mean_defined
+from vmunet.evaluation.statistics import intervals
 from vmunet.threads import in_threads
 
 SIZES = ("training_size", "native_size")
@@ -144,11 +143,11 @@ def score_class_batches(
     dice = _scores(counts["training_size"])["dice"]
     return ScoredClasses(
         paper=_paper(counts["training_size"], classes),
-        sound={name: _sound(counts[name], classes, resamples) for name in SIZES},
+        sound={name: _sound(counts[name], classes, test.patients, resamples) for name in SIZES},
         per_image=_rows(test, classes, native_sizes, counts),
         prediction=prediction,
         truth=truth,
-        dice=np.nan_to_num(_mean_defined(dice), nan=1.0),
+        dice=np.nan_to_num(mean_defined(dice), nan=1.0),
     )
 
 
@@ -168,13 +167,6 @@ def _scores(counts: Counts) -> dict[str, Floats]:
     return {name: flat[name].reshape(images, classes) for name in ("dice", "iou")}
 
 
-def _mean_defined(values: Floats) -> Floats:
-    """The mean over the last axis of the values that are not nan; nan if all are."""
-    valid = ~np.isnan(values)
-    total, n = np.where(valid, values, 0.0).sum(-1), valid.sum(-1)
-    return np.divide(total, n, out=np.full(np.shape(n), np.nan), where=n > 0)
-
-
 def _paper(counts: Counts, classes: Sequence[str]) -> dict[str, Any]:
     """DSC and mIoU over the foreground classes, and by class (each name holds its DSC)."""
     pooled = [pooled_scores(counts[:, k]) for k in range(len(classes))]
@@ -187,42 +179,35 @@ def _paper(counts: Counts, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _sound(counts: Counts, classes: Sequence[str], resamples: int) -> dict[str, Any]:
-    """Scores with intervals: means over the defined classes, then each class.
-
-    Every class's resamples draw the same images, so a mean over classes has an interval too.
-    """
-    values, draws, by_class = [], [], {}
+def _sound(
+    counts: Counts, classes: Sequence[str], patients: Sequence[str], resamples: int
+) -> dict[str, Any]:
+    """Scores with intervals: means over the classes that define them, then each class."""
+    each = [ImageSample(counts[None, :, k], patients, np.nan) for k in range(len(classes))]
+    by_class = {}
     for k, name in enumerate(classes):
-        of_class = counts[:, k]
-        tp, fp, fn, _ = of_class.T
-        scores = pooled_scores(of_class, np.nan) | mean_scores(of_class, np.nan)
-        drawn = resampled_scores(of_class, resamples, absent=np.nan)
-        values.append([scores[score] for score in POOLED + MEANS])
-        draws.append([drawn[score] for score in POOLED + MEANS])
+        tp, fp, fn, _ = counts[:, k].T
         by_class[name] = {
-            **_with_intervals(values[-1], draws[-1], ("dsc", "iou", *MEANS)),
+            **_with_intervals(each[k], resamples, ("dsc", "iou", *MEANS)),
             "images": int((tp + fn > 0).sum()),  # images whose truth holds the class
             # Images whose truth or prediction holds the class: only these count in the means.
             "scored": int((tp + fp + fn > 0).sum()),
         }
-    over_classes = _mean_defined(np.array(values).T)  # (scores,)
-    over_draws = _mean_defined(np.moveaxis(np.array(draws), 0, -1))  # (scores, resamples)
     return {
-        **_with_intervals(over_classes, over_draws, POOLED + MEANS),
+        **_with_intervals(ClassSample(each), resamples, POOLED + MEANS),
         "images": len(counts),
         "classes": by_class,
     }
 
 
-def _with_intervals(
-    values: Sequence[float] | Floats, draws: Sequence[Floats] | Floats, names: Sequence[str]
-) -> dict[str, Any]:
+def _with_intervals(sample: Sample, resamples: int, names: Sequence[str]) -> dict[str, Any]:
+    """The scores `POOLED` and `MEANS` under `names`, with their intervals."""
+    scores, ends = sample.scores(), intervals(sample, resamples)
+    by_name = dict(zip(names, POOLED + MEANS, strict=True))
     return {
-        **{name: defined(float(value)) for name, value in zip(names, values, strict=True)},
+        **{name: defined(scores[score]) for name, score in by_name.items()},
         "intervals": {
-            name: [defined(v) for v in interval(drawn)]
-            for name, drawn in zip(names, draws, strict=True)
+            name: [defined(end) for end in ends[score]] for name, score in by_name.items()
         },
     }
 

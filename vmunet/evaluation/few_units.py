@@ -5,6 +5,10 @@ so few units vary too little among their own resamples. Here each resample is me
 standard error, a jackknife's, so the interval widens as a t interval does, and follows a skewed
 score (Efron and Tibshirani: An Introduction to the Bootstrap, 1993, chapter 12). `python -m
 benchmarks.coverage` counts how often it holds the truth, beside BCa and percentile intervals.
+
+Fewer than five units have no interval, because too few of their resamples differ. Nor has a score
+whose interval would be the whole range of the score, as where one unit of many fails: it says
+nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +20,10 @@ from vmunet.evaluation.metrics import Floats, interval, resampling_weights
 from vmunet.evaluation.samples import Sample
 
 FEW = 30  # units: with fewer, intervals are studentized
+LEAST = 5  # units: with fewer, there are no intervals
 # Sums without a unit that hold nothing else differ from 0 by rounding. A pixel's share is larger.
 NOTHING = 1e-12
+NO_INTERVAL = (np.nan, np.nan)
 
 
 def studentized(samples: Sequence[Sample], resamples: int) -> dict[str, tuple[float, float]]:
@@ -27,13 +33,14 @@ def studentized(samples: Sequence[Sample], resamples: int) -> dict[str, tuple[fl
         samples: one sample, or two of the same units in the same order.
 
     Returns:
-        (low, high), cut where scores end; both the estimate itself if the units do not vary, or if
-        there is one unit; nan if the score is undefined.
+        (low, high), cut where scores end; both the estimate itself if the units do not vary; nan
+        if the score is undefined, if there are fewer than `LEAST` units, and if the interval would
+        be all that a score can be.
     """
     parts = [sample.parts() for sample in samples]
     estimates = _last_minus_first([sample.scores() for sample in samples])
-    if samples[0].units == 1:
-        return {name: (estimate, estimate) for name, estimate in estimates.items()}
+    if samples[0].units < LEAST:
+        return dict.fromkeys(estimates, NO_INTERVAL)
     whole = _scores(samples, [each.sum(0) for each in parts])
     errors = {name: np.sqrt(variance) for name, variance in jackknife_variance(samples).items()}
     deviations: dict[str, list[Floats]] = {name: [] for name in whole}
@@ -49,7 +56,8 @@ def studentized(samples: Sequence[Sample], resamples: int) -> dict[str, tuple[fl
     intervals = {}
     for name, estimate in estimates.items():
         low, high = _interval(float(estimate), errors[name], np.concatenate(deviations[name]))
-        intervals[name] = (max(low, bottom), min(high, top)) if low <= high else (low, high)
+        whole_range = low <= bottom and high >= top
+        intervals[name] = NO_INTERVAL if whole_range else (max(low, bottom), min(high, top))
     return intervals
 
 
@@ -68,7 +76,7 @@ def jackknife_variance(samples: Sequence[Sample]) -> dict[str, float]:
 def _interval(estimate: float, error: float, deviations: Floats) -> tuple[float, float]:
     finite = deviations[np.isfinite(deviations)]
     if np.isnan(estimate) or np.isnan(error):
-        return np.nan, np.nan
+        return NO_INTERVAL
     if not error or not finite.size:
         return estimate, estimate
     low, high = interval(finite)

@@ -126,35 +126,6 @@ def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def resampled_scores(
-    counts: npt.NDArray,
-    resamples: int,
-    seed: int = BOOTSTRAP_SEED,
-    absent: float | None = None,
-) -> dict[str, Floats]:
-    """Every score of bootstrap resamples: images drawn with replacement.
-
-    A resample is the number of times that each image is drawn, so every score of all resamples
-    comes from a few products of (resamples, images) with (images, scores).
-
-    Args:
-        counts: (images, 4) confusion counts.
-        resamples: the number of resamples; 10,000 in the profile `paper`.
-        seed: the same seed and number of images give the same draws.
-        absent: see `pooled_scores` and `per_image_scores`.
-
-    Returns:
-        (resamples,) of every name that `pooled_scores` and `mean_scores` return.
-
-    Raises:
-        InputError: no images, or fewer than one resample.
-    """
-    chunks: list[dict[str, Floats]] = []
-    for weights in resampling_weights(len(counts), resamples, seed):
-        chunks.append(scores_of_weights(counts, weights, absent))
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-
-
 def scores_of_weights(
     counts: npt.NDArray, weights: npt.NDArray[np.float64], absent: float | None = None
 ) -> dict[str, Floats]:

@@ -104,11 +104,13 @@ class ImageSample:
     Attributes:
         counts: (seeds, images, 4), at least one pixel in each image.
         groups: whose each image is, such as a patient's name; empty if each is a unit of its own.
+        absent: the scores of a class that neither truth nor prediction holds, as of both functions.
         highest: see `Sample`.
     """
 
     counts: npt.NDArray
     groups: Sequence[str] = ()
+    absent: float | None = None
     highest: float = 1.0
 
     def __post_init__(self) -> None:
@@ -133,7 +135,10 @@ class ImageSample:
         return len(self.counts)
 
     def of_seeds(self) -> dict[str, Floats]:
-        each = [pooled_scores(counts) | mean_scores(counts) for counts in self.counts]
+        each = [
+            pooled_scores(counts, self.absent) | mean_scores(counts, self.absent)
+            for counts in self.counts
+        ]
         return {name: np.array([scores[name] for scores in each]) for name in each[0]}
 
     def scores(self) -> dict[str, float]:
@@ -142,7 +147,7 @@ class ImageSample:
     def resampled(self, resamples: int = RESAMPLES) -> dict[str, Floats]:
         chunks = []
         for weights in self._units().weights(resamples):
-            each = [scores_of_weights(counts, weights) for counts in self.counts]
+            each = [scores_of_weights(counts, weights, self.absent) for counts in self.counts]
             chunks.append(
                 {name: np.mean([scores[name] for scores in each], axis=0) for name in each[0]}
             )
@@ -150,13 +155,53 @@ class ImageSample:
 
     def parts(self) -> Floats:
         shares = self.counts.sum(0) / self.counts.sum()
-        averaged = _split(np.stack([_averaged(counts) for counts in self.counts]))
+        columns = [list(averaged_scores(counts, self.absent).values()) for counts in self.counts]
+        averaged = _split(np.moveaxis(np.array(columns), 1, -1))
         return self._units().sums(np.hstack([shares, averaged]))
 
     def of_sums(self, sums: Floats) -> dict[str, Floats]:
         names = averaged_scores(self.counts[0]).keys()
         means = np.moveaxis(_join(sums[..., len(COUNTS) :]), -1, 0)
-        return scores_of_sums(sums[..., : len(COUNTS)]) | dict(zip(names, means, strict=True))
+        pooled = scores_of_sums(sums[..., : len(COUNTS)], self.absent)
+        return pooled | dict(zip(names, means, strict=True))
+
+
+@dataclass(frozen=True)
+class ClassSample:
+    """The same images in several classes: the mean of the classes' scores.
+
+    Attributes:
+        classes: one sample for each class, of the same seeds, images and groups. A class whose
+            score is undefined is left out of the mean.
+        highest: see `Sample`.
+    """
+
+    classes: Sequence[ImageSample]
+    highest: float = 1.0
+
+    @property
+    def units(self) -> int:
+        return self.classes[0].units
+
+    @property
+    def seeds(self) -> int:
+        return self.classes[0].seeds
+
+    def of_seeds(self) -> dict[str, Floats]:
+        return _over_classes([of.of_seeds() for of in self.classes])
+
+    def scores(self) -> dict[str, float]:
+        return _means(self.of_seeds())
+
+    def resampled(self, resamples: int = RESAMPLES) -> dict[str, Floats]:
+        return _over_classes([of.resampled(resamples) for of in self.classes])
+
+    def parts(self) -> Floats:
+        return np.hstack([of.parts() for of in self.classes])
+
+    def of_sums(self, sums: Floats) -> dict[str, Floats]:
+        each = np.split(sums, len(self.classes), axis=-1)
+        return _over_classes([of.of_sums(s) for of, s in zip(self.classes, each, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -222,18 +267,26 @@ class CaseSample:
 
     def _named(self, means: Floats) -> dict[str, Floats]:
         """(..., organs) by organ, each (...), and their mean."""
-        defined = ~np.isnan(means)
-        overall = ratio(np.where(defined, means, 0.0).sum(-1), defined.sum(-1), undefined=np.nan)
-        return {MEAN: overall} | dict(zip(self.organs, np.moveaxis(means, -1, 0), strict=True))
+        by_organ = dict(zip(self.organs, np.moveaxis(means, -1, 0), strict=True))
+        return {MEAN: mean_defined(means)} | by_organ
 
 
 def _means(of_seeds: Mapping[str, Floats]) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in of_seeds.items()}
 
 
-def _averaged(counts: npt.NDArray) -> Floats:
-    """(images, scores): the scores that `mean_scores` averages."""
-    return np.stack(list(averaged_scores(counts).values()), axis=1)
+def mean_defined(values: Floats) -> Floats:
+    """The mean over the last axis of the values that are not nan; nan if all are."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1), undefined=np.nan)
+
+
+def _over_classes(each: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
+    """The mean of each score over the classes that define it."""
+    return {
+        name: mean_defined(np.stack([of_class[name] for of_class in each], axis=-1))
+        for name in each[0]
+    }
 
 
 def _split(values: Floats) -> Floats:

@@ -16,6 +16,7 @@ from reports.make.files import read_rows, trusted
 from reports.make.results.metrics import Result, score_again
 from reports.make.results.scores import Estimate
 from vmunet.errors import InputError
+from vmunet.evaluation.few_units import NO_INTERVAL
 from vmunet.evaluation.image_columns import IMAGE_COLUMNS
 from vmunet.evaluation.metrics import COUNTS, pooled_scores
 from vmunet.evaluation.samples import CaseSample
@@ -24,7 +25,6 @@ from vmunet.evaluation.statistics import intervals
 Floats = npt.NDArray[np.float64]
 MEANS = ("mean_dice", "mean_iou", "nsd", "hd95_px")
 COLUMNS = ("native_size_dice", "native_size_iou", "native_size_nsd", "native_size_hd95_px")
-LEAST = 5  # units: fewer have too few different resamples, three of two units, for an interval
 COUNTED = tuple(f"paper_{count}" for count in COUNTS)
 
 
@@ -37,7 +37,7 @@ class Stratum:
         images: their number; None if the file is of an earlier version, which does not tell.
         miou: pooled, 0..1, of the paper's comparison.
         means: `MEANS` over the images: fractions 0..1, HD95 in px; None if undefined.
-            The Dice has its interval, unless there are fewer than `LEAST` units.
+            The Dice has its interval, if there are enough units.
     """
 
     by: str
@@ -156,9 +156,8 @@ def _stratum(
     means = {}
     for i, name in enumerate(MEANS):
         sample = CaseSample(values[..., i : i + 1], (name,), groups)
-        drawn = name == "mean_dice" and sample.units >= LEAST
-        ends = intervals(sample)[name] if drawn else None
-        low, high = map(_defined, ends) if ends else (None, None)
+        ends = intervals(sample)[name] if name == "mean_dice" else ()
+        low, high = map(_defined, ends or NO_INTERVAL)
         means[name] = Estimate(_defined(sample.scores()[name]), low, high)
     mious = [pooled_scores(table.counts[members])["miou"] for table in tables]
     return Stratum(by, part, images, float(np.mean(mious)), means)

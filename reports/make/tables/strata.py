@@ -6,7 +6,7 @@ from itertools import groupby
 
 from reports.make.results.metrics import ImageResult
 from reports.make.results.scores import Estimate
-from reports.make.results.strata import LEAST, Stratum
+from reports.make.results.strata import Stratum
 from reports.make.tables.captions import runs_caption
 from reports.make.tables.inputs import Inputs
 from reports.make.tables.sound import estimate
@@ -31,7 +31,7 @@ NOTES = (
     "Paper's mIoU: pooled over the part's images, at the training size. Mean Dice with its 95% "
     "bootstrap interval over the part's images, mean IoU and NSD (both borders within 1% of the "
     "image's diagonal): at the masks' own size. All are percentages. Parts are described, not "
-    f"tested; of fewer than {LEAST} images no interval is drawn.",
+    f"tested. {FEW_UNITS}",
     "No diagnosis: the archives that the pipeline reads do not hold one. A dash: no such image, or "
     "a file of an earlier version, which does not tell.",
 )

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import coverage
 from vmunet.errors import InputError
-from vmunet.evaluation.few_units import FEW, jackknife_variance, studentized
+from vmunet.evaluation.few_units import FEW, LEAST, jackknife_variance, studentized
 from vmunet.evaluation.metrics import resampling_weights
 from vmunet.evaluation.samples import MEAN, CaseSample, ImageSample
 from vmunet.evaluation.statistics import intervals, paired, permutation_p
@@ -54,23 +54,46 @@ def test_the_difference_of_two_is_the_interval_of_the_differences():
 
 
 def test_few_units_have_wider_intervals_within_the_scores_range():
-    sample = cases([0.99, 0.999, 1.0, 1.0, 0.7, 0.98])
+    sample = cases([0.99, 0.94, 1.0, 1.0, 0.85, 0.96])
     low, high = intervals(sample, 2000)[MEAN]
     resampled = sample.resampled(2000)[MEAN]
     assert low < np.quantile(resampled, 0.025)
     assert high <= 1.0
-    assert intervals(cases([3.0, 200.0, 5.0, 4.0], highest=np.inf), 500)[MEAN][0] >= 0
+    assert intervals(cases([3.0, 200.0, 5.0, 4.0, 6.0], highest=np.inf), 500)[MEAN][0] >= 0
 
 
-@pytest.mark.parametrize("values", [[0.4], [0.4, 0.4, 0.4]])
-def test_units_that_do_not_vary_have_their_score_as_interval(values):
-    assert studentized([cases(values)], 300)[MEAN] == pytest.approx((0.4, 0.4))
+def test_units_that_do_not_vary_have_their_score_as_interval():
+    assert studentized([cases([0.4] * LEAST)], 300)[MEAN] == pytest.approx((0.4, 0.4))
 
 
 def test_an_undefined_score_has_no_interval():
-    sample = CaseSample(np.array([[[0.5, np.nan], [0.6, np.nan]]]), ("a", "b"))
-    assert np.isnan(studentized([sample], 300)["b"]).all()
-    assert not np.isnan(studentized([sample], 300)["a"]).any()
+    values = np.array([[0.5, 0.6, 0.7, 0.5, 0.4], [np.nan] * 5]).T
+    of_both = studentized([CaseSample(values[None], ("a", "b"))], 300)
+    assert np.isnan(of_both["b"]).all()
+    assert not np.isnan(of_both["a"]).any()
+
+
+@pytest.mark.parametrize("units", range(1, LEAST + 1))
+def test_fewer_than_five_units_have_no_interval(units):
+    values = np.linspace(0.5, 0.9, units)
+    one, other = cases(values), cases(values**2)
+    none = units < LEAST
+    assert np.isnan(intervals(one, 300)[MEAN]).all() == none
+    of_both = paired(one, other, 300)[MEAN]
+    assert np.isnan([of_both.low, of_both.high]).all() == none
+    assert of_both.p <= 1
+    patients = cases(np.repeat(values, 3), groups=[f"p{i // 3}" for i in range(3 * units)])
+    assert np.isnan(intervals(patients, 300)[MEAN]).all() == none
+
+
+def test_an_interval_of_all_that_a_score_can_be_is_none():
+    """One lesion of 24 is the largest by far, and the model misses it."""
+    table = np.tile([[50, 5, 2, 4000]], (24, 1)) + np.arange(24)[:, None] % 3
+    table[7] = [600, 10, 1100, 2400]
+    sample = ImageSample(table[None])
+    assert sample.scores()["sen"] > 0.5
+    assert np.isnan(intervals(sample)["sen"]).all()
+    assert not np.isnan(intervals(sample)["mean_sen"]).any()
 
 
 def test_from_thirty_units_on_intervals_are_those_of_resamples():

@@ -17,7 +17,6 @@ from vmunet.evaluation.metrics import (
     mean_scores,
     per_image_scores,
     pooled_scores,
-    resampled_scores,
 )
 from vmunet.evaluation.samples import MEAN, CaseSample, ImageSample
 from vmunet.evaluation.statistics import (
@@ -71,9 +70,9 @@ def test_scores_are_means_over_the_seeds():
 
 def test_intervals_of_one_seed_are_those_of_its_resamples():
     image_counts = counts(FEW)
-    resampled = resampled_scores(image_counts[0], 2500)
-    expected = {name: interval(values) for name, values in resampled.items()}
-    assert intervals(ImageSample(image_counts), 2500) == expected
+    sample = ImageSample(image_counts)
+    expected = {name: interval(values) for name, values in sample.resampled(2500).items()}
+    assert intervals(sample, 2500) == expected
 
 
 @quick
