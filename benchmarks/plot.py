@@ -1,10 +1,11 @@
-"""Figures of results: the scan, the training step, the tests of methods, few units' intervals.
+"""Figures of results: scan, training step, tests of methods, agreement, few units' intervals.
 
     python -m benchmarks.plot                 # every result file that exists
     python -m benchmarks.plot --format pdf
 
-Draws `scan_gpu.json`, `step_gpu.json`, `methods.json` and `coverage.json` of `benchmarks/results/`,
-each beside its file. Nothing is measured here: the benchmark of the same name writes the file.
+Draws `scan_gpu.json`, `step_gpu.json`, `methods.json`, `agreement.json` and `coverage.json` of
+`benchmarks/results/`, each beside its file. Nothing is measured here: the benchmark of the same
+name writes the file.
 """
 
 import argparse
@@ -112,6 +113,7 @@ def step_figure(results: dict[str, Any]) -> Any:
 
 
 TESTS = {"images": ORANGE, "seeds": GREY, "bootstrap": SKY, "methods": BLUE}
+STATEMENTS = {"in": SKY, "equivalent": GREEN, "different": VERMILION, "undecided": GREY}
 INTERVALS = {"percentile": ORANGE, "bca": SKY, "studentized": BLUE}
 
 
@@ -138,6 +140,32 @@ def methods_figure(results: dict[str, Any]) -> Any:
     figure.suptitle(
         f"tests of two methods, {results['simulations']} simulations of {results['images']} test "
         "images; with no difference: the type I error",
+        fontsize=11,
+    )
+    return figure
+
+
+def agreement_figure(results: dict[str, Any]) -> Any:
+    """The share of simulations with each statement, by how far the method lies below."""
+    from matplotlib.figure import Figure
+
+    counts = sorted({row["seeds"] for row in results["rows"]})
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(counts), sharey=True)
+    for axes, seeds in zip(panels, counts, strict=True):
+        rows = [row for row in results["rows"] if row["seeds"] == seeds]
+        for name, color in STATEMENTS.items():
+            drawn = [(row["below"], row["said"][name]) for row in rows]
+            axes.plot(*zip(*drawn, strict=True), "o-", color=color, label=name)
+        axes.axvline(results["margin"], color=BLACK, linewidth=1, linestyle=":")
+        axes.set_title(f"{seeds} seeds", loc="left", fontsize=10)
+        axes.set_xlabel("points below the published figure")
+        axes.grid(axis="y", alpha=0.3)
+    panels[0].set_ylabel("stated")
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
+    figure.suptitle(
+        f"statements of agreement, {results['simulations']} simulations; runs vary by "
+        f"{results['spread']:g} points; dotted: the margin",
         fontsize=11,
     )
     return figure
@@ -185,6 +213,7 @@ FIGURES = {
     "scan_gpu.json": scan_figure,
     "step_gpu.json": step_figure,
     "methods.json": methods_figure,
+    "agreement.json": agreement_figure,
     "coverage.json": coverage_figure,
 }
 

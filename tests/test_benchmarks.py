@@ -13,6 +13,7 @@ from benchmarks import activations, epoch_gpu, plot, scan_gpu, step_gpu, summary
 from benchmarks.measure import RESULTS
 from benchmarks.published import PublishedVMUNet, reference_scan
 from benchmarks.scan_cpu import stage_inputs
+from reports.make.tables.agreement import NOTES
 from tests.helpers.paths import ROOT
 from vmunet import VMUNet
 from vmunet.scan import ss2d
@@ -137,6 +138,11 @@ METHOD_ROWS = [
     for high in (0, 1)
     for seeds, more in ((1, {}), (3, {"seeds": 0.1, "bootstrap": 0.2, "methods": 0.05}))
 ]
+AGREEMENT_ROWS = [
+    {"seeds": seeds, "below": below, "said": dict.fromkeys(plot.STATEMENTS, 0.25)}
+    for seeds in (3, 5)
+    for below in (0.0, 1.5)
+]
 COVERAGE_ROWS = [
     {"kind": kind, "units": units, "coverage": dict.fromkeys(plot.INTERVALS, 0.9)}
     for kind in ("Dice", "DSC")
@@ -153,6 +159,7 @@ COVERAGE_ROWS = [
             [step_row("fp32", 1.0), step_row("bf16", 0.5), step_row("published-fp32", None)],
         ),
         ("methods", METHOD_ROWS),
+        ("agreement", AGREEMENT_ROWS),
         ("coverage", COVERAGE_ROWS),
     ],
 )
@@ -160,24 +167,38 @@ COVERAGE_ROWS = [
 def test_figures(name: str, rows: list, kind: str, tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("matplotlib")
     made_up = {"machine": {"date": "2000-01-01"}, "gpu": {"name": "none"}, "rows": rows}
-    made_up |= {"simulations": 10, "images": 20, "level": 0.05}
+    made_up |= {"simulations": 10, "images": 20, "level": 0.05, "spread": 0.8, "margin": 0.7}
     (tmp_path / f"{name}.json").write_text(json.dumps(made_up))
     monkeypatch.setattr(sys, "argv", ["plot", "--results", str(tmp_path), "--format", kind])
     plot.main()
     assert (tmp_path / f"{name}.{kind}").stat().st_size > 5000
 
 
-@pytest.mark.parametrize("name", ["methods", "coverage"])
-def test_the_committed_simulations_support_what_the_docs_say(name: str) -> None:
-    """And have their figures beside them."""
-    results = json.loads((RESULTS / f"{name}.json").read_text())
+def simulated(name: str) -> dict:
+    """A committed simulation, which has its figure beside it."""
     assert (RESULTS / f"{name}.png").is_file()
-    if name == "coverage":
-        for row in results["rows"]:
-            assert row["coverage"]["studentized"] > row["coverage"]["percentile"], row
-            if row["units"] >= 12:
-                assert row["coverage"]["studentized"] >= 0.9, row
-        return
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def test_the_committed_coverages_support_what_the_docs_say() -> None:
+    for row in simulated("coverage")["rows"]:
+        coverage = row["coverage"]
+        assert coverage["studentized"] > coverage["percentile"], row
+        if row["units"] >= 12:
+            assert (coverage["studentized"] >= 0.9) or "missed" in row["kind"], row
+
+
+def test_the_committed_statements_are_those_that_the_report_quotes() -> None:
+    rows = {(row["seeds"], row["below"]): row["said"] for row in simulated("agreement")["rows"]}
+    worse, equal = rows[3, 1.5], rows[3, 0.0]
+    shares = worse["in"], worse["undecided"], equal["equivalent"], rows[10, 0.0]["equivalent"]
+    text = " ".join(NOTES)
+    for share in shares:
+        assert f" {100 * share:.0f}%" in text, (share, text)
+
+
+def test_the_committed_tests_of_methods_support_what_the_docs_say() -> None:
+    results = simulated("methods")
     assert results["inside"]["inside"] > 0.95
     assert results["inside"]["found by images"] > 0.9
     assert 0.8 < results["variation"]["runs"] < 0.9

@@ -8,6 +8,10 @@ from reports.make.typeset.sheet import Origin
 from reports.make.typeset.words import bracketed
 
 MAIN = ("I", "II")  # the tables that compare whole models
+SAME_IMAGES = (
+    "An interval cannot say whether the published figure is reproduced: that was measured on the "
+    "same test images, and the interval speaks of others."
+)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reports.make.figures.listing import figure_folders, listed_figures
-from reports.make.main_comparison import main_blocks, main_title
+from reports.make.main_comparison import SAME_IMAGES, main_blocks, main_title
 from reports.make.report import read_report
 from reports.make.typeset.render import environment
 from vmunet.errors import InputError
@@ -45,7 +45,13 @@ def make_pdf(root: Path) -> bool:
     ]
     template = environment(root / "reports/templates/pdf").get_template("report.tex.j2")
     blocks = main_blocks(report)
-    text = template.render(report=report, blocks=blocks, title=main_title(blocks), figures=figures)
+    text = template.render(
+        report=report,
+        blocks=blocks,
+        title=main_title(blocks),
+        figures=figures,
+        same_images=SAME_IMAGES,
+    )
     with whole_file(root / TEX) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
     latex = shutil.which(LATEX) is not None

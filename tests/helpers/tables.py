@@ -176,13 +176,14 @@ def made_up_organs(run: Run) -> tuple[dict, dict]:
             "dice_n": 12 - absent,
             "hd95_mm": distance[name] + 1,
             "hd95_n": 12 - absent - missed,
+            "hd95_penalised_mm": distance[name] + 1 + 20 * missed,
             "nsd": dice[name] - 0.2,
             "nsd_n": 12 - absent,
             "absent": absent,
         }
     means = {
         name: sum(organ[name] for organ in organs.values()) / 8
-        for name in ("dice", "hd95_mm", "nsd")
+        for name in ("dice", "hd95_mm", "hd95_penalised_mm", "nsd")
     }
     sound = means | {"spacing_known": True, "cases": 12, "organs": organs}
     return paper | {"hd95_organs": distance, "cases": 12}, sound

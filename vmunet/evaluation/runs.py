@@ -7,8 +7,8 @@ calls every second such pair different.
 
 The test here is Welch's t test on the seeds' scores with the images' variance added to its own;
 the degrees of freedom are Welch and Satterthwaite's. `python -m benchmarks.methods` counts its
-errors, beside those of other tests. With two seeds none of them holds its level, so three are the
-least.
+errors, beside those of other tests. With two seeds none of them was shown to keep its level, so
+three are the least.
 """
 
 import math

@@ -9,6 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from reports.make.figures.listing import figure_folders, read_cases
+from reports.make.main_comparison import SAME_IMAGES
 from reports.make.page.comparison import comparison
 from reports.make.page.examples import examples
 from reports.make.page.figures import embedded
@@ -35,6 +36,7 @@ def make_page(root: Path) -> None:
         root / TEMPLATES,
         report=report,
         comparison=comparison(report),
+        same_images=SAME_IMAGES,
         examples=examples(views),
         sections=sections(report),
         legend=[LEGEND, *([INFERENCE] if has_inference(report) else []), *report.legend],

@@ -7,11 +7,12 @@ file has no such scores.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config.nnunet import TRAINER, metrics_folder
 from reports.make.files import read_json, trusted
-from reports.make.results.metrics import SAID, SCORES, Result
+from reports.make.results.metrics import SCORES, Result, finite_scores
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
@@ -55,14 +56,32 @@ def read_foreign(
         return None
     again = f"run `vmunet nnunet score {view}`, or remove the folder"
     content = read_json(root, path, SCORES, again)
+    view_of = params.view(view)
+    run = {
+        "profile": params.profile_name,
+        "view": view,
+        "dataset": view_of.dataset,
+        "size": view_of.size,
+    }
     with trusted(path, SCORES, again):
-        for name in SAID:
-            if content["data"][name] != ours.data[name]:
-                raise ValueError(
-                    f"its data.{name} is {content['data'][name]!r}, but {ours.data[name]!r} in "
-                    f"{ours.path}"
-                )
-        if (profile := content["run"]["profile"]) != params.profile_name:
-            raise ValueError(f"its profile is {profile!r}, not {params.profile_name!r}")
-        scores = {name: float(content["paper"][name]) for name in metrics}
+        _check(content, "run", run, "params.yaml")
+        # A view has arrays for each protocol; nnU-Net has the first's.
+        data = {name: value for name, value in ours.data.items() if name != "protocol"}
+        _check(content, "data", data, ours.path)
+        scores = finite_scores(content["paper"], metrics)
         return Foreign(view, path, str(content["run"]["trainer"]), scores)
+
+
+def _check(
+    content: Mapping[str, Any], block: str, expected: Mapping[str, Any], origin: str
+) -> None:
+    """Raise ValueError if a block has another value than expected."""
+    for name, value in expected.items():
+        if (recorded := content[block].get(name)) != value:
+            raise ValueError(
+                f"its {block}.{name} is {_short(recorded)}, but {_short(value)} in {origin}"
+            )
+
+
+def _short(value: object) -> str:
+    return shorten(repr(value), 60, placeholder=" ...")

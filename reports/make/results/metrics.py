@@ -1,5 +1,6 @@
 """The metrics files of the declared grid: one `Result` for each run."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +65,13 @@ class Result:
 
 @dataclass(frozen=True)
 class ImageResult(Result):
-    """`sound` is the set `sound`, by size and score; see `image_scores`."""
+    """`sound` is the set `sound`, by size and score; see `image_scores`.
+
+    `hd95_n` counts the images that define HD95 in px; None in a file of an earlier version.
+    """
 
     sound: Mapping[str, Mapping[str, Estimate]]
+    hd95_n: int | None
 
 
 @dataclass(frozen=True)
@@ -123,19 +128,19 @@ def check_epochs(trainings: Iterable[tuple["Run", str, int | None]]) -> None:
         trainings: runs with their metrics files and epochs.
 
     Raises:
-        InputError: two seeds have different epochs.
+        InputError: two seeds have different epochs, or only one is of an earlier version, which
+            lacks them.
     """
-    first: dict[tuple[str, str, str], tuple[str, int]] = {}
+    first: dict[tuple[str, str, str], tuple[str, int | None]] = {}
     for run, path, epochs in trainings:
-        if epochs is None:
-            continue
         place = (run.view, run.cell, run.protocol)
         other, expected = first.setdefault(place, (path, epochs))
         if epochs != expected:
+            here, there = ("unknown" if n is None else n for n in (epochs, expected))
             raise InputError(
-                f"{path}: trained for {epochs} epochs, but {other}, another seed of the same cell, "
-                f"for {expected}; {score_again(run)}, which trains it again if the profile's "
-                "epochs have changed"
+                f"{path}: its number of epochs is {here}, but that of {other}, another seed of the "
+                f"same cell, is {there}; {score_again(run)}, which trains it again if the "
+                "profile's epochs have changed"
             )
 
 
@@ -187,13 +192,23 @@ def _read(root: Path, run: "Run", metrics: Iterable[str], params: "Params") -> R
             raise ValueError(f"its data.source is {data['source']!r}, none of {', '.join(sources)}")
         for name in SAID_OF_VOLUMES if volumes else SAID:
             data[name]  # a field that a caption needs: if it is missing, the error names this file
-        scores = {name: float(paper[name]) for name in metrics}
+        scores = finite_scores(paper, metrics)
         epochs = recorded_epochs(content)
         shared = (run, path, view.dataset, view.size, data, content["checkpoint"], epochs, scores)
         if not volumes:
-            return ImageResult(*shared, image_scores(sound))
+            hd95_n = sound["native_size"].get("boundary", {}).get("hd95_n")
+            return ImageResult(*shared, image_scores(sound), hd95_n)
         organs, mean = organ_scores(paper, sound, data["classes"])
         return VolumeResult(*shared, organs, mean, sound["spacing_known"])
+
+
+def finite_scores(paper: Mapping[str, Any], metrics: Iterable[str]) -> dict[str, float]:
+    """The named scores of a file's `paper` block; ValueError if one is not a finite number."""
+    scores = {name: float(paper[name]) for name in metrics}
+    for name, score in scores.items():
+        if not math.isfinite(score):
+            raise ValueError(f"its paper.{name} is {score}")
+    return scores
 
 
 def run_order(

@@ -9,6 +9,7 @@ SOUND_SIZES = ("training_size", "native_size")
 # Scores at one of the sizes alone, in their own unit; each is None in a file of an earlier version.
 FRACTIONS_OF_SIZE = {"training_size": ("ece",), "native_size": ("nsd",)}
 DISTANCES = ("hd95_px", "hd95_penalised_px")  # at the native size
+PENALISED = "hd95_penalised_mm"  # of organs; None in a file of an earlier version
 SOUND_SCORES = ("miou", "mean_iou", "mean_dice", "thresholded_jaccard")
 # The sound scores of an organ, each with the field that counts the cases that define it.
 ORGAN_SCORES = {"dice": "dice_n", "hd95_mm": "hd95_n", "nsd": "nsd_n"}
@@ -31,6 +32,8 @@ class OrganScores:
         paper_dice, paper_hd95: fraction 0..1 and voxels.
         dice, nsd: fractions 0..1; None if no case defines them.
         hd95_mm: mm; None if no case defines it.
+        hd95_penalised_mm: with the volume's diagonal for an organ that is missed or only predicted;
+            None without spacing, and in a file of an earlier version.
         dice_n, hd95_n, nsd_n: the number of cases that define each score; for the mean, of organs.
         absent: the number of cases without the organ in truth and prediction; for the mean, their
             sum.
@@ -42,6 +45,7 @@ class OrganScores:
     dice_n: int
     hd95_mm: float | None
     hd95_n: int
+    hd95_penalised_mm: float | None
     nsd: float | None
     nsd_n: int
     absent: int
@@ -76,6 +80,7 @@ def organ_scores(
             paper_dice=paper[name],
             paper_hd95=paper["hd95_organs"][name],
             absent=sound["organs"][name]["absent"],
+            hd95_penalised_mm=sound["organs"][name].get(PENALISED),
             **{field: sound["organs"][name][field] for field in fields},
         )
         for name in classes
@@ -87,6 +92,7 @@ def organ_scores(
     mean = OrganScores(
         paper_dice=paper["dsc"],
         paper_hd95=paper["hd95"],
+        hd95_penalised_mm=sound.get(PENALISED),
         absent=sum(organ.absent for organ in organs.values()),
         **{name: sound[name] for name in ORGAN_SCORES},
         **defining,

@@ -15,6 +15,7 @@ from reports.make.results.metrics import ImageResult, Result, VolumeResult
 from reports.make.tables.inputs import Inputs
 from reports.make.typeset.sheet import Caption
 from reports.make.typeset.words import count, listed, px
+from vmunet.evaluation.few_units import FEW, LEAST
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
@@ -32,9 +33,21 @@ NNUNET = (
     "(volumes: as slices in 2D) and scored here as label maps; no interval and no test is computed "
     "for its row. The class in brackets is a training other than its default."
 )
+HD95 = (
+    "HD95 is the 95th percentile over both directions' distances, as medpy computes it. MONAI's is "
+    "another definition, the larger of the two directions' (in the median 3 to 6% more), and does "
+    "not compare."
+)
+INTERVALS = (
+    "95% intervals are bootstraps over the test images or cases (a patient's count as one): the "
+    f"middle of the resamples, or studentized if there are fewer than {FEW}. There is none with "
+    f"fewer than {LEAST}, or where it would be all that a score can be. If failures are rare, "
+    "intervals from few units are too narrow (docs/report.md)."
+)
 MODELS = (
-    "p of models: a paired permutation test over the test images or cases. It says that these two "
-    "trained models differ, and nothing of two methods: two seeds of one method often differ so."
+    "p of models: a paired permutation test over the test images or cases. It says that the "
+    "trained models at hand differ, and nothing of two methods: two seeds of one method often "
+    "differ so."
 )
 METHODS = (
     "p of methods, with three seeds or more of both rows: Welch's t test on the seeds' scores with "
@@ -46,8 +59,9 @@ STAR = (
     "images or cases added, corrected by Holm within the table, dataset and metric."
 )
 NO_STAR = (
-    "No star: with fewer than three seeds of a row and of VM-UNet's a test compares two trained "
-    "models, not two methods (its p is in the table comparison)."
+    "A row with fewer than three seeds, or all if VM-UNet's has fewer, has no star whatever the "
+    "difference: a test would compare trained models, not methods (its p is in the table "
+    "comparison)."
 )
 
 
@@ -240,7 +254,8 @@ def _legend(table: PaperTable, inputs: Inputs, results: Sequence[Result]) -> tup
     legend.append("Bold: the best of the column as printed, published and measured apart.")
     tested = [f.inference for f in table.figures if f.inference and f.inference.p is not None]
     if tested:
-        legend.append(STAR if any(one.methods for one in tested) else NO_STAR)
+        legend += [STAR] if any(one.methods for one in tested) else []
+        legend += [] if all(one.methods for one in tested) else [NO_STAR]
     if any(row.model not in ("", OURS) and any(row.runs.values()) for row in table.rows):
         legend.append(COMMON)
     if any(row.protocol == FOREIGN for row in table.rows):
@@ -277,8 +292,7 @@ def volume_legend(protocols: Collection[str]) -> list[str]:
         "that is predicted but absent counts as DSC 100 and HD95 0, one that is missed or absent "
         "in both as DSC 0 and HD95 0, which flatters the distance.",
         "Measured HD95 is in voxels, as the published code computes it, where the paper's text "
-        "says mm: the 95th percentile over both directions' distances (medpy). MONAI's HD95 is "
-        "another definition, the larger of the two directions', and does not compare.",
+        f"says mm. {HD95}",
     ]
     if "paper" in protocols:
         legend.append(

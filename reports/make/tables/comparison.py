@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from reports.make.main_comparison import MAIN
+from reports.make.main_comparison import MAIN, SAME_IMAGES
 from reports.make.report import Figure, PaperTable, Row
 from reports.make.results.metrics import Result, VolumeResult
-from reports.make.tables.captions import METHODS, MODELS, runs_caption, volume_legend
+from reports.make.tables.captions import INTERVALS, METHODS, MODELS, runs_caption, volume_legend
 from reports.make.tables.inputs import Inputs
 from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.sheet import Block, Line, Sheet, SheetCell, Span, plain
@@ -15,12 +15,10 @@ from reports.make.typeset.words import DASH, bracketed, number, probability, sig
 LEGEND = (
     "Published: best of an unknown number of runs, chosen on test images. The author calls them "
     "the best achieved (VM-UNet's repository, issue 3).",
-    "Interval: 95% bootstrap over the test images (volumes: cases), with the mean over the seeds "
-    "in each resample. The difference is measured minus published, its interval that of the "
-    "measured figure. For HD95 less is better.",
-    "These intervals cannot say whether the published figure is reproduced: it was measured on the "
-    "same test images, and they speak of others; what a further training would give, other seeds "
-    "say (table agreement, for rows with the paper's settings and three seeds).",
+    f"{INTERVALS} Each resample has the mean over the seeds. The difference is measured minus "
+    "published, its interval that of the measured figure. For HD95 less is better.",
+    f"{SAME_IMAGES} What a further training would give, other seeds say (table agreement, for rows "
+    "with the paper's settings and three seeds).",
     "p: against VM-UNet's row under the paper protocol, corrected by Holm within the table, "
     "dataset and metric; of a row in several tables the largest. A dash where there is nothing to "
     "test.",

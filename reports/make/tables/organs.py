@@ -6,7 +6,7 @@ from typing import Any
 
 from reports.make.results.metrics import VolumeResult
 from reports.make.results.scores import OrganScores
-from reports.make.tables.captions import T_MAX, runs_caption
+from reports.make.tables.captions import HD95, T_MAX, runs_caption
 from reports.make.tables.inputs import Inputs
 from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.sheet import Block, Line, Sheet, Span, plain
@@ -18,7 +18,7 @@ HEADINGS = (
     ("Paper's convention", ("Dice", "HD95 (voxels)")),
     (
         "Sound convention",
-        ("Dice", "n", "HD95 (mm)", "n", "NSD", "n", "absent in both"),
+        ("Dice", "n", "HD95 (mm)", "n", "penal.", "NSD", "n", "absent in both"),
     ),
 )
 
@@ -32,7 +32,9 @@ NOTES = (
     "whatever their shape.",
     "Sound convention: an organ that is absent in both is left out and counted (last row: over "
     "all organs); one that is predicted but absent, or missed, has Dice 0 and NSD 0 but no HD95, "
-    "so that a distance is to be read with its n.",
+    "so that a distance is to be read with its n. Penal.: HD95 in mm with the volume's diagonal "
+    "for an organ that is missed or only predicted.",
+    HD95,
     "n counts the cases that define the figure before it (last row: the organs that do).",
 )
 UNKNOWN_SPACING = (
@@ -90,6 +92,7 @@ def _row(name: str, scores: OrganScores) -> list[str]:
         str(scores.dice_n),
         number(scores.hd95_mm),
         str(scores.hd95_n),
+        number(scores.hd95_penalised_mm),
         number(percent(scores.nsd)),
         str(scores.nsd_n),
         str(scores.absent),

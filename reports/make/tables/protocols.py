@@ -7,7 +7,7 @@ from typing import Any
 from reports.make.report import Difference
 from reports.make.results.metrics import ImageResult, Result, VolumeResult
 from reports.make.results.scores import mean_and_std
-from reports.make.tables.captions import METHODS, MODELS, runs_caption
+from reports.make.tables.captions import INTERVALS, METHODS, MODELS, runs_caption
 from reports.make.tables.inputs import Inputs
 from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.sheet import Block, Line, Sheet, SheetCell, Span, plain
@@ -27,8 +27,8 @@ NOTES = (
     "loss on the test images themselves, the sound one on a held-out tenth of the training images; "
     "on volumes by the training loss, or on a held-out sixth of the training cases. So a paper "
     "protocol's figure on images is one of selection on the test set.",
-    "Intervals: 95% bootstrap over the test images or cases, the difference's over the same "
-    "resamples of both. p, not corrected for the number of rows, is of the difference.",
+    f"{INTERVALS} The difference's is over the same resamples of both. p, not corrected "
+    "for the number of rows, is of the difference.",
     MODELS,
     f"{METHODS} The difference's interval is that of the same test.",
 )

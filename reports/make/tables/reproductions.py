@@ -4,10 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.make.main_comparison import MAIN
+from reports.make.main_comparison import MAIN, SAME_IMAGES
 from reports.make.report import OURS, Figure, PaperTable, Row
 from reports.make.results.metrics import VolumeResult
-from reports.make.tables.captions import image_legend, runs_caption, volume_legend
+from reports.make.tables.captions import (
+    INTERVALS,
+    image_legend,
+    runs_caption,
+    volume_legend,
+)
 from reports.make.tables.inputs import Inputs
 from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.sheet import Block, Line, Sheet, Span, plain
@@ -96,7 +101,7 @@ def reproductions_sheet(inputs: Inputs, entries: Sequence[Reproduction]) -> Shee
         for name in row.runs.get(entry.dataset, [])
     )
     doubtful = [entry for entry in entries if not entry.verified]
-    notes = ["Figures are percentages. 95% intervals: bootstrap over the test images or cases."]
+    notes = [f"Figures are percentages. {INTERVALS}", SAME_IMAGES]
     if doubtful:
         reasons = dict.fromkeys(entry.text for entry in doubtful)
         notes.append(

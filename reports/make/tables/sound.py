@@ -12,7 +12,7 @@ from reports.make.results.scores import (
     SOUND_SIZES,
     Estimate,
 )
-from reports.make.tables.captions import T_MAX, runs_caption
+from reports.make.tables.captions import HD95, INTERVALS, T_MAX, runs_caption
 from reports.make.tables.inputs import Inputs
 from reports.make.tidy import Tidy, tidy
 from reports.make.typeset.sheet import Block, Line, Sheet, plain
@@ -47,9 +47,9 @@ SIZES = {
 NOTES = (
     "Scores are percentages of the test images. Paper's mIoU: the lesion's IoU of one confusion "
     "matrix over all pixels, at the training size against bilinearly resized masks, as published.",
-    "Mean IoU and mean Dice: over images, in brackets their 95% bootstrap interval over the test "
-    "images, which says nothing of the spread between seeds; 100 for an image with neither lesion "
-    "nor prediction, 0 for one with only one of the two.",
+    "Mean IoU and mean Dice: over images, in brackets their 95% interval; 100 for an image with "
+    "neither lesion nor prediction, 0 for one with only one of the two.",
+    f"{INTERVALS} They say nothing of the spread between seeds.",
     "Thr. J: the ISIC 2018 challenge's thresholded Jaccard, the mean over images of the IoU with 0 "
     "for an IoU below 65.",
     T_MAX,
@@ -61,9 +61,10 @@ NOTES_OF_SIZE = {
     "width of the probability of lesion, each bin weighted by its pixels.",
     "native_size": "NSD: the part of both borders within 1% of the image's diagonal of the "
     "other, the mean over images, with its interval; 100 and 0 for empty masks as for the "
-    "Dice. HD95, px: the mean over images of the 95th percentile of the borders' distances, at "
-    "each mask's own size; images with an empty mask are left out. The CSV has it with a "
-    "penalty too, the image's diagonal for an image with one empty mask.",
+    "Dice. HD95, in px of each mask's own size, is the mean over the n images where neither truth "
+    "nor prediction is empty; penal.: with the image's diagonal where one of them is. A model that "
+    "predicts nothing on hard images has a better HD95 and a worse penalised one. "
+    f"{HD95}",
 }
 
 
@@ -78,7 +79,7 @@ def sound_sheets(inputs: Inputs) -> list[Sheet]:
         )
         notes = (NOTES[0], note, *NOTES[1:-1], NOTES_OF_SIZE[size], NOTES[-1])
         headings = [heading for _, heading, _ in COLUMNS + OF_SIZE[size]]
-        headings += ["HD95, px"] if size == "native_size" else []
+        headings += ["HD95, px", "n", "penal."] if size == "native_size" else []
         head = ("Cell", "Protocol", "Seed", "Paper's mIoU", *headings)
         title, row_rule = f"Honest evaluation {words}", "each with its own row"
         table_caption = runs_caption(inputs, title, notes, ordered, row_rule)
@@ -91,7 +92,9 @@ def _line(result: ImageResult, size: str) -> Line:
     texts = [run.cell, run.protocol, str(run.seed), number(percent(result.scores.get("miou")))]
     scores, columns = result.sound[size], COLUMNS + OF_SIZE[size]
     texts += [estimate(scores[name], interval) for name, _, interval in columns]
-    texts += [number(scores["hd95_px"].value)] if size == "native_size" else []
+    if size == "native_size":
+        n = DASH if result.hd95_n is None else str(result.hd95_n)
+        texts += [number(scores["hd95_px"].value), n, number(scores["hd95_penalised_px"].value)]
     return Line(plain(texts))
 
 
@@ -128,6 +131,7 @@ def sound_data(results: Sequence[ImageResult]) -> Tidy:
                 if name != "ece":  # it has no interval
                     record[f"{size}_{name}_low"] = percent(score.low)
                     record[f"{size}_{name}_high"] = percent(score.high)
+        record["native_size_hd95_n"] = result.hd95_n
         for name in DISTANCES:
             distance = result.sound["native_size"][name]
             record[f"native_size_{name}"] = distance.value

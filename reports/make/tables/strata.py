@@ -7,7 +7,7 @@ from itertools import groupby
 from reports.make.results.metrics import ImageResult
 from reports.make.results.scores import Estimate
 from reports.make.results.strata import Stratum
-from reports.make.tables.captions import runs_caption
+from reports.make.tables.captions import INTERVALS, runs_caption
 from reports.make.tables.inputs import Inputs
 from reports.make.tables.sound import estimate
 from reports.make.tidy import Tidy, tidy
@@ -29,9 +29,10 @@ NOTES = (
     "lesion and skin. Hair: share of the image under thin dark lines. The limits of the last two "
     "are declared (strata in reports/tables.yaml).",
     "Paper's mIoU: pooled over the part's images, at the training size. Mean Dice with its 95% "
-    "bootstrap interval over the part's images, mean IoU and NSD (both borders within 1% of the "
-    "image's diagonal): at the masks' own size. All are percentages. Parts are described, not "
-    f"tested. {FEW_UNITS}",
+    "interval, mean IoU and NSD (both borders within 1% of the image's diagonal): at the masks' "
+    "own size. All are percentages. Parts are described, not tested.",
+    INTERVALS,
+    "Hair is looked for in the images that the model gets: below 128 px most hairs are lost.",
     "No diagnosis: the archives that the pipeline reads do not hold one. A dash: no such image, or "
     "a file of an earlier version, which does not tell.",
 )

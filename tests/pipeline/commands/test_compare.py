@@ -258,7 +258,7 @@ def test_seeds_of_different_epochs_are_no_repetition(changed, capsys):
             content["history"] = {"epoch": list(range(12 if run.seed == 42 else 3))}
             path.write_text(json.dumps(content))
     message = error(capsys, "base", "scratch", "--view", "isic17-64")
-    assert "scratch/paper/43/metrics.json: trained for 3 epochs, but" in message
+    assert "scratch/paper/43/metrics.json: its number of epochs is 3, but" in message
 
 
 @pytest.mark.parametrize(

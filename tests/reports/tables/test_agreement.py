@@ -9,7 +9,7 @@ import scipy.stats
 from reports.make.results.views import load_yaml
 from reports.make.tables.agreement import agreed, agreement_data, agreement_sheet
 from reports.make.tables.comparison import compared
-from reports.make.tables.inputs import read_inputs
+from reports.make.tables.inputs import SPLITS, read_inputs
 from reports.make.tables.rows import Assembler
 from tests.helpers.paths import ROOT
 from tests.helpers.tables import Run, copy_declarations, make_params, metrics_file, sound_scores
@@ -158,9 +158,32 @@ def test_seeds_of_different_epochs_are_refused(root):
         write(root, params, run, epochs=300 if run.seed == 42 else 30)
     with pytest.raises(
         InputError,
-        match=r"paper/43/metrics\.json: trained for 30 epochs, but .*paper/42/.* for 300",
+        match=r"paper/43/metrics\.json: its number of epochs is 30, but .*paper/42/.* is 300",
     ):
         stated(root, params, runs)
+
+
+def test_seeds_of_which_one_does_not_tell_its_epochs_are_refused(root):
+    params, runs = make_params(**PAPER), runs_of()
+    for run in runs:
+        write(root, params, run, epochs=0 if run.seed == 43 else 300)
+    with pytest.raises(InputError, match=r"paper/43/metrics\.json: .* epochs is unknown"):
+        stated(root, params, runs)
+
+
+@pytest.mark.parametrize(
+    ("source", "agrees", "rows"), [("http", True, 2), ("http", False, 0), ("file", False, 2)]
+)
+def test_nothing_is_said_of_another_split(root, source, agrees, rows):
+    """If the data stage checked these very data."""
+    params, runs = make_params(**PAPER), runs_of()
+    for run in runs:
+        write(root, params, run)
+    checked = {"isic17": {"source": source, "agrees": agrees, "text": "the split"}}
+    path = root / SPLITS
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(checked))
+    assert len(stated(root, params, runs)[0]) == rows
 
 
 def test_without_margins_is_an_error(root):

@@ -1,11 +1,11 @@
 """nnU-Net's row in Tables I and II: there if it was scored, and nowhere else."""
 
 import json
+import math
 
 import pytest
 
 from reports.make.report import PATH
-from reports.make.results.metrics import SAID
 from tests.helpers.tables import (
     all_runs,
     made,
@@ -21,16 +21,22 @@ from vmunet.errors import InputError
 LABEL = "nnU-Net 2D, its own protocol, same images"
 
 
-def write_foreign(root, params, run, trainer="nnUNetTrainer", **changed):
-    """Scores of nnU-Net on the data of a run: the run's own, each plus 0.001."""
-    content = json.loads(metrics_file(root, params, run).read_text())
+def write_foreign(root, params, scored, trainer="nnUNetTrainer", **changed):
+    """Scores of nnU-Net on the data of a run: the run's own, each plus 0.001.
+
+    `changed` has values of the blocks `run`, `data` and `paper`.
+    """
+    content = json.loads(metrics_file(root, params, scored).read_text())
     paper = {k: v + 0.001 for k, v in content["paper"].items() if isinstance(v, float)}
     metrics = {
-        "run": {"profile": params.profile_name, "trainer": trainer},
-        "data": content["data"] | changed,
+        "run": {"profile": params.profile_name, "view": scored.view, "trainer": trainer}
+        | {name: content["run"][name] for name in ("dataset", "size")},
+        "data": content["data"],
         "paper": paper,
     }
-    path = root / "metrics" / params.profile_name / run.view / "nnunet/metrics.json"
+    for block, values in changed.items():
+        metrics[block] |= values
+    path = root / "metrics" / params.profile_name / scored.view / "nnunet/metrics.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(metrics))
     return content["paper"]
@@ -77,9 +83,43 @@ def test_volumes_have_the_row_too(root):
     assert LABEL not in (folder / "table1.tex").read_text()
 
 
-@pytest.mark.parametrize("name", SAID[:2])
-def test_other_data_are_one_error(root, name):
+@pytest.mark.parametrize(
+    ("block", "name", "value"),
+    [
+        ("run", "profile", "another"),
+        ("run", "view", "isic17-999"),
+        ("run", "dataset", "isic18"),
+        ("run", "size", 999),
+        ("data", "source", "another"),
+        ("data", "n_train", 7),
+        ("data", "archives", {"images.zip": "another"}),
+        ("data", "native_min", None),
+    ],
+)
+def test_scores_of_another_view_or_of_other_data_are_one_error(root, block, name, value):
     params, runs = measured(root)
-    write_foreign(root, params, base(runs, "isic17"), **{name: "another"})
-    with pytest.raises(InputError, match=rf"nnunet/metrics\.json: .*data\.{name} is 'another'"):
+    run = base(runs, "isic17")
+    path = metrics_file(root, params, run)
+    content = json.loads(path.read_text())
+    content["data"]["archives"] = {"images.zip": "the view's"}
+    path.write_text(json.dumps(content))
+    write_foreign(root, params, run, **{block: {name: value}})
+    with pytest.raises(InputError, match=rf"nnunet/metrics\.json: .*its {block}\.{name} is "):
+        made(root, params, runs)
+
+
+@pytest.mark.parametrize("value", [math.nan, None])
+def test_an_undefined_score_is_one_error(root, value):
+    params, runs = measured(root)
+    write_foreign(root, params, base(runs, "isic17"), paper={"miou": value})
+    with pytest.raises(InputError, match=r"nnunet/metrics\.json: "):
+        made(root, params, runs)
+
+
+def test_an_undefined_score_of_a_run_is_one_error(root):
+    params, runs = measured(root)
+    path = metrics_file(root, params, base(runs, "isic17"))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"paper": content["paper"] | {"miou": math.nan}}))
+    with pytest.raises(InputError, match=r"metrics\.json: .*its paper\.miou is nan"):
         made(root, params, runs)

@@ -81,7 +81,11 @@ def test_every_measured_row_is_compared_once(root):
     assert r"0.012 & models \\" in tex  # no star: one seed
     assert r"\textbf{ISIC17 (phantoms), mIoU (\%)}" in tex
     assert r"\textbf{Synapse (phantoms), HD95 (voxels)}" in tex
-    for words in ("cannot say whether", "95\\% bootstrap", "best of an unknown number of runs"):
+    for words in (
+        "cannot say whether",
+        "95\\% intervals are bootstraps",
+        "best of an unknown number of runs",
+    ):
         assert words in tex
 
 

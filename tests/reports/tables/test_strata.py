@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from reports.make.results.strata import LEAST, UNKNOWN, read_strata
+from reports.make.results.strata import UNKNOWN, read_strata
 from tests.helpers.tables import Run
 from vmunet.errors import InputError
+from vmunet.evaluation.few_units import LEAST
 from vmunet.evaluation.metrics import COUNTS
 
 LIMITS = {"contrast": 15, "hair": 0.05}

@@ -145,7 +145,7 @@ def test_a_group_for_each_image_or_none():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", coverage.KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in coverage.KINDS if "missed" not in kind])
 def test_twelve_units_are_covered_in_about_95_of_100_cases(kind):
     """Percentile intervals are not, nor are BCa's."""
     share = coverage.row(kind, 12, 400)["coverage"]

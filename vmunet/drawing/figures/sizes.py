@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmunet.drawing.figures.style import BLUE, DOUBLE, INK, SINGLE, VERMILION, Page
+from vmunet.evaluation.few_units import FEW
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,17 +32,19 @@ def binned(size: Floats, dice: Floats) -> Floats:
 
     Returns:
         (bins, 6): the smallest, median and largest size of a bin, the median Dice and its 95%
-        bootstrap interval. The number of bins is about the square root of the number of images,
-        at most MOST_BINS.
+        bootstrap interval, nan for a bin of fewer than FEW images. The number of bins is about the
+        square root of the number of images, at most MOST_BINS.
     """
     order = np.argsort(size, kind="stable")
     count = min(MOST_BINS, max(1, int(np.sqrt(len(order)))))
     generator = np.random.default_rng(SEED)
     bins = []
     for members in np.array_split(order, count):
-        drawn = generator.integers(len(members), size=(RESAMPLES, len(members)))
-        medians = np.median(dice[members][drawn], axis=1)
-        low, high = np.quantile(medians, [0.025, 0.975])
+        low = high = np.nan
+        if len(members) >= FEW:
+            drawn = generator.integers(len(members), size=(RESAMPLES, len(members)))
+            medians = np.median(dice[members][drawn], axis=1)
+            low, high = np.quantile(medians, [0.025, 0.975])
         own = size[members]
         middle = float(np.median(dice[members]))
         bins.append([own.min(), np.median(own), own.max(), middle, low, high])
