@@ -20,7 +20,7 @@ from reports.make.results.metrics import (
 )
 from reports.make.results.units import RunUnits, read_units, sample
 from vmunet.evaluation.metrics import Floats, per_image_scores
-from vmunet.evaluation.samples import MEAN
+from vmunet.evaluation.samples import MEAN, mean_defined
 from vmunet.evaluation.statistics import holm, paired
 
 if TYPE_CHECKING:
@@ -179,15 +179,9 @@ def _dice(seeds: Sequence[RunUnits], volumes: bool) -> Floats:
         each = [per_image_scores(units.values["native_size"])["dice"] for units in seeds]
     else:
         column = "paper_dice" if volumes else "native_size_dice"
-        each = [_mean_defined(units.values[column]) for units in seeds]
+        # 1 for an image that holds none of the classes, in truth and prediction.
+        each = [np.nan_to_num(mean_defined(units.values[column]), nan=1.0) for units in seeds]
     return 100 * np.mean(each, axis=0)
-
-
-def _mean_defined(values: Floats) -> Floats:
-    """Mean over the classes that define each unit's score; 1 if there are no such classes."""
-    defined = ~np.isnan(values)
-    total, n = np.where(defined, values, 0.0).sum(1), defined.sum(1)
-    return np.divide(total, n, out=np.ones(len(values)), where=n > 0)
 
 
 def _ahead(
