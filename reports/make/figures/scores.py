@@ -9,7 +9,6 @@ from reports.make.files import read_json, trusted
 from reports.make.results.metrics import SCORES, Result, VolumeResult, score_again
 from reports.make.typeset.words import count
 from vmunet.drawing.figures import calibration, curves, distributions, sizes
-from vmunet.evaluation.few_units import FEW
 
 DICE = "native_size_dice"  # at the masks' own size, as in the table of honest scores
 
@@ -203,7 +202,7 @@ def by_size(runs: Runs) -> Iterator[Drawn]:
         f"{', '.join(dict.fromkeys(runs.label((r.run.cell, r.run.protocol)) for r in results))} "
         "protocol. Squares: medians of classes with equally many images "
         f"({' and '.join(map(str, dict.fromkeys(classes)))} classes), with 95% bootstrap "
-        f"intervals if a class has {FEW} images; the line through a square spans its class."
+        f"intervals if a class has {sizes.FEW} images; the line through a square spans its class."
         f"{left_out}{runs.several_seeds('An image counts with its mean over')} "
         f"{runs.source(results)}",
         "; ".join(

@@ -9,7 +9,6 @@ from tests.helpers.figures import disc_images, guesses
 from vmunet.drawing.figures import fields, pictures, sizes, slices, style
 from vmunet.drawing.figures.calibration import Reliability
 from vmunet.evaluation import calibration
-from vmunet.evaluation.few_units import FEW
 
 COUNTS = {"best": 2, "median": 2, "worst": 2}
 
@@ -59,7 +58,7 @@ def test_size_classes_are_equally_large_and_ordered(count, seed):
     bins = sizes.binned(size, dice)
     assert 1 <= len(bins) <= sizes.MOST_BINS
     assert (bins[1:, 0] >= bins[:-1, 2]).all()
-    if count // len(bins) < FEW:
+    if count // len(bins) < sizes.FEW:
         assert np.isnan(bins[0, 4:]).all()
     else:
         assert ((bins[:, 4] <= bins[:, 3]) & (bins[:, 3] <= bins[:, 5])).all()

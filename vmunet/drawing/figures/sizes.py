@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmunet.drawing.figures.style import BLUE, DOUBLE, INK, SINGLE, VERMILION, Page
-from vmunet.evaluation.few_units import FEW
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
 HEIGHT = 6.0  # cm
 MOST_BINS = 10
+FEW = 30  # images: a bin with fewer has no interval
 RESAMPLES = 1000
 SEED = 0
 RASTER = 1000  # a panel with more points has them as pixels in the PDF
