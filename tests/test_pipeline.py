@@ -76,7 +76,7 @@ ALWAYS = {"code", "own_split@polyps"}  # the stages that each `dvc repro` runs
 def tool(project: Path, *command: str, check: bool = True) -> str:
     """Run a command in the project, which must succeed, and return its output."""
     done = subprocess.run(
-        command, cwd=project, env=environment(), capture_output=True, text=True, timeout=500
+        command, cwd=project, env=environment(), capture_output=True, text=True, timeout=900
     )
     output = done.stdout + done.stderr
     assert not check or done.returncode == 0, output
