@@ -126,15 +126,12 @@ def methods_figure(results: dict[str, Any]) -> Any:
     panels = figure.subplots(2, -(-len(kinds) // 2), sharey=True).ravel()
     for axes, kind in zip(panels, kinds, strict=False):
         rows = [row for row in results["rows"] if (row["difference"], row["spread"]) == kind]
-        for name, color in TESTS.items():
-            drawn = [(row["seeds"], row["found"][name]) for row in rows if name in row["found"]]
-            axes.plot(*zip(*drawn, strict=True), "o-", color=color, label=name)
+        draw_lines(axes, rows, "seeds", "found", TESTS)
         axes.axhline(results["level"], color=BLACK, linewidth=1, linestyle=":")
         title = f"spread of runs: {kind[1]}" if not kind[0] else f"{kind[0]:g} points apart (power)"
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xticks(sorted({row["seeds"] for row in rows}))
         axes.set_xlabel("seeds of each method")
-        axes.grid(axis="y", alpha=0.3)
     panels[0].set_ylabel("found different")
     figure.legend(*panels[0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
     figure.suptitle(
@@ -154,13 +151,10 @@ def agreement_figure(results: dict[str, Any]) -> Any:
     panels = figure.subplots(1, len(counts), sharey=True)
     for axes, seeds in zip(panels, counts, strict=True):
         rows = [row for row in results["rows"] if row["seeds"] == seeds]
-        for name, color in STATEMENTS.items():
-            drawn = [(row["below"], row["said"][name]) for row in rows]
-            axes.plot(*zip(*drawn, strict=True), "o-", color=color, label=name)
+        draw_lines(axes, rows, "below", "said", STATEMENTS)
         axes.axvline(results["margin"], color=BLACK, linewidth=1, linestyle=":")
         axes.set_title(f"{seeds} seeds", loc="left", fontsize=10)
         axes.set_xlabel("points below the published figure")
-        axes.grid(axis="y", alpha=0.3)
     panels[0].set_ylabel("stated")
     figure.legend(*panels[0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
     figure.suptitle(
@@ -180,18 +174,25 @@ def coverage_figure(results: dict[str, Any]) -> Any:
     panels = figure.subplots(1, len(kinds), sharey=True)
     for axes, kind in zip(panels, kinds, strict=True):
         rows = [row for row in results["rows"] if row["kind"] == kind]
-        for name, color in INTERVALS.items():
-            drawn = [(row["units"], row["coverage"][name]) for row in rows]
-            axes.plot(*zip(*drawn, strict=True), "o-", color=color, label=name)
+        draw_lines(axes, rows, "units", "coverage", INTERVALS)
         axes.axhline(results["level"], color=BLACK, linewidth=1, linestyle=":")
         axes.set_title(kind, loc="left", fontsize=10)
         axes.set_xticks([row["units"] for row in rows])
         axes.set_xlabel("units")
-        axes.grid(axis="y", alpha=0.3)
     panels[0].set_ylabel("holds the true score")
     figure.legend(*panels[0].get_legend_handles_labels(), ncols=3, loc="outside lower center")
     figure.suptitle(f"95% intervals, {results['simulations']} simulations", fontsize=11)
     return figure
+
+
+def draw_lines(
+    axes: Any, rows: list[dict[str, Any]], across: str, shares: str, colors: dict[str, str]
+) -> None:
+    """A line for each name of `colors`: its share in each row that has it."""
+    for name, color in colors.items():
+        drawn = [(row[across], row[shares][name]) for row in rows if name in row[shares]]
+        axes.plot(*zip(*drawn, strict=True), "o-", color=color, label=name)
+    axes.grid(axis="y", alpha=0.3)
 
 
 def first_drawn(rows: dict[tuple[str, int], Any], name: str, sizes: list[int]) -> int:

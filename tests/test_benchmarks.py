@@ -13,6 +13,7 @@ from benchmarks import activations, epoch_gpu, plot, scan_gpu, step_gpu, summary
 from benchmarks.measure import RESULTS
 from benchmarks.published import PublishedVMUNet, reference_scan
 from benchmarks.scan_cpu import stage_inputs
+from reports.make.results.views import load_yaml
 from reports.make.tables.agreement import NOTES
 from tests.helpers.paths import ROOT
 from vmunet import VMUNet
@@ -189,7 +190,10 @@ def test_the_committed_coverages_support_what_the_docs_say() -> None:
 
 
 def test_the_committed_statements_are_those_that_the_report_quotes() -> None:
-    rows = {(row["seeds"], row["below"]): row["said"] for row in simulated("agreement")["rows"]}
+    results = simulated("agreement")
+    margins = load_yaml(ROOT / "reports/published.yaml")["equivalence"]["margins"]
+    assert results["margin"] == margins["isic17"]["miou"] == margins["isic18"]["miou"]
+    rows = {(row["seeds"], row["below"]): row["said"] for row in results["rows"]}
     worse, equal = rows[3, 1.5], rows[3, 0.0]
     shares = worse["in"], worse["undecided"], equal["equivalent"], rows[10, 0.0]["equivalent"]
     text = " ".join(NOTES)

@@ -286,7 +286,7 @@ def test_intervals_and_stars(root):
     assert {a["aria-label"] for a, _ in page.all("span", **{"class": "star"})} == {
         "differs from VM-UNet's row, p = 0.012"
     }
-    assert "cannot say whether the published value" in text
+    assert "cannot say whether the published figure" in text
 
 
 def notes_of(page):

@@ -140,9 +140,7 @@ def scores_of_weights(
     return {**scores_of_sums(total, absent), **_weighted_means(counts, weights, absent)}
 
 
-def resampling_weights(
-    units: int, resamples: int, seed: int = BOOTSTRAP_SEED
-) -> Iterator[npt.NDArray[np.float64]]:
+def resampling_weights(units: int, resamples: int) -> Iterator[npt.NDArray[np.float64]]:
     """How often each unit (image or case) is drawn, in chunks of at most 1000 resamples.
 
     Yields:
@@ -155,7 +153,7 @@ def resampling_weights(
         raise InputError(
             f"bootstrap: {units} images and {resamples} resamples; expected at least one of each"
         )
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
     for start in range(0, resamples, 1000):  # limits the memory; the draws depend on it
         yield _draw(generator, min(1000, resamples - start), units)
 

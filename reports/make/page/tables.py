@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from reports.make.main_comparison import SAME_IMAGES
 from reports.make.page.layout import DASH, Column, PageCell, PageTable, Source, source
 from reports.make.report import Figure, PaperTable, Part, Report, Row
 from reports.make.typeset.sheet import Caption, Origin
@@ -16,9 +17,8 @@ LEGEND = (
 )
 INFERENCE = (
     "In brackets: the 95% bootstrap interval of the measured figure over the test images or cases. "
-    "It cannot say whether the published value, of the same images, is reproduced. \u2605: a "
-    "method that differs from VM-UNet's own row over three seeds or more of both (p < 0.05 after "
-    "Holm's correction)."
+    f"{SAME_IMAGES} \u2605: a method that differs from VM-UNet's own row over three seeds or more of "
+    "both (p < 0.05 after Holm's correction)."
 )
 
 

@@ -35,7 +35,7 @@ NNUNET = (
 )
 HD95 = (
     "HD95 is the 95th percentile over both directions' distances, as medpy computes it. MONAI's is "
-    "another definition, the larger of the two directions' (in the median 3 to 6% more), and does "
+    "another definition, the larger of the two directions' (in the median 3 to 5% more), and does "
     "not compare."
 )
 INTERVALS = (
