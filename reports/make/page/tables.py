@@ -17,8 +17,8 @@ LEGEND = (
 )
 INFERENCE = (
     "In brackets: the 95% bootstrap interval of the measured figure over the test images or cases. "
-    f"{SAME_IMAGES} \u2605: a method that differs from VM-UNet's own row over three seeds or more of "
-    "both (p < 0.05 after Holm's correction)."
+    f"{SAME_IMAGES} \u2605: a method that differs from VM-UNet's own row over three seeds or more "
+    "of both (p < 0.05 after Holm's correction)."
 )
 
 
